@@ -1,0 +1,1 @@
+"""What every method shares; names no method and imports none."""

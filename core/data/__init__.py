@@ -1,0 +1,1 @@
+"""Sources of samples and what turns them into batches; no jax, for it runs in workers."""

@@ -1,0 +1,241 @@
+"""Rigid bodies in a closed box, simulated by pymunk: frame sides, seconds, y down."""
+
+from math import ceil, pi, sqrt
+from typing import NamedTuple
+
+import numpy as np
+import pymunk
+
+CIRCLE, SQUARE, TRIANGLE = range(3)
+VANISH, TELEPORT, PASS_WALL = 1, 2, 3
+WALLS = ("left", "right", "floor", "ceiling")
+
+# Corners of a body whose area is that of the unit disc, around its centre of mass.
+_SQUARE = sqrt(pi / 2)
+_TRIANGLE = sqrt(4 * pi / (3 * sqrt(3)))
+CORNERS = {
+    SQUARE: [(_SQUARE * np.cos(a), _SQUARE * np.sin(a)) for a in np.arange(4) * pi / 2],
+    TRIANGLE: [
+        (_TRIANGLE * np.cos(a), _TRIANGLE * np.sin(a))
+        for a in np.arange(3) * 2 * pi / 3
+    ],
+}
+REACH = np.array([1.0, _SQUARE, _TRIANGLE])  # centre to farthest corner, in radii
+
+SIDE = 100.0  # pymunk's tolerances (slop 0.1) suit bodies of tens of units
+RATE = 160  # least steps a second: one moves a body by some hundredth of a side
+PUSH = 0.5  # change of speed by a push of 1, in sides per second
+
+
+class Scene(NamedTuple):
+    """K bodies at frame 0; radius is that of the disc of equal area."""
+
+    shape: np.ndarray  # int [K]
+    radius: np.ndarray  # [K] sides
+    position: np.ndarray  # [K, 2] sides
+    velocity: np.ndarray  # [K, 2] sides per second
+    angle: np.ndarray  # [K] radians
+    spin: np.ndarray  # [K] radians per second
+    elasticity: np.ndarray  # [K], a contact has the product of its two
+    friction: np.ndarray  # [K], likewise
+    gravity: float  # sides per second squared
+
+
+class Motion(NamedTuple):
+    """K bodies over T frames."""
+
+    position: np.ndarray  # [T, K, 2]
+    velocity: np.ndarray  # [T, K, 2]
+    angle: np.ndarray  # [T, K]
+    spin: np.ndarray  # [T, K]
+    contact: np.ndarray  # bool [T, K, K + 4]: touched since the previous frame
+    present: np.ndarray  # bool [T, K]: false once vanished
+
+
+class Breach(NamedTuple):
+    """What breaks the laws: which body, seen first at which frame."""
+
+    kind: int
+    body: int
+    frame: int
+    place: np.ndarray  # [2], where a teleported body goes
+
+
+def make_scene(rng, *, bodies, radius, speed, gravity):
+    """Draws a Scene of bodies apart from each other; ranges are (low, high) pairs."""
+    shape = np.arange(bodies) % 3
+    # Every count of bodies above three fills the box as three would.
+    size = _between(radius, rng.random(bodies)) * min(1.0, sqrt(3 / bodies))
+    heading, pace = 2 * pi * rng.random(bodies), _between(speed, rng.random(bodies))
+    velocity = pace[:, None] * np.stack([np.cos(heading), np.sin(heading)], -1)
+    angle, spin = 2 * pi * rng.random(bodies), rng.uniform(-6, 6, bodies)
+    elasticity, friction = rng.uniform(0.6, 1.0, bodies), rng.uniform(0, 0.7, bodies)
+    fall = float(_between(gravity, rng.random()))
+
+    reach = (size * REACH[shape])[:, None]
+    places = reach + rng.random((64, bodies, 2)) * (1 - 2 * reach)
+    room = _room(places, reach[:, 0])
+    first = int(np.argmax(room > 1.05)) if (room > 1.05).any() else int(room.argmax())
+    size = size * min(1.0, room[first] / 1.05)
+    return Scene(
+        shape, size, places[first], velocity, angle, spin, elasticity, friction, fall
+    )
+
+
+def make_pushes(rng, frames):
+    """Pushes in [-1, 1], each held for one to three frames: [frames, 2]."""
+    held = np.repeat(rng.uniform(-1, 1, (frames, 2)), rng.integers(1, 4, frames), 0)
+    return held[:frames]
+
+
+def make_breach(rng, scene, motion, fps):
+    """Draws a Breach in the middle third of a lawful motion of that scene."""
+    T, K = motion.angle.shape
+    low, high = ceil(T / 3), 2 * T // 3
+    kind, body = int(rng.integers(1, 4)), int(rng.integers(K))
+    frame, pick = int(rng.integers(low, high + 1)), rng.random()
+    places, where = rng.random((64, 2)), motion.position
+
+    # A wall can be passed by a body that it would throw off its path there and then.
+    free = where[:-1] + motion.velocity[:-1] / fps
+    free[..., 1] += scene.gravity / fps**2 / 2
+    turned = np.abs(where[1:] - free).max(-1) > 0.01
+    touched = motion.contact[:, :, K:].any(-1)
+    bounced = turned & touched[1:] & ~touched[:-1]
+    hits = np.argwhere(bounced[low - 1 : high])
+    if kind == PASS_WALL:
+        if len(hits):
+            step, body = hits[int(pick * len(hits))]
+            frame = low + int(step)
+        else:
+            kind = TELEPORT
+    reach = scene.radius * REACH[scene.shape]
+    places = reach[body] + places * (1 - 2 * reach[body])
+    gap = np.linalg.norm(places[:, None] - where[frame], axis=-1)
+    need = reach + reach[body]
+    need[body] = 0.35  # far enough to be seen as a jump
+    best = (gap / need).min(-1)
+    return Breach(kind, int(body), frame, places[int(np.argmax(best.clip(max=1)))])
+
+
+def simulate(scene, *, frames, fps, pushes=None, breach=None):
+    """Runs the scene: pushes [T, 2] act on body 0 right after the frame they carry."""
+    K, steps = len(scene.shape), ceil(RATE / fps)
+    dt = 1 / (fps * steps)
+    space, bodies, shapes, contacts = _build(scene, dt)
+    motion = Motion(
+        position=np.empty((frames, K, 2), np.float32),
+        velocity=np.empty((frames, K, 2), np.float32),
+        angle=np.empty((frames, K), np.float32),
+        spin=np.empty((frames, K), np.float32),
+        contact=np.zeros((frames, K, K + 4), bool),
+        present=np.ones((frames, K), bool),
+    )
+    for t in range(frames):
+        due = breach is not None and breach.frame == t
+        if due and breach.kind == PASS_WALL:
+            shapes[breach.body].filter = pymunk.ShapeFilter(mask=_BODY)
+        if t and pushes is not None:
+            push = pushes[t - 1] * PUSH * SIDE * bodies[0].mass
+            bodies[0].apply_impulse_at_world_point(tuple(push), bodies[0].position)
+        for _ in range(steps if t else 0):
+            space.step(dt)
+        if due and breach.kind == TELEPORT:
+            bodies[breach.body].position = tuple(breach.place * SIDE)
+        if due and breach.kind == VANISH:
+            space.remove(bodies[breach.body], shapes[breach.body])
+            bodies[breach.body].velocity = (0, 0)
+            motion.present[t:, breach.body] = False
+        for k, body in enumerate(bodies):
+            motion.position[t, k] = body.position
+            motion.velocity[t, k] = body.velocity
+            motion.angle[t, k], motion.spin[t, k] = body.angle, body.angular_velocity
+        motion.contact[t] = contacts.since_last()
+    motion.position[:] /= SIDE
+    motion.velocity[:] /= SIDE
+    # pymunk moves with the velocity before the step: half a step of gravity ahead, its
+    # Euler steps fall on the exact parabola. Undone here, done in _build.
+    motion.velocity[..., 1] -= motion.present * (0.5 * scene.gravity * dt)
+    return motion
+
+
+_BODY, _WALL = 0b01, 0b10
+
+
+def _build(scene, dt):
+    """The pymunk space of a scene, its bodies and shapes, and a record of contacts."""
+    space, bodies, shapes = pymunk.Space(), [], []
+    space.gravity = (0, scene.gravity * SIDE)
+    K, units = len(scene.shape), scene.radius * SIDE
+    for k, kind in enumerate(scene.shape):
+        r = units[k]
+        corners = [(r * x, r * y) for x, y in CORNERS.get(int(kind), ())]
+        moment = pymunk.moment_for_poly(r * r, corners) if corners else r**4 / 2
+        body = pymunk.Body(r * r, moment)
+        body.position, body.angle = tuple(scene.position[k] * SIDE), scene.angle[k]
+        sideways, down = scene.velocity[k]
+        body.velocity = (sideways * SIDE, (down + 0.5 * scene.gravity * dt) * SIDE)
+        body.angular_velocity = scene.spin[k]
+        shape = pymunk.Poly(body, corners) if corners else pymunk.Circle(body, r)
+        shape.elasticity, shape.friction = scene.elasticity[k], scene.friction[k]
+        shape.collision_type = k + 1
+        shape.filter = pymunk.ShapeFilter(categories=_BODY)
+        space.add(body, shape)
+        bodies.append(body)
+        shapes.append(shape)
+    low, high = -SIDE, 2 * SIDE  # thick walls: nothing tunnels, corners are closed
+    boxes = [
+        (low, low, 0, high),
+        (SIDE, low, high, high),
+        (low, SIDE, high, high),
+        (low, low, high, 0),
+    ]
+    for w, (x0, y0, x1, y1) in enumerate(boxes):
+        corners = [(x0, y0), (x1, y0), (x1, y1), (x0, y1)]
+        wall = pymunk.Poly(space.static_body, corners)
+        wall.elasticity, wall.friction, wall.collision_type = 1.0, 1.0, K + 1 + w
+        wall.filter = pymunk.ShapeFilter(categories=_WALL)
+        space.add(wall)
+    return space, bodies, shapes, _Contacts(space, K)
+
+
+class _Contacts:
+    """Which bodies touched what, by the begin and end of each touch."""
+
+    def __init__(self, space, bodies):
+        self.bodies, self.touching, self.seen = bodies, set(), set()
+        space.on_collision(begin=self._begin, separate=self._separate)
+
+    def _begin(self, arbiter, space, data):
+        pair = _pair(arbiter)
+        self.touching.add(pair)
+        self.seen.add(pair)
+
+    def _separate(self, arbiter, space, data):
+        self.touching.discard(_pair(arbiter))
+
+    def since_last(self):
+        """Touches since the previous call: bool [K, K + 4]."""
+        K = self.bodies
+        table = np.zeros((K + 4, K + 4), bool)
+        for a, b in self.seen | self.touching:
+            table[a, b] = table[b, a] = True
+        self.seen.clear()
+        return table[:K]
+
+
+def _pair(arbiter):
+    """The two touching slots: bodies first, then walls."""
+    a, b = (shape.collision_type - 1 for shape in arbiter.shapes)
+    return min(a, b), max(a, b)
+
+
+def _between(pair, share):
+    return pair[0] + (pair[1] - pair[0]) * share
+
+
+def _room(places, reach):
+    """Smallest distance of two bodies over the sum of reaches: [N, K, 2] -> [N]."""
+    i, j = np.triu_indices(len(reach), 1)
+    gap = np.linalg.norm(places[:, i] - places[:, j], axis=-1) / (reach[i] + reach[j])
+    return gap.min(-1, initial=2.0)

@@ -1,0 +1,252 @@
+"""From records to batches: integers first, data in one last pure map, bad records told.
+
+Sample p, counted over the whole run and all hosts, is a function of (records, seed, p)
+only. So batch size, hosts and workers may change when a run resumes, and the cursor is
+one integer; grain's own iterator state is tied to all three.
+"""
+
+import dataclasses
+import itertools
+import weakref
+from collections import deque
+from collections.abc import Callable
+
+import grain
+import numpy as np
+from absl import flags, logging
+
+from core.data.records import Records, TooManyBad, explain
+
+LIVES = 4  # of the workers, before dying at one sample ends the run
+WINDOW = 10_000  # samples over which the share of bad ones is taken
+ENOUGH = 200  # samples after which that share means something
+REASON_BYTES = 96
+
+# Streams of randomness; the position comes last, as SeedSequence pads with zeros.
+LOAD, REPLACE, TRANSFORM = range(3)
+
+
+def make_source(
+    records: Records,
+    *,
+    batch: int,
+    seed: int,
+    workers: int = 0,
+    threads: int = 1,
+    buffer: int = 2,
+    shard: tuple[int, int] = (0, 1),
+    shuffle: bool = True,
+    transform: Callable | None = None,
+    max_bad_share: float = 0.01,
+    max_tries: int = 8,
+) -> "Source":
+    """Endless batches of `records`; this host gets every n-th sample of each batch.
+
+    shard: (i, n), this host's number among n; it gets `batch` // n samples at a time.
+    shuffle: a new order in every epoch; without it, sample p is record p.
+    transform: picklable (item, *, position, rng) -> dict of arrays, such as masks.
+    workers: processes that load; with none, `threads` threads of this process do.
+    buffer: batches that each worker, or this process, holds ready.
+    """
+    index, count = shard
+    if batch % count:
+        raise ValueError(
+            f"batch {batch} does not divide over {count} hosts; "
+            f"use {batch - batch % count or count} or {batch - batch % count + count}"
+        )
+    if not 0 <= index < count:
+        raise ValueError(f"shard is {shard}; expected (i, n) with 0 <= i < n")
+    if not 0 <= seed < 2**32:
+        raise ValueError(f"seed is {seed}; expected 0 <= seed < 2**32")
+    if not len(records):
+        raise ValueError(f"{records} has no records")
+    load = Load(records, seed=seed, tries=max_tries, transform=transform)
+    order = grain.MapDataset.range(len(records))
+    if shuffle:
+        # grain shuffles epoch e with seed + e, so neighbouring seeds must lie apart.
+        order = order.shuffle(seed=seed * 1_000_003 % 2**32)
+    samples = order.repeat().map_with_index(load)
+    read = grain.ReadOptions(
+        num_threads=threads, prefetch_buffer_size=max(buffer, threads)
+    )
+    processes = grain.MultiprocessingOptions(
+        num_workers=workers, per_worker_buffer_size=buffer
+    )
+
+    def start(position):
+        """An iterator over this host's batches from a global position on."""
+        # Batches are cut before workers share them out: their number changes nothing.
+        mine = samples[position + index :: count].batch(
+            batch // count, drop_remainder=True
+        )
+        mine = mine.to_iter_dataset(read)
+        if not workers:
+            return iter(mine)
+        if not flags.FLAGS.is_parsed():  # grain's workers read a flag, and fail without
+            flags.FLAGS.mark_as_parsed()
+        return iter(mine.mp_prefetch(processes))
+
+    ledger = Ledger(records, max_bad_share)
+    return Source(start, ledger, batch=batch, shard=shard)
+
+
+@dataclasses.dataclass(frozen=True)
+class Load:
+    """(position, record) -> (sample, report of the records that failed in its place)."""
+
+    records: Records
+    _: dataclasses.KW_ONLY
+    seed: int
+    tries: int
+    transform: Callable | None
+
+    def __call__(self, position, record):
+        failed = {}
+        while True:
+            try:
+                rng = self._rng(LOAD, len(failed), position)
+                item = self.records.load(record, rng)
+                break
+            except Exception as error:  # noqa: BLE001, counted and reported
+                failed[record] = explain(error)
+            record = self._another(failed, position)
+        if self.transform:
+            item = self._transform(item, position)
+        return item, self._report(failed)
+
+    def _rng(self, stream, attempt, position):
+        return np.random.default_rng([self.seed, stream, attempt, position])
+
+    def _another(self, failed, position):
+        """A record that has not failed yet, the same one wherever this sample is made."""
+        n = len(self.records)
+        if len(failed) == min(self.tries, n):
+            names = _list_bad((self.records.name(r), why) for r, why in failed.items())
+            raise TooManyBad(
+                f"none of the {len(failed)} records tried for sample {position} of "
+                f"{self.records} could be read: {names}; repair or remove such records"
+            )
+        record = int(self._rng(REPLACE, len(failed), position).integers(n))
+        while record in failed:
+            record = (record + 1) % n
+        return record
+
+    def _transform(self, item, position):
+        rng = self._rng(TRANSFORM, 0, position)
+        try:
+            return self.transform(item, position=position, rng=rng)
+        except Exception as error:
+            # Its own type might not survive the way from a worker: then grain hangs.
+            message = f"the transform of sample {position} failed: {explain(error)}"
+            raise RuntimeError(message) from error
+
+    def _report(self, failed):
+        """The failed records and their reasons in arrays of one shape for all samples."""
+        record = np.full(self.tries, -1, np.int64)
+        reason = np.zeros(self.tries, f"S{REASON_BYTES}")
+        for k, (r, why) in enumerate(failed.items()):
+            record[k], reason[k] = r, why.encode(errors="replace")[:REASON_BYTES]
+        return {"record": record, "reason": reason}
+
+
+class Source:
+    """The batches of this host: next, a cursor to save, and an account of the bad."""
+
+    def __init__(self, start: Callable, ledger: "Ledger", *, batch, shard):
+        self.start, self.ledger = start, ledger
+        self.batch, self.shard = batch, shard
+        self.next_index = 0
+        self.running = []  # the iterator, made by the first `next`: a resume is free
+        # A program that ends without `close` would drown its error in grain's complaints.
+        weakref.finalize(self, _close, self.running)
+
+    def next(self, state=None) -> dict[str, np.ndarray]:
+        """The next batch {name: [batch // hosts, ...]}; the model's state is not used."""
+        item, report = self._pull()
+        index, count = self.shard
+        positions = range(self.next_index + index, self.next_index + self.batch, count)
+        self.next_index += self.batch
+        self.ledger.add(positions, report)
+        return item
+
+    def _pull(self):
+        for life in range(1, LIVES + 1):
+            try:
+                if not self.running:
+                    self.running.append(self.start(self.next_index))
+                return next(self.running[0])
+            except Exception as error:
+                self.close()  # grain would go on without the failed worker's share
+                if "terminated unexpectedly with exit code" not in str(error):
+                    raise
+                death = f"at sample {self.next_index} for the {life}. time: {error}"
+                logging.warning("Data workers died %s", death)
+        raise RuntimeError(
+            f"Data workers died {death} Exit code -9 is usually too little memory, "
+            "-7 too little /dev/shm, -11 a crash of the decoder."
+        )
+
+    def get_state(self) -> dict[str, int]:
+        """The cursor: samples consumed by all hosts, and this host's account."""
+        account = {"seen": self.ledger.seen, "bad": self.ledger.bad}
+        return {"next_index": self.next_index, **account}
+
+    def set_state(self, state: dict[str, int]):
+        """Continue at a cursor, whatever batch size and hosts it was saved with."""
+        self.close()
+        self.next_index = state["next_index"]
+        self.ledger.seen, self.ledger.bad = state["seen"], state["bad"]
+
+    def report(self) -> dict:
+        """Samples seen, samples whose record was replaced, and the new failures."""
+        new, self.ledger.new = self.ledger.new, []
+        return {"seen": self.ledger.seen, "bad": self.ledger.bad, "new": new}
+
+    def close(self):
+        """Stop threads and processes; `next` would start them again."""
+        _close(self.running)
+
+
+def _close(iterators):
+    while iterators:
+        iterators.pop().close()
+
+
+class Ledger:
+    """The account of bad samples; raises TooManyBad above a share of `limit`."""
+
+    def __init__(self, records: Records, limit: float):
+        self.records, self.limit = records, limit
+        self.seen, self.bad, self.new = 0, 0, []
+        self.window = deque(maxlen=WINDOW)  # per sample, whether its own record was bad
+        self.examples = {}  # name -> reason
+
+    def add(self, positions, report):
+        """Enter the samples of a batch; a sample is bad if its own record failed."""
+        for position, record, reason in zip(
+            positions, report["record"], report["reason"], strict=True
+        ):
+            self.window.append(bool(record[0] >= 0))
+            for r, why in zip(record[record >= 0], reason, strict=False):
+                name, why = self.records.name(int(r)), why.decode(errors="ignore")
+                self.new.append({"name": name, "reason": why, "position": position})
+                self.examples.setdefault(name, why)
+        self.seen += len(positions)
+        self.bad += int(np.sum(report["record"][:, 0] >= 0))
+        self._check()
+
+    def _check(self):
+        n, bad = len(self.window), sum(self.window)
+        enough = n >= ENOUGH or (n >= 8 and bad == n)
+        if enough and bad > self.limit * n:
+            raise TooManyBad(
+                f"{bad} of the last {n} samples ({bad / n:.1%}) of {self.records} could "
+                f"not be read, more than data.max_bad_share = {self.limit:g} allows: "
+                f"{_list_bad(self.examples.items())}; repair or remove such records, or "
+                "raise data.max_bad_share"
+            )
+
+
+def _list_bad(bad):
+    """The first few (name, reason), for a sentence."""
+    return ", ".join(f"{name} ({why})" for name, why in itertools.islice(bad, 5))

@@ -1,0 +1,182 @@
+"""What a run says of itself: speed, progress, utilisation, memory."""
+
+import math
+import resource
+import sys
+import time
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import jax
+
+# bfloat16 FLOP/s of one jax device, dense, from the makers' data sheets. TPU names: see
+# jax/_src/pallas/mosaic/tpu_info.py; from v4 to v6 a device is a whole chip, on TPU7x
+# it is one of the chip's two cores (2.31e15 together).
+TPU_PEAK = {
+    "TPU v4": 275e12,
+    "TPU v5e": 197e12,
+    "TPU v5 lite": 197e12,
+    "TPU v5": 459e12,
+    "TPU v5p": 459e12,
+    "TPU v6e": 918e12,
+    "TPU v6 lite": 918e12,
+    "TPU7x": 1155e12,
+}
+# A GPU's name goes on with memory and socket, "NVIDIA H100 80GB HBM3"; the first row
+# that begins it counts. PCIe and NVL boards run at lower clocks than SXM.
+GPU_PEAK = {
+    "NVIDIA A100": 312e12,
+    "NVIDIA H100 PCIe": 756e12,
+    "NVIDIA H100 NVL": 835e12,
+    "NVIDIA H100": 989e12,
+    "NVIDIA H200 NVL": 835e12,
+    "NVIDIA H200": 989e12,
+}
+
+
+def peak_flops(device_kind: str) -> float | None:
+    """bfloat16 FLOP/s of one device; None where the kind is unknown or a GPU slice."""
+    if device_kind in TPU_PEAK:
+        return TPU_PEAK[device_kind]
+    if " MIG " in device_kind:
+        return None
+    rows = (v for name, v in GPU_PEAK.items() if device_kind.startswith(name))
+    return next(rows, None)
+
+
+def mfu(
+    flops_per_step: float, seconds: float, devices: int, device_kind: str
+) -> float | None:
+    """Share of the peak that is useful: the work of one step of all devices, timed."""
+    peak = peak_flops(device_kind)
+    if peak is None or not seconds > 0:
+        return None
+    return flops_per_step / (seconds * devices * peak)
+
+
+class Rates(NamedTuple):
+    """Speed of the train loop since the last report; NaN before the first step."""
+
+    step_seconds: float
+    examples_per_second: float
+    wait_share: float  # of the time, spent waiting for data
+    eta_seconds: float  # of training still to do, without pauses
+
+
+class Throughput:
+    """A clock for the train loop that knows waiting for data from working.
+
+    Time inside `pause` counts for nothing, nor does waiting inside it; the time since
+    the last report that is neither is work. Pause the first step: it compiles.
+    """
+
+    def __init__(self, *, now=time.perf_counter):
+        self._now = now
+        self._mark = now()
+        self._kind = "work"
+        self._clear()
+
+    def wait(self):
+        """`with clock.wait(): batch = next(...)`."""
+        return self._as("wait")
+
+    def pause(self):
+        """`with clock.pause(): evaluate()`; also for checkpoints and compilation."""
+        return self._as("pause")
+
+    def count(self, examples: int) -> None:
+        """One more step, of this many examples, is done."""
+        self._steps += 1
+        self._examples += examples
+
+    def report(self, steps_left: int) -> Rates:
+        """Rates since the last report; begins the next one."""
+        self._settle()
+        seconds = self._spent["work"] + self._spent["wait"]
+        steps, examples, wait = self._steps, self._examples, self._spent["wait"]
+        self._clear()
+        if not steps or not seconds > 0:
+            return Rates(math.nan, math.nan, math.nan, math.nan)
+        each = seconds / steps
+        return Rates(each, examples / seconds, wait / seconds, each * steps_left)
+
+    def _clear(self):
+        self._spent = {"work": 0.0, "wait": 0.0, "pause": 0.0}
+        self._steps = self._examples = 0
+
+    def _settle(self):
+        now = self._now()
+        self._spent[self._kind] += now - self._mark
+        self._mark = now
+
+    @contextmanager
+    def _as(self, kind):
+        outer = self._kind
+        self._settle()
+        self._kind = "pause" if outer == "pause" else kind
+        try:
+            yield
+        finally:
+            self._settle()
+            self._kind = outer
+
+
+def progress_line(
+    step: int,
+    steps: int,
+    shown: dict[str, float],
+    rates: Rates,
+    *,
+    unit: str = "examples",
+) -> str:
+    """`step 120/1500  loss 0.412  58.1 clips/s  wait 1.2%  ETA 9:41`."""
+    parts = [f"step {step}/{steps}"]
+    parts += [f"{name} {short(value)}" for name, value in shown.items()]
+    if math.isfinite(rates.step_seconds):
+        parts.append(f"{short(rates.examples_per_second)} {unit}/s")
+        parts.append(f"wait {100 * rates.wait_share:.1f}%")
+    parts.append(f"ETA {duration(rates.eta_seconds)}")
+    return "  ".join(parts)
+
+
+def short(x: float) -> str:
+    """Three digits for people: 0.412, 58.1, 12345, 3.1e-05, nan."""
+    if not math.isfinite(x) or x == 0:
+        return f"{x:g}"
+    if not 1e-3 <= abs(x) < 1e6:
+        return f"{x:.2g}"
+    digits = 2 - math.floor(math.log10(abs(x)))
+    return f"{x:.{max(digits, 0)}f}"
+
+
+def duration(seconds: float) -> str:
+    """0:07, 9:41, 1:02:03, 3d 04:05:06; ?:?? where it is not known."""
+    if not math.isfinite(seconds):
+        return "?:??"
+    minutes, s = divmod(round(seconds), 60)
+    hours, m = divmod(minutes, 60)
+    days, h = divmod(hours, 24)
+    if days:
+        return f"{days}d {h:02d}:{m:02d}:{s:02d}"
+    return f"{h}:{m:02d}:{s:02d}" if h else f"{m}:{s:02d}"
+
+
+def peak_host_bytes() -> int:
+    """Most memory this process ever held on the host."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024  # Linux counts in KiB
+
+
+def device_memory() -> dict[str, int]:
+    """Bytes on the fullest local device; empty where the backend has none (CPU)."""
+    stats = [device.memory_stats() or {} for device in jax.local_devices()]
+    names = {
+        "device_bytes": "bytes_in_use",
+        "device_peak_bytes": "peak_bytes_in_use",
+        "device_limit_bytes": "bytes_limit",
+    }
+    return {
+        ours: max(s[theirs] for s in stats)
+        for ours, theirs in names.items()
+        if all(theirs in s for s in stats)
+    }

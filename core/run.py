@@ -1,0 +1,106 @@
+"""The folder of a run: resolved config, provenance, layout table, and who may go on in it."""
+
+import importlib.metadata
+import json
+import pathlib
+import platform
+import subprocess
+import sys
+import time
+
+import jax
+
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
+
+
+def open_folder(workdir, config: dict, *, allow_change: bool = False) -> pathlib.Path:
+    """Make or enter the folder; refuse to go on with another config, naming the fields."""
+    workdir = pathlib.Path(workdir).absolute()
+    path = workdir / "config.json"
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        probe = workdir / ".writable"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise ValueError(f"workdir {workdir} cannot be written: {error.strerror}") from None
+    if path.exists() and not allow_change:
+        changes = differences(read_config(path), config)
+        if changes:
+            raise ValueError(
+                f"workdir {workdir} holds a run of another config: {'; '.join(changes)}. "
+                "Use another --workdir, or --allow_config_change to go on with the new one"
+            )
+    if jax.process_index() == 0:
+        write_json(path, config)
+    return workdir
+
+
+def read_config(path) -> dict:
+    """The resolved config that a run was started with."""
+    try:
+        return json.loads(pathlib.Path(path).read_text())
+    except FileNotFoundError:
+        raise ValueError(f"{path} does not exist: no run was started there") from None
+    except ValueError as error:
+        raise ValueError(f"{path} is no valid JSON: {error}") from None
+
+
+def flatten(config: dict, prefix: str = "") -> dict:
+    """Nested sections -> {"section.field": value}."""
+    flat = {}
+    for key, value in config.items():
+        if isinstance(value, dict):
+            flat.update(flatten(value, f"{prefix}{key}."))
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
+def differences(old: dict, new: dict) -> list[str]:
+    """One phrase per field that differs, as JSON would store it."""
+    old, new = flatten(old), flatten(json.loads(json.dumps(new)))
+    return [
+        f"{key} was {old.get(key, 'absent')}, is {new.get(key, 'absent')}"
+        for key in sorted(old.keys() | new.keys())
+        if old.get(key, "absent") != new.get(key, "absent")
+    ]
+
+
+def write_json(path, content):
+    """Write JSON so that a reader sees the old file or the new one, never half."""
+    path = pathlib.Path(path)
+    half = path.with_suffix(".part")
+    try:
+        half.write_text(json.dumps(content, indent=2) + "\n")
+        half.replace(path)
+    except OSError as error:
+        raise ValueError(f"{path} cannot be written: {error.strerror}") from None
+
+
+def revision() -> str:
+    """The code's git commit, with "+" when the tree has changes, or "unknown"."""
+    here = pathlib.Path(__file__).parent
+    try:
+        run = {"cwd": here, "capture_output": True, "text": True, "check": True}
+        head = subprocess.run(["git", "rev-parse", "HEAD"], **run).stdout.strip()
+        dirty = subprocess.run(["git", "status", "--porcelain"], **run).stdout.strip()
+        return head + ("+" if dirty else "")
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def provenance(parent: str | None) -> dict:
+    """Where a run's numbers come from: code, packages, machine, parent checkpoint."""
+    device = jax.devices()[0]
+    return {
+        "revision": revision(),
+        "python": platform.python_version(),
+        "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
+        "devices": f"{jax.device_count()} x {device.device_kind}",
+        "processes": jax.process_count(),
+        "host": platform.platform(),
+        "command": sys.argv,
+        "parent": parent,
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+    }

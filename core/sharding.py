@@ -1,0 +1,155 @@
+"""One place where logical axis names become layouts on a device mesh.
+
+Models name the axes of their weights and activations; `RULES` says which mesh axes split
+them. An axis that a mesh axis does not divide stays whole, and the layout report says so.
+"""
+
+import math
+
+import flax.linen as nn
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+AXES = ("replica", "data", "fsdp", "sequence", "tensor")
+
+RULES = {
+    "batch": ("replica", "data", "fsdp"),
+    "tokens": ("sequence",),
+    "embed": ("fsdp",),
+    "heads": ("tensor",),
+    "mlp": ("tensor",),
+    "layers": (),
+    "vector": (),
+}
+
+
+def make_mesh(*, devices=None, **sizes: int) -> Mesh:
+    """A mesh over all devices from axis sizes; one size may be -1, "what is left".
+
+    Raises ValueError with the nearest thing that works when sizes do not fit.
+    """
+    devices = jax.devices() if devices is None else devices
+    unknown = sorted(set(sizes) - set(AXES))
+    if unknown:
+        raise ValueError(f"mesh axis {unknown[0]!r} is unknown; axes are {AXES}")
+    shape = [sizes.get(axis, 1) for axis in AXES]
+    known = math.prod(n for n in shape if n != -1)
+    if shape.count(-1) > 1 or any(n < 1 and n != -1 for n in shape):
+        raise ValueError(f"mesh sizes are {sizes}; use positive integers and one -1")
+    if -1 in shape and len(devices) % known == 0:
+        shape[shape.index(-1)] = len(devices) // known
+    if math.prod(shape) != len(devices):
+        raise ValueError(
+            f"mesh {dict(zip(AXES, shape, strict=True))} needs {math.prod(shape)} devices "
+            f"but there are {len(devices)}; set one axis to -1 to take what is left"
+        )
+    return jax.make_mesh(
+        shape, AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices
+    )
+
+
+def spec(mesh: Mesh, names, shape) -> PartitionSpec:
+    """The layout of one array: each named axis split by its rule where that divides.
+
+    Mesh axes of a rule are used from the left as long as their product divides.
+    """
+    assert len(names) == len(shape), (names, shape)
+    parts, used = [], set()
+    for name, size in zip(names, shape, strict=True):
+        split, ways = [], 1
+        for axis in RULES[name] if name is not None else ():
+            if axis in used or mesh.shape[axis] == 1:
+                continue
+            if size % (ways * mesh.shape[axis]) == 0:
+                split.append(axis)
+                ways *= mesh.shape[axis]
+        used.update(split)
+        parts.append(tuple(split) if len(split) > 1 else split[0] if split else None)
+    while parts and parts[-1] is None:
+        parts.pop()
+    return PartitionSpec(*parts)
+
+
+def is_box(x) -> bool:
+    return isinstance(x, nn.LogicallyPartitioned)
+
+
+def unbox(tree):
+    """Strip axis names from a tree of named arrays."""
+    return jax.tree.map(lambda x: x.value if is_box(x) else x, tree, is_leaf=is_box)
+
+
+def shardings(mesh: Mesh, tree):
+    """Layouts for a tree of named shapes; what carries no names is replicated."""
+
+    def one(x):
+        if is_box(x):
+            return NamedSharding(mesh, spec(mesh, x.names, x.value.shape))
+        return NamedSharding(mesh, PartitionSpec())
+
+    return jax.tree.map(one, tree, is_leaf=is_box)
+
+
+def batch_sharding(mesh: Mesh, size: int) -> NamedSharding:
+    """Layout of a batch of `size` samples along its first axis."""
+    ways = math.prod(mesh.shape[axis] for axis in RULES["batch"])
+    if size % ways:
+        raise ValueError(
+            f"batch {size} does not divide over {ways} devices of the mesh; "
+            f"use {max(ways, size // ways * ways)} or {(size // ways + 1) * ways}"
+        )
+    return NamedSharding(mesh, PartitionSpec(RULES["batch"]))
+
+
+def host_shard(mesh: Mesh, size: int) -> tuple[int, int]:
+    """(index, count): the slice of the global batch that this process must load.
+
+    Derived from where its devices sit in the batch, never from its number: processes
+    that hold the same rows get the same answer.
+    """
+    layout = batch_sharding(mesh, size)
+    rows = layout.addressable_devices_indices_map((size,)).values()
+    spans = sorted({s[0].indices(size)[:2] for s in rows})
+    low, high = spans[0][0], spans[-1][1]
+    if sum(b - a for a, b in spans) != high - low:
+        raise ValueError("this process holds scattered rows of the batch; reorder the mesh")
+    return low // (high - low), size // (high - low)
+
+
+def to_device(mesh: Mesh, batch: dict, size: int) -> dict:
+    """Host rows -> global arrays of `size` samples, split over the batch axes."""
+    layout = batch_sharding(mesh, size)
+
+    def put(x):
+        return jax.make_array_from_process_local_data(layout, x, (size, *x.shape[1:]))
+
+    return jax.tree.map(put, batch)
+
+
+def constrain(x, *names):
+    """Fix the layout of an activation by logical names; does nothing without a mesh."""
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty:
+        return x
+    return jax.lax.with_sharding_constraint(x, spec(mesh, names, x.shape))
+
+
+def layout_report(shapes, layouts, *, large: int = 1 << 20) -> str:
+    """A table of every array: shape, layout, bytes per device; large replicated ones marked."""
+    rows, total, replicated = [], 0, []
+    leaves = jax.tree_util.tree_leaves_with_path(unbox(shapes))
+    for (path, x), layout in zip(leaves, jax.tree.leaves(layouts), strict=True):
+        local = math.prod(layout.shard_shape(x.shape)) * np.dtype(x.dtype).itemsize
+        total += local
+        whole = layout.is_fully_replicated and layout.num_devices > 1 and local >= large
+        name = jax.tree_util.keystr(path, simple=True, separator="/")
+        replicated += [name] if whole else []
+        mark = "  REPLICATED" if whole else ""
+        rows.append(f"{name}  {x.dtype}{list(x.shape)}  {layout.spec}  {local}{mark}")
+    head = [
+        f"{total / 2**20:.1f} MiB per device in {len(rows)} arrays; "
+        f"{len(replicated)} of {large / 2**20:.0f} MiB or more are replicated",
+        "name  shape  layout  bytes per device",
+    ]
+    return "\n".join(head + rows) + "\n"

@@ -1,0 +1,134 @@
+"""Block masks of V-JEPA with explicit token budgets, as pure functions in numpy.
+
+Source: arXiv 2404.08471 section 3.2 and its released generator. There, lists are cut to
+the shortest of the batch on the device, so the batch size is a hidden hyper-parameter;
+here the budgets are fields and every sample stands alone.
+"""
+
+import dataclasses
+from typing import NamedTuple
+
+import numpy as np
+
+
+class Pattern(NamedTuple):
+    """One way to hide a clip; a clip is trained on every pattern of the list.
+
+    Attributes:
+      blocks: blocks removed from the clip.
+      spatial_scale: (low, high) share of the grid that a block covers.
+      context, target: token budgets in cells per time step; a clip with t time steps
+        gives context * t context tokens.
+      temporal_scale: (low, high) share of the time steps that a block covers.
+      aspect: (low, high) height over width, uniform in the ratio.
+      temporal_keep: the context sees only this first share of the time steps.
+    """
+
+    blocks: int
+    spatial_scale: tuple[float, float]
+    context: int
+    target: int
+    temporal_scale: tuple[float, float] = (1.0, 1.0)
+    aspect: tuple[float, float] = (0.75, 1.5)
+    temporal_keep: float = 1.0
+
+
+def lerp(low_high, u):
+    low, high = low_high
+    return low + (high - low) * u
+
+
+def block_size(pattern: Pattern, grid, rng) -> tuple[int, int, int]:
+    """Time steps, rows and columns of a block; one draw serves a whole batch."""
+    t, h, w = grid
+    u1, u2, u3 = rng.random(3)
+    steps = max(1, int(t * lerp(pattern.temporal_scale, u1)))
+    area = int(h * w * lerp(pattern.spatial_scale, u2))
+    ratio = lerp(pattern.aspect, u3)
+    rows = min(h, max(1, round((area * ratio) ** 0.5)))
+    cols = min(w, max(1, round((area / ratio) ** 0.5)))
+    return steps, rows, cols
+
+
+def hide(pattern: Pattern, grid, size, rng, tries: int = 100):
+    """Boolean (context, target) over the grid [t, h, w]; the context is never empty."""
+    for _ in range(tries):
+        target = np.zeros(grid, bool)
+        for _ in range(pattern.blocks):
+            start = [rng.integers(n - m + 1) for n, m in zip(grid, size, strict=True)]
+            target[tuple(slice(s, s + m) for s, m in zip(start, size, strict=True))] = True
+        context = ~target
+        context[max(1, int(grid[0] * pattern.temporal_keep)) :] = False
+        if context.any():
+            return context, target
+    raise ValueError(
+        f"masks: {pattern.blocks} blocks of {size} cover the whole {grid} grid "
+        f"{tries} times in a row; lower blocks or spatial_scale"
+    )
+
+
+def cut(chosen, budget: int, truncation: str, rng):
+    """Token indices of `chosen` [t, h, w] within `budget`: (int32 [budget], valid [budget]).
+
+    Ascending; what is missing is padded with index 0 and marked invalid. Too many tokens:
+    "prefix" keeps the first in raster order, the reference's way, which drops late time
+    steps; "cells" drops whole cells at random for all time steps.
+    """
+    index = np.flatnonzero(chosen)
+    if len(index) > budget and truncation == "cells":
+        cells = chosen[0].size
+        rank = rng.permutation(cells)
+        index = index[np.lexsort((index // cells, rank[index % cells]))]
+    index = np.sort(index[:budget])
+    valid = np.arange(budget) < len(index)
+    return np.pad(index, (0, budget - len(index))).astype(np.int32), valid
+
+
+@dataclasses.dataclass(frozen=True)
+class Masker:
+    """Adds the token indices of every pattern to a sample: a map for the data pipeline.
+
+    Block sizes are common to the samples of one global batch, places are per sample.
+    Patterns lie side by side in `context` [sum of budgets] and `target`.
+    """
+
+    patterns: tuple[Pattern, ...]
+    grid: tuple[int, int, int]
+    batch: int
+    seed: int
+    truncation: str = "prefix"
+
+    def __post_init__(self):
+        t, h, w = self.grid
+        if self.truncation not in ("prefix", "cells"):
+            raise ValueError(
+                f"masks.truncation is {self.truncation!r}; use 'prefix' or 'cells'"
+            )
+        for name in ("context", "target"):
+            for pattern in self.patterns:
+                cells = getattr(pattern, name)
+                if not 0 < cells <= h * w:
+                    raise ValueError(
+                        f"masks: {name} is {cells} cells per time step but the "
+                        f"{h}x{w} grid has {h * w}; use 1 to {h * w}"
+                    )
+
+    def sizes(self, name: str) -> tuple[int, ...]:
+        """Tokens per pattern of `name`, "context" or "target"."""
+        return tuple(self.grid[0] * getattr(p, name) for p in self.patterns)
+
+    def __call__(self, item: dict, position: int, rng) -> dict:
+        parts = {"context": [], "context_valid": [], "target": [], "target_valid": []}
+        step = position // self.batch
+        for pattern in self.patterns:
+            shared = np.random.default_rng([self.seed, step, 7])
+            size = block_size(pattern, self.grid, shared)
+            chosen = dict(
+                zip(("context", "target"), hide(pattern, self.grid, size, rng), strict=True)
+            )
+            for name, cells in chosen.items():
+                budget = self.grid[0] * getattr(pattern, name)
+                index, valid = cut(cells, budget, self.truncation, rng)
+                parts[name].append(index)
+                parts[f"{name}_valid"].append(valid)
+        return {**item, **{k: np.concatenate(v) for k, v in parts.items()}}

@@ -1,0 +1,221 @@
+"""V-JEPA encoder and predictor: pure functions of (params, tokens, token indices).
+
+Sources: arXiv 2404.08471 (V-JEPA, sincos positions) and 2506.09985 (V-JEPA 2, 3D RoPE).
+A token index is flat in raster order over the grid (time, row, column).
+"""
+
+import flax.linen as nn
+import jax.numpy as jnp
+import numpy as np
+
+from core import nn as parts
+from core.sharding import constrain
+
+# width, depth, heads, hidden
+SIZES = {
+    "T": (192, 12, 3, 768),
+    "S": (384, 12, 6, 1536),
+    "B": (768, 12, 12, 3072),
+    "L": (1024, 24, 16, 4096),
+    "H": (1280, 32, 16, 5120),
+    "g": (1408, 40, 22, 6144),
+    "G": (1664, 48, 26, 8192),
+}
+
+MEAN = np.array((0.485, 0.456, 0.406), np.float32)
+STD = np.array((0.229, 0.224, 0.225), np.float32)
+
+
+def encoder_size(size: str) -> dict:
+    """Keyword arguments of the Encoder for a published size."""
+    if size not in SIZES:
+        raise ValueError(f"encoder size {size!r} is unknown; use one of {list(SIZES)}")
+    return dict(zip(("width", "depth", "heads", "hidden"), SIZES[size], strict=True))
+
+
+def grid_of(shape, patch) -> tuple[int, int, int]:
+    """Tokens along time, row, column of a clip [..., T, H, W, C]; a remainder is dropped."""
+    grid = tuple(n // p for n, p in zip(shape[-4:-1], patch, strict=True))
+    return (max(1, grid[0]), *grid[1:])
+
+
+def patchify(video, patch):
+    """Cut a clip into tubelets: [B, T, H, W, C] -> [B, t h w, pt ph pw C].
+
+    Fewer frames than a tubelet are repeated to fill one.
+    """
+    pt, ph, pw = patch
+    if video.shape[1] < pt:
+        video = jnp.tile(video, (1, pt, 1, 1, 1))[:, :pt]
+    B, C = video.shape[0], video.shape[-1]
+    t, h, w = grid_of(video.shape, patch)
+    x = video[:, : t * pt, : h * ph, : w * pw].reshape(B, t, pt, h, ph, w, pw, C)
+    return x.transpose(0, 1, 3, 5, 2, 4, 6, 7).reshape(B, t * h * w, pt * ph * pw * C)
+
+
+def standardize(patches):
+    """uint8 tubelets -> float32 with the ImageNet mean and deviation per channel."""
+    x = patches.reshape(*patches.shape[:-1], -1, 3).astype(jnp.float32) / 255
+    return ((x - MEAN) / STD).reshape(patches.shape)
+
+
+def take(x, index):
+    """Tokens of each row by index: [B, N, D], [B, n] -> [B, n, D]."""
+    return jnp.take_along_axis(x, index[..., None], 1)
+
+
+def coordinates(index, grid):
+    """Flat token indices [...] -> (time, row, column) [..., 3]."""
+    _, h, w = grid
+    return jnp.stack([index // (h * w), index // w % h, index % w], -1)
+
+
+def positional(index, grid, *, positions, width, heads):
+    """What positions give the network: (additive features or None, rope tables or None)."""
+    if positions == "sincos":
+        where = np.stack(np.unravel_index(np.arange(np.prod(grid)), grid), -1)
+        return jnp.asarray(parts.sincos(where, width))[index], None
+    where = coordinates(index, grid)
+    return None, parts.rope_tables(where, head_dim=width // heads, variant=positions)
+
+
+def check_width(kind, width, heads, positions):
+    """Refuse what the positions cannot work with, by the config's words."""
+    if positions not in ("tiled", "paired", "sincos"):
+        raise ValueError(
+            f"{kind}.positions is {positions!r}; use 'tiled', 'paired' or 'sincos'"
+        )
+    if width % heads:
+        raise ValueError(f"{kind}.width {width} does not divide into {heads} heads")
+    if positions != "sincos" and width // heads < 12:
+        raise ValueError(
+            f"{kind} heads are {width // heads} wide; rotary positions need 12 or more"
+        )
+
+
+class Encoder(nn.Module):
+    """Vision transformer over the tubelets it is given.
+
+    Attributes:
+      patch: frames, rows and columns of a tubelet.
+      positions: "tiled" or "paired" RoPE in every block, or "sincos" added at the input.
+    """
+
+    width: int
+    depth: int
+    heads: int
+    hidden: int
+    patch: tuple[int, int, int] = (2, 16, 16)
+    positions: str = "tiled"
+    eps: float = 1e-6
+    qkv_bias: bool = True
+    rescale: bool = True
+    remat: str = "none"
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, patches, index=None, *, grid, valid=None, segments=None):
+        """Tubelets [B, n, p] float at `index` [B, n] of `grid` -> features [B, n, width].
+
+        `valid` [B, n] marks padding; `segments` are lengths that attend to themselves
+        only (several mask patterns in one pass).
+        """
+        check_width("encoder", self.width, self.heads, self.positions)
+        B, n, _ = patches.shape
+        if index is None:
+            assert n == np.prod(grid), (n, grid)
+            index = jnp.arange(n)[None]
+        x = parts.dense(
+            self.width, (None, "embed"), name="embed", dtype=self.dtype
+        )(patches.astype(self.dtype))
+        added, rope = positional(
+            index, grid, positions=self.positions, width=self.width, heads=self.heads
+        )
+        if added is not None:
+            x = x + added.astype(x.dtype)
+        x = constrain(x, "batch", None, None)
+        x = parts.Stack(
+            self.depth, self.heads, self.hidden, self.eps, self.dtype, self.qkv_bias,
+            self.rescale, self.remat, name="stack",
+        )(x, rope, valid, segments)
+        return parts.LayerNorm(self.eps, self.dtype, name="norm")(x)
+
+
+class Predictor(nn.Module):
+    """Narrow transformer that fills hidden tokens from the context's features.
+
+    Attributes:
+      out: width of the encoder whose features are predicted.
+      mask_tokens: learned vectors that stand for hidden tokens, zero at the start.
+    """
+
+    width: int
+    depth: int
+    heads: int
+    hidden: int
+    out: int
+    mask_tokens: int = 1
+    positions: str = "tiled"
+    eps: float = 1e-6
+    qkv_bias: bool = True
+    rescale: bool = True
+    remat: str = "none"
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self, context, context_index, target_index, *, grid, use,
+        context_sizes=None, target_sizes=None, context_valid=None, target_valid=None,
+    ):
+        """Context features [B, C, D] and indices -> predictions [B, M, out] at targets.
+
+        `use` is the mask token of each pattern; sizes are the tokens per pattern, whose
+        sums are C and M (one pattern by default).
+        """
+        check_width("predictor", self.width, self.heads, self.positions)
+        B, C, _ = context.shape
+        M = target_index.shape[1]
+        context_sizes = tuple(context_sizes or (C,))
+        target_sizes = tuple(target_sizes or (M,))
+        assert sum(context_sizes) == C and sum(target_sizes) == M
+        assert len(use) == len(context_sizes) == len(target_sizes)
+        x = parts.dense(self.width, ("embed", None), name="embed", dtype=self.dtype)(
+            context.astype(self.dtype)
+        )
+        tokens = self.param(
+            "mask_tokens",
+            nn.with_logical_partitioning(nn.initializers.zeros, (None, "embed")),
+            (self.mask_tokens, self.width),
+        ).astype(self.dtype)
+        hidden = [
+            jnp.broadcast_to(tokens[i], (B, m, self.width))
+            for i, m in zip(use, target_sizes, strict=True)
+        ]
+
+        def weave(ours, theirs):
+            """Context and target rows side by side, pattern after pattern."""
+            ours = jnp.split(ours, np.cumsum(context_sizes)[:-1], 1)
+            return jnp.concatenate([y for p in zip(ours, theirs, strict=True) for y in p], 1)
+
+        def per_pattern(y):
+            return jnp.split(y, np.cumsum(target_sizes)[:-1], 1)
+
+        x = weave(x, hidden)
+        index = weave(context_index, per_pattern(target_index))
+        valid = None
+        if context_valid is not None:
+            valid = weave(context_valid, per_pattern(target_valid))
+        added, rope = positional(
+            index, grid, positions=self.positions, width=self.width, heads=self.heads
+        )
+        if added is not None:
+            x = x + added.astype(x.dtype)
+        pairs = list(zip(context_sizes, target_sizes, strict=True))
+        x = parts.Stack(
+            self.depth, self.heads, self.hidden, self.eps, self.dtype, self.qkv_bias,
+            self.rescale, self.remat, name="stack",
+        )(x, rope, valid, tuple(c + m for c, m in pairs))
+        ends = np.cumsum([n for pair in pairs for n in pair])[:-1]
+        x = jnp.concatenate(jnp.split(x, ends, 1)[1::2], 1)
+        x = parts.LayerNorm(self.eps, self.dtype, name="norm")(x)
+        return parts.dense(self.out, (None, "embed"), name="proj", dtype=self.dtype)(x)

@@ -1,0 +1,261 @@
+"""V-JEPA 2 weights in the Hugging Face transformers folder format, read and written.
+
+A folder holds config.json, model.safetensors and video_preprocessor_config.json, as in
+transformers 5.23. One table of rows ours <-> theirs serves both directions. Nothing in
+a folder is executed. Meta's own .pt checkpoints are pickles, whose loading may run any
+code; they are not read: use the conversions that Meta publishes in this format.
+"""
+
+import collections
+import contextlib
+import math
+import pathlib
+from typing import NamedTuple
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+
+from core import export, run
+from jepa import hf_config
+from jepa.hf_config import CHANNELS
+from jepa.model import Encoder, Predictor
+
+TENSORS = "model.safetensors"
+CLASSIFIER = "VJEPA2ForVideoClassification"
+
+# Ours -> theirs, inside a block and around the blocks.
+BLOCK = {
+    "norm1": "norm1",
+    "attention/query": "attention.query",
+    "attention/key": "attention.key",
+    "attention/value": "attention.value",
+    "attention/out": "attention.proj",
+    "norm2": "norm2",
+    "mlp/up": "mlp.fc1",
+    "mlp/down": "mlp.fc2",
+}
+AROUND = {
+    "encoder/embed": "encoder.embeddings.patch_embeddings.proj",
+    "encoder/norm": "encoder.layernorm",
+    "predictor/embed": "predictor.embeddings.predictor_embeddings",
+    "predictor/norm": "predictor.layernorm",
+    "predictor/proj": "predictor.proj",
+}
+MASK_TOKENS = ("predictor/mask_tokens", "predictor.embeddings.mask_tokens")
+
+# Theirs -> ours by rank: transpose so, then flatten all axes but the last. Vectors
+# stay, matrices [out, in] turn, mask tokens [n, 1, 1, P] lose their ones, the patch
+# convolution [D, C, t, h, w] becomes a matrix over patches laid out (t, h, w, C).
+AXES = {1: (0,), 2: (1, 0), 4: (0, 1, 2, 3), 5: (2, 3, 4, 1, 0)}
+
+# A predictor that transformers can build when only an encoder is published.
+STUB = {"width": 12, "depth": 0, "heads": 1, "hidden": 48, "mask_tokens": 1}
+
+
+class Row(NamedTuple):
+    """One tensor: our path, its layer in the stack or None, their name, their shape."""
+
+    ours: str
+    layer: int | None
+    theirs: str
+    shape: tuple[int, ...]
+
+
+def table(encoder: Encoder, predictor: Predictor) -> list[Row]:
+    """All tensors of a model, the layers of a stack in order."""
+    D, P = encoder.width, predictor.width
+    shapes = {
+        "encoder/embed": (D, CHANNELS, *encoder.patch),
+        "encoder/norm": (D,),
+        "predictor/embed": (P, D),
+        "predictor/norm": (P,),
+        "predictor/proj": (D, P),
+    }
+    ours, theirs = MASK_TOKENS
+    rows = [Row(ours, None, theirs, (predictor.mask_tokens, 1, 1, P))]
+    for ours, theirs in AROUND.items():
+        rows += pair(ours, None, theirs, shapes[ours])
+    return rows + blocks("encoder", encoder) + blocks("predictor", predictor)
+
+
+def pair(ours, layer, theirs, shape, bias=True) -> list[Row]:
+    """The weight of a norm or a linear map, its bias beside it."""
+    weight = "scale" if len(shape) == 1 else "kernel"
+    rows = [Row(f"{ours}/{weight}", layer, f"{theirs}.weight", shape)]
+    if bias:
+        rows.append(Row(f"{ours}/bias", layer, f"{theirs}.bias", shape[:1]))
+    return rows
+
+
+def blocks(part: str, module) -> list[Row]:
+    """The tensors of every block of the encoder or the predictor."""
+    D, F = module.width, module.hidden
+    shapes = {name: (D, D) for name in BLOCK}
+    shapes |= {"norm1": (D,), "norm2": (D,), "mlp/up": (F, D), "mlp/down": (D, F)}
+    optional = ("attention/query", "attention/key", "attention/value")
+    rows = []
+    for i in range(module.depth):
+        for ours, theirs in BLOCK.items():
+            bias = module.qkv_bias or ours not in optional
+            where = f"{part}/stack/blocks/{ours}", i, f"{part}.layer.{i}.{theirs}"
+            rows += pair(*where, shapes[ours], bias)
+    return rows
+
+
+def our_shape(shape) -> tuple[int, ...]:
+    """The shape of one layer of ours for a tensor of theirs."""
+    turned = [shape[axis] for axis in AXES[len(shape)]]
+    return (math.prod(turned[:-1]), turned[-1]) if len(turned) > 1 else tuple(turned)
+
+
+def to_ours(x):
+    return x.transpose(AXES[x.ndim]).reshape(our_shape(x.shape))
+
+
+def to_theirs(x, shape):
+    axes = AXES[len(shape)]
+    return x.reshape([shape[axis] for axis in axes]).transpose(np.argsort(axes))
+
+
+def read_hf(folder) -> tuple[dict, dict, dict]:
+    """Read a folder: (Encoder fields, Predictor fields, float32 params of both).
+
+    transformers predicts with mask token 1 % n. A predictor of depth 0 marks a folder
+    that was published for its encoder only. Raises ValueError naming the tensor or the
+    field that is missing, unknown or misshapen.
+    """
+    folder = pathlib.Path(folder)
+    if not (folder / hf_config.CONFIG).is_file():
+        raise ValueError(f"{folder} holds no config.json: it is no Hugging Face folder")
+    config = run.read_config(folder / hf_config.CONFIG)
+    encoder, predictor = hf_config.read(config)
+    classifier = config.get("architectures") == [CLASSIFIER]
+    prefix, ignored = (
+        ("vjepa2.", ("pooler.", "classifier.")) if classifier else ("", ())
+    )
+    rows = table(Encoder(**encoder), Predictor(**predictor))
+    flat = {}
+    with opened(folder / TENSORS) as file:
+        found = {name for name in file.keys() if not name.startswith(ignored)}
+        check_names({prefix + row.theirs for row in rows}, found, folder / TENSORS)
+        for row in rows:
+            x = read_tensor(file, prefix + row.theirs, row.shape)
+            flat.setdefault(row.ours, []).append(to_ours(x))
+    stacked = {row.ours for row in rows if row.layer is not None}
+    flat = {k: np.stack(x) if k in stacked else x[0] for k, x in flat.items()}
+    return encoder, predictor, export.nest(flat)
+
+
+@contextlib.contextmanager
+def opened(path):
+    """An open safetensors file; trouble with it is told in one sentence."""
+    if not path.is_file():
+        raise ValueError(f"{path} does not exist; sharded weights are not read")
+    try:
+        with safe_open(path, framework="numpy") as file:
+            yield file
+    except SafetensorError as error:
+        raise ValueError(f"{path} is no valid safetensors file: {error}") from None
+
+
+def read_tensor(file, name, shape):
+    """One tensor as float32, refused when its shape is not `shape`."""
+    entry = file.get_slice(name)
+    if tuple(entry.get_shape()) != shape:
+        raise ValueError(
+            f"tensor {name} has shape {entry.get_shape()}, not {list(shape)}"
+        )
+    if entry.get_dtype() not in ("F32", "BF16", "F16"):
+        raise ValueError(
+            f"tensor {name} is {entry.get_dtype()}; F32, BF16, F16 are read"
+        )
+    return file.get_tensor(name).astype(np.float32)
+
+
+def check_names(wanted: set, found: set, where):
+    """Refuse the first name that only one side has."""
+    for name in sorted(wanted - found):
+        raise ValueError(f"{where}: {name} is missing")
+    for name in sorted(found - wanted):
+        raise ValueError(
+            f"{where}: {name} is not part of the model its config describes"
+        )
+
+
+def write_hf(
+    folder, params: dict, *, encoder: dict, predictor: dict | None, crop_size: int,
+    frames: int, mask_token: int | None, card: str, origin: dict,
+):  # fmt: skip
+    """Write a folder that transformers loads, then read it back and compare.
+
+    Args:
+      params: {"encoder": ..., "predictor": ...} without axis names; publish the EMA
+        target as the encoder. Only "encoder" when `predictor` is None: transformers
+        then gets a predictor of zeros without blocks.
+      encoder, predictor: fields of Encoder and Predictor.
+      crop_size, frames: rows and columns, and length, of the training clips.
+      mask_token: the trained mask token, copied into every slot because transformers
+        takes number 1 % n and Meta's trainer another; None keeps the slots, which is
+        right for weights that `read_hf` gave.
+      card: text of README.md.
+      origin: what `core.run.provenance` gives.
+    """
+    folder = pathlib.Path(folder)
+    if predictor is None:
+        predictor, params = without_predictor(encoder, params)
+    modules = Encoder(**encoder), Predictor(**predictor)
+    config = hf_config.make(*modules, crop_size=crop_size, frames=frames)
+    rows = table(*modules)
+    flat = {k: np.asarray(x, np.float32) for k, x in export.flatten(params).items()}
+    check_params(our_shapes(rows), flat)
+    if mask_token is not None:
+        flat[MASK_TOKENS[0]] = in_every_slot(flat[MASK_TOKENS[0]], mask_token)
+    tensors = {}
+    for row in rows:
+        x = flat[row.ours] if row.layer is None else flat[row.ours][row.layer]
+        tensors[row.theirs] = to_theirs(x, row.shape)
+    export.write_safetensors(folder, tensors, {"format": "pt"}, name=TENSORS)
+    run.write_json(folder / hf_config.CONFIG, config)
+    run.write_json(folder / hf_config.PREPROCESSOR, hf_config.preprocessor(crop_size))
+    export.finish(folder, card=card, origin=origin)
+    export.check_same(export.nest(flat), read_hf(folder)[2], atol=0)
+
+
+def without_predictor(encoder: dict, params: dict) -> tuple[dict, dict]:
+    """Fields and params with a predictor of zeros and no blocks in place of none."""
+    module = Encoder(**encoder)
+    common = {"eps": module.eps, "qkv_bias": module.qkv_bias, "out": module.width}
+    predictor = {**STUB, **common, "positions": module.positions}
+    shapes = our_shapes(table(module, Predictor(**predictor)))
+    zeros = {k: np.zeros(s, np.float32) for k, s in shapes.items()}
+    zeros = export.nest(zeros)["predictor"]
+    return predictor, {"encoder": params["encoder"], "predictor": zeros}
+
+
+def our_shapes(rows: list[Row]) -> dict:
+    """Shape of each of our arrays, the layers of a stack in front."""
+    layers = collections.Counter(row.ours for row in rows)
+    return {
+        row.ours: our_shape(row.shape) if row.layer is None
+        else (layers[row.ours], *our_shape(row.shape))
+        for row in rows
+    }  # fmt: skip
+
+
+def check_params(shapes: dict, flat: dict):
+    """Refuse params that are not those of the model, naming the first wrong array."""
+    check_names(set(shapes), set(flat), "params")
+    for name, shape in shapes.items():
+        if flat[name].shape != shape:
+            raise ValueError(
+                f"params: {name} has shape {flat[name].shape}, not {shape}"
+            )
+
+
+def in_every_slot(tokens, use: int):
+    """Mask tokens [n, P] that are all equal to number `use`."""
+    if not 0 <= use < len(tokens):
+        raise ValueError(
+            f"mask_token is {use}, but there are {len(tokens)} mask tokens"
+        )
+    return np.tile(tokens[use], (len(tokens), 1))
