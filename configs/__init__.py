@@ -1,0 +1,1 @@
+"""Presets: data for the launcher, nothing but ml_collections imported."""

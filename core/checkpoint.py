@@ -66,7 +66,9 @@ class Checkpoints:
         step = self.latest() if step is None else step
         like = abstract(shapes, layouts)
         with told(f"checkpoint {self.folder / str(step)} cannot be read"):
-            found = self._inner.load_checkpointables(step, {"state": like, "source": None})
+            found = self._inner.load_checkpointables(
+                step, {"state": like, "source": None}
+            )
         return found["state"], found["source"]
 
     def wait(self):
@@ -74,13 +76,20 @@ class Checkpoints:
         with told(self._cannot_write(None)):
             self._inner.wait()
 
-    def close(self):
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
         """Wait for the last write and release the folder."""
-        self.wait()
-        self._inner.close()
+        try:
+            self.wait()
+        finally:
+            self._inner.close()
 
     def _cannot_write(self, step):
-        which = f"checkpoint {self.folder / str(step)}" if step else "the last checkpoint"
+        which = (
+            f"checkpoint {self.folder / str(step)}" if step else "the last checkpoint"
+        )
         kept = [int(p.name) for p in self.folder.glob("*") if p.name.isdigit()]
         left = f"step {max(kept)} is intact" if kept else "there is none before it"
         return f"{which} cannot be written ({left})"

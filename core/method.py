@@ -8,12 +8,13 @@ from typing import NamedTuple
 class Method(NamedTuple):
     """All that the train loop, the evaluator and the exporter know of a method.
 
-    init: (key, batch) -> State, arrays boxed with their logical axis names.
+    init: key -> State, arrays boxed with their logical axis names.
     step: (state, batch) -> (state, metrics); jitted by the loop, state donated. State and
       metrics hold `bad_steps`, the number of updates in a row that were not applied.
     source: (split, shard) -> object with next(state) -> batch, get_state(), set_state(s),
       report(), close(); shard is (index, count) of this host's part of the batch.
-    evals: name -> function of the state giving {name: scalar or uint8 picture}.
+    evals: name -> function of the state giving findings by name: a number, a uint8
+      picture, or a list of sentences for the terminal.
     exports: name -> function of the state giving (pure function of (params, inputs),
       params, input specs).
     flops: useful floating point operations of one step, for utilisation.
@@ -36,7 +37,9 @@ def load(config) -> Method:
     try:
         module = importlib.import_module(config.method)
     except ModuleNotFoundError as error:
-        raise ValueError(f"method {config.method!r} is no module here: {error}") from None
+        raise ValueError(
+            f"method {config.method!r} is no module here: {error}"
+        ) from None
     if not hasattr(module, "make"):
         raise ValueError(f"method {config.method!r} has no make(config)")
     return module.make(config)

@@ -111,7 +111,10 @@ def attend(q, k, v, valid=None):
     """Softmax attention [B, H, N, d] x3 -> [B, H, N, d]; keys where `valid` [B, N] is
     false are left out. Softmax in float32."""
     scores = jnp.einsum(
-        "bhqd,bhkd->bhqk", q * q.shape[-1] ** -0.5, k, preferred_element_type=jnp.float32
+        "bhqd,bhkd->bhqk",
+        q * q.shape[-1] ** -0.5,
+        k,
+        preferred_element_type=jnp.float32,
     )
     if valid is not None:
         scores = jnp.where(valid[:, None, None, :], scores, -1e30)

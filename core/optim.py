@@ -50,7 +50,9 @@ SCHEDULES = {
 def make_schedule(kind, *, steps, **numbers):
     """A schedule by name over a run of `steps`; its numbers are keyword arguments."""
     if kind not in SCHEDULES:
-        raise ValueError(f"schedule {kind!r} is unknown; use one of {sorted(SCHEDULES)}")
+        raise ValueError(
+            f"schedule {kind!r} is unknown; use one of {sorted(SCHEDULES)}"
+        )
     if kind not in ("warmup_constant", "constant"):
         numbers["steps"] = steps
     schedule = SCHEDULES[kind]

@@ -23,7 +23,9 @@ def open_folder(workdir, config: dict, *, allow_change: bool = False) -> pathlib
         probe.touch()
         probe.unlink()
     except OSError as error:
-        raise ValueError(f"workdir {workdir} cannot be written: {error.strerror}") from None
+        raise ValueError(
+            f"workdir {workdir} cannot be written: {error.strerror}"
+        ) from None
     if path.exists() and not allow_change:
         changes = differences(read_config(path), config)
         if changes:

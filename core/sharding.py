@@ -113,7 +113,9 @@ def host_shard(mesh: Mesh, size: int) -> tuple[int, int]:
     spans = sorted({s[0].indices(size)[:2] for s in rows})
     low, high = spans[0][0], spans[-1][1]
     if sum(b - a for a, b in spans) != high - low:
-        raise ValueError("this process holds scattered rows of the batch; reorder the mesh")
+        raise ValueError(
+            "this process holds scattered rows of the batch; reorder the mesh"
+        )
     return low // (high - low), size // (high - low)
 
 

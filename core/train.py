@@ -9,16 +9,13 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import NamedSharding, PartitionSpec
 
-from core import checkpoint, metrics, run, sharding
+from core import checkpoint, run, sharding
 from core.method import Method, load
+from core.report import Reporter
 
 
 class Preempted(Exception):
     """The run was asked to stop, has saved, and goes on when started again."""
-
-
-class Diverged(ValueError):
-    """Too many updates in a row were not finite."""
 
 
 class Plan(NamedTuple):
@@ -31,22 +28,18 @@ class Plan(NamedTuple):
     step: object
 
 
-def build(method: Method, mesh, *, seed: int, example: dict) -> Plan:
+def build(method: Method, mesh, *, seed: int) -> Plan:
     """Shapes first, then layouts; nothing is ever created unsharded."""
     key = jax.random.key(seed)
-    shapes = jax.eval_shape(method.init, key, example)
+    shapes = jax.eval_shape(method.init, key)
     layouts = sharding.shardings(mesh, shapes)
-    replicated = NamedSharding(mesh, PartitionSpec())
+    everywhere = NamedSharding(mesh, PartitionSpec())
 
     def create():
-        def init(key):
-            return sharding.unbox(method.init(key, example))
-
+        init = lambda key: sharding.unbox(method.init(key))  # noqa: E731
         return jax.jit(init, out_shardings=layouts)(key)
 
-    step = jax.jit(
-        method.step, donate_argnums=0, out_shardings=(layouts, replicated)
-    )
+    step = jax.jit(method.step, donate_argnums=0, out_shardings=(layouts, everywhere))
     return Plan(mesh, shapes, layouts, create, step)
 
 
@@ -107,44 +100,50 @@ def fit(config, workdir, *, allow_config_change: bool = False):
     """
     mesh = sharding.make_mesh(**config.mesh)
     method = load(config)
-    folder = run.open_folder(workdir, config.to_dict(), allow_change=allow_config_change)
-    source = method.source("train", sharding.host_shard(mesh, method.batch))
-    plan = build(method, mesh, seed=config.seed, example=source.example())
-    every, steps = config.every, config.steps
-    main = jax.process_index() == 0
-    check_evals(every, method)
+    check_evals(config.eval_steps, method.evals)
+    folder = run.open_folder(
+        workdir, config.to_dict(), allow_change=allow_config_change
+    )
+    plan = build(method, mesh, seed=config.seed)
     with contextlib.ExitStack() as stack:
+        source = method.source("train", sharding.host_shard(mesh, method.batch))
         stack.callback(source.close)
-        checkpoints = checkpoint.Checkpoints(folder, save_steps=every.save, keep=every.keep)
+        checkpoints = stack.enter_context(
+            checkpoint.Checkpoints(
+                folder, save_steps=config.save_steps, keep=config.keep_checkpoints
+            )
+        )
         state, start = begin(plan, checkpoints, source, init_from=config.init_from)
-        writer = metrics.Writer(folder, resume_step=start, active=main)
-        stack.callback(writer.close)
-        clock = metrics.Throughput(unit=method.unit)
-        record_start(folder, plan, config, main and start == 0)
+        reporter = stack.enter_context(Reporter(folder, method, config, start))
+        reporter.opening(plan)
         stopping = stack.enter_context(stop_signals())
         stack.enter_context(jax.set_mesh(mesh))
-        before = None
-        for i in range(start, steps):
-            with clock.waiting():
+        clock, last = reporter.clock, config.steps
+        for step in range(start + 1, last + 1):
+            with clock.wait():
                 batch = source.next(state)
-            state, scalars = plan.step(state, sharding.to_device(mesh, batch, method.batch))
-            clock.step(method.batch)
-            check_bad_steps(before, i, config.max_bad_steps, checkpoints)
-            before = scalars
-            if due(i + 1, every.log, steps):
-                log(writer, clock, i + 1, steps, scalars, source, start)
+            batch = sharding.to_device(mesh, batch, method.batch)
+            with clock.pause() if step == start + 1 else contextlib.nullcontext():
+                state, metrics = plan.step(state, batch)
+            clock.count(method.batch)
+            reporter.step(step, metrics, source)
             with clock.pause():
                 for name, evaluate in method.evals.items():
-                    if due(i + 1, every[name], steps) and not stopping():
-                        write_eval(writer, i + 1, name, evaluate(state))
-                stop = agreed(stopping(), i + 1) and i + 1 < steps
-                checkpoints.save(
-                    i + 1, state, source.get_state(), force=stop or i + 1 == steps
-                )
+                    if due(step, config.eval_steps[name], last) and not stopping():
+                        reporter.found(step, evaluate(state))
+                stop = step < last and agreed(stopping(), step)
+                now = stop or step == last
+                checkpoints.save(step, state, source.get_state(), force=now)
             if stop:
-                checkpoints.close()
-                raise Preempted(f"stopped at step {i + 1}, saved in {folder}")
-        check_bad_steps(before, steps, config.max_bad_steps, checkpoints)
-        checkpoints.close()
-        writer.summary(folder / "summary.json")
+                checkpoints.wait()
+                raise Preempted(f"stopped at step {step}; {folder} goes on from there")
+        reporter.closing()
     return state
+
+
+def check_evals(steps, evals):
+    """Every evaluation has its interval, and every interval its evaluation."""
+    if set(steps) != set(evals):
+        raise ValueError(
+            f"eval_steps names {sorted(steps)} but this method has {sorted(evals)}"
+        )

@@ -1,0 +1,1 @@
+"""Masked latent prediction on video."""

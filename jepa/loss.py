@@ -17,7 +17,10 @@ def masked_l1(predicted, target, valid, sizes):
     token of a pattern weighs the same over the whole batch (arXiv 2506.09985, section 2).
     """
     B, M, D = predicted.shape
-    assert target.shape == (B, M, D) and valid.shape == (B, M), (target.shape, valid.shape)
+    assert target.shape == (B, M, D) and valid.shape == (B, M), (
+        target.shape,
+        valid.shape,
+    )
     error = jnp.abs(predicted.astype(jnp.float32) - target.astype(jnp.float32)).mean(-1)
     error, weight = error * valid, valid.astype(jnp.float32)
     sums = zip(per_pattern(error, sizes), per_pattern(weight, sizes), strict=True)

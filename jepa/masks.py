@@ -56,7 +56,9 @@ def hide(pattern: Pattern, grid, size, rng, tries: int = 100):
         target = np.zeros(grid, bool)
         for _ in range(pattern.blocks):
             start = [rng.integers(n - m + 1) for n, m in zip(grid, size, strict=True)]
-            target[tuple(slice(s, s + m) for s, m in zip(start, size, strict=True))] = True
+            target[tuple(slice(s, s + m) for s, m in zip(start, size, strict=True))] = (
+                True
+            )
         context = ~target
         context[max(1, int(grid[0] * pattern.temporal_keep)) :] = False
         if context.any():
@@ -124,7 +126,11 @@ class Masker:
             shared = np.random.default_rng([self.seed, step, 7])
             size = block_size(pattern, self.grid, shared)
             chosen = dict(
-                zip(("context", "target"), hide(pattern, self.grid, size, rng), strict=True)
+                zip(
+                    ("context", "target"),
+                    hide(pattern, self.grid, size, rng),
+                    strict=True,
+                )
             )
             for name, cells in chosen.items():
                 budget = self.grid[0] * getattr(pattern, name)

@@ -13,6 +13,7 @@ from core.sharding import constrain
 
 # width, depth, heads, hidden
 SIZES = {
+    "tiny": (96, 4, 4, 384),
     "T": (192, 12, 3, 768),
     "S": (384, 12, 6, 1536),
     "B": (768, 12, 12, 3072),
@@ -125,9 +126,9 @@ class Encoder(nn.Module):
         if index is None:
             assert n == np.prod(grid), (n, grid)
             index = jnp.arange(n)[None]
-        x = parts.dense(
-            self.width, (None, "embed"), name="embed", dtype=self.dtype
-        )(patches.astype(self.dtype))
+        x = parts.dense(self.width, (None, "embed"), name="embed", dtype=self.dtype)(
+            patches.astype(self.dtype)
+        )
         added, rope = positional(
             index, grid, positions=self.positions, width=self.width, heads=self.heads
         )
@@ -135,8 +136,15 @@ class Encoder(nn.Module):
             x = x + added.astype(x.dtype)
         x = constrain(x, "batch", None, None)
         x = parts.Stack(
-            self.depth, self.heads, self.hidden, self.eps, self.dtype, self.qkv_bias,
-            self.rescale, self.remat, name="stack",
+            self.depth,
+            self.heads,
+            self.hidden,
+            self.eps,
+            self.dtype,
+            self.qkv_bias,
+            self.rescale,
+            self.remat,
+            name="stack",
         )(x, rope, valid, segments)
         return parts.LayerNorm(self.eps, self.dtype, name="norm")(x)
 
@@ -164,8 +172,17 @@ class Predictor(nn.Module):
 
     @nn.compact
     def __call__(
-        self, context, context_index, target_index, *, grid, use,
-        context_sizes=None, target_sizes=None, context_valid=None, target_valid=None,
+        self,
+        context,
+        context_index,
+        target_index,
+        *,
+        grid,
+        use,
+        context_sizes=None,
+        target_sizes=None,
+        context_valid=None,
+        target_valid=None,
     ):
         """Context features [B, C, D] and indices -> predictions [B, M, out] at targets.
 
@@ -195,7 +212,9 @@ class Predictor(nn.Module):
         def weave(ours, theirs):
             """Context and target rows side by side, pattern after pattern."""
             ours = jnp.split(ours, np.cumsum(context_sizes)[:-1], 1)
-            return jnp.concatenate([y for p in zip(ours, theirs, strict=True) for y in p], 1)
+            return jnp.concatenate(
+                [y for p in zip(ours, theirs, strict=True) for y in p], 1
+            )
 
         def per_pattern(y):
             return jnp.split(y, np.cumsum(target_sizes)[:-1], 1)
@@ -212,8 +231,15 @@ class Predictor(nn.Module):
             x = x + added.astype(x.dtype)
         pairs = list(zip(context_sizes, target_sizes, strict=True))
         x = parts.Stack(
-            self.depth, self.heads, self.hidden, self.eps, self.dtype, self.qkv_bias,
-            self.rescale, self.remat, name="stack",
+            self.depth,
+            self.heads,
+            self.hidden,
+            self.eps,
+            self.dtype,
+            self.qkv_bias,
+            self.rescale,
+            self.remat,
+            name="stack",
         )(x, rope, valid, tuple(c + m for c, m in pairs))
         ends = np.cumsum([n for pair in pairs for n in pair])[:-1]
         x = jnp.concatenate(jnp.split(x, ends, 1)[1::2], 1)

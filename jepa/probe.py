@@ -43,7 +43,9 @@ class Readout(nn.Module):
 
         def per_head(name):
             """Token and cell, cut into heads: [B, t, S, heads, d]."""
-            place = self.param(f"{name}_place", lambda key: jnp.asarray(sincos(cells, W)))
+            place = self.param(
+                f"{name}_place", lambda key: jnp.asarray(sincos(cells, W))
+            )
             return (nn.Dense(W, name=name)(y) + place).reshape(B, t, h * w, H, W // H)
 
         k, v = per_head("key"), per_head("value")
@@ -96,20 +98,26 @@ def fit_readout(readout, features, labels, *, steps, batch, lr, seed=0):
 
     def step(carry, i):
         params, opt = carry
-        rows = jax.random.randint(jax.random.fold_in(key, i), (batch,), 0, len(features))
+        rows = jax.random.randint(
+            jax.random.fold_in(key, i), (batch,), 0, len(features)
+        )
         loss, grads = jax.value_and_grad(loss_fn)(
             params, features[rows].astype(jnp.float32), labels[rows]
         )
         updates, opt = tx.update(grads, opt, params)
         return (optax.apply_updates(params, updates), opt), loss
 
-    (params, _), losses = jax.lax.scan(step, (params, tx.init(params)), jnp.arange(steps))
+    (params, _), losses = jax.lax.scan(
+        step, (params, tx.init(params)), jnp.arange(steps)
+    )
     return params, losses
 
 
 def in_batches(f, x, size=100):
     """Apply f to rows of x in pieces: features of a set larger than memory for one pass."""
-    return np.concatenate([np.asarray(f(x[i : i + size])) for i in range(0, len(x), size)])
+    return np.concatenate(
+        [np.asarray(f(x[i : i + size])) for i in range(0, len(x), size)]
+    )
 
 
 def probe(encode, train, held, readout, *, steps=500, batch=64, lr=2e-3):
@@ -125,11 +133,18 @@ def probe(encode, train, held, readout, *, steps=500, batch=64, lr=2e-3):
     mean, std = moments(labels_of(train))
     features = jnp.asarray(in_batches(half, train["video"]))
     params, _ = fit_readout(
-        readout, features, (labels_of(train) - mean) / std, steps=steps, batch=batch, lr=lr
+        readout,
+        features,
+        (labels_of(train) - mean) / std,
+        steps=steps,
+        batch=batch,
+        lr=lr,
     )
     del features
     read = jax.jit(
-        lambda v: readout.apply({"params": params}, encode(v).astype(jnp.float16).astype(jnp.float32))
+        lambda v: readout.apply(
+            {"params": params}, encode(v).astype(jnp.float16).astype(jnp.float32)
+        )
     )
     predicted = in_batches(read, held["video"]) * std + mean
     return r2(predicted, labels_of(held)), predicted

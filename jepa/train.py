@@ -9,10 +9,15 @@ from flax import struct
 
 from core import nn as parts
 from core import optim
+from core.data.pipeline import make_source
 from core.method import Method
-from jepa import evals, flops, loss, source
+from jepa import evals, flops, loss
+from jepa.data import make_records, make_train_source
+from jepa.export import make_encode, video_specs
+from jepa.health import make_health
 from jepa.masks import Masker, Pattern
-from jepa.model import Encoder, Predictor, encoder_size, grid_of, patchify, standardize, take
+from jepa.model import Encoder, Predictor, encoder_size, patchify, standardize, take
+from jepa.pictures import make_pictures
 
 
 @struct.dataclass
@@ -25,7 +30,7 @@ class State:
 
 
 def make_init(encoder, predictor, *, grid):
-    """(key) -> State with boxed arrays: the target starts as a copy of the encoder."""
+    """key -> State with boxed arrays: the target starts as a copy of the encoder."""
 
     def init(key):
         keys = jax.random.split(key)
@@ -122,15 +127,145 @@ def make_step(loss_fn, *, lr, decay, momentum, betas, eps, clip_norm, clip_steps
             limit = jnp.where(s > clip_steps, clip_norm, jnp.inf)
             grads = {name: optim.clip(g, limit) for name, g in grads.items()}
         params, opt = optim.adamw(
-            grads, state.opt, state.params, lr=lr(s), decay=decay(s), betas=betas, eps=eps
+            grads,
+            state.opt,
+            state.params,
+            lr=lr(s),
+            decay=decay(s),
+            betas=betas,
+            eps=eps,
         )
         target = optim.ema(state.target, params["encoder"], momentum(s))
         ok = jnp.isfinite(total) & jnp.isfinite(norm)
         new, old = (params, target, opt), (state.params, state.target, state.opt)
         bad = jnp.where(ok, 0, state.bad_steps + 1)
         metrics |= {
-            "grad_norm": norm, "lr": lr(s), "momentum": momentum(s), "bad_steps": bad,
+            "grad_norm": norm,
+            "lr": lr(s),
+            "momentum": momentum(s),
+            "bad_steps": bad,
         }
         return State(s, *optim.keep_if(ok, new, old), bad), metrics
 
     return step
+
+
+def make_networks(*, dtype, encoder, predictor):
+    """Encoder, predictor and the predictor's mask token per pattern, from config sections."""
+    encoder, predictor = dict(encoder), dict(predictor)
+    if dtype not in ("auto", "float32", "bfloat16"):
+        raise ValueError(f"dtype is {dtype!r}; use 'auto', 'float32' or 'bfloat16'")
+    if dtype == "auto":
+        dtype = "float32" if jax.default_backend() == "cpu" else "bfloat16"
+    size = encoder_size(encoder.pop("size"))
+    encoder = Encoder(**size, **encoder, dtype=jnp.dtype(dtype))
+    predictor = Predictor(
+        **predictor,
+        out=encoder.width,
+        positions=encoder.positions,
+        rescale=encoder.rescale,
+        remat=encoder.remat,
+        dtype=encoder.dtype,
+    )
+    return encoder, predictor
+
+
+def token_grid(patch, *, frames, size):
+    """Tubelets along time, row and column; a clip must divide into them."""
+    for field, length, part in (("frames", frames, patch[0]), ("size", size, patch[1])):
+        if length % part or length < part:
+            low = max(part, length // part * part)
+            raise ValueError(
+                f"data.{field} {length} does not divide into patches of {part}; "
+                f"use {low} or {low + part}"
+            )
+    return frames // patch[0], size // patch[1], size // patch[2]
+
+
+def make_patterns(patterns: dict) -> tuple[Pattern, ...]:
+    """Mask patterns by name; their order fixes which mask token each may get."""
+    return tuple(Pattern(**patterns[name]) for name in sorted(patterns, reverse=True))
+
+
+def make(config) -> Method:
+    """Everything that a config of masked latent prediction means."""
+    config = config.to_dict()
+    encoder, predictor = make_networks(
+        dtype=config["dtype"], encoder=config["encoder"], predictor=config["predictor"]
+    )
+    data, seed, steps = config["data"], config["seed"], config["steps"]
+    grid = token_grid(encoder.patch, frames=data["frames"], size=data["size"])
+    patterns = make_patterns(config["masks"]["patterns"])
+    masker = Masker(
+        patterns, grid, config["batch"], seed, config["masks"]["truncation"]
+    )
+    own = config["objective"].pop("mask_token_per_pattern")
+    use = tuple(i if own else 0 for i in range(len(patterns)))
+    if max(use) >= predictor.mask_tokens:
+        raise ValueError(
+            f"predictor.mask_tokens is {predictor.mask_tokens} but {len(patterns)} mask "
+            "patterns want one each"
+        )
+    init = make_init(encoder, predictor, grid=grid)
+    loss_fn = make_loss(
+        encoder, predictor, masker, mask_tokens=use, **config["objective"]
+    )
+    optimizer = config["optimizer"]
+    for name in ("lr", "decay", "momentum"):
+        optimizer[name] = optim.make_schedule(**optimizer[name], steps=steps)
+    sizes = {name: masker.sizes(name) for name in ("context", "target")}
+    read = functools.partial(make_train_source, masker=masker, seed=seed, data=data)
+    return Method(
+        init=init,
+        step=make_step(loss_fn, **optimizer, seed=seed),
+        source=functools.partial(read, batch=config["batch"]),
+        evals=make_evals(
+            encoder, predictor, masker, init, read, use=use, config=config
+        ),
+        exports=make_exports(encoder, data),
+        flops=flops.step(encoder, predictor, grid=grid, batch=config["batch"], **sizes),
+        batch=config["batch"],
+        unit="clips",
+    )
+
+
+def make_evals(encoder, predictor, masker, init, read, *, use, config):
+    """name -> function of the state: health, pictures, probe, baselines."""
+    data, seed = config["data"], config["seed"]
+    worlds = [
+        make_records(split, seed=seed, **data)[0] for split in ("world", "world_held")
+    ]
+    score = evals.make_score(
+        encoder, masker.grid, train=worlds[0], held=worlds[1], **config["probe"]
+    )
+
+    @functools.cache
+    def held():
+        size = config["held_batch"]
+        source = read("held", (0, 1), batch=size, data=data | {"workers": 0})
+        batch = source.next()
+        source.close()
+        return batch
+
+    def labelled():
+        pipeline = make_records("world", seed=seed, **data)[1]
+        return make_source(worlds[0], batch=config["batch"], **pipeline)
+
+    shared = {"masker": masker, "batch": held}
+    return {
+        "health": make_health(encoder, predictor, mask_tokens=use, **shared),
+        "pictures": make_pictures(encoder, **shared),
+        "probe": evals.make_probe(score),
+        "baselines": evals.make_baselines(
+            score,
+            init,
+            evals.make_twin(encoder, masker.grid, source=labelled),
+            seed=seed,
+        ),
+    }
+
+
+def make_exports(encoder, data):
+    """The frozen target encoder as a pure function of uint8 clips."""
+    specs = video_specs(frames=data["frames"], rows=data["size"], cols=data["size"])
+    return {"encoder": lambda state: (make_encode(encoder), state.target, specs)}

@@ -1,0 +1,239 @@
+"""V-JEPA and V-JEPA 2 pretraining (arXiv 2404.08471, 2506.09985).
+
+tiny: two CPU cores, about ten minutes, on the embedded physical world:
+python -m launch.train --config=configs/jepa.py:tiny --workdir=runs/tiny
+
+Published recipes by name: v1_l, v1_h, v1_h384, v2_l, v2_h, v2_g and, from their last
+checkpoint (--config.init_from), the cooldowns v2_l_cooldown, v2_h_cooldown,
+v2_g_cooldown and v2_g384_cooldown. V-JEPA 2 g takes 252,000 steps of 3,072 clips.
+"""
+
+from ml_collections import ConfigDict
+
+WORDS = (
+    "tiny, v1_l, v1_h, v1_h384, v2_l, v2_h, v2_g, v2_l_cooldown, v2_h_cooldown, "
+    "v2_g_cooldown, v2_g384_cooldown"
+)
+
+
+def get_config(size="tiny"):
+    """The config of a preset by name."""
+    makers = {"tiny": tiny}
+    for letter in "lh":
+        makers[f"v1_{letter}"] = lambda letter=letter: v1(letter.upper())
+    makers["v1_h384"] = lambda: v1("H", size=384)
+    for letter, name in (("l", "L"), ("h", "H"), ("g", "g")):
+        makers[f"v2_{letter}"] = lambda name=name: v2(name)
+        makers[f"v2_{letter}_cooldown"] = lambda name=name: cooldown(name)
+    makers["v2_g384_cooldown"] = lambda: cooldown("g", size=384)
+    if size not in makers:
+        raise ValueError(f"configs/jepa.py has no preset {size!r}; use one of {WORDS}")
+    return ConfigDict(makers[size]())
+
+
+def base():
+    """What all presets share."""
+    return {
+        "method": "jepa.train",
+        "seed": 0,
+        "init_from": "",
+        "dtype": "auto",
+        "max_bad_steps": 10,
+        "log_steps": 10,
+        "save_steps": 1000,
+        "keep_checkpoints": 3,
+        "held_batch": 32,
+        "mesh": {"replica": 1, "data": 1, "fsdp": -1, "sequence": 1, "tensor": 1},
+        "data": {
+            "folder": "",  # a folder or list of videos; empty: the embedded world
+            "frames": 16,
+            "size": 256,
+            "fps": 4.0,
+            "scale": (0.3, 1.0),
+            "aspect": (0.75, 1.35),
+            "flip": True,
+            "level": "cluttered",
+            "bodies": 3,
+            "workers": 8,
+            "max_bad_share": 0.01,
+        },
+        "objective": {"context": 0.0, "sigreg": 0.0, "vicreg": 0.0},
+        # Evaluations by number of steps between them; 0: after the last, -1: never.
+        "eval_steps": {"health": 500, "pictures": 5000, "probe": -1, "baselines": -1},
+        "probe": {
+            "train_clips": 2000,
+            "held_clips": 500,
+            "steps": 500,
+            "batch": 64,
+            "lr": 2e-3,
+        },
+    }
+
+
+def published(size, *, steps, batch, mask_tokens, positions, rescale):
+    """The released networks, masks and optimizer; budgets are those after their cut."""
+    config = base()
+    config |= {
+        "steps": steps,
+        "batch": batch,
+        "encoder": {
+            "size": size,
+            "patch": (2, 16, 16),
+            "positions": positions,
+            "rescale": rescale,
+            "remat": "block",
+        },
+        "predictor": {
+            "width": 384,
+            "depth": 12,
+            "heads": 12,
+            "hidden": 1536,
+            "mask_tokens": mask_tokens,
+        },
+    }
+    return config
+
+
+def masks(cells, *, truncation="prefix"):
+    """The two released patterns with token budgets for a grid of `cells`."""
+    short = {"blocks": 8, "spatial_scale": (0.15, 0.15)}
+    long = {"blocks": 2, "spatial_scale": (0.7, 0.7)}
+    return {
+        "truncation": truncation,
+        "patterns": {
+            "short": {**short, "context": cells // 4, "target": cells * 15 // 32},
+            "long": {**long, "context": cells // 16, "target": cells * 45 // 64},
+        },
+    }
+
+
+def v1(letter, *, size=224):
+    """V-JEPA (arXiv 2404.08471): sincos positions, cosine schedules stretched by 1.25."""
+    batch = 3072 if size == 224 else 2400
+    config = published(
+        letter,
+        steps=90_000,
+        batch=batch,
+        mask_tokens=2,
+        positions="sincos",
+        rescale=False,
+    )
+    # The released V1 predictor takes the encoder's number of heads.
+    config["predictor"]["heads"] = 16
+    config["data"]["size"] = size
+    config["data"]["fps"] = 7.5  # every fourth frame of 30 a second
+    config["masks"] = masks((size // 16) ** 2)
+    config["objective"]["mask_token_per_pattern"] = True
+    stretch = {"stretch": 1.25}
+    config["optimizer"] = {
+        "lr": {
+            "kind": "warmup_cosine",
+            "start": 2e-4,
+            "peak": 6.25e-4,
+            "final": 1e-6,
+            "warmup_steps": 12_000,
+            **stretch,
+        },
+        "decay": {"kind": "cosine", "start": 0.04, "final": 0.4, **stretch},
+        "momentum": {"kind": "linear", "start": 0.998, "final": 1.0, **stretch},
+        "betas": (0.9, 0.999),
+        "eps": 1e-8,
+        "clip_norm": 10.0,
+        "clip_steps": 12_000,
+    }
+    return config
+
+
+def v2(letter):
+    """V-JEPA 2 (arXiv 2506.09985), primary phase: warmup, then a constant rate."""
+    steps = 240_000 if letter == "g" else 90_000
+    config = published(
+        letter, steps=steps, batch=3072, mask_tokens=10, positions="tiled", rescale=True
+    )
+    config["masks"] = masks(256)
+    config["objective"]["mask_token_per_pattern"] = False
+    config["optimizer"] = {
+        "lr": {
+            "kind": "warmup_constant",
+            "start": 1e-4,
+            "peak": 5.25e-4,
+            "warmup_steps": 12_000,
+        },
+        "decay": {"kind": "constant", "value": 0.04},
+        "momentum": {"kind": "constant", "value": 0.99925},
+        "betas": (0.9, 0.999),
+        "eps": 1e-8,
+        "clip_norm": 0.0,
+        "clip_steps": 0,
+    }
+    return config
+
+
+def cooldown(letter, *, size=256):
+    """V-JEPA 2, last phase: 64 frames, from a primary checkpoint with its moments."""
+    config = v2(letter)
+    config["steps"] = 12_000
+    config["data"] |= {"frames": 64, "size": size}
+    config["masks"] = masks((size // 16) ** 2)
+    config["optimizer"]["lr"] = {"kind": "linear", "start": 5.25e-4, "final": 1e-6}
+    return config
+
+
+def tiny():
+    """A small encoder on the embedded world, for two CPU cores and ten minutes."""
+    config = base()
+    config |= {
+        "steps": 900,
+        "batch": 32,
+        "save_steps": 100,
+        "encoder": {
+            "size": "tiny",
+            "patch": (2, 8, 8),
+            "positions": "paired",
+            "rescale": True,
+            "remat": "none",
+        },
+        "predictor": {
+            "width": 64,
+            "depth": 2,
+            "heads": 4,
+            "hidden": 256,
+            "mask_tokens": 1,
+        },
+        "eval_steps": {"health": 100, "pictures": 300, "probe": 300, "baselines": 0},
+        "optimizer": {
+            "lr": {
+                "kind": "warmup_cosine",
+                "start": 0.0,
+                "peak": 1e-3,
+                "final": 5e-5,
+                "warmup_steps": 90,
+            },
+            "decay": {"kind": "constant", "value": 0.04},
+            "momentum": {"kind": "linear", "start": 0.99, "final": 1.0},
+            "betas": (0.9, 0.95),
+            "eps": 1e-8,
+            "clip_norm": 0.0,
+            "clip_steps": 0,
+        },
+        "masks": {
+            "truncation": "cells",
+            "patterns": {
+                "short": {
+                    "blocks": 8,
+                    "spatial_scale": (0.15, 0.15),
+                    "context": 24,
+                    "target": 36,
+                },
+                "long": {
+                    "blocks": 2,
+                    "spatial_scale": (0.7, 0.7),
+                    "context": 12,
+                    "target": 44,
+                },
+            },
+        },
+    }
+    config["objective"]["mask_token_per_pattern"] = False
+    config["data"] |= {"frames": 8, "size": 64, "workers": 1}
+    return config

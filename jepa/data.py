@@ -1,0 +1,57 @@
+"""What V-JEPA reads: videos of a folder or the embedded world, masks drawn beside them."""
+
+from core.data.folder import VideoFolder
+from core.data.pipeline import make_source
+from core.data.world import World
+
+HELD_OUT = 1 << 20  # added to the seed: clips that training never sees
+
+
+def make_records(
+    split,
+    *,
+    seed,
+    folder,
+    frames,
+    size,
+    fps,
+    scale,
+    aspect,
+    flip,
+    level,
+    bodies,
+    workers,
+    max_bad_share,
+):
+    """(clips of `split`, keywords of the pipeline), from the config's data section.
+
+    "train" is the folder's random clips where there is one, else the world's. "held" is
+    the folder's central clips. "world" and "world_held" are labelled clips of the
+    embedded world in the same format, for probes.
+    """
+    pipeline = {"seed": seed, "workers": workers, "max_bad_share": max_bad_share}
+    if folder and split in ("train", "held"):
+        view = "random" if split == "train" else "center"
+        clip = {"frames": frames, "fps": fps, "size": size, "view": view}
+        crop = {"scale": scale, "aspect": aspect, "flip": flip}
+        return VideoFolder(folder, **clip, **crop), pipeline
+    held = HELD_OUT if split in ("held", "world_held") else 0
+    world = World(seed + held, frames=frames, size=size, level=level, bodies=bodies)
+    return world, pipeline | {"shuffle": False}
+
+
+def make_train_source(split, shard, *, masker, batch, seed, data):
+    """Endless batches: video uint8 [b, T, H, W, 3] and the masker's token indices."""
+    records, pipeline = make_records(split, seed=seed, **data)
+    keep = Strip(masker)
+    return make_source(records, batch=batch, shard=shard, transform=keep, **pipeline)
+
+
+class Strip:
+    """Only the video of a sample, with masks: ground truth stays out of pretraining."""
+
+    def __init__(self, masker):
+        self.masker = masker
+
+    def __call__(self, item, *, position, rng):
+        return self.masker({"video": item["video"]}, position, rng)

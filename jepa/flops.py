@@ -1,0 +1,36 @@
+"""Useful floating point operations of a training step, counted from shapes.
+
+Matrix products only, two operations per multiply-add; backward costs twice forward.
+Recomputation does not count, nor does padding inside a budget.
+"""
+
+
+def forward(*, tokens, segments, width, depth, hidden, inputs, outputs=0):
+    """One clip through a transformer of `tokens` in segments that attend to themselves."""
+    dense = 4 * width * width + 2 * width * hidden
+    attention = 2 * width * sum(n * n for n in segments)
+    edges = tokens * width * (inputs + outputs)
+    return 2 * (depth * (tokens * dense + attention) + edges)
+
+
+def step(encoder, predictor, *, grid, context, target, batch) -> float:
+    """Both towers and the target encoder on `batch` clips, each counted once.
+
+    context, target: tokens per mask pattern.
+    """
+    pixels = 3 * encoder.patch[0] * encoder.patch[1] * encoder.patch[2]
+    all_tokens = grid[0] * grid[1] * grid[2]
+    tower = {"width": encoder.width, "depth": encoder.depth, "hidden": encoder.hidden}
+    seen = forward(tokens=sum(context), segments=context, inputs=pixels, **tower)
+    whole = forward(tokens=all_tokens, segments=(all_tokens,), inputs=pixels, **tower)
+    pairs = [c + t for c, t in zip(context, target, strict=True)]
+    guess = forward(
+        tokens=sum(pairs),
+        segments=pairs,
+        width=predictor.width,
+        depth=predictor.depth,
+        hidden=predictor.hidden,
+        inputs=0,
+    )
+    guess += 2 * predictor.width * encoder.width * (sum(context) + sum(target))
+    return float(batch * (3 * (seen + guess) + whole))

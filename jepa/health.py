@@ -1,0 +1,114 @@
+"""Signs of collapse, measured on a fixed held-out batch."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from core import nn as parts
+from core.health import health_alarms
+from jepa.model import coordinates, patchify, standardize, take
+
+
+def effective_rank(x) -> float:
+    """exp of the entropy of normalised singular values of centred rows [n, D]."""
+    s = np.linalg.svd(np.asarray(x, np.float64) - np.mean(x, 0), compute_uv=False)
+    p = s / max(s.sum(), 1e-30)
+    return float(np.exp(-(p * np.log(p + 1e-30)).sum()))
+
+
+def nearest(context, context_valid, target, grid):
+    """For every target token the row of the nearest visible token: [B, C], [B, M] -> [B, M]."""
+    a, b = coordinates(target, grid), coordinates(context, grid)
+    away = jnp.square(a[:, :, None] - b[:, None]).sum(-1)
+    away = jnp.where(context_valid[:, None], away, jnp.iinfo(away.dtype).max)
+    return away.argmin(-1)
+
+
+def make_health(encoder, predictor, masker, *, mask_tokens, batch):
+    """The health panel: a function of the state giving scalars; `batch` is made once.
+
+    target_std: of normalised target features over clips and tokens, mean over channels;
+      target_std_clips: the same over clips at one place, near 0 when features tell only
+      where they are.
+    rank_tokens, rank_pooled: effective ranks over tokens and over clip means.
+    copy_ratio: prediction error over that of copying the nearest visible token's target.
+    loss_visible: error when asked for tokens that are visible, beside loss_masked.
+    ema_distance: relative distance of the target's weights from the encoder's.
+    """
+    grid, sizes = masker.grid, masker.sizes("context")
+
+    @jax.jit
+    def measure(params, target, batch):
+        patches = standardize(patchify(batch["video"], encoder.patch))
+        seen = batch["context"]
+        features = encoder.apply(
+            {"params": params["encoder"]},
+            take(patches, seen),
+            seen,
+            grid=grid,
+            valid=batch["context_valid"],
+            segments=sizes,
+        )
+        truth = encoder.apply({"params": target}, patches, grid=grid)
+        truth = parts.normalize(truth, eps=1e-5)
+
+        def error(index, valid, wanted):
+            guess = predictor.apply(
+                {"params": params["predictor"]},
+                features,
+                seen,
+                index,
+                grid=grid,
+                use=mask_tokens,
+                context_sizes=sizes,
+                target_sizes=wanted,
+                context_valid=batch["context_valid"],
+                target_valid=valid,
+            )
+            return mean_error(guess, take(truth, index), valid)
+
+        hidden, valid = batch["target"], batch["target_valid"]
+        near, start = [], 0
+        for part, n in zip(split(hidden, masker.sizes("target")), sizes, strict=True):
+            mine = slice(start, start + n)
+            row = nearest(seen[:, mine], batch["context_valid"][:, mine], part, grid)
+            near.append(jnp.take_along_axis(seen[:, mine], row, 1))
+            start += n
+        copied = take(truth, jnp.concatenate(near, 1))
+        masked = error(hidden, valid, masker.sizes("target"))
+        drift = jax.tree.map(
+            lambda a, b: jnp.square(a - b).sum(), target, params["encoder"]
+        )
+        size = jax.tree.map(lambda a: jnp.square(a).sum(), params["encoder"])
+        total = lambda tree: sum(jax.tree.leaves(tree))  # noqa: E731
+        scalars = {
+            "loss_masked": masked,
+            "loss_visible": error(seen, batch["context_valid"], sizes),
+            "copy_ratio": masked / mean_error(copied, take(truth, hidden), valid),
+            "target_std": truth.std((0, 1)).mean(),
+            "target_std_clips": truth.std(0).mean(),
+            "ema_distance": jnp.sqrt(total(drift) / total(size)),
+        }
+        return scalars, truth.mean(1), truth.reshape(-1, truth.shape[-1])
+
+    def health(state):
+        held = batch()
+        scalars, pooled, tokens = measure(state.params, state.target, held)
+        scalars = {k: float(v) for k, v in scalars.items()}
+        step = max(1, len(tokens) // 4096)
+        scalars["rank_pooled"] = effective_rank(pooled)
+        scalars["rank_tokens"] = effective_rank(tokens[::step])
+        known = {"width": encoder.width, "rank_samples": len(pooled)}
+        return scalars | {"alarms": health_alarms(scalars | known)}
+
+    return health
+
+
+def split(x, sizes):
+    return jnp.split(x, np.cumsum(sizes)[:-1], 1)
+
+
+def mean_error(guess, truth, valid):
+    """Mean absolute error over valid tokens."""
+    error = jnp.abs(guess.astype(jnp.float32) - truth).mean(-1)
+    return (error * valid).sum() / jnp.maximum(valid.sum(), 1)
