@@ -1,7 +1,12 @@
 """Checkpoints of state and source cursor through Orbax; the only file that imports it."""
 
 import contextlib
+import gc
+import io
+import logging
+import os
 import pathlib
+import re
 
 import jax
 from orbax.checkpoint import v1 as ocp
@@ -9,22 +14,17 @@ from orbax.checkpoint import v1 as ocp
 from core.sharding import unbox
 
 
+def not_orbax(record: logging.LogRecord) -> bool:
+    """Orbax logs each failure with its traceback from threads, beside raising it."""
+    return "orbax" not in record.pathname and record.name != "asyncio"
+
+
+for name in ("absl", "asyncio", None):
+    logging.getLogger(name).addFilter(not_orbax)
+
+
 class CheckpointError(ValueError):
     """A checkpoint that cannot be written or read, told in one sentence."""
-
-
-@contextlib.contextmanager
-def told(what: str):
-    """Turn storage failures inside into one sentence that begins with `what`."""
-    try:
-        yield
-    except CheckpointError:
-        raise
-    except Exception as error:  # Orbax raises many kinds, some wrapped in groups
-        while isinstance(error, BaseExceptionGroup):
-            error = error.exceptions[0]
-        reason = " ".join(str(error).split())[:300] or type(error).__name__
-        raise CheckpointError(f"{what}: {reason}") from error
 
 
 class Checkpoints:
@@ -34,65 +34,102 @@ class Checkpoints:
     finished ones before it stay whole.
     """
 
-    def __init__(self, workdir, *, save_steps: int, keep: int):
+    def __init__(self, workdir, *, keep: int):
         self.folder = pathlib.Path(workdir).absolute() / "checkpoints"
-        policies, training = ocp.training.save_decision_policies, ocp.training
-        with told(f"checkpoint folder {self.folder} cannot be opened"):
-            self._inner = training.Checkpointer(
-                self.folder,
-                cleanup_tmp_directories=True,
-                save_decision_policy=policies.FixedIntervalPolicy(save_steps),
-                preservation_policy=training.preservation_policies.LatestN(keep),
+        self._writing = None
+        newest = ocp.training.preservation_policies.LatestN(keep)
+        with self._written():
+            self._inner = ocp.training.Checkpointer(
+                self.folder, cleanup_tmp_directories=True, preservation_policy=newest
             )
 
     def latest(self) -> int | None:
-        """The step of the newest finished checkpoint, None when there is none."""
+        """The newest step, one still being written included; None when there is none."""
         found = self._inner.latest
         return None if found is None else found.step
 
-    def save(self, step: int, state, cursor: dict, *, force: bool = False):
-        """Start writing when the interval says so, or at once; returns before it is done."""
-        if force and step == self.latest():
+    def save(self, step: int, state, cursor: dict):
+        """Start writing, unless this step was saved before; a failed write is told."""
+        if step == self.latest():
             return
-        if not (force or self._inner.should_save(step)):
-            return
-        with told(self._cannot_write(step)):
+        self.wait()
+        self._writing = step
+        with self._written():
             self._inner.save_checkpointables_async(
-                step, {"state": state, "source": cursor}, force=force
+                step, {"state": state, "source": cursor}, force=True
             )
-
-    def restore(self, shapes, layouts, step: int | None = None):
-        """(state, cursor) of a step, placed by `layouts` on whatever mesh they name."""
-        step = self.latest() if step is None else step
-        like = abstract(shapes, layouts)
-        with told(f"checkpoint {self.folder / str(step)} cannot be read"):
-            found = self._inner.load_checkpointables(
-                step, {"state": like, "source": None}
-            )
-        return found["state"], found["source"]
 
     def wait(self):
-        """Block until what was started is on disk; a failed write is told here."""
-        with told(self._cannot_write(None)):
+        """Block until what was started is on disk; a failed write is told."""
+        with self._written():
             self._inner.wait()
+
+    def restore(self, shapes, layouts):
+        """(state, cursor) of the newest, placed by `layouts` on whatever mesh they name."""
+        step, like = self.latest(), abstract(shapes, layouts)
+        older = [n for n in steps_in(self.folder) if n < step]
+        go_on = f"go on from step {older[-1]}" if older else "begin anew"
+        folder, parts = self.folder / str(step), {"state": like, "source": None}
+
+        def load():
+            check_arrays(folder, like)
+            return self._inner.load_checkpointables(step, parts)
+
+        found = told(load, folder, cure=f"delete that folder to {go_on}")
+        return found["state"], found["source"]
 
     def __enter__(self):
         return self
 
-    def __exit__(self, *_):
-        """Wait for the last write and release the folder."""
+    def __exit__(self, kind, *_):
+        """Finish the last write and let go; an error on its way out is told, not a second."""
         try:
-            self.wait()
+            with contextlib.suppress(*() if kind is None else (CheckpointError,)):
+                self.wait()
         finally:
             self._inner.close()
 
-    def _cannot_write(self, step):
-        which = (
-            f"checkpoint {self.folder / str(step)}" if step else "the last checkpoint"
+    @contextlib.contextmanager
+    def _written(self):
+        """Tell a failed write in one sentence that says what is left."""
+        try:
+            yield
+        except Exception as error:  # Orbax raises many kinds
+            step, done = self._writing, steps_in(self.folder)
+            what = self.folder if step is None else f"checkpoint {self.folder / str(step)}"
+            left = f"; step {done[-1]} is intact" if done else ""
+            raise CheckpointError(
+                f"{what} cannot be written: {reason(error)}{left}; mend that and start again"
+            ) from error
+
+
+def read(folder, shapes, layouts):
+    """The state of a checkpoint anywhere: a run's folder (its newest) or one step's."""
+    folder, like = find(folder), abstract(shapes, layouts)
+
+    def load():
+        check_arrays(folder, like)
+        return ocp.load(folder, like, checkpointable_name="state")
+
+    return told(load, folder, cure="use another one")
+
+
+def find(folder) -> pathlib.Path:
+    """The newest step below a run's folder or its checkpoints; else a step's own folder."""
+    folder = pathlib.Path(folder).absolute()
+    for inner in (folder / "checkpoints", folder):
+        if steps := steps_in(inner):
+            return inner / str(steps[-1])
+    if not (folder / "state").is_dir():
+        raise CheckpointError(
+            f"{folder} holds no checkpoint; name a run's folder or its checkpoints/STEP"
         )
-        kept = [int(p.name) for p in self.folder.glob("*") if p.name.isdigit()]
-        left = f"step {max(kept)} is intact" if kept else "there is none before it"
-        return f"{which} cannot be written ({left})"
+    return folder
+
+
+def steps_in(folder: pathlib.Path) -> list[int]:
+    """The finished steps in a folder of checkpoints, ascending."""
+    return sorted(int(p.name) for p in folder.glob("*") if p.name.isdigit())
 
 
 def abstract(shapes, layouts):
@@ -104,13 +141,53 @@ def abstract(shapes, layouts):
     )
 
 
-def read(folder, shapes, layouts):
-    """The state of a checkpoint anywhere: a run's folder (its newest) or one step's."""
-    folder = pathlib.Path(folder).absolute()
-    inner = folder / "checkpoints" if (folder / "checkpoints").is_dir() else folder
-    steps = [int(p.name) for p in inner.glob("*") if p.name.isdigit()]
-    inner = inner / str(max(steps)) if steps else inner
-    with told(f"checkpoint {inner} cannot be read"):
-        if not inner.is_dir():
-            raise FileNotFoundError("there is no such folder")
-        return ocp.load(inner, abstract(shapes, layouts), checkpointable_name="state")
+def check_arrays(folder: pathlib.Path, like):
+    """Refuse a checkpoint whose arrays are not those of `like`, naming the first."""
+    there = sizes(ocp.metadata(folder, checkpointable_name="state").metadata)
+    here = sizes(like)
+    if not there:
+        raise ValueError("its list of arrays cannot be read")
+    differ = sorted(k for k in there | here if there.get(k) != here.get(k))
+    if differ:
+        name = differ[0]
+        raise CheckpointError(
+            f"checkpoint {folder} is of another network: {name} is "
+            f"{there.get(name, 'absent')} there and {here.get(name, 'absent')} here"
+            + (f", and {len(differ) - 1} more arrays differ" if differ[1:] else "")
+        )
+
+
+def sizes(tree) -> dict:
+    """"a/b" -> shape, of every array."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    name = jax.tree_util.keystr
+    return {name(k, simple=True, separator="/"): tuple(x.shape) for k, x in leaves}
+
+
+def told(load, folder: pathlib.Path, *, cure: str):
+    """What `load()` gives; a checkpoint that it cannot read is told in one sentence."""
+    # What Orbax leaves behind when it fails complains on stderr as it is collected.
+    with contextlib.redirect_stderr(io.StringIO()):
+        try:
+            return load()
+        except CheckpointError:
+            raise
+        except Exception as error:  # Orbax raises many kinds
+            why = reason(error)
+        gc.collect()
+    raise CheckpointError(f"checkpoint {folder} is damaged ({why}); {cure}")
+
+
+def reason(error: BaseException) -> str:
+    """The system's word for an error where its text carries one, else its own."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    chain = [error]
+    while chain[-1].__cause__ or chain[-1].__context__:
+        chain.append(chain[-1].__cause__ or chain[-1].__context__)
+    for link in reversed(chain):
+        code = re.search(r"os_error_code='(\d+)'", str(link))
+        if code or getattr(link, "errno", None):
+            return os.strerror(int(code[1]) if code else link.errno).lower()
+    text = " ".join(str(chain[-1]).split())
+    return f"{type(chain[-1]).__name__}: {text}"[:120]

@@ -30,6 +30,14 @@ inputs = {{inputs}}
 outputs = program.call(params, inputs)
 """
 
+USAGE_PARAMS = f"""\
+import safetensors.numpy
+
+params = safetensors.numpy.load_file("{WEIGHTS}")
+for name, x in params.items():
+    print(name, x.shape, x.dtype)
+"""
+
 CARD = """\
 # {title}
 
@@ -140,6 +148,34 @@ def load(folder):
     program = export.deserialize(bytearray((folder / PROGRAM).read_bytes()))
     params = load_file(folder / WEIGHTS)
     return lambda inputs: program.call(params, inputs)
+
+
+def publish_stablehlo(
+    folder, fn, params: dict, specs, *, origin: dict, atol: float = 1e-4, **words
+) -> float:
+    """Write a whole artefact of fn(params, inputs), then run it beside the live one.
+
+    Args:
+      atol: largest difference let pass; the default suits outputs of unit variance.
+      words: what `card` says besides usage and origin.
+    Returns:
+      the largest difference of an output.
+    """
+    write_stablehlo(folder, fn, params, specs)
+    text = card(usage=usage(specs), origin=origin, **words)
+    finish(folder, card=text, origin=origin)
+    inputs = sample(specs, batch=2)
+    live = jax.jit(fn)(params, inputs)
+    return check_same(load(folder)(inputs), live, atol=atol)
+
+
+def publish_safetensors(folder, params: dict, *, origin: dict, **words) -> float:
+    """Write params alone as a whole artefact; what is read back must be equal: 0.0."""
+    write_safetensors(folder, params, {"format": "flax"})
+    text = card(usage=USAGE_PARAMS, origin=origin, **words)
+    finish(folder, card=text, origin=origin)
+    again = load_file(pathlib.Path(folder) / WEIGHTS)
+    return check_same(again, flatten(params), atol=0)
 
 
 def sample(specs, *, batch: int, seed: int = 0):

@@ -1,8 +1,16 @@
 """The contract between a method and the rest: five pure pieces, found by name."""
 
+import difflib
 import importlib
+import re
 from collections.abc import Callable
 from typing import NamedTuple
+
+import numpy as np
+
+UNKNOWN = re.compile(r"got an unexpected keyword argument '(\w+)'")
+TWICE = re.compile(r"got multiple values for (?:keyword )?argument '(\w+)'")
+ABSENT = re.compile(r"missing \d+ required .*arguments?: (.*)")
 
 
 class Method(NamedTuple):
@@ -15,8 +23,8 @@ class Method(NamedTuple):
       report(), close(); shard is (index, count) of this host's part of the batch.
     evals: name -> function of the state giving findings by name: a number, a uint8
       picture, or a list of sentences for the terminal.
-    exports: name -> function of the state giving (pure function of (params, inputs),
-      params, input specs).
+    exports: format -> function of (state, folder, origin) that writes a whole artefact
+      there and returns its largest difference from the live networks.
     flops: useful floating point operations of one step, for utilisation.
     batch: examples of one step over all hosts.
     unit: what an example is called on the progress line.
@@ -42,4 +50,65 @@ def load(config) -> Method:
         ) from None
     if not hasattr(module, "make"):
         raise ValueError(f"method {config.method!r} has no make(config)")
-    return module.make(config)
+    try:
+        return module.make(config)
+    except (TypeError, KeyError) as error:
+        mistake = explain(error, config.to_dict())
+        if mistake is None:
+            raise
+        raise ValueError(mistake) from error
+
+
+def explain(error: Exception, config: dict) -> str | None:
+    """What is wrong with a section's fields, from the error of who took them; else None.
+
+    Sections become keyword arguments, so a mistyped field is a TypeError there.
+    """
+    text = str(error)
+    if isinstance(error, KeyError):
+        name = error.args[0]
+        known = isinstance(name, str) and not list(places(name, config))
+        return f"config has no field {name!r}, which its method needs" if known else None
+    if found := UNKNOWN.search(text):
+        where = " or ".join(places(found[1], config))
+        return f"config has an unknown field {where}: {text}" if where else None
+    if found := TWICE.search(text):
+        where = " or ".join(places(found[1], config))
+        return f"config sets {where}, which its method sets itself" if where else None
+    if found := ABSENT.search(text):
+        return f"config lacks the field {found[1]}: {text}"
+    return None
+
+
+def places(name: str, section: dict, prefix: str = ""):
+    """Where a field of this name stands in nested sections, as "section.field"."""
+    for key, value in section.items():
+        if key == name:
+            yield prefix + key
+        if isinstance(value, dict):
+            yield from places(name, value, f"{prefix}{key}.")
+
+
+def choose(names, table: dict, kind: str) -> dict:
+    """The entries of `table` by name, all if none is named; an unknown name is told."""
+    for name in names:
+        if name not in table:
+            near = difflib.get_close_matches(name, table, 1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise ValueError(
+                f"there is no {kind} {name!r}{hint}; there are {', '.join(sorted(table))}"
+            )
+    return {name: table[name] for name in names or table}
+
+
+def by_kind(findings: dict) -> tuple[dict, dict, dict]:
+    """What an evaluation found, apart: numbers, pictures, lists of sentences."""
+    numbers, pictures, sentences = {}, {}, {}
+    for name, value in findings.items():
+        if isinstance(value, list):
+            sentences[name] = value
+        elif isinstance(value, np.ndarray) and value.ndim:
+            pictures[name] = value
+        else:
+            numbers[name] = float(value)
+    return numbers, pictures, sentences

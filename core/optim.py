@@ -26,7 +26,7 @@ def warmup_constant(s, *, start, peak, warmup_steps):
 
 
 def linear(s, *, start, final, steps, stretch=1.0):
-    """Straight from `start` to `final` at `steps * stretch` (cooldown; EMA momentum)."""
+    """Straight from `start` to `final` at `steps * stretch` (cooldown, momentum)."""
     share = jnp.clip(jnp.asarray(s, jnp.float32) / max(steps * stretch, 1), 0, 1)
     return start + share * (final - start)
 
@@ -85,7 +85,7 @@ def adam_moments(params):
 
 def clip(grads, limit):
     """Scale gradients to at most `limit` in global norm."""
-    norm = optax.global_norm(grads)
+    norm = optax.tree.norm(grads)
     scale = jnp.minimum(1.0, limit / jnp.maximum(norm, 1e-12))
     return jax.tree.map(lambda g: g * scale, grads)
 

@@ -1,15 +1,16 @@
 """What the train loop tells people: progress, metrics, findings, bad samples, a summary."""
 
 import json
+import time
 
 import jax
-import numpy as np
 
 from core import metrics, run, sharding
-from core.writer import Writer, append
+from core.method import by_kind
+from core.writer import Writer, append, drop_later_lines, writing
 
+METRICS = "metrics.jsonl"
 SUMMARY = "summary.json"
-BAD_SAMPLES = "bad_samples.jsonl"
 
 
 class Diverged(ValueError):
@@ -19,82 +20,90 @@ class Diverged(ValueError):
 class Reporter:
     """Writes a run's folder and terminal from process 0; every process watches for NaN.
 
-    Metrics are read one step late, so that the device always has a step to work on.
+    Metrics are read one step late, so that the device always has a step to work on. What
+    is written of a step depends on that step alone, so that an interrupted run writes the
+    same; the names of what depends on the machine begin with "time/".
     """
 
     def __init__(self, folder, method, config, start: int):
-        self.folder, self.method, self.config, self.start = (
-            folder,
-            method,
-            config,
-            start,
-        )
+        self.folder, self.method, self.config = folder, method, config
+        self.start = start
         self.main = jax.process_index() == 0
-        self.writer = Writer(folder, start, active=self.main)
+        self.writer = None  # until the opening
+        rank = "" if self.main else f".{jax.process_index()}"
+        self.bad_samples = folder / f"bad_samples{rank}.jsonl"
         self.clock = metrics.Throughput()
-        self.before = None  # (step, metrics) of the step that is still running
-        self.last_scalars = {}
+        self.waiting = None  # (step, metrics, samples) of the step that is still running
+        self.bad_steps = 0  # updates in a row that were not applied, when last told
 
-    def __enter__(self):
-        return self
+    def finished(self) -> bool:
+        """Whether this run has closed, and has not been opened again for more steps."""
+        return (self.folder / SUMMARY).exists()
 
-    def __exit__(self, *_):
-        self.writer.close()
+    def unwritten(self, step: int, evals: dict) -> dict:
+        """Those of the evaluations whose findings at this step are not written yet."""
+        lines = [line for line in written(self.folder) if line["step"] == step]
+        done = {key for line in lines for key in line}
+        return {name: one for name, one in evals.items() if took(name) not in done}
 
     def say(self, text: str):
         if self.main:
             print(text, flush=True)
 
     def opening(self, plan):
-        """Layouts and provenance of the run, and the first line."""
+        """Begin to write: config, layouts and provenance of the run, and the first line."""
+        self.writer = Writer(self.folder, self.start, active=self.main)
+        drop_later_lines(self.bad_samples, self.start)
         if self.main:
+            (self.folder / SUMMARY).unlink(missing_ok=True)
+            run.record(self.folder, self.config.to_dict(), step=self.start)
             report = sharding.layout_report(plan.shapes, plan.layouts)
-            (self.folder / "layout.txt").write_text(report)
+            with writing(self.folder / "layout.txt"):
+                (self.folder / "layout.txt").write_text(report)
             self.say(report.splitlines()[0])
-            if not self.start:
-                origin = run.provenance(self.config.init_from or None)
-                run.write_json(self.folder / "provenance.json", origin)
         verb = f"resuming after step {self.start}" if self.start else "starting"
         devices = f"{jax.device_count()} x {jax.devices()[0].device_kind}"
         self.say(f"{verb} in {self.folder} on {devices}")
 
-    def step(self, step: int, values: dict, source):
-        """Take the metrics of a step just started; tell those of the step before."""
-        self.flush(source)
-        self.before = (step, values)
-        if step == self.config.steps:
-            self.flush(source)
+    def step(self, step: int, values: dict, samples: dict):
+        """Take metrics and bad samples of a step just started; tell the step before."""
+        self.flush()
+        self.waiting = step, values, samples
+        self.clock.count(self.method.batch)
 
-    def flush(self, source):
+    def flush(self):
         """Check and, where it is due, write what is waiting."""
-        if self.before is None:
+        if self.waiting is None:
             return
-        step, values = self.before
-        self.before = None
-        self.check(step, values)
+        (step, values, samples), self.waiting = self.waiting, None
+        for sample in samples["new"]:
+            line = json.dumps({"step": step, **sample}) + "\n"
+            append(self.bad_samples, line.encode())
+        self.check(step, int(jax.device_get(values["bad_steps"])))
         if step % self.config.log_steps and step != self.config.steps:
             return
         scalars = {k: float(v) for k, v in jax.device_get(values).items()}
+        scalars["bad_samples"] = samples["bad"]
         rates = self.clock.report(self.config.steps - step)
-        told = self.told(source)
-        self.last_scalars |= scalars
-        self.writer.write(step, scalars | self.timing(rates) | told)
-        shown = {"loss": scalars["loss"]} | {k: v for k, v in told.items() if v}
+        self.writer.write(step, scalars | self.timing(rates))
+        shown = {k: scalars[k] for k in ("loss", "bad_samples") if k in scalars}
+        shown = {k: v for k, v in shown.items() if v or k == "loss"}
         unit = self.method.unit
         self.say(
             metrics.progress_line(step, self.config.steps, shown, rates, unit=unit)
         )
 
-    def check(self, step, values):
-        """Stop a run whose updates are not finite."""
-        bad = int(values["bad_steps"])
-        if bad == 1:
+    def check(self, step: int, bad_steps: int):
+        """Stop a run whose updates are not finite; a run that resumes gets a new chance."""
+        self.bad_steps = bad_steps
+        if bad_steps == 1:
             self.say(f"step {step}: loss or gradient is not finite; update not applied")
-        if bad >= self.config.max_bad_steps:
+        if min(bad_steps, step - self.start) >= self.config.max_bad_steps:
             raise Diverged(
-                f"loss or gradient was not finite in {bad} steps in a row, up to step "
-                f"{step}; the last checkpoint holds the weights from before. Lower "
-                "optimizer.lr, or look at bad_samples.jsonl and the data"
+                f"loss or gradient was not finite in the last {bad_steps} steps up to "
+                f"{step}, whose updates were not applied; no checkpoint was made of them. "
+                "Lower the learning rate and go on from the last checkpoint with "
+                f"--allow_config_change, or look at the data and {self.bad_samples.name}"
             )
 
     def timing(self, rates):
@@ -112,33 +121,38 @@ class Reporter:
         }
         return seen | ({"time/mfu": used} if used is not None else {})
 
-    def told(self, source):
-        """Counts of bad samples, each new one written with its name and reason."""
-        report = source.report()
-        for sample in report["new"]:
-            line = json.dumps(sample) + "\n"
-            append(self.folder / BAD_SAMPLES, line.encode())
-        return {"bad_samples": report["bad"]}
+    def evaluation(self, step: int, name: str, evaluate, state):
+        """Evaluate; write the numbers and pictures, and say the sentences and numbers.
 
-    def found(self, step: int, findings: dict):
-        """Write the numbers and pictures of an evaluation, and say its sentences."""
-        scalars, pictures = {}, {}
-        for name, value in findings.items():
-            if isinstance(value, list):
-                for sentence in value:
-                    self.say(f"step {step}: ALARM: {sentence}")
-            elif isinstance(value, np.ndarray) and value.ndim:
-                pictures[name] = value
-            else:
-                scalars[name] = float(value)
-        self.writer.write(step, scalars, pictures)
-        self.last_scalars |= scalars
-        if scalars:
-            shown = "  ".join(f"{k} {metrics.short(v)}" for k, v in scalars.items())
+        The time it took goes into the same line: by it a resumed run knows what is done.
+        """
+        begin = time.perf_counter()
+        numbers, pictures, sentences = by_kind(evaluate(state))
+        seconds = {took(name): time.perf_counter() - begin}
+        for sentence in (s for told in sentences.values() for s in told):
+            self.say(f"step {step}: ALARM: {sentence}")
+        self.writer.write(step, numbers | seconds, pictures)
+        if numbers:
+            shown = "  ".join(f"{k} {metrics.short(v)}" for k, v in numbers.items())
             self.say(f"step {step}: {shown}")
 
     def closing(self):
         """The summary: the last value of every number, in a file and on the terminal."""
         if self.main:
-            run.write_json(self.folder / SUMMARY, self.last_scalars)
+            summary = {}
+            for line in written(self.folder):
+                summary |= {k: v for k, v in line.items() if not k.startswith("time/")}
+            run.write_json(self.folder / SUMMARY, summary)
         self.say(f"done: {self.config.steps} steps; summary in {self.folder / SUMMARY}")
+
+
+def took(name: str) -> str:
+    """Under what name the duration of an evaluation is written."""
+    return f"time/{name}_seconds"
+
+
+def written(folder) -> list[dict]:
+    """The lines of a run's metrics, oldest first."""
+    path = folder / METRICS
+    lines = path.read_text().splitlines() if path.exists() else []
+    return [json.loads(line) for line in lines]

@@ -1,5 +1,7 @@
-"""The folder of a run: resolved config, provenance, layout table, and who may go on in it."""
+"""The folder of a run: resolved config, provenance, and who may go on in it."""
 
+import contextlib
+import fcntl
 import importlib.metadata
 import json
 import pathlib
@@ -10,21 +12,22 @@ import time
 
 import jax
 
+CONFIG = "config.json"
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 
 
 def open_folder(workdir, config: dict, *, allow_change: bool = False) -> pathlib.Path:
     """Make or enter the folder; refuse to go on with another config, naming the fields."""
     workdir = pathlib.Path(workdir).absolute()
-    path = workdir / "config.json"
+    path = workdir / CONFIG
     try:
         workdir.mkdir(parents=True, exist_ok=True)
-        probe = workdir / ".writable"
+        probe = workdir / f".writable{jax.process_index()}"
         probe.touch()
         probe.unlink()
     except OSError as error:
         raise ValueError(
-            f"workdir {workdir} cannot be written: {error.strerror}"
+            f"workdir {workdir} cannot be written: {why(error)}; give another --workdir"
         ) from None
     if path.exists() and not allow_change:
         changes = differences(read_config(path), config)
@@ -33,9 +36,37 @@ def open_folder(workdir, config: dict, *, allow_change: bool = False) -> pathlib
                 f"workdir {workdir} holds a run of another config: {'; '.join(changes)}. "
                 "Use another --workdir, or --allow_config_change to go on with the new one"
             )
-    if jax.process_index() == 0:
-        write_json(path, config)
     return workdir
+
+
+@contextlib.contextmanager
+def alone(folder: pathlib.Path):
+    """Hold the folder's lock: a second run that wrote beside this one would spoil both."""
+    if jax.process_index() > 0:
+        yield
+        return
+    with open(folder / ".lock", "w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ValueError(
+                f"another process is training in {folder}; wait for it or stop it"
+            ) from None
+        except OSError:
+            pass  # a file system without locks
+        yield
+
+
+def record(folder: pathlib.Path, config: dict, *, step: int) -> None:
+    """Write the resolved config, and where this start of the run, at `step`, comes from."""
+    write_json(folder / CONFIG, config)
+    path = folder / "provenance.json"
+    origin = provenance(config["init_from"] or None)
+    if step and path.exists():
+        known = read_config(path)
+        resumed = [*known.get("resumed", []), {"step": step, **origin}]
+        origin = known | {"resumed": resumed}
+    write_json(path, origin)
 
 
 def read_config(path) -> dict:
@@ -44,6 +75,8 @@ def read_config(path) -> dict:
         return json.loads(pathlib.Path(path).read_text())
     except FileNotFoundError:
         raise ValueError(f"{path} does not exist: no run was started there") from None
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {why(error)}") from None
     except ValueError as error:
         raise ValueError(f"{path} is no valid JSON: {error}") from None
 
@@ -77,7 +110,12 @@ def write_json(path, content):
         half.write_text(json.dumps(content, indent=2) + "\n")
         half.replace(path)
     except OSError as error:
-        raise ValueError(f"{path} cannot be written: {error.strerror}") from None
+        raise ValueError(f"{path} cannot be written: {why(error)}") from None
+
+
+def why(error: OSError) -> str:
+    """The system's word for an error: "no space left on device"."""
+    return (error.strerror or str(error)).lower()
 
 
 def revision() -> str:

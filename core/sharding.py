@@ -9,6 +9,7 @@ import math
 import flax.linen as nn
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 AXES = ("replica", "data", "fsdp", "sequence", "tensor")
@@ -126,7 +127,21 @@ def to_device(mesh: Mesh, batch: dict, size: int) -> dict:
     def put(x):
         return jax.make_array_from_process_local_data(layout, x, (size, *x.shape[1:]))
 
-    return jax.tree.map(put, batch)
+    # This is the transfer that is meant; with several processes jax does not see that.
+    with jax.transfer_guard_host_to_device("allow"):
+        return jax.tree.map(put, batch)
+
+
+def nearby(mesh: Mesh, tree):
+    """(mesh, arrays) for work that no other process takes part in.
+
+    One process keeps its mesh. Of several, each gets its own copy on the host and a mesh
+    of its own devices: then nothing it does can wait for the others.
+    """
+    if jax.process_count() == 1:
+        return mesh, tree
+    copies = multihost_utils.process_allgather(tree, tiled=True)
+    return make_mesh(fsdp=-1, devices=jax.local_devices()), copies
 
 
 def constrain(x, *names):

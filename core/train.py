@@ -1,21 +1,16 @@
-"""The one train loop: build the state on the mesh, then step, log, evaluate and save."""
+"""The one train loop: build the state on the mesh, then step, save, evaluate and log."""
 
 import contextlib
-import signal
 from typing import NamedTuple
 
 import jax
 import numpy as np
-from jax.experimental import multihost_utils
 from jax.sharding import NamedSharding, PartitionSpec
 
-from core import checkpoint, run, sharding
+from core import checkpoint, run, settings, sharding
 from core.method import Method, load
 from core.report import Reporter
-
-
-class Preempted(Exception):
-    """The run was asked to stop, has saved, and goes on when started again."""
+from core.stop import Preempted, listening
 
 
 class Plan(NamedTuple):
@@ -30,17 +25,32 @@ class Plan(NamedTuple):
 
 def build(method: Method, mesh, *, seed: int) -> Plan:
     """Shapes first, then layouts; nothing is ever created unsharded."""
-    key = jax.random.key(seed)
-    shapes = jax.eval_shape(method.init, key)
+
+    def init():
+        return method.init(jax.random.key(seed))
+
+    shapes = jax.eval_shape(init)
     layouts = sharding.shardings(mesh, shapes)
     everywhere = NamedSharding(mesh, PartitionSpec())
-
-    def create():
-        init = lambda key: sharding.unbox(method.init(key))  # noqa: E731
-        return jax.jit(init, out_shardings=layouts)(key)
-
+    create = jax.jit(lambda: sharding.unbox(init()), out_shardings=layouts)
     step = jax.jit(method.step, donate_argnums=0, out_shardings=(layouts, everywhere))
     return Plan(mesh, shapes, layouts, create, step)
+
+
+def begin(plan, checkpoints, source, *, init_from: str):
+    """(state, steps done): resume this run, else start from a checkpoint, else afresh."""
+    if checkpoints.latest() is not None:
+        state, cursor = checkpoints.restore(plan.shapes, plan.layouts)
+        source.set_state(cursor)
+        return state, int(state.step)
+    if init_from:
+        state = checkpoint.read(init_from, plan.shapes, plan.layouts)
+        fresh = {
+            name: jax.device_put(np.zeros((), np.int32), getattr(plan.layouts, name))
+            for name in ("step", "bad_steps")
+        }
+        return state.replace(**fresh), 0
+    return plan.create(), 0
 
 
 def due(step: int, every: int, last: int) -> bool:
@@ -48,48 +58,26 @@ def due(step: int, every: int, last: int) -> bool:
 
     0 means only at the last step, -1 never.
     """
-    return every >= 0 and (step == last or (every > 0 and step % every == 0))
+    now = step == last or (every > 0 and step % every == 0)
+    return step > 0 and every >= 0 and now
 
 
-@contextlib.contextmanager
-def stop_signals():
-    """Yields a function that says whether SIGTERM or Ctrl-C has come.
-
-    The first signal is only noted; a second Ctrl-C ends the process at once.
-    """
-    seen = []
-
-    def note(number, frame):
-        seen.append(number)
-        signal.signal(number, before[number])
-
-    numbers = (signal.SIGTERM, signal.SIGINT)
-    before = {number: signal.signal(number, note) for number in numbers}
-    try:
-        yield lambda: bool(seen)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+def due_evals(method: Method, config, step: int) -> dict:
+    """The evaluations of this step: {name: function of the state}."""
+    every, last = config.eval_steps, config.steps
+    return {k: f for k, f in method.evals.items() if due(step, every[k], last)}
 
 
-def agreed(stopping: bool, step: int) -> bool:
-    """Whether to stop at this step: all processes of a job give the same answer."""
-    if jax.process_count() == 1:
-        return stopping
-    return multihost_utils.reached_preemption_sync_point(step)
-
-
-def begin(plan, checkpoints, source, *, init_from: str):
-    """(state, first step): resume this run, else start from a checkpoint, else afresh."""
-    if checkpoints.latest() is not None:
-        state, cursor = checkpoints.restore(plan.shapes, plan.layouts)
-        source.set_state(cursor)
-        return state, int(state.step)
-    if init_from:
-        state = checkpoint.read(init_from, plan.shapes, plan.layouts)
-        zero = jax.device_put(np.zeros((), np.int32), plan.layouts.step)
-        return state.replace(step=zero), 0
-    return plan.create(), 0
+def evaluate(evals: dict, step: int, state, *, mesh, reporter, stopping) -> bool:
+    """Run evaluations by name at a step, in order; False if a stop has left some."""
+    if evals:
+        mesh, state = sharding.nearby(mesh, state)
+    with jax.set_mesh(mesh):
+        for name, one in evals.items():
+            if stopping():
+                return False
+            reporter.evaluation(step, name, one, state)
+    return True
 
 
 def fit(config, workdir, *, allow_config_change: bool = False):
@@ -98,52 +86,52 @@ def fit(config, workdir, *, allow_config_change: bool = False):
     Raises ValueError for what the user can mend, Preempted after a saved stop, Diverged
     after `config.max_bad_steps` updates in a row that were not finite.
     """
-    mesh = sharding.make_mesh(**config.mesh)
-    method = load(config)
-    check_evals(config.eval_steps, method.evals)
+    settings.check(config.to_dict())
+    method, mesh = load(config), sharding.make_mesh(**config.mesh)
+    settings.check_names("eval_steps", config.eval_steps, method.evals)
+    shard = sharding.host_shard(mesh, method.batch)
+    plan, last = build(method, mesh, seed=config.seed), config.steps
     folder = run.open_folder(
         workdir, config.to_dict(), allow_change=allow_config_change
     )
-    plan = build(method, mesh, seed=config.seed)
     with contextlib.ExitStack() as stack:
-        source = method.source("train", sharding.host_shard(mesh, method.batch))
-        stack.callback(source.close)
-        checkpoints = stack.enter_context(
-            checkpoint.Checkpoints(
-                folder, save_steps=config.save_steps, keep=config.keep_checkpoints
-            )
-        )
+        stopping = stack.enter_context(listening())
+        stack.enter_context(run.alone(folder))
+        source = stack.enter_context(contextlib.closing(method.source("train", shard)))
+        checkpoints = checkpoint.Checkpoints(folder, keep=config.keep_checkpoints)
+        stack.enter_context(checkpoints)
         state, start = begin(plan, checkpoints, source, init_from=config.init_from)
-        reporter = stack.enter_context(Reporter(folder, method, config, start))
+        reporter = Reporter(folder, method, config, start)
+        if start >= last and reporter.finished():
+            reporter.say(f"{folder} is finished: {start} steps are done")
+            return state
         reporter.opening(plan)
-        stopping = stack.enter_context(stop_signals())
-        stack.enter_context(jax.set_mesh(mesh))
-        clock, last = reporter.clock, config.steps
+        clock, ways = reporter.clock, {"reporter": reporter, "stopping": stopping}
+        left = reporter.unwritten(start, due_evals(method, config, start))
+        done = evaluate(left, start, state, mesh=mesh, **ways)
+        if stopping() and not (done and start == last):
+            raise Preempted(f"stopped at step {start}; {folder} goes on from there")
         for step in range(start + 1, last + 1):
-            with clock.wait():
-                batch = source.next(state)
-            batch = sharding.to_device(mesh, batch, method.batch)
-            with clock.pause() if step == start + 1 else contextlib.nullcontext():
-                state, metrics = plan.step(state, batch)
-            clock.count(method.batch)
-            reporter.step(step, metrics, source)
+            with jax.transfer_guard("disallow"), jax.set_mesh(mesh):
+                with clock.wait():
+                    batch = source.next(state)
+                batch = sharding.to_device(mesh, batch, method.batch)
+                with clock.pause() if step == start + 1 else contextlib.nullcontext():
+                    state, metrics = plan.step(state, batch)
+            reporter.step(step, metrics, source.report())
+            saving = due(step, config.save_steps, last)
+            evals = due_evals(method, config, step)
+            if saving or evals:
+                reporter.flush()
             with clock.pause():
-                for name, evaluate in method.evals.items():
-                    if due(step, config.eval_steps[name], last) and not stopping():
-                        reporter.found(step, evaluate(state))
-                stop = step < last and agreed(stopping(), step)
-                now = stop or step == last
-                checkpoints.save(step, state, source.get_state(), force=now)
-            if stop:
+                if saving and (step == last or not reporter.bad_steps):
+                    checkpoints.save(step, state, source.get_state())
+                done = evaluate(evals, step, state, mesh=mesh, **ways)
+            if stopping() and not (done and step == last):
+                reporter.flush()
+                checkpoints.save(step, state, source.get_state())
                 checkpoints.wait()
                 raise Preempted(f"stopped at step {step}; {folder} goes on from there")
+        checkpoints.wait()
         reporter.closing()
     return state
-
-
-def check_evals(steps, evals):
-    """Every evaluation has its interval, and every interval its evaluation."""
-    if set(steps) != set(evals):
-        raise ValueError(
-            f"eval_steps names {sorted(steps)} but this method has {sorted(evals)}"
-        )

@@ -1,4 +1,4 @@
-"""What V-JEPA reads: videos of a folder or the embedded world, masks drawn beside them."""
+"""What V-JEPA reads: videos of a folder or the embedded world, and masks for them."""
 
 from core.data.folder import VideoFolder
 from core.data.pipeline import make_source

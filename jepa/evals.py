@@ -1,4 +1,4 @@
-"""Frozen evaluation on the embedded world: the probe, and what it is to be judged beside."""
+"""Frozen evaluation on the embedded world: the probe, and what to judge it beside."""
 
 import functools
 
@@ -23,7 +23,7 @@ def clips_of(records, count: int) -> dict:
 
 
 def tokens_of(encoder, grid, params, video):
-    """Features [b, N, D] of uint8 clips, or their raw tubelets when `params` is None."""
+    """Features [b, N, D] of uint8 clips, or raw tubelets when `params` is None."""
     patches = standardize(patchify(video, encoder.patch))
     if params is None:
         return patches
@@ -53,7 +53,7 @@ def make_score(encoder, grid, *, train, held, train_clips, held_clips, **fit):
 
 
 def make_probe(score):
-    """state -> R2 of a probe on the frozen target encoder, and its reading as a picture."""
+    """state -> R2 of a probe on the frozen target encoder, its reading as a picture."""
 
     def evaluate(state):
         scores, picture = score(state.target)
@@ -63,13 +63,14 @@ def make_probe(score):
 
 
 def make_baselines(score, init, train_twin, *, seed):
-    """state -> R2 of the same probe on raw tubelets, untrained encoder, supervised twin.
+    """state -> R2 of that probe on raw tubelets, untrained encoder, supervised twin.
 
     The twin has seen as many labelled clips as the state has seen clips.
     """
 
     def evaluate(state):
-        untrained = sharding.unbox(init(jax.random.key(seed))).target
+        fresh = jax.jit(lambda: sharding.unbox(init(jax.random.key(seed))).target)
+        untrained = fresh()
         found = {"pixels": None, "untrained": untrained}
         found["twin"] = train_twin(untrained, int(state.step))
         return {
@@ -104,7 +105,7 @@ def fit_twin(encoder, grid, params, batches, steps, lr, decay):
     readout = probe.Readout(bodies=K, grid=grid, frames=T)
     mean, std = probe.moments(probe.labels_of(batch))
     tokens = jnp.zeros((1, int(np.prod(grid)), encoder.width))
-    reader = readout.init(jax.random.key(0), tokens)["params"]
+    reader = jax.jit(readout.init)(jax.random.key(0), tokens)["params"]
     params = {"encoder": params, "readout": reader}
     rate = optax.cosine_onecycle_schedule(steps, lr, 0.1)
     tx = optax.adamw(rate, weight_decay=decay)
@@ -121,7 +122,7 @@ def fit_twin(encoder, grid, params, batches, steps, lr, decay):
         return optax.apply_updates(params, updates), opt
 
     params = jax.tree.map(jnp.array, params)  # the caller keeps what it gave
-    opt = tx.init(params)
+    opt = jax.jit(tx.init)(params)
     for _ in range(steps):
         labels = (probe.labels_of(batch) - mean) / std
         params, opt = step(params, opt, batch["video"], labels)

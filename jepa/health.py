@@ -17,7 +17,7 @@ def effective_rank(x) -> float:
 
 
 def nearest(context, context_valid, target, grid):
-    """For every target token the row of the nearest visible token: [B, C], [B, M] -> [B, M]."""
+    """The row of the visible token nearest to each target: [B, C], [B, M] -> [B, M]."""
     a, b = coordinates(target, grid), coordinates(context, grid)
     away = jnp.square(a[:, :, None] - b[:, None]).sum(-1)
     away = jnp.where(context_valid[:, None], away, jnp.iinfo(away.dtype).max)
@@ -31,7 +31,7 @@ def make_health(encoder, predictor, masker, *, mask_tokens, batch):
       target_std_clips: the same over clips at one place, near 0 when features tell only
       where they are.
     rank_tokens, rank_pooled: effective ranks over tokens and over clip means.
-    copy_ratio: prediction error over that of copying the nearest visible token's target.
+    copy_ratio: prediction error over that of copying the nearest visible target.
     loss_visible: error when asked for tokens that are visible, beside loss_masked.
     ema_distance: relative distance of the target's weights from the encoder's.
     """

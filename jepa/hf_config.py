@@ -117,7 +117,8 @@ def check_expressible(encoder: Encoder, predictor: Predictor):
         if module.positions != "tiled":
             raise ValueError(
                 f"{kind}.positions is {module.positions!r}; transformers' vjepa2 "
-                "always turns by 'tiled' angles and would compute other features"
+                "always turns by 'tiled' angles and would compute other features; "
+                "stablehlo and safetensors can hold this model"
             )
     _, rows, cols = encoder.patch
     if rows != cols:

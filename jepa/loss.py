@@ -11,10 +11,10 @@ def per_pattern(x, sizes):
 
 
 def masked_l1(predicted, target, valid, sizes):
-    """Mean absolute error per mask pattern over valid tokens, then the mean of patterns.
+    """Mean absolute error per mask pattern over valid tokens, then over patterns.
 
     [B, M, D], [B, M, D], bool [B, M] -> (scalar, [patterns]). In float32; every valid
-    token of a pattern weighs the same over the whole batch (arXiv 2506.09985, section 2).
+    token of a pattern weighs the same over the whole batch (arXiv 2506.09985).
     """
     B, M, D = predicted.shape
     assert target.shape == (B, M, D) and valid.shape == (B, M), (
@@ -48,12 +48,42 @@ def sigreg(z, key, *, slices=256, knots=17, reach=3.0):
     return N * ((weight * normal) @ error).mean()
 
 
-def vicreg(z):
-    """Variance and covariance terms of samples [N, D] (arXiv 2105.04906), as (var, cov)."""
+def vicreg(z, weight=None):
+    """Variance and covariance terms of samples [N, D] (arXiv 2105.04906): (var, cov).
+
+    `weight` [N] counts samples: 0 leaves padding out.
+    """
     z = z.astype(jnp.float32)
     N, D = z.shape
-    z = z - z.mean(0)
-    std = jnp.sqrt(jnp.square(z).mean(0) + 1e-4)
-    cov = z.T @ z / (N - 1)
+    weight = jnp.ones((N,)) if weight is None else weight.astype(jnp.float32)
+    count = jnp.maximum(weight.sum(), 2)
+    z = z - (z * weight[:, None]).sum(0) / count
+    scaled = z * weight[:, None]
+    std = jnp.sqrt((scaled * z).sum(0) / count + 1e-4)
+    cov = scaled.T @ z / (count - 1)
     off = jnp.square(cov).sum() - jnp.square(jnp.diagonal(cov)).sum()
     return jax.nn.relu(1 - std).mean(), off / (D * (D - 1))
+
+
+def spread(features, valid, key, *, sigreg_weight, vicreg_weight):
+    """Weighted terms that keep features [B, C, D] from collapsing: (scalar, metrics).
+
+    They look at clips, by the mean of a clip's visible tokens, and at single tokens:
+    the one keeps features from telling only where they are, the other from falling
+    into one direction.
+    """
+    weight = valid.astype(jnp.float32)
+    features = features.astype(jnp.float32)
+    share = weight / jnp.maximum(weight.sum(1, keepdims=True), 1)
+    clips = jnp.einsum("bcd,bc->bd", features, share)
+    tokens = features.reshape(-1, features.shape[-1])
+    total, metrics = 0.0, {}
+    if vicreg_weight:
+        terms = {"clips": vicreg(clips), "tokens": vicreg(tokens, weight.reshape(-1))}
+        for name, (var, cov) in terms.items():
+            metrics |= {f"variance_{name}": var, f"covariance_{name}": cov}
+        total += vicreg_weight * sum(metrics.values())
+    if sigreg_weight:
+        metrics["sigreg"] = sigreg(clips, key)
+        total += sigreg_weight * metrics["sigreg"]
+    return total, metrics

@@ -70,11 +70,11 @@ def hide(pattern: Pattern, grid, size, rng, tries: int = 100):
 
 
 def cut(chosen, budget: int, truncation: str, rng):
-    """Token indices of `chosen` [t, h, w] within `budget`: (int32 [budget], valid [budget]).
+    """Tokens of `chosen` [t, h, w] within `budget`: (int32 [budget], valid [budget]).
 
-    Ascending; what is missing is padded with index 0 and marked invalid. Too many tokens:
-    "prefix" keeps the first in raster order, the reference's way, which drops late time
-    steps; "cells" drops whole cells at random for all time steps.
+    Ascending; what is missing is padded with index 0 and marked invalid. Of too many
+    tokens "prefix" keeps the first in raster order, the reference's way, which drops
+    late time steps; "cells" drops whole cells at random for all time steps.
     """
     index = np.flatnonzero(chosen)
     if len(index) > budget and truncation == "cells":

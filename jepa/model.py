@@ -13,7 +13,7 @@ from core.sharding import constrain
 
 # width, depth, heads, hidden
 SIZES = {
-    "tiny": (96, 4, 4, 384),
+    "tiny": (128, 4, 4, 512),
     "T": (192, 12, 3, 768),
     "S": (384, 12, 6, 1536),
     "B": (768, 12, 12, 3072),
@@ -35,7 +35,7 @@ def encoder_size(size: str) -> dict:
 
 
 def grid_of(shape, patch) -> tuple[int, int, int]:
-    """Tokens along time, row, column of a clip [..., T, H, W, C]; a remainder is dropped."""
+    """Tokens along time, row, column of a clip [..., T, H, W, C], no remainders."""
     grid = tuple(n // p for n, p in zip(shape[-4:-1], patch, strict=True))
     return (max(1, grid[0]), *grid[1:])
 
@@ -72,7 +72,7 @@ def coordinates(index, grid):
 
 
 def positional(index, grid, *, positions, width, heads):
-    """What positions give the network: (additive features or None, rope tables or None)."""
+    """What positions mean to a network: (added features, rope tables), one is None."""
     if positions == "sincos":
         where = np.stack(np.unravel_index(np.arange(np.prod(grid)), grid), -1)
         return jnp.asarray(parts.sincos(where, width))[index], None
@@ -99,7 +99,7 @@ class Encoder(nn.Module):
 
     Attributes:
       patch: frames, rows and columns of a tubelet.
-      positions: "tiled" or "paired" RoPE in every block, or "sincos" added at the input.
+      positions: "tiled" or "paired" RoPE in every block, or "sincos" at the input.
     """
 
     width: int
@@ -116,7 +116,7 @@ class Encoder(nn.Module):
 
     @nn.compact
     def __call__(self, patches, index=None, *, grid, valid=None, segments=None):
-        """Tubelets [B, n, p] float at `index` [B, n] of `grid` -> features [B, n, width].
+        """Tubelets [B, n, p] at `index` [B, n] of `grid` -> features [B, n, width].
 
         `valid` [B, n] marks padding; `segments` are lengths that attend to themselves
         only (several mask patterns in one pass).

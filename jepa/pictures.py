@@ -1,4 +1,4 @@
-"""Pictures of what V-JEPA sees: masks on frames, principal components of its features."""
+"""Pictures of what V-JEPA sees: masks on frames, principal components of features."""
 
 import jax
 import numpy as np
@@ -17,7 +17,7 @@ def cells_of(index, valid, sizes, pattern, grid):
 
 
 def mask_picture(batch, masker, *, clips=4):
-    """Rows of frames: the clip, then per mask pattern what is context and what is hidden."""
+    """Rows of frames: the clip, then per pattern what is context and what is hidden."""
     rows = []
     for i in range(min(clips, len(batch["video"]))):
         frames = batch["video"][i]
@@ -49,7 +49,7 @@ def scale_of(frames):
 
 
 def make_pictures(encoder, masker, *, batch, clips=6):
-    """state -> the masks on the frames, and PCA maps of the target's features beside them."""
+    """state -> the masks on the frames, and PCA maps of the target's features."""
 
     @jax.jit
     def encode(target, video):

@@ -82,7 +82,7 @@ def r2(predicted, true) -> tuple[float, float]:
 
 
 def moments(labels):
-    """Mean and deviation of labels over clips and frames, for a unit-variance target."""
+    """Mean and deviation of labels over clips and frames, for unit variance."""
     return labels.mean((0, 1)), labels.std((0, 1)) + 1e-6
 
 
@@ -114,7 +114,7 @@ def fit_readout(readout, features, labels, *, steps, batch, lr, seed=0):
 
 
 def in_batches(f, x, size=100):
-    """Apply f to rows of x in pieces: features of a set larger than memory for one pass."""
+    """Apply f to rows of x in pieces: all of them at once need too much memory."""
     return np.concatenate(
         [np.asarray(f(x[i : i + size])) for i in range(0, len(x), size)]
     )

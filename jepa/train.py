@@ -1,4 +1,4 @@
-"""V-JEPA as a Method: state, loss, step, and what a config becomes (arXiv 2506.09985)."""
+"""V-JEPA as a Method: state, loss, step, what a config becomes (arXiv 2506.09985)."""
 
 import functools
 
@@ -13,11 +13,11 @@ from core.data.pipeline import make_source
 from core.method import Method
 from jepa import evals, flops, loss
 from jepa.data import make_records, make_train_source
-from jepa.export import make_encode, video_specs
 from jepa.health import make_health
 from jepa.masks import Masker, Pattern
 from jepa.model import Encoder, Predictor, encoder_size, patchify, standardize, take
 from jepa.pictures import make_pictures
+from jepa.publish import make_exports
 
 
 @struct.dataclass
@@ -51,14 +51,12 @@ def make_init(encoder, predictor, *, grid):
     return init
 
 
-def make_loss(
-    encoder, predictor, masker, *, mask_tokens, context=0.0, sigreg=0.0, vicreg=0.0
-):
+def make_loss(encoder, predictor, masker, *, mask_tokens, sigreg=0.0, vicreg=0.0):
     """Loss of (params, target, batch, key) -> (scalar, terms).
 
-    Predicts the normalised features of the EMA target at hidden tokens, L1. The rest is
-    off in the published presets: `context` weighs the same error at visible tokens,
-    `sigreg` and `vicreg` weigh terms on the features that keep them spread.
+    Predicts the normalised features of the EMA target at hidden tokens, L1. `sigreg`
+    and `vicreg` weigh terms on the encoder's features against collapse; the published
+    recipes have neither.
     """
     grid, sizes = masker.grid, {n: masker.sizes(n) for n in ("context", "target")}
 
@@ -89,16 +87,25 @@ def make_loss(
         total, terms = loss.masked_l1(
             guess, take(truth, batch["target"]), batch["target_valid"], sizes["target"]
         )
-        metrics = {"loss": total}
+        metrics = {"loss_prediction": total}
         metrics |= {f"loss_pattern{i}": term for i, term in enumerate(terms)}
         metrics |= ratios(batch, masker)
-        return total, metrics
+        if sigreg or vicreg:
+            extra, terms = loss.spread(
+                features,
+                batch["context_valid"],
+                key,
+                sigreg_weight=sigreg,
+                vicreg_weight=vicreg,
+            )
+            total, metrics = total + extra, metrics | terms
+        return total, metrics | {"loss": total}
 
     return loss_fn
 
 
 def ratios(batch, masker):
-    """Realised masking ratio per pattern: the share of the clip that the encoder misses."""
+    """Realised masking ratios per pattern: shares of a clip that the encoder misses."""
     tokens = masker.grid[0] * masker.grid[1] * masker.grid[2]
     seen = loss.per_pattern(batch["context_valid"], masker.sizes("context"))
     hidden = loss.per_pattern(batch["target_valid"], masker.sizes("target"))
@@ -122,7 +129,7 @@ def make_step(loss_fn, *, lr, decay, momentum, betas, eps, clip_norm, clip_steps
         s = state.step + 1
         key = jax.random.fold_in(jax.random.key(seed), state.step)
         (total, metrics), grads = grad_fn(state.params, state.target, batch, key)
-        norm = optax.global_norm(grads)
+        norm = optax.tree.norm(grads)
         if clip_norm:
             limit = jnp.where(s > clip_steps, clip_norm, jnp.inf)
             grads = {name: optim.clip(g, limit) for name, g in grads.items()}
@@ -151,7 +158,7 @@ def make_step(loss_fn, *, lr, decay, momentum, betas, eps, clip_norm, clip_steps
 
 
 def make_networks(*, dtype, encoder, predictor):
-    """Encoder, predictor and the predictor's mask token per pattern, from config sections."""
+    """Encoder and predictor, from their config sections."""
     encoder, predictor = dict(encoder), dict(predictor)
     if dtype not in ("auto", "float32", "bfloat16"):
         raise ValueError(f"dtype is {dtype!r}; use 'auto', 'float32' or 'bfloat16'")
@@ -189,7 +196,7 @@ def make_patterns(patterns: dict) -> tuple[Pattern, ...]:
 
 def make(config) -> Method:
     """Everything that a config of masked latent prediction means."""
-    config = config.to_dict()
+    resolved, config = config.to_dict(), config.to_dict()
     encoder, predictor = make_networks(
         dtype=config["dtype"], encoder=config["encoder"], predictor=config["predictor"]
     )
@@ -203,8 +210,8 @@ def make(config) -> Method:
     use = tuple(i if own else 0 for i in range(len(patterns)))
     if max(use) >= predictor.mask_tokens:
         raise ValueError(
-            f"predictor.mask_tokens is {predictor.mask_tokens} but {len(patterns)} mask "
-            "patterns want one each"
+            f"predictor.mask_tokens is {predictor.mask_tokens} but {len(patterns)} "
+            "mask patterns want one each"
         )
     init = make_init(encoder, predictor, grid=grid)
     loss_fn = make_loss(
@@ -222,7 +229,7 @@ def make(config) -> Method:
         evals=make_evals(
             encoder, predictor, masker, init, read, use=use, config=config
         ),
-        exports=make_exports(encoder, data),
+        exports=make_exports(encoder, predictor, use=use, config=resolved),
         flops=flops.step(encoder, predictor, grid=grid, batch=config["batch"], **sizes),
         batch=config["batch"],
         unit="clips",
@@ -263,9 +270,3 @@ def make_evals(encoder, predictor, masker, init, read, *, use, config):
             seed=seed,
         ),
     }
-
-
-def make_exports(encoder, data):
-    """The frozen target encoder as a pure function of uint8 clips."""
-    specs = video_specs(frames=data["frames"], rows=data["size"], cols=data["size"])
-    return {"encoder": lambda state: (make_encode(encoder), state.target, specs)}

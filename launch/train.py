@@ -1,27 +1,34 @@
 """Train a config in a workdir, or go on with the run that is there."""
 
 from absl import flags
-from ml_collections import config_flags
 
 from launch import cli
 
-CONFIG = config_flags.DEFINE_config_file(
-    "config", None, "Config file and preset, configs/jepa.py:tiny", lock_config=True
-)
+CONFIG = cli.define_config()
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run")
 ALLOW_CHANGE = flags.DEFINE_bool(
     "allow_config_change", False, "Go on with a run although its config differs"
 )
+COORDINATOR = flags.DEFINE_string(
+    "coordinator", None, "HOST:PORT of process 0, where no scheduler tells it"
+)
+PROCESSES = flags.DEFINE_integer("num_processes", None, "Processes of the job, likewise")
+PROCESS = flags.DEFINE_integer("process_id", None, "Number of this process from 0 on")
 
 
 def main():
     if CONFIG.value is None or not WORKDIR.value:
         raise ValueError("--config=FILE[:preset] and --workdir=DIR are both needed")
     from core import devices
+    from core.stop import Preempted
     from core.train import fit
 
-    devices.start()
-    fit(CONFIG.value, WORKDIR.value, allow_config_change=ALLOW_CHANGE.value)
+    devices.start(COORDINATOR.value, PROCESSES.value, PROCESS.value)
+    try:
+        fit(CONFIG.value, WORKDIR.value, allow_config_change=ALLOW_CHANGE.value)
+    except Preempted as stop:
+        print(stop)
+        return cli.PREEMPTED
 
 
 if __name__ == "__main__":

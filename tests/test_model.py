@@ -92,7 +92,7 @@ MILLIONS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("size", MILLIONS)
 def test_encoder_sizes(size):
     D, L, heads, F = SIZES[size]
     encoder = Encoder(**encoder_size(size))

@@ -239,7 +239,7 @@ def test_a_wall_that_is_passed_is_left_behind():
 
 def test_only_pushed_bodies_are_pushed():
     passive, pushed = World(9, level="plain"), World(9, level="plain", variant="pushed")
-    for free, held in zip(clips(passive, 8), clips(pushed, 8)):
+    for free, held in zip(clips(passive, 8), clips(pushed, 8), strict=True):
         assert not free["action"].any() and np.abs(held["action"]).max() <= 1
         assert held["action"].any(-1).all()
         np.testing.assert_array_equal(free["position"][0], held["position"][0])

@@ -1,1 +1,1 @@
-"""Sources of samples and what turns them into batches; no jax, for it runs in workers."""
+"""Sources of samples and what makes batches of them; no jax, for it runs in workers."""

@@ -41,7 +41,12 @@ def blob_outlines(lobes, phase, depth, radius):
 def stack_sprites(groups):
     """One Sprites of several, drawn one after the other."""
     axes = (0, 0, 0, 1, 1, 1)
-    return Sprites(*(np.concatenate(f, a) for f, a in zip(zip(*groups), axes)))
+    return Sprites(
+        *(
+            np.concatenate(f, a)
+            for f, a in zip(zip(*groups, strict=True), axes, strict=True)
+        )
+    )
 
 
 def pick_sprites(sprites, part):
@@ -73,11 +78,12 @@ def place_sprites(sprites):
     return turned + sprites.position[:, :, None]
 
 
-def draw_clip(texture, offset, sprites, points, size):
-    """Sprites over a panned texture -> uint8 [T, size, size, 3].
+def draw_clip(texture, offset, flicker, sprites, points, size):
+    """Sprites over a panned, flickering texture -> uint8 [T, size, size, 3].
 
     texture: uint8 [side, side, 3]; offset [T, 2]: its pixel at the frame's corner;
-    points: the sprites, placed.
+    flicker: what each frame adds to it [T, size, size, 3], or None; points: the sprites,
+    placed.
     """
     T, S = sprites.angle.shape
     centers = np.broadcast_to(sprites.position[:, :, None, None], (T, S, 4, 1, 2))
@@ -89,8 +95,9 @@ def draw_clip(texture, offset, sprites, points, size):
     colors = sprites.colors.clip(0, 255).tolist()
     video = np.empty((T, size, size, 3), np.uint8)
     for t in range(T):
-        if t == 0 or (offset[t] != offset[t - 1]).any():
-            ground = _window(texture, offset[t], size)
+        if t == 0 or flicker is not None or (offset[t] != offset[t - 1]).any():
+            added = None if flicker is None else flicker[t]
+            ground = _window(texture, offset[t], added, size)
         canvas = ground.copy()
         for s in np.flatnonzero(sprites.shown[t]):
             first, second = colors[s]
@@ -145,7 +152,9 @@ def visible_share(sprites, points, slots, size):
             if sprites.shown[t, s]:
                 cv2.fillPoly(buffer, [fixed[t, s]], 0, cv2.LINE_8, SHIFT)
         left = [_count(inside, s + 1) for s in slots]
-        share[t] = [some / max(every, 1) for some, every in zip(left, whole)]
+        share[t] = [
+            some / max(every, 1) for some, every in zip(left, whole, strict=True)
+        ]
     return share
 
 
@@ -165,10 +174,12 @@ def _fixed(points, size):
     return np.rint(pixels * 2**SHIFT).astype(np.int32)
 
 
-def _window(texture, offset, size):
+def _window(texture, offset, added, size):
     """The frame cut from a texture at a fractional corner, FINE times enlarged."""
     middle = offset + (size - 1) / 2
     cut = cv2.getRectSubPix(texture, (size, size), (float(middle[0]), float(middle[1])))
+    if added is not None:
+        cut = (cut + added).clip(0, 255).astype(np.uint8)
     # Nearest: the area average that ends the drawing gives the texture back, unblurred.
     return cv2.resize(cut, (size * FINE,) * 2, interpolation=cv2.INTER_NEAREST)
 
@@ -177,7 +188,7 @@ def _subdivide(corners):
     """POINTS points evenly along the sides of a polygon."""
     corners = np.array(corners)
     share = np.arange(0, 1, len(corners) / POINTS)[:, None]
-    sides = zip(corners, np.roll(corners, -1, 0))
+    sides = zip(corners, np.roll(corners, -1, 0), strict=True)
     return np.concatenate([a + (b - a) * share for a, b in sides])
 
 

@@ -20,7 +20,7 @@ EXPECTED = (
 
 @dataclasses.dataclass(frozen=True)
 class VideoFolder:
-    """Clips of `frames` frames at `fps` per second, cropped and scaled to `size` pixels.
+    """Clips of `frames` frames at `fps` a second, cropped and scaled to `size` pixels.
 
     folder: a folder, searched with everything below it, or a text or CSV file with one
       path per line, relative to that file, and optionally a whole-number label after a
@@ -97,7 +97,7 @@ class VideoFolder:
 
 
 def _search(folder):
-    """The videos below a folder in sorted order, and no labels. Hidden files are not."""
+    """The videos below a folder in sorted order, but hidden ones, and no labels."""
     found, seen = [], set()
     for place, folders, files in os.walk(folder, onerror=_fail, followlinks=True):
         real = os.path.realpath(place)
@@ -132,8 +132,8 @@ def _read_list(file):
         path = match["path"].strip("\"'")
         if not path.lower().endswith(SUFFIXES):
             raise ValueError(
-                f"{file} line {number} is {line.strip()!r}; expected the path of a video "
-                f"({', '.join(SUFFIXES)}), then optionally a whole-number label"
+                f"{file} line {number} is {line.strip()!r}; expected the path of a "
+                f"video ({', '.join(SUFFIXES)}), then optionally a whole-number label"
             )
         paths.append(path)
         labels += [int(match["label"])] if match["label"] else []

@@ -27,6 +27,8 @@ class Level:
     texture_cells: tuple = (3, 8)  # patches along the frame, one octave each
     texture_chroma: float = 0.0  # 0 gray, 1 coloured
     pan: float = 0.0  # sides per second
+    flicker: float = 0.0  # contrast of a second texture, new in every frame, 0..255
+    flicker_cells: tuple = (4, 8)
     # The whole picture.
     drift: float = 0.05  # share by which the light swings
     noise: float = 0.0  # standard deviation per pixel, frame and channel, 0..255
@@ -38,17 +40,19 @@ class Level:
 LEVELS = {
     "plain": Level(),
     "cluttered": Level(
-        hue_jitter=0.08,
-        saturation=(0.6, 1.0),
-        contrast=0.9,
-        body_texture=60.0,
-        background=(50.0, 130.0),
-        texture=90.0,
+        hue_jitter=0.04,
+        saturation=(0.4, 1.0),
+        contrast=0.8,
+        body_texture=80.0,
+        background=(60.0, 160.0),
+        texture=160.0,
         texture_cells=(4, 8, 16),
-        texture_chroma=0.4,
-        drift=0.25,
-        noise=3.0,
-        distractors=3,
+        texture_chroma=0.9,
+        pan=0.15,
+        drift=0.4,
+        noise=6.0,
+        distractors=6,
+        distractor_size=(0.04, 0.1),
     ),
     "hard": Level(
         hue_jitter=0.5,
@@ -60,6 +64,7 @@ LEVELS = {
         texture_cells=(4, 8, 16),
         texture_chroma=0.9,
         pan=0.15,
+        flicker=120.0,
         drift=0.4,
         noise=6.0,
         distractors=6,
@@ -83,6 +88,14 @@ def make_ground(rng, level, *, frames, fps, size):
         contrast=level.texture,
     )
     return (texture + brightness).clip(0, 255).astype(np.uint8), offset
+
+
+def make_flicker(rng, level, *, frames, size):
+    """Unpredictable colour behind the bodies, as of foliage or water: [T, size, size, 3]."""
+    if not level.flicker:
+        return None
+    look = {"cells": level.flicker_cells, "chroma": 1.0, "contrast": level.flicker}
+    return [draw.make_texture(rng, side=size, frame=size, **look) for _ in range(frames)]
 
 
 def make_distractors(rng, level, *, frames, fps, base):

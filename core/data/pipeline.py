@@ -5,11 +5,17 @@ only. So batch size, hosts and workers may change when a run resumes, and the cu
 one integer; grain's own iterator state is tied to all three.
 """
 
+import contextlib
 import dataclasses
 import itertools
+import multiprocessing
+import os
+import signal
+import threading
 import weakref
 from collections import deque
 from collections.abc import Callable
+from multiprocessing import resource_tracker
 
 import grain
 import numpy as np
@@ -84,7 +90,7 @@ def make_source(
             return iter(mine)
         if not flags.FLAGS.is_parsed():  # grain's workers read a flag, and fail without
             flags.FLAGS.mark_as_parsed()
-        return iter(mine.mp_prefetch(processes))
+        return iter(mine.mp_prefetch(processes, worker_init_fn=end_with_parent))
 
     ledger = Ledger(records, max_bad_share)
     return Source(start, ledger, batch=batch, shard=shard)
@@ -92,7 +98,7 @@ def make_source(
 
 @dataclasses.dataclass(frozen=True)
 class Load:
-    """(position, record) -> (sample, report of the records that failed in its place)."""
+    """(position, record) -> (sample, report of the records that failed for it)."""
 
     records: Records
     _: dataclasses.KW_ONLY
@@ -118,7 +124,7 @@ class Load:
         return np.random.default_rng([self.seed, stream, attempt, position])
 
     def _another(self, failed, position):
-        """A record that has not failed yet, the same one wherever this sample is made."""
+        """A record that has not failed, the same one wherever this sample is made."""
         n = len(self.records)
         if len(failed) == min(self.tries, n):
             names = _list_bad((self.records.name(r), why) for r, why in failed.items())
@@ -141,7 +147,7 @@ class Load:
             raise RuntimeError(message) from error
 
     def _report(self, failed):
-        """The failed records and their reasons in arrays of one shape for all samples."""
+        """The failed records and their reasons, in arrays of one shape for all."""
         record = np.full(self.tries, -1, np.int64)
         reason = np.zeros(self.tries, f"S{REASON_BYTES}")
         for k, (r, why) in enumerate(failed.items()):
@@ -157,23 +163,26 @@ class Source:
         self.batch, self.shard = batch, shard
         self.next_index = 0
         self.running = []  # the iterator, made by the first `next`: a resume is free
-        # A program that ends without `close` would drown its error in grain's complaints.
+        # A program that ends without `close` would drown its error in grain's.
         weakref.finalize(self, _close, self.running)
 
     def next(self, state=None) -> dict[str, np.ndarray]:
-        """The next batch {name: [batch // hosts, ...]}; the model's state is not used."""
+        """The next batch {name: [batch // hosts, ...]}; the state is not used."""
         item, report = self._pull()
         index, count = self.shard
         positions = range(self.next_index + index, self.next_index + self.batch, count)
         self.next_index += self.batch
         self.ledger.add(positions, report)
-        return item
+        # Workers' arrays are shared memory, which must not outlive the workers.
+        return {k: x if x.flags.owndata else np.array(x) for k, x in item.items()}
 
     def _pull(self):
         for life in range(1, LIVES + 1):
             try:
                 if not self.running:
-                    self.running.append(self.start(self.next_index))
+                    with deaf():
+                        self.running.append(self.start(self.next_index))
+                        return next(self.running[0])
                 return next(self.running[0])
             except Exception as error:
                 self.close()  # grain would go on without the failed worker's share
@@ -212,6 +221,29 @@ def _close(iterators):
         iterators.pop().close()
 
 
+@contextlib.contextmanager
+def deaf():
+    """Processes that start inside never hear SIGINT and SIGTERM, which a terminal or a
+    scheduler sends to all of a job; this one hears them, if later."""
+    resource_tracker.ensure_running()  # its first start would unblock the signals again
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def end_with_parent(index, count):
+    """In a worker: end when the run is killed, which alone would leave it there for ever."""
+
+    def wait():
+        multiprocessing.parent_process().join()
+        os._exit(0)
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
+
 class Ledger:
     """The account of bad samples; raises TooManyBad above a share of `limit`."""
 
@@ -240,10 +272,11 @@ class Ledger:
         enough = n >= ENOUGH or (n >= 8 and bad == n)
         if enough and bad > self.limit * n:
             raise TooManyBad(
-                f"{bad} of the last {n} samples ({bad / n:.1%}) of {self.records} could "
-                f"not be read, more than data.max_bad_share = {self.limit:g} allows: "
-                f"{_list_bad(self.examples.items())}; repair or remove such records, or "
-                "raise data.max_bad_share"
+                f"{bad} of the last {n} samples ({bad / n:.1%}) of {self.records} "
+                "could not be read, more than data.max_bad_share = "
+                f"{self.limit:g} allows: "
+                f"{_list_bad(self.examples.items())}; repair or remove such records, "
+                "or raise data.max_bad_share"
             )
 
 

@@ -12,7 +12,8 @@ from core.data.levels import LEVELS, Level
 VARIANTS = ("passive", "pushed", "violation")
 # One random stream per use: changing what one draws leaves the others as they are.
 STREAMS = (
-    "physics", "push", "breach", "color", "texture", "light", "distractor", "noise"
+    "physics", "push", "breach", "color", "texture", "light", "distractor", "noise",
+    "flicker",
 )  # fmt: skip
 
 
@@ -125,7 +126,8 @@ class World:
         )
         sprites = draw.stack_sprites([behind, bodies, front])
         points = draw.place_sprites(sprites)
-        video = draw.draw_clip(ground, offset, sprites, points, size)
+        flicker = levels.make_flicker(stream("flicker"), level, frames=T, size=size)
+        video = draw.draw_clip(ground, offset, flicker, sprites, points, size)
         if level.drift or level.noise:
             gain = draw.light_gain(
                 stream("light"), amplitude=level.drift, size=size, **span

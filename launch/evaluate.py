@@ -1,0 +1,23 @@
+"""Judge a checkpoint of a run by the evaluations of its method."""
+
+from absl import flags
+
+from launch import cli
+
+WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run")
+EVAL = flags.DEFINE_list("eval", [], "Evaluations by name; empty: all of the method")
+STEP = flags.DEFINE_integer("step", None, "Checkpoint; the newest by default")
+
+
+def main():
+    if not WORKDIR.value:
+        raise ValueError("--workdir=DIR is needed: the folder of a run")
+    from core import devices
+    from core.judge import judge
+
+    devices.start()
+    judge(WORKDIR.value, EVAL.value, step=STEP.value)
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,190 @@
+"""Losses against plain loops and against published or derived values."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jepa.loss import masked_l1, sigreg, spread, vicreg
+
+same = np.testing.assert_allclose
+SIZES = (5, 3)  # tokens of two mask patterns
+
+
+def arrays(seed=0, B=4, D=6):
+    rng = np.random.default_rng(seed)
+    M = sum(SIZES)
+    guess, truth = rng.standard_normal((2, B, M, D)).astype(np.float32)
+    valid = rng.random((B, M)) < 0.6
+    return guess, truth, valid
+
+
+def loops(guess, truth, valid):
+    """One number per pattern: the mean over its valid tokens of the whole batch."""
+    terms, start = [], 0
+    for size in SIZES:
+        total, count = 0.0, 0
+        for b in range(len(guess)):
+            for m in range(start, start + size):
+                if valid[b, m]:
+                    total += np.abs(guess[b, m] - truth[b, m]).mean(dtype=np.float64)
+                    count += 1
+        terms.append(total / max(count, 1))
+        start += size
+    return terms
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_masked_l1_is_as_written_out(seed):
+    guess, truth, valid = arrays(seed)
+    loss, terms = masked_l1(guess, truth, valid, SIZES)
+    same(terms, loops(guess, truth, valid), rtol=1e-6)
+    same(loss, np.mean(loops(guess, truth, valid)), rtol=1e-6)
+
+
+def test_padding_has_no_say():
+    guess, truth, valid = arrays()
+    wrong = jnp.where(valid[..., None], guess, 1e6)
+    grad = jax.grad(lambda g: masked_l1(g, truth, valid, SIZES)[0])
+    same(*(masked_l1(g, truth, valid, SIZES)[0] for g in (guess, wrong)))
+    assert (np.asarray(grad(guess))[~valid] == 0).all()
+    assert (np.asarray(grad(guess))[valid] != 0).all()
+
+
+def test_a_pattern_without_targets_counts_as_zero():
+    guess, truth, valid = arrays()
+    valid[:, SIZES[0] :] = False
+    loss, terms = masked_l1(guess, truth, valid, SIZES)
+    assert terms[1] == 0 and loss == terms[0] / 2
+
+
+def test_masked_l1_is_float32_whatever_comes_in():
+    guess, truth, valid = arrays()
+    half = jnp.asarray(guess, jnp.bfloat16)
+    loss, _ = masked_l1(half, truth, valid, SIZES)
+    assert loss.dtype == jnp.float32
+    exact, _ = masked_l1(np.asarray(half, np.float32), truth, valid, SIZES)
+    assert loss == exact
+
+
+def mean_sigreg(make, *, draws, slices=256, seed=0):
+    """The statistic averaged over sample sets and directions."""
+    rng = np.random.default_rng(seed)
+    one = jax.jit(sigreg, static_argnames="slices")
+    values = [
+        one(jnp.asarray(make(rng), jnp.float32), jax.random.key(i), slices=slices)
+        for i in range(draws)
+    ]
+    return float(np.mean(values))
+
+
+@pytest.mark.parametrize(("N", "D"), [(64, 32), (128, 192)])
+def test_sigreg_of_a_standard_normal_is_its_expectation(N, D):
+    value = mean_sigreg(lambda rng: rng.standard_normal((N, D)), draws=60)
+    same(value, 1.052, atol=0.05)
+
+
+@pytest.mark.parametrize("N", [64, 128, 512])
+def test_sigreg_of_a_point_is_its_closed_form(N):
+    same(sigreg(jnp.zeros((N, 8)), jax.random.key(0)), 0.40205 * N, rtol=2e-5)
+
+
+# Derived values for N samples in D dimensions (latent_world_models 1.1).
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("small", (24.8, 49.5, 198)),
+        ("narrow", (10.1, 19.8, 77.7)),
+        ("wide", (16.5, 32.0, 122)),
+        ("moved", (26, 50, 197)),
+        ("line", (10.9, 23.9, 83.7)),
+    ],
+)
+def test_sigreg_of_wrong_distributions(name, expected):
+    def copied(rng, N, D):
+        return np.repeat(rng.standard_normal((N, 1)), D, 1)
+
+    makers = {
+        "small": lambda rng, *size: 0.1 * rng.standard_normal(size),
+        "narrow": lambda rng, *size: 0.5 * rng.standard_normal(size),
+        "wide": lambda rng, *size: 2 * rng.standard_normal(size),
+        "moved": lambda rng, *size: rng.standard_normal(size) + 1,
+        "line": copied,
+    }
+    for (N, D), value in zip(((64, 32), (128, 192), (512, 192)), expected, strict=True):
+        make = lambda rng, N=N, D=D: makers[name](rng, N, D)  # noqa: E731
+        same(mean_sigreg(make, draws=8), value, rtol=0.1)
+
+
+def test_sigreg_sees_little_but_moments_in_many_dimensions():
+    """A uniform of unit variance is nearly normal in projection: 1.06 is derived."""
+    limit = 3**0.5
+    found = mean_sigreg(lambda rng: rng.uniform(-limit, limit, (512, 192)), draws=20)
+    same(found, 1.06, atol=0.06)
+
+
+def test_sigreg_pulls_towards_a_standard_normal():
+    z = 0.3 * jax.random.normal(jax.random.key(1), (128, 16)) + 1
+    start = sigreg(z, jax.random.key(0))
+
+    @jax.jit
+    def descend(z, key):
+        return z - 1.0 * jax.grad(sigreg)(z, key)
+
+    for i in range(60):
+        z = descend(z, jax.random.key(i))
+    assert sigreg(z, jax.random.key(0)) < start / 10
+    same(z.mean(0), 0, atol=0.2)
+    same(z.std(0), 1, atol=0.2)
+
+
+def test_vicreg_is_as_written_out():
+    rng = np.random.default_rng(0)
+    scale = np.array([0.1, 0.5, 1.0, 2.0, 1e-3])
+    z = rng.standard_normal((40, 5)) @ rng.standard_normal((5, 5)) * scale
+    N, D = z.shape
+    cov = np.cov(z.T)
+    hinge, off = 0.0, 0.0
+    for i in range(D):
+        hinge += max(0, 1 - np.sqrt(z[:, i].var() + 1e-4)) / D
+        for j in range(D):
+            off += cov[i, j] ** 2 / (D * (D - 1)) if i != j else 0
+    same(vicreg(jnp.asarray(z, jnp.float32)), (hinge, off), rtol=1e-4)
+
+
+def test_vicreg_rewards_spread_and_independence():
+    rng = np.random.default_rng(0)
+    good = vicreg(1.2 * rng.standard_normal((4000, 8)))
+    assert max(map(float, good)) < 2e-3
+    point = vicreg(np.ones((50, 8)))
+    same(point, (0.99, 0), atol=1e-6)
+    copies = np.repeat(1.2 * rng.standard_normal((4000, 1)), 8, 1)
+    same(vicreg(copies)[1], 1.2**4, rtol=0.1)
+
+
+def test_vicreg_leaves_padding_out():
+    rng = np.random.default_rng(0)
+    z = rng.standard_normal((30, 6)).astype(np.float32)
+    more = np.concatenate([z[:10], np.full((5, 6), 7, np.float32), z[10:]])
+    weight = np.ones(35)
+    weight[10:15] = 0
+    same(vicreg(more, jnp.asarray(weight)), vicreg(z), rtol=1e-5)
+    grad = jax.grad(lambda z: sum(vicreg(z, jnp.asarray(weight))))(jnp.asarray(more))
+    assert (np.asarray(grad)[10:15] == 0).all() and np.isfinite(grad).all()
+
+
+def test_spread_is_of_clip_means_and_of_tokens():
+    rng = np.random.default_rng(0)
+    features = rng.standard_normal((12, 5, 4)).astype(np.float32)
+    valid = rng.random((12, 5)) < 0.7
+    valid[:, 0] = True
+    key = jax.random.key(3)
+    clips = jnp.stack([f[v].mean(0) for f, v in zip(features, valid, strict=True)])
+    tokens = jnp.asarray(features[valid])
+    terms = [*vicreg(clips), *vicreg(tokens)]
+    total, metrics = spread(features, valid, key, sigreg_weight=0, vicreg_weight=2.0)
+    same(list(metrics.values()), terms, rtol=1e-5)
+    same(total, 2 * sum(map(float, terms)), rtol=1e-5)
+    total, metrics = spread(features, valid, key, sigreg_weight=0.1, vicreg_weight=0)
+    same(metrics["sigreg"], sigreg(clips, key), rtol=1e-5)
+    same(total, 0.1 * metrics["sigreg"], rtol=1e-6)
