@@ -187,7 +187,7 @@ def tiny():
     """
     config = base()
     config |= {
-        "steps": 2500,
+        "steps": 2000,
         "batch": 32,
         "save_steps": 100,
         "encoder": {
@@ -211,7 +211,7 @@ def tiny():
                 "start": 0.0,
                 "peak": 1e-3,
                 "final": 5e-5,
-                "warmup_steps": 250,
+                "warmup_steps": 200,
             },
             "decay": {"kind": "constant", "value": 0.04},
             "momentum": {"kind": "linear", "start": 0.99, "final": 1.0},

@@ -103,7 +103,7 @@ class Reporter:
                 f"loss or gradient was not finite in the last {bad_steps} steps up to "
                 f"{step}, whose updates were not applied; no checkpoint was made of them. "
                 "Lower the learning rate and go on from the last checkpoint with "
-                f"--allow_config_change, or look at the data and {self.bad_samples.name}"
+                "--allow_config_change; delete the newest to go on from the one before"
             )
 
     def timing(self, rates):

@@ -1,21 +1,18 @@
-"""The tiny preset made smaller still, for tests that train."""
+"""The tiny preset made smaller still, for tests that train, and the command that trains it."""
 
 import json
+import os
+import pathlib
+import subprocess
 import sys
-
-import numpy as np
 
 from configs.jepa import get_config
 
-# Of a 2 x 4 x 4 grid.
-CELLS = {
-    "short": {"context": 6, "target": 9},
-    "long": {"context": 3, "target": 11},
-}
+ROOT = pathlib.Path(__file__).parents[1]
 
 
 def small(**fields):
-    """A config of a few seconds; fields are "section.field" or "section__field"."""
+    """A config of a few seconds; fields are written section__field=value."""
     config = get_config("tiny")
     config.update(
         {
@@ -24,22 +21,45 @@ def small(**fields):
             "steps": 4,
             "log_steps": 1,
             "save_steps": 2,
-            "data": {"frames": 4, "size": 32, "workers": 0},
+            "data": {"frames": 4, "workers": 0},
             "predictor": {"width": 48, "depth": 1},
-            "masks": {"patterns": CELLS},
             "eval_steps": dict.fromkeys(config.eval_steps, -1),
             "probe": {"train_clips": 8, "held_clips": 4, "steps": 2, "batch": 4},
             "mesh": {"data": 1, "fsdp": 1},
         }
     )
-    config.update_from_flattened_dict({k.replace("__", "."): v for k, v in fields.items()})
+    changes = {name.replace("__", "."): value for name, value in fields.items()}
+    config.update_from_flattened_dict(changes)
     return config
 
 
-def flags(config) -> list[str]:
-    """The command line that turns the tiny preset into this config."""
+def start(config, workdir, *flags, **options) -> subprocess.Popen:
+    """`python -m launch.train` on this config, in a process group and with one device."""
     from core.run import flatten
 
     now, preset = flatten(config.to_dict()), flatten(get_config("tiny").to_dict())
     changed = [f"--config.{k}={v}" for k, v in now.items() if v != preset[k]]
-    return ["--config=configs/jepa.py:tiny", *changed]
+    environment = os.environ | {"XLA_FLAGS": "--xla_backend_optimization_level=0"}
+    return subprocess.Popen(
+        [
+            *(sys.executable, "-m", "launch.train", "--config=configs/jepa.py:tiny"),
+            *changed,
+            f"--workdir={workdir}",
+            *flags,
+        ],
+        **{"cwd": ROOT, "env": environment, "text": True, "start_new_session": True},
+        **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE},
+        **options,
+    )
+
+
+def record(folder) -> dict:
+    """What a run wrote that must not depend on interruptions or the machine."""
+    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    lines = [json.loads(line).items() for line in lines]
+    bad = folder / "bad_samples.jsonl"
+    return {
+        "metrics": [{k: v for k, v in x if not k.startswith("time/")} for x in lines],
+        "bad_samples": bad.read_text() if bad.exists() else "",
+        "summary": json.loads((folder / "summary.json").read_text()),
+    }

@@ -107,12 +107,17 @@ def test_block_size_is_common_to_a_batch_and_places_are_not():
 
 
 def test_block_size_is_common_to_patterns():
-    twins = [Pattern(blocks=1, spatial_scale=(0.1, 0.4), **ALL)] * 2
-    item = draw(masker(*twins), 3)
-    halves = {k: np.split(v, 2) for k, v in item.items() if k != "label"}
-    one, two = ({k: v[i] for k, v in halves.items()} for i in (0, 1))
-    assert area(one) == area(two)
-    assert set(sets(one)["target"]) != set(sets(two)["target"])
+    kind = {"blocks": 1, "spatial_scale": (0.1, 0.4)}
+    budgets = ALL, {"context": CELLS - 1, "target": CELLS - 2}
+    for step in range(5):
+        item = draw(masker(*(Pattern(**kind, **b) for b in budgets)), 4 * step)
+        ends = {"context": [8 * CELLS], "target": [8 * CELLS]}
+        ends |= {f"{name}_valid": end for name, end in ends.items()}
+        one, two = (
+            {k: np.split(item[k], end)[i] for k, end in ends.items()} for i in (0, 1)
+        )
+        assert area(one) == area(two)
+        assert set(sets(one)["target"]) != set(sets(two)["target"])
 
 
 @pytest.mark.parametrize(
