@@ -7,6 +7,7 @@ import logging
 import os
 import pathlib
 import re
+import warnings
 
 import jax
 from orbax.checkpoint import v1 as ocp
@@ -96,7 +97,9 @@ class Checkpoints:
             yield
         except Exception as error:  # Orbax raises many kinds
             step, done = self._writing, steps_in(self.folder)
-            what = self.folder if step is None else f"checkpoint {self.folder / str(step)}"
+            what = (
+                self.folder if step is None else f"checkpoint {self.folder / str(step)}"
+            )
             left = f"; step {done[-1]} is intact" if done else ""
             raise CheckpointError(
                 f"{what} cannot be written: {reason(error)}{left}; mend that and start again"
@@ -158,7 +161,7 @@ def check_arrays(folder: pathlib.Path, like):
 
 
 def sizes(tree) -> dict:
-    """"a/b" -> shape, of every array."""
+    """ "a/b" -> shape, of every array."""
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     name = jax.tree_util.keystr
     return {name(k, simple=True, separator="/"): tuple(x.shape) for k, x in leaves}
@@ -166,14 +169,15 @@ def sizes(tree) -> dict:
 
 def told(load, folder: pathlib.Path, *, cure: str):
     """What `load()` gives; a checkpoint that it cannot read is told in one sentence."""
-    # What Orbax leaves behind when it fails complains on stderr as it is collected.
-    with contextlib.redirect_stderr(io.StringIO()):
-        try:
-            return load()
-        except CheckpointError:
-            raise
-        except Exception as error:  # Orbax raises many kinds
-            why = reason(error)
+    try:
+        return load()
+    except CheckpointError:
+        raise
+    except Exception as error:  # Orbax raises many kinds
+        why = reason(error)
+    # What Orbax leaves behind when it fails complains as it is collected.
+    with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
+        warnings.simplefilter("ignore")
         gc.collect()
     raise CheckpointError(f"checkpoint {folder} is damaged ({why}); {cure}")
 

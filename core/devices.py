@@ -40,7 +40,9 @@ def check(coordinator, num_processes, process_id) -> None:
         )
     host, _, port = coordinator.rpartition(":")
     if not (host and port.isdigit()):
-        raise ValueError(f"--coordinator is {coordinator!r}; use HOST:PORT of process 0")
+        raise ValueError(
+            f"--coordinator is {coordinator!r}; use HOST:PORT of process 0"
+        )
     if not 0 <= process_id < num_processes:
         raise ValueError(
             f"--process_id is {process_id}; use 0 to {num_processes - 1} for "

@@ -67,8 +67,8 @@ def explain(error: Exception, config: dict) -> str | None:
     text = str(error)
     if isinstance(error, KeyError):
         name = error.args[0]
-        known = isinstance(name, str) and not list(places(name, config))
-        return f"config has no field {name!r}, which its method needs" if known else None
+        absent = isinstance(name, str) and name not in config
+        return f"config has no field {name!r} where it is needed" if absent else None
     if found := UNKNOWN.search(text):
         where = " or ".join(places(found[1], config))
         return f"config has an unknown field {where}: {text}" if where else None

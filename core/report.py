@@ -33,7 +33,9 @@ class Reporter:
         rank = "" if self.main else f".{jax.process_index()}"
         self.bad_samples = folder / f"bad_samples{rank}.jsonl"
         self.clock = metrics.Throughput()
-        self.waiting = None  # (step, metrics, samples) of the step that is still running
+        self.waiting = (
+            None  # (step, metrics, samples) of the step that is still running
+        )
         self.bad_steps = 0  # updates in a row that were not applied, when last told
 
     def finished(self) -> bool:

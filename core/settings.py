@@ -27,7 +27,9 @@ def check(config: dict) -> None:
         check_number(field, config[field], least)
     for section, least in SECTIONS.items():
         if not isinstance(config[section], dict):
-            raise ValueError(f"{section} is {config[section]!r}; use a section of numbers")
+            raise ValueError(
+                f"{section} is {config[section]!r}; use a section of numbers"
+            )
         for name, value in config[section].items():
             check_number(f"{section}.{name}", value, least)
 

@@ -30,12 +30,15 @@ def tokens_of(encoder, grid, params, video):
     return encoder.apply({"params": params}, patches, grid=grid)
 
 
-def make_score(encoder, grid, *, train, held, train_clips, held_clips, **fit):
+def make_score(
+    encoder, grid, *, train, held, train_clips, held_clips, steps, batch, lr
+):
     """score(params) -> ({"position": R2, "velocity": R2}, picture of the reading).
 
-    train, held: records of the world. The clips are drawn once and kept. `fit` are the
-    numbers of the probe's training.
+    train, held: records of the world. The clips are drawn once and kept. The last three
+    are the probe's training.
     """
+    fit = {"steps": steps, "batch": batch, "lr": lr}
     clips = functools.cache(
         lambda: (clips_of(train, train_clips), clips_of(held, held_clips))
     )

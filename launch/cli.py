@@ -34,9 +34,13 @@ def parse(argv) -> None:
         if argument in overrides and "=" not in argument:
             raise ValueError(f"{argument} has no value; write {argument}=value")
         if not argument.startswith("-"):
-            raise ValueError(f"{argument!r} is no flag; all that is given is --flag=value")
+            raise ValueError(
+                f"{argument!r} is no flag; all that is given is --flag=value"
+            )
         if argument not in overrides:
-            raise ValueError(f"there is no flag --{name}{config.near(name, list(known))}")
+            raise ValueError(
+                f"there is no flag --{name}{config.near(name, list(known))}"
+            )
     if "config" in known and known["config"].value is not None:
         known["config"].value = config.load(known["config"].value, overrides)
     elif overrides:
@@ -48,7 +52,9 @@ def usage() -> str:
     main = sys.modules["__main__"]
     lines = [main.__doc__, f"python -m {main.__spec__.name} --flag=value ...", ""]
     for flag in flags.FLAGS.get_key_flags_for_module(sys.argv[0]):
-        default = "" if flag.default in (None, "", []) else f" (default: {flag.default})"
+        default = (
+            "" if flag.default in (None, "", []) else f" (default: {flag.default})"
+        )
         lines.append(f"  --{flag.name}: {flag.help}{default}")
     if "config" in flags.FLAGS:
         lines.append("  --config.section.field=VALUE: Any field of the config")

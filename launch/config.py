@@ -35,7 +35,9 @@ def preset(place: str) -> ConfigDict:
         spec.loader.exec_module(module)
     except Exception as error:  # anything may stand in a user's file
         kind = type(error).__name__
-        raise ValueError(f"config file {name} cannot be loaded: {kind}: {error}") from error
+        raise ValueError(
+            f"config file {name} cannot be loaded: {kind}: {error}"
+        ) from error
     if not hasattr(module, "get_config"):
         raise ValueError(f"config file {name} has no get_config(size)")
     return ConfigDict(module.get_config(*size))

@@ -12,7 +12,9 @@ ALLOW_CHANGE = flags.DEFINE_bool(
 COORDINATOR = flags.DEFINE_string(
     "coordinator", None, "HOST:PORT of process 0, where no scheduler tells it"
 )
-PROCESSES = flags.DEFINE_integer("num_processes", None, "Processes of the job, likewise")
+PROCESSES = flags.DEFINE_integer(
+    "num_processes", None, "Processes of the job, likewise"
+)
 PROCESS = flags.DEFINE_integer("process_id", None, "Number of this process from 0 on")
 
 

@@ -6,6 +6,8 @@ import pathlib
 import subprocess
 import sys
 
+from ml_collections import ConfigDict
+
 from configs.jepa import get_config
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -33,6 +35,14 @@ def small(**fields):
     return config
 
 
+def steady(*, lr=1e-3, **fields):
+    """Without schedules, so that runs of any length share one compiled program."""
+    config = small(**fields)
+    config.optimizer.lr = ConfigDict({"kind": "constant", "value": lr})
+    config.optimizer.momentum = ConfigDict({"kind": "constant", "value": 0.99})
+    return config
+
+
 def start(config, workdir, *flags, **options) -> subprocess.Popen:
     """`python -m launch.train` on this config, in a process group and with one device."""
     from core.run import flatten
@@ -40,6 +50,7 @@ def start(config, workdir, *flags, **options) -> subprocess.Popen:
     now, preset = flatten(config.to_dict()), flatten(get_config("tiny").to_dict())
     changed = [f"--config.{k}={v}" for k, v in now.items() if v != preset[k]]
     environment = os.environ | {"XLA_FLAGS": "--xla_backend_optimization_level=0"}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     return subprocess.Popen(
         [
             *(sys.executable, "-m", "launch.train", "--config=configs/jepa.py:tiny"),
@@ -47,9 +58,9 @@ def start(config, workdir, *flags, **options) -> subprocess.Popen:
             f"--workdir={workdir}",
             *flags,
         ],
-        **{"cwd": ROOT, "env": environment, "text": True, "start_new_session": True},
-        **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE},
-        **options,
+        **{"cwd": ROOT, "env": environment, "start_new_session": True}
+        | pipes
+        | options,
     )
 
 

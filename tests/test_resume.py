@@ -50,7 +50,9 @@ def happens(monkeypatch):
     def evaluation(name):
         def evaluate(state):
             note(name, int(state.step))
-            return {f"{name}_mean": float(state.params["encoder"]["norm"]["scale"].mean())}
+            return {
+                f"{name}_mean": float(state.params["encoder"]["norm"]["scale"].mean())
+            }
 
         return evaluate
 
@@ -95,7 +97,9 @@ def test_stops_leave_no_trace(tmp_path, happens, capfd):
     assert handlers == (signal.default_int_handler, signal.SIG_DFL)
     again = train.fit(config, tmp_path / "parts")
     assert_same(whole, again)
-    assert seen[len(once) :] == once  # each batch and evaluation once, in the same order
+    assert (
+        seen[len(once) :] == once
+    )  # each batch and evaluation once, in the same order
     assert record(tmp_path / "whole") == record(tmp_path / "parts")
     assert len(record(tmp_path / "whole")["bad_samples"].splitlines()) == 2
     assert all(plan.step._cache_size() <= 1 for plan in plans)  # one compile per run
@@ -190,7 +194,9 @@ def test_two_processes_stop_together_and_one_goes_on(tmp_path, command):
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     job = [f"--coordinator=127.0.0.1:{port}", "--num_processes=2"]
-    pair = [command(config, tmp_path / "run", *job, f"--process_id={i}") for i in (0, 1)]
+    pair = [
+        command(config, tmp_path / "run", *job, f"--process_id={i}") for i in (0, 1)
+    ]
     until(pair[0], "step 3/")
     pair[1].send_signal(signal.SIGTERM)
     outs = [process.communicate(timeout=120)[0] for process in pair]

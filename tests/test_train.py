@@ -7,7 +7,7 @@ import signal
 import jax
 import numpy as np
 import pytest
-from small import record, small
+from small import record, steady
 
 from core import checkpoint, sharding, train
 from core.method import load
@@ -30,14 +30,14 @@ def trained(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         one = functools.partial(sharding.make_mesh, devices=jax.devices()[:1])
         patch.setattr(sharding, "make_mesh", one)
-        train.fit(small(steps=2), folder)
+        train.fit(steady(steps=2), folder)
     return folder
 
 
 @pytest.fixture
 def planned():
     """(config, method, plan) on one device."""
-    config = small()
+    config = steady()
     method = load(config)
     return config, method, train.build(method, sharding.make_mesh(fsdp=-1), seed=0)
 
@@ -74,8 +74,8 @@ def test_a_bad_update_leaves_no_trace(planned):
 
 
 def test_a_run_that_diverges_keeps_its_last_good_checkpoint(tmp_path, capfd):
-    train.fit(small(steps=2), tmp_path)
-    wild = small(steps=40, save_steps=1, optimizer__lr__peak=HUGE, max_bad_steps=4)
+    train.fit(steady(steps=2), tmp_path)
+    wild = steady(steps=40, save_steps=1, lr=HUGE, max_bad_steps=4)
     changed = functools.partial(train.fit, allow_config_change=True)
     with pytest.raises(Diverged, match="not finite in the last 4 steps up to 7, "):
         changed(wild, tmp_path)
@@ -98,7 +98,7 @@ def test_a_run_that_diverges_keeps_its_last_good_checkpoint(tmp_path, capfd):
             train.fit(wild, tmp_path)
     for step in (3, 6):  # weights after the wild update, as the user would delete them
         remove(tmp_path / "checkpoints" / str(step))
-    state = changed(small(steps=4), tmp_path)
+    state = changed(steady(steps=4), tmp_path)
     assert int(state.step) == 4 and int(state.bad_steps) == 0
     lines = record(tmp_path)["metrics"]
     assert [line["step"] for line in lines] == [1, 2, 3, 4]

@@ -95,7 +95,9 @@ def make_flicker(rng, level, *, frames, size):
     if not level.flicker:
         return None
     look = {"cells": level.flicker_cells, "chroma": 1.0, "contrast": level.flicker}
-    return [draw.make_texture(rng, side=size, frame=size, **look) for _ in range(frames)]
+    return [
+        draw.make_texture(rng, side=size, frame=size, **look) for _ in range(frames)
+    ]
 
 
 def make_distractors(rng, level, *, frames, fps, base):

@@ -243,7 +243,6 @@ def end_with_parent(index, count):
     threading.Thread(target=wait, daemon=True).start()
 
 
-
 class Ledger:
     """The account of bad samples; raises TooManyBad above a share of `limit`."""
 

@@ -1,0 +1,25 @@
+"""Measure a config on this machine: step time, data wait, FLOP/s, memory, compilation."""
+
+from absl import flags
+
+from launch import cli
+
+CONFIG = cli.define_config()
+STEPS = flags.DEFINE_integer("steps", 20, "Steps to time, after the one that compiles")
+JSON = flags.DEFINE_bool("json", False, "Print one JSON object instead of lines")
+
+
+def main():
+    if CONFIG.value is None:
+        raise ValueError("--config=FILE[:preset] is needed")
+    if STEPS.value < 2:
+        raise ValueError(f"--steps is {STEPS.value}; use 2 or more")
+    from core import bench, devices
+
+    devices.start()
+    found = bench.measure(CONFIG.value, steps=STEPS.value)
+    print(bench.as_json(found) if JSON.value else bench.as_lines(found))
+
+
+if __name__ == "__main__":
+    cli.run(main)
