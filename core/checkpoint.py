@@ -1,12 +1,14 @@
 """Checkpoints of state and source cursor through Orbax; the only file that imports it."""
 
 import contextlib
+import functools
 import gc
 import io
 import logging
 import os
 import pathlib
 import re
+import sys
 import warnings
 
 import jax
@@ -169,17 +171,25 @@ def sizes(tree) -> dict:
 
 def told(load, folder: pathlib.Path, *, cure: str):
     """What `load()` gives; a checkpoint that it cannot read is told in one sentence."""
-    try:
-        return load()
-    except CheckpointError:
-        raise
-    except Exception as error:  # Orbax raises many kinds
-        why = reason(error)
-    # What Orbax leaves behind when it fails complains as it is collected.
-    with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
-        warnings.simplefilter("ignore")
+    # Coroutines that Orbax leaves behind when it fails complain on their own.
+    with contextlib.redirect_stderr(io.StringIO()):
+        try:
+            return load()
+        except CheckpointError:
+            raise
+        except Exception as error:  # Orbax raises many kinds
+            why = reason(error)
+        sys.unraisablehook = functools.partial(hush, sys.unraisablehook)
+        warnings.filterwarnings("ignore", "coroutine .* was never awaited")
         gc.collect()
     raise CheckpointError(f"checkpoint {folder} is damaged ({why}); {cure}")
+
+
+def hush(hook, unraisable):
+    """Call the hook, unless it is a coroutine of Orbax that complains."""
+    code = getattr(unraisable.object, "cr_code", None)
+    if code is None or "orbax" not in code.co_filename:
+        hook(unraisable)
 
 
 def reason(error: BaseException) -> str:

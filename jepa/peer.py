@@ -46,7 +46,10 @@ def prepare(config, state, batch, folder) -> dict:
         dtype="float32", encoder=config.encoder, predictor=config.predictor
     )
     fields = {
-        "encoder": {k: getattr(encoder, k) for k in ("width", "depth", "heads", "hidden", "patch")},
+        "encoder": {
+            k: getattr(encoder, k)
+            for k in ("width", "depth", "heads", "hidden", "patch")
+        },
         "predictor": {
             k: getattr(predictor, k)
             for k in ("width", "depth", "heads", "hidden", "out", "mask_tokens")
@@ -66,18 +69,25 @@ def prepare(config, state, batch, folder) -> dict:
 
 def full(config, train, encoder, batch):
     """(batch without padding, tokens per pattern of "context" and of "target")."""
-    grid = train.token_grid(encoder.patch, frames=config.data.frames, size=config.data.size)
+    grid = train.token_grid(
+        encoder.patch, frames=config.data.frames, size=config.data.size
+    )
     cells, rng = grid[1] * grid[2], np.random.default_rng(0)
     patterns = train.make_patterns(config.masks.patterns.to_dict())
     parts, sizes = {"context": [], "target": []}, {"context": [], "target": []}
     for pattern in patterns:
-        order = rng.permuted(np.tile(np.arange(cells), (len(batch["video"]), 1)), axis=1)
+        order = rng.permuted(
+            np.tile(np.arange(cells), (len(batch["video"]), 1)), axis=1
+        )
         if pattern.context + pattern.target > cells:
             raise ValueError(
                 f"masks.patterns: a context of {pattern.context} and a target of "
                 f"{pattern.target} cells do not fit into {cells} without padding"
             )
-        ends = {"context": order[:, : pattern.context], "target": order[:, -pattern.target :]}
+        ends = {
+            "context": order[:, : pattern.context],
+            "target": order[:, -pattern.target :],
+        }
         for name, chosen in ends.items():
             index = np.arange(grid[0])[:, None] * cells + np.sort(chosen, 1)[:, None]
             parts[name].append(index.reshape(len(order), -1).astype(np.int32))
@@ -116,7 +126,9 @@ class Peer:
         with np.load(folder / BATCH) as batch:
             self.video = torch.from_numpy(batch["video"])
             self.context, self.target_index = (
-                torch.from_numpy(batch[name].astype(np.int64)).split(self.rates[name], 1)
+                torch.from_numpy(batch[name].astype(np.int64)).split(
+                    self.rates[name], 1
+                )
                 for name in ("context", "target")
             )
 

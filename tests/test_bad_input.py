@@ -14,7 +14,7 @@ import pytest
 from ml_collections import ConfigDict
 from small import ROOT, record, small, start, steady
 
-from core import checkpoint, devices, sharding, train
+from core import devices, sharding, train
 from core.data.pipeline import Source
 from core.method import load
 from launch import config as command_line
