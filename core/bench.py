@@ -1,7 +1,12 @@
 """Times the train step of a config with its real data: what `launch.bench` prints."""
 
 import contextlib
+import importlib
 import json
+import os
+import subprocess
+import sys
+import tempfile
 import time
 
 import jax
@@ -58,6 +63,74 @@ def account(method, plan, waits, times) -> dict:
         "host_peak_bytes": metrics.peak_host_bytes(),
         **metrics.device_memory(),
     }
+
+
+def compare(config, *, steps: int) -> dict:
+    """The same step here and in the method's peer program, alternated on one batch.
+
+    The peer is the module `peer` beside the method's; both take the same weights and
+    batch, and no ratio is given unless their first losses agree to 1e-4. Ratios are the
+    peer's time over ours: above 1, ours is faster.
+    """
+    name = config.method.rpartition(".")[0] + ".peer"
+    peer = importlib.import_module(name)
+    config = peer.comparable(config)
+    method = load(config)
+    mesh = sharding.make_mesh(devices=jax.local_devices()[:1])
+    plan = build(method, mesh, seed=config.seed)
+    with contextlib.closing(method.source("train", (0, 1))) as source:
+        batch = source.next()
+    with tempfile.TemporaryDirectory() as folder:
+        state = plan.create()
+        batch = peer.prepare(config, state, batch, folder)
+        with jax.set_mesh(mesh), other(name, folder) as step_there:
+            batch = sharding.to_device(mesh, batch, method.batch)
+            rows = []
+            for _ in range(steps + 1):
+                begin = time.perf_counter()
+                state, scalars = plan.step(state, batch)
+                loss = float(jax.block_until_ready(scalars)["loss"])
+                rows.append((time.perf_counter() - begin, loss, step_there()))
+    gap = abs(rows[0][1] - rows[0][2]["loss"])
+    if not gap < 1e-4:
+        raise ValueError(
+            f"the peer computes another loss: {rows[0][2]['loss']} against {rows[0][1]}"
+        )
+    here = np.array([row[0] for row in rows[1:]])
+    there = np.array([row[2]["seconds"] for row in rows[1:]])
+    return {
+        "steps": steps,
+        "step_seconds_median": float(np.median(here)),
+        "peer_step_seconds_median": float(np.median(there)),
+        "ratio_of_medians": float(np.median(there) / np.median(here)),
+        "ratio_of_minima": float(there.min() / here.min()),
+        "first_loss_difference": gap,
+        "host_peak_bytes": metrics.peak_host_bytes(),
+        "peer_host_peak_bytes": rows[-1][2]["peak_kib"] * 1024,
+    }
+
+
+@contextlib.contextmanager
+def other(name: str, folder: str):
+    """Start the peer program; yields a function that lets it take one step."""
+    command = [sys.executable, "-m", name, folder, str(os.cpu_count())]
+    # Threads that spin while they wait would take the processors from our turn.
+    settings = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE", "JAX_PLATFORMS": "cpu"}
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, env=settings, **pipes) as process:
+
+        def step():
+            process.stdin.write("step\n")
+            process.stdin.flush()
+            answer = process.stdout.readline()
+            if not answer:
+                raise RuntimeError(f"{name} ended with code {process.wait()}")
+            return json.loads(answer)
+
+        try:
+            yield step
+        finally:
+            process.stdin.close()
 
 
 def as_json(found: dict) -> str:

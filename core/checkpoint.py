@@ -171,24 +171,28 @@ def sizes(tree) -> dict:
 
 def told(load, folder: pathlib.Path, *, cure: str):
     """What `load()` gives; a checkpoint that it cannot read is told in one sentence."""
-    # Coroutines that Orbax leaves behind when it fails complain on their own.
+    # Threads and coroutines that Orbax leaves behind when it fails complain on their own.
+    hook = sys.unraisablehook
+    sys.unraisablehook = functools.partial(hush, hook)
     with contextlib.redirect_stderr(io.StringIO()):
         try:
-            return load()
+            found = load()
+            sys.unraisablehook = hook
+            return found
         except CheckpointError:
             raise
         except Exception as error:  # Orbax raises many kinds
             why = reason(error)
-        sys.unraisablehook = functools.partial(hush, sys.unraisablehook)
         warnings.filterwarnings("ignore", "coroutine .* was never awaited")
         gc.collect()
     raise CheckpointError(f"checkpoint {folder} is damaged ({why}); {cure}")
 
 
 def hush(hook, unraisable):
-    """Call the hook, unless it is a coroutine of Orbax that complains."""
+    """Call the hook, unless a coroutine of Orbax complains or that its loop has closed."""
     code = getattr(unraisable.object, "cr_code", None)
-    if code is None or "orbax" not in code.co_filename:
+    ours = code is None or "orbax" not in code.co_filename
+    if ours and str(unraisable.exc_value) != "Event loop is closed":
         hook(unraisable)
 
 

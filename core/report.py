@@ -154,7 +154,7 @@ def took(name: str) -> str:
 
 
 def written(folder) -> list[dict]:
-    """The lines of a run's metrics, oldest first."""
+    """The whole lines of a run's metrics, oldest first."""
     path = folder / METRICS
     lines = path.read_text().splitlines() if path.exists() else []
-    return [json.loads(line) for line in lines]
+    return [json.loads(line) for line in lines if line.endswith("}")]

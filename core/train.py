@@ -1,6 +1,7 @@
 """The one train loop: build the state on the mesh, then step, save, evaluate and log."""
 
 import contextlib
+import functools
 from typing import NamedTuple
 
 import jax
@@ -106,9 +107,12 @@ def fit(config, workdir, *, allow_config_change: bool = False):
             reporter.say(f"{folder} is finished: {start} steps are done")
             return state
         reporter.opening(plan)
-        clock, ways = reporter.clock, {"reporter": reporter, "stopping": stopping}
+        clock = reporter.clock
+        judge = functools.partial(
+            evaluate, mesh=mesh, reporter=reporter, stopping=stopping
+        )
         left = reporter.unwritten(start, due_evals(method, config, start))
-        done = evaluate(left, start, state, mesh=mesh, **ways)
+        done = judge(left, start, state)
         if stopping() and not (done and start == last):
             raise Preempted(f"stopped at step {start}; {folder} goes on from there")
         for step in range(start + 1, last + 1):
@@ -126,7 +130,7 @@ def fit(config, workdir, *, allow_config_change: bool = False):
             with clock.pause():
                 if saving and (step == last or not reporter.bad_steps):
                     checkpoints.save(step, state, source.get_state())
-                done = evaluate(evals, step, state, mesh=mesh, **ways)
+                done = judge(evals, step, state)
             if stopping() and not (done and step == last):
                 reporter.flush()
                 checkpoints.save(step, state, source.get_state())

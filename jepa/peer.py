@@ -30,6 +30,7 @@ def comparable(config):
         for name, value in RATES.items():
             config.optimizer[name] = {"kind": "constant", "value": value}
     config.optimizer.clip_norm = 0.0
+    config.objective.sigreg = config.objective.vicreg = 0.0
     return config
 
 

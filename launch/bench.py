@@ -6,6 +6,9 @@ from launch import cli
 
 CONFIG = cli.define_config()
 STEPS = flags.DEFINE_integer("steps", 20, "Steps to time, after the one that compiles")
+PEER = flags.DEFINE_enum(
+    "peer", None, ["torch"], "Alternate with the same step in another framework"
+)
 JSON = flags.DEFINE_bool("json", False, "Print one JSON object instead of lines")
 
 
@@ -17,7 +20,8 @@ def main():
     from core import bench, devices
 
     devices.start()
-    found = bench.measure(CONFIG.value, steps=STEPS.value)
+    run = bench.compare if PEER.value else bench.measure
+    found = run(CONFIG.value, steps=STEPS.value)
     print(bench.as_json(found) if JSON.value else bench.as_lines(found))
 
 

@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import os
+import pathlib
 import signal
 import socket
 import time
@@ -153,6 +154,16 @@ def kill_while_saving(process, folder):
     pytest.fail(f"no checkpoint was seen half written: {process.communicate()}")
 
 
+def running(group) -> list[str]:
+    """The commands of a process group that have not ended."""
+    stats = [path.read_text() for path in pathlib.Path("/proc").glob("[0-9]*/stat")]
+    fields = [stat.rpartition(") ") for stat in stats]
+    return [
+        head for head, _, rest in fields
+        if rest.split()[2] == str(group) and rest.split()[0] != "Z"
+    ]  # fmt: skip
+
+
 def test_killed_and_interrupted_commands_go_on(tmp_path, command):
     config = small(steps=9, save_steps=1, data__workers=2)
     parts, folder = tmp_path / "parts", tmp_path / "parts" / "checkpoints"
@@ -160,6 +171,11 @@ def test_killed_and_interrupted_commands_go_on(tmp_path, command):
     kill_while_saving(process, folder)
     saved, half = checkpoint.steps_in(folder)[-1], list(folder.glob("*-tmp"))
     assert half
+    for _ in range(100):  # the workers notice and end
+        if not running(process.pid):
+            break
+        time.sleep(0.1)
+    assert not running(process.pid)
 
     process = command(config, parts)
     lines = until(process, f"step {saved + 2}/")
