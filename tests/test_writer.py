@@ -1,5 +1,6 @@
 """A run's record survives kills and full disks, and others can read it."""
 
+import contextlib
 import json
 import math
 import resource
@@ -153,22 +154,27 @@ def test_a_folder_that_cannot_be_is_one_sentence(tmp_path):
         Writer("gs://bucket/run")
 
 
-@pytest.fixture
+@contextlib.contextmanager
 def small_files():
-    """The kernel refuses files over 2000 bytes, as a full disk refuses any."""
+    """The kernel refuses files over 2000 bytes, as a full disk refuses any.
+
+    Inside a test only: pytest itself may be writing to a file.
+    """
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (2000, limits[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
 @pytest.mark.parametrize(
     "numbers, side, name",
     [(200, 1, "metrics.jsonl"), (1, 64, "00000001_view.png"), (60, 22, "events.out")],
 )
-def test_a_full_disk_names_the_file(tmp_path, small_files, numbers, side, name):
+def test_a_full_disk_names_the_file(tmp_path, numbers, side, name):
     writer = Writer(tmp_path)
     scalars = {f"n{i}": 0 for i in range(numbers)}
-    with pytest.raises(FolderError, match=name) as caught:
+    with small_files(), pytest.raises(FolderError, match=name) as caught:
         writer.write(1, scalars, {"view": noise(side, side, 3)})
     assert "make room there" in str(caught.value)
