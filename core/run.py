@@ -29,7 +29,7 @@ def open_folder(workdir, config: dict, *, allow_change: bool = False) -> pathlib
         raise ValueError(
             f"workdir {workdir} cannot be written: {why(error)}; give another --workdir"
         ) from None
-    if path.exists() and not allow_change:
+    if path.exists() and begun(workdir) and not allow_change:
         changes = differences(read_config(path), config)
         if changes:
             raise ValueError(
@@ -37,6 +37,13 @@ def open_folder(workdir, config: dict, *, allow_change: bool = False) -> pathlib
                 "Use another --workdir, or --allow_config_change to go on with the new one"
             )
     return workdir
+
+
+def begun(workdir: pathlib.Path) -> bool:
+    """Whether a run there has written what another config would spoil."""
+    metrics = workdir / "metrics.jsonl"
+    steps = any(workdir.glob("checkpoints/[0-9]*"))
+    return steps or (metrics.exists() and metrics.stat().st_size > 0)
 
 
 @contextlib.contextmanager

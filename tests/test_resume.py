@@ -26,9 +26,7 @@ EVERY = {"first": 2, "second": 2, "final": 0}
 STOPS = [
     (("batch", 1), signal.SIGTERM, 1),
     (("first", 2), signal.SIGINT, 2),
-    (("second", 4), signal.SIGTERM, 4),
     (("batch", 5), signal.SIGINT, 5),
-    (("first", 6), signal.SIGINT, 6),
     (("second", 6), signal.SIGTERM, 6),
 ]
 
