@@ -113,7 +113,7 @@ def compare(config, *, steps: int) -> dict:
 @contextlib.contextmanager
 def other(name: str, folder: str):
     """Start the peer program; yields a function that lets it take one step."""
-    command = [sys.executable, "-m", name, folder, str(os.cpu_count())]
+    command = [sys.executable, "-m", name, folder, str(len(os.sched_getaffinity(0)))]
     # Threads that spin while they wait would take the processors from our turn.
     settings = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE", "JAX_PLATFORMS": "cpu"}
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}

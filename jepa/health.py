@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from core import nn as parts
 from core.health import health_alarms
+from core.layers import normalize
 from jepa.model import coordinates, patchify, standardize, take
 
 
@@ -50,7 +50,7 @@ def make_health(encoder, predictor, masker, *, mask_tokens, batch):
             segments=sizes,
         )
         truth = encoder.apply({"params": target}, patches, grid=grid)
-        truth = parts.normalize(truth, eps=1e-5)
+        truth = normalize(truth, eps=1e-5)
 
         def error(index, valid, wanted):
             guess = predictor.apply(

@@ -4,11 +4,15 @@ Sources: arXiv 2404.08471 (V-JEPA, sincos positions) and 2506.09985 (V-JEPA 2, 3
 A token index is flat in raster order over the grid (time, row, column).
 """
 
+import math
+
 import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
 
-from core import nn as parts
+from core.layers import LayerNorm, dense
+from core.nn import Stack
+from core.positions import rope_tables, sincos
 from core.sharding import constrain
 
 # width, depth, heads, hidden
@@ -73,11 +77,12 @@ def coordinates(index, grid):
 
 def positional(index, grid, *, positions, width, heads):
     """What positions mean to a network: (added features, rope tables), one is None."""
+    where = np.stack(np.unravel_index(np.arange(math.prod(grid)), grid), -1)
     if positions == "sincos":
-        where = np.stack(np.unravel_index(np.arange(np.prod(grid)), grid), -1)
-        return jnp.asarray(parts.sincos(where, width))[index], None
-    where = coordinates(index, grid)
-    return None, parts.rope_tables(where, head_dim=width // heads, variant=positions)
+        return jnp.asarray(sincos(where, width))[index], None
+    # Tables of the grid, then rows of them: far fewer angles than tokens.
+    tables = rope_tables(where[None], head_dim=width // heads, variant=positions)
+    return None, tuple(jnp.asarray(table[0])[index] for table in tables)
 
 
 def check_width(kind, width, heads, positions):
@@ -88,9 +93,10 @@ def check_width(kind, width, heads, positions):
         )
     if width % heads:
         raise ValueError(f"{kind}.width {width} does not divide into {heads} heads")
-    if positions != "sincos" and width // heads < 12:
+    if positions != "sincos" and (width // heads < 12 or width // heads % 2):
         raise ValueError(
-            f"{kind} heads are {width // heads} wide; rotary positions need 12 or more"
+            f"{kind} heads are {width // heads} wide; rotary positions need 12 or "
+            "more, an even number"
         )
 
 
@@ -126,7 +132,7 @@ class Encoder(nn.Module):
         if index is None:
             assert n == np.prod(grid), (n, grid)
             index = jnp.arange(n)[None]
-        x = parts.dense(self.width, (None, "embed"), name="embed", dtype=self.dtype)(
+        x = dense(self.width, (None, "embed"), name="embed", dtype=self.dtype)(
             patches.astype(self.dtype)
         )
         added, rope = positional(
@@ -135,7 +141,7 @@ class Encoder(nn.Module):
         if added is not None:
             x = x + added.astype(x.dtype)
         x = constrain(x, "batch", None, None)
-        x = parts.Stack(
+        x = Stack(
             self.depth,
             self.heads,
             self.hidden,
@@ -146,7 +152,7 @@ class Encoder(nn.Module):
             self.remat,
             name="stack",
         )(x, rope, valid, segments)
-        return parts.LayerNorm(self.eps, self.dtype, name="norm")(x)
+        return LayerNorm(self.eps, self.dtype, name="norm")(x)
 
 
 class Predictor(nn.Module):
@@ -196,7 +202,7 @@ class Predictor(nn.Module):
         target_sizes = tuple(target_sizes or (M,))
         assert sum(context_sizes) == C and sum(target_sizes) == M
         assert len(use) == len(context_sizes) == len(target_sizes)
-        x = parts.dense(self.width, ("embed", None), name="embed", dtype=self.dtype)(
+        x = dense(self.width, ("embed", None), name="embed", dtype=self.dtype)(
             context.astype(self.dtype)
         )
         tokens = self.param(
@@ -230,7 +236,7 @@ class Predictor(nn.Module):
         if added is not None:
             x = x + added.astype(x.dtype)
         pairs = list(zip(context_sizes, target_sizes, strict=True))
-        x = parts.Stack(
+        x = Stack(
             self.depth,
             self.heads,
             self.hidden,
@@ -243,5 +249,5 @@ class Predictor(nn.Module):
         )(x, rope, valid, tuple(c + m for c, m in pairs))
         ends = np.cumsum([n for pair in pairs for n in pair])[:-1]
         x = jnp.concatenate(jnp.split(x, ends, 1)[1::2], 1)
-        x = parts.LayerNorm(self.eps, self.dtype, name="norm")(x)
-        return parts.dense(self.out, (None, "embed"), name="proj", dtype=self.dtype)(x)
+        x = LayerNorm(self.eps, self.dtype, name="norm")(x)
+        return dense(self.out, (None, "embed"), name="proj", dtype=self.dtype)(x)

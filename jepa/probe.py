@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from core.nn import sincos
+from core.positions import sincos
 from core.sharding import unbox
 
 VALUES = 4  # x, y and their velocities

@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
-from core import nn as parts
 from core import optim
 from core.data.pipeline import make_source
+from core.layers import normalize
 from core.method import Method
 from jepa import evals, flops, loss
 from jepa.data import make_records, make_train_source
@@ -71,7 +71,7 @@ def make_loss(encoder, predictor, masker, *, mask_tokens, sigreg=0.0, vicreg=0.0
             segments=sizes["context"],
         )
         truth = encoder.apply({"params": target}, standardize(patches), grid=grid)
-        truth = jax.lax.stop_gradient(parts.normalize(truth, eps=1e-5))
+        truth = jax.lax.stop_gradient(normalize(truth, eps=1e-5))
         guess = predictor.apply(
             {"params": params["predictor"]},
             features,

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from core import nn
+from core import positions as nn
 from core.sharding import unbox
 from jepa.model import SIZES, Encoder, Predictor, coordinates, encoder_size, take
 
