@@ -1,8 +1,11 @@
 """Multi-head self-attention with rotary positions, inside independent segments."""
 
+import functools
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from core.layers import dense
 from core.positions import halve, rotate
@@ -44,12 +47,12 @@ class Attention(nn.Module):
         q, k, v = project("query", turned), project("key", turned), project("value")
         if rope is not None:
             q, k = rotate(q, *rope), rotate(k, *rope)
-        parts, start = [], 0
-        for n in segments:
-            here = slice(start, start + n)
-            seen = None if valid is None else valid[:, here]
-            parts.append(attend(q[:, here], k[:, here], v[:, here], seen))
-            start += n
+        split = functools.partial(
+            jnp.split, indices_or_sections=np.cumsum(segments)[:-1], axis=1
+        )
+        seen = len(segments) * [None] if valid is None else split(valid)
+        each = zip(split(q), split(k), split(v), seen, strict=True)
+        parts = [attend(*one) for one in each]
         y = jnp.concatenate(parts, 1) if len(parts) > 1 else parts[0]
         return dense(D, ("heads", "embed"), name="out", dtype=self.dtype)(
             y.reshape(B, N, D)

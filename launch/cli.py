@@ -6,7 +6,7 @@ import traceback
 
 from absl import flags, logging
 
-from launch import config
+from launch import config, memory
 
 DONE, USER_ERROR, INTERNAL, PREEMPTED = 0, 1, 2, 75
 
@@ -78,6 +78,7 @@ def run(main) -> None:
             print(usage())
             sys.exit(DONE)
         parse(sys.argv)
+        memory.keep()
         code = main() or DONE
     except KeyboardInterrupt:
         code = 130
