@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from core import positions as nn
+from core.positions import halve, rope_tables, rotate, sincos
 from core.sharding import unbox
 from jepa.model import SIZES, Encoder, Predictor, coordinates, encoder_size, take
 
@@ -35,23 +35,23 @@ def turn(x, position, variant):
 def test_rope_turns_every_unit_vector_as_defined(variant, head_dim):
     positions = np.array([[0, 0, 0], [3, 2, 1], [7, 15, 11]])
     unit = np.eye(head_dim, dtype=np.float32)
-    order = nn.deinterleave(head_dim)
-    assert sorted(order) == list(range(head_dim))
-    cos, sin = nn.rope_tables(positions[None], head_dim=head_dim, variant=variant)
-    x = np.repeat(unit[None, :, None, order], len(positions), 2)  # units are heads
-    ours = np.asarray(nn.rotate(jnp.asarray(x), cos, sin))[0]
+    order = np.concatenate([np.arange(0, head_dim, 2), np.arange(1, head_dim, 2)])
+    np.testing.assert_array_equal(halve(unit), unit[:, order])
+    cos, sin = rope_tables(positions[None], head_dim=head_dim, variant=variant)
+    x = np.repeat(unit[None, None, :, order], len(positions), 1)  # units are heads
+    ours = np.asarray(rotate(jnp.asarray(x), cos, sin))[0]
     for i, position in enumerate(positions):
         theirs = np.stack([turn(row, position, variant)[order] for row in unit])
-        np.testing.assert_allclose(ours[:, i], theirs, atol=2e-6)
+        np.testing.assert_allclose(ours[i], theirs, atol=2e-6)
 
 
 def test_only_paired_rope_keeps_lengths():
-    x = jax.random.normal(jax.random.key(0), (1, 1, 5, 64))
-    where = jnp.arange(15).reshape(1, 5, 3)
+    x = jax.random.normal(jax.random.key(0), (1, 5, 1, 64))
+    where = np.arange(15).reshape(1, 5, 3)
     change = {}
     for variant in ("tiled", "paired"):
-        tables = nn.rope_tables(where, head_dim=64, variant=variant)
-        length = jnp.linalg.norm(nn.rotate(x, *tables), axis=-1)
+        tables = rope_tables(where, head_dim=64, variant=variant)
+        length = jnp.linalg.norm(rotate(x, *tables), axis=-1)
         change[variant] = jnp.abs(length / jnp.linalg.norm(x, axis=-1) - 1).max()
     assert change["paired"] < 1e-6 < 1e-2 < change["tiled"]
 
@@ -66,7 +66,7 @@ def test_sincos_table_is_as_defined(width, axis):
                 angle = where[n, a] / 10_000 ** (j / (axis / 2))
                 table[n, a * axis + j] = math.sin(angle)
                 table[n, a * axis + axis // 2 + j] = math.cos(angle)
-    np.testing.assert_allclose(nn.sincos(where, width), table[:, :width], atol=1e-7)
+    np.testing.assert_allclose(sincos(where, width), table[:, :width], atol=1e-7)
 
 
 def test_coordinates_invert_raster_order():

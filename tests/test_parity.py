@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from tiny_vjepa2 import FIXTURE, Model, clip_of, random_model, write
 
-from core import export, nn
+from core import export
+from core.layers import normalize
 from jepa import weights
 from jepa.export import usage_hf
 from jepa.loss import masked_l1
@@ -38,7 +39,7 @@ def compute(model, io):
     embedded, after = model.first_block(video)
     features = model.encode(video)
     every = jnp.broadcast_to(jnp.arange(features.shape[1]), features.shape[:2])
-    normed = nn.normalize(features, eps=1e-5)
+    normed = normalize(features, eps=1e-5)
     out = {
         "patch_embeddings": embedded,
         "hidden_after_block0": after,

@@ -7,9 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from core import nn
+from core.positions import rope_tables
 from core.sharding import unbox
 from jepa import weights
-from jepa.model import Encoder, Predictor, coordinates, grid_of, patchify, take
+from jepa.model import Encoder, Predictor, grid_of, patchify, take
 
 FIXTURE = pathlib.Path(__file__).parent / "fixtures" / "vjepa2_tiny_hf"
 USE = 1  # the mask token that transformers takes
@@ -45,8 +46,9 @@ class Model:
         """(tokens before the blocks, tokens after the first block)."""
         e, p = self.encoder, self.params["encoder"]
         x = patchify(clip, e.patch) @ p["embed"]["kernel"] + p["embed"]["bias"]
-        where = coordinates(jnp.arange(x.shape[1])[None], grid_of(clip.shape, e.patch))
-        rope = nn.rope_tables(where, head_dim=e.width // e.heads, variant=e.positions)
+        grid = grid_of(clip.shape, e.patch)
+        where = np.stack(np.unravel_index(np.arange(x.shape[1]), grid), -1)[None]
+        rope = rope_tables(where, head_dim=e.width // e.heads, variant=e.positions)
         block = jax.tree.map(lambda w: w[:1], p["stack"]["blocks"])
         stack = nn.Stack(1, e.heads, e.hidden, e.eps)
         return x, stack.apply({"params": {"blocks": block}}, x, rope)
