@@ -59,12 +59,11 @@ def linear_fwd(x, kernel):
 def linear_bwd(saved, dy):
     """The gradient of the kernel has the narrower operand first.
 
-    The barriers keep XLA from fusing what made `x` into a transposing copy of it, and
-    from changing the operands back; on CPU either halves the speed of the product.
+    The barrier keeps XLA from turning them around: on CPU the product would take twice
+    as long, a small step a tenth longer.
     """
     x, kernel = saved
     dx = jnp.matmul(dy, kernel.T)
-    x, dy = jax.lax.optimization_barrier((x, dy))
     rows = tuple(range(x.ndim - 1))
     narrow, wide = sorted((x, dy), key=lambda y: y.shape[-1])
     dkernel = jax.lax.dot_general(narrow, wide, ((rows, rows), ((), ())))
