@@ -23,8 +23,9 @@ class Readout(nn.Module):
     """Tokens [B, t S, D] -> (x, y, vx, vy) of every body in every frame [B, T, K, 4].
 
     One query per body serves every time step: what changes with the step is a learned
-    bias on how many steps away a token is. Keys and values see the token and a learned
-    vector for its cell, so that a query can answer with where it looked.
+    bias on how many steps before or after it a token is, so that heads can compare then
+    and now. Keys and values see the token and a learned vector for its cell, so that a
+    query can answer with where it looked.
     """
 
     bodies: int
@@ -51,10 +52,12 @@ class Readout(nn.Module):
         k, v = per_head("key"), per_head("value")
         query = self.param("query", nn.initializers.normal(1.0), (K, W))
         q = nn.Dense(W, name="q")(query).reshape(K, H, W // H)
-        away = np.abs(np.arange(t)[:, None] - np.arange(t))
-        bias = self.param(
-            "away", lambda key: jnp.tile(-jnp.arange(t, dtype=jnp.float32), (H, K, 1))
-        )[:, :, away]  # [H, K, t, t]
+        away = np.arange(t) - np.arange(t)[:, None]
+        # Heads begin by looking a step back, here and a step ahead in turn.
+        shift = np.arange(H)[:, None] % 3 - 1
+        start = -2.0 * np.abs(np.arange(1 - t, t) - shift).astype(np.float32)
+        bias = self.param("away", lambda key: jnp.tile(start[:, None], (1, K, 1)))
+        bias = bias[:, :, away + t - 1]  # [H, K, t, t]
         scores = jnp.einsum("khd,bushd->bhkus", q, k) * (W // H) ** -0.5
         scores = scores[:, :, :, None] + bias[None, ..., None]
         weights = jax.nn.softmax(scores.reshape(B, H, K, t, N))

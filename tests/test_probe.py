@@ -59,6 +59,25 @@ def test_readout_answers_for_the_time_step_that_is_asked():
     assert late > 1.5 * early
 
 
+def test_readout_compares_time_steps():
+    """Where tokens tell only where bodies are, velocity is the change between steps."""
+    scores = []
+    for n, seed in ((600, 1), (100, 2)):
+        sample = clips(n, seed, planted=False)
+        place = sample["position"][:, ::2].repeat(2, 1)  # one a step
+        sample["position"] = place
+        sample["velocity"] = (place[:, 2:] - place[:, :2]).repeat(2, 1)
+        mixing = np.random.default_rng(99).standard_normal((BODIES * 2, D))
+        code = place[:, ::2].reshape(n, 2, -1) @ mixing
+        sample["video"] += np.repeat(code, 9, 1)
+        scores.append(sample)
+    readout = probe.Readout(bodies=BODIES, grid=GRID, frames=FRAMES, width=64, heads=4)
+    (position, velocity), _ = probe.probe(
+        jnp.asarray, *scores, readout, steps=300, batch=64, lr=3e-3
+    )
+    assert position > 0.9 and velocity > 0.9
+
+
 def test_r2_is_as_defined():
     rng = np.random.default_rng(0)
     true = rng.standard_normal((50, FRAMES, BODIES, 4)) * (1, 2, 3, 4) + 5
