@@ -110,10 +110,17 @@ def compare(config, *, steps: int) -> dict:
     }
 
 
+def cpus() -> int:
+    """Processors that this process may use."""
+    if hasattr(os, "sched_getaffinity"):  # not on macOS
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count()
+
+
 @contextlib.contextmanager
 def other(name: str, folder: str):
     """Start the peer program; yields a function that lets it take one step."""
-    command = [sys.executable, "-m", name, folder, str(len(os.sched_getaffinity(0)))]
+    command = [sys.executable, "-m", name, folder, str(cpus())]
     # Threads that spin while they wait would take the processors from our turn.
     settings = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE", "JAX_PLATFORMS": "cpu"}
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
