@@ -29,14 +29,14 @@ def make_records(
     the folder's central clips. "world" and "world_held" are labelled clips of the
     embedded world in the same format, for probes.
     """
+    clip = {"frames": frames, "fps": fps, "size": size}
     pipeline = {"seed": seed, "workers": workers, "max_bad_share": max_bad_share}
     if folder and split in ("train", "held"):
         view = "random" if split == "train" else "center"
-        clip = {"frames": frames, "fps": fps, "size": size, "view": view}
-        crop = {"scale": scale, "aspect": aspect, "flip": flip}
+        crop = {"view": view, "scale": scale, "aspect": aspect, "flip": flip}
         return VideoFolder(folder, **clip, **crop), pipeline
     held = HELD_OUT if split in ("held", "world_held") else 0
-    world = World(seed + held, frames=frames, size=size, level=level, bodies=bodies)
+    world = World(seed + held, level=level, bodies=bodies, **clip)
     return world, pipeline | {"shuffle": False}
 
 
