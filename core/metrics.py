@@ -139,6 +139,24 @@ def progress_line(
     return "  ".join(parts)
 
 
+def grid(numbers: dict[str, float]) -> list[str]:
+    """The numbers named row/column, side by side, as lines for people."""
+    named = {tuple(name.split("/")): value for name, value in numbers.items()}
+    named = {name: value for name, value in named.items() if len(name) == 2}
+    rows, columns = (list(dict.fromkeys(name[i] for name in named)) for i in (0, 1))
+    if not rows:
+        return []
+    table = [["", *columns]]
+    for row in rows:
+        found = (named.get((row, column)) for column in columns)
+        table.append([row, *("" if x is None else short(x) for x in found)])
+    widths = [max(len(cell) for cell in column) for column in zip(*table, strict=True)]
+    return [
+        "  ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])])
+        for line in table
+    ]
+
+
 def short(x: float) -> str:
     """Three digits for people: 0.412, 58.1, 12345, 3.1e-05, nan."""
     if not math.isfinite(x) or x == 0:

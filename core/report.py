@@ -139,12 +139,14 @@ class Reporter:
             self.say(f"step {step}: {shown}")
 
     def closing(self):
-        """The summary: the last value of every number, in a file and on the terminal."""
+        """The summary: the last value of every number in a file, tables on the terminal."""
         if self.main:
             summary = {}
             for line in written(self.folder):
                 summary |= {k: v for k, v in line.items() if not k.startswith("time/")}
             run.write_json(self.folder / SUMMARY, summary)
+            for line in metrics.grid(summary):
+                self.say(line)
         self.say(f"done: {self.config.steps} steps; summary in {self.folder / SUMMARY}")
 
 

@@ -60,7 +60,7 @@ def make_probe(score):
 
     def evaluate(state):
         scores, picture = score(state.target)
-        return {f"trained_{k}": v for k, v in scores.items()} | {"reading": picture}
+        return {f"trained/{k}": v for k, v in scores.items()} | {"reading": picture}
 
     return evaluate
 
@@ -77,7 +77,7 @@ def make_baselines(score, init, train_twin, *, seed):
         found = {"pixels": None, "untrained": untrained}
         found["twin"] = train_twin(untrained, int(state.step))
         return {
-            f"{name}_{k}": v
+            f"{name}/{k}": v
             for name, params in found.items()
             for k, v in score(params)[0].items()
         }

@@ -67,7 +67,7 @@ def refusal(config, folder, **options) -> str:
         (TINY, ["data.flder=x"], "no field data.flder; did you mean data.folder?"),
         (TINY, ["optimizer.peak=1"], "did you mean optimizer.lr.peak?"),
         (TINY, ["batch.size=3"], "config has no field batch.size"),
-        (TINY, ["batch=abc"], "config.batch is 'abc'; use a whole number, such as 32"),
+        (TINY, ["batch=abc"], "config.batch is 'abc'; use a whole number, such as 16"),
         (TINY, ["batch=1.5"], "config.batch is '1.5'; use a whole number"),
         (TINY, ["batch=true"], "config.batch is 'true'; use a whole number"),
         (TINY, ["data.flip=2"], "config.data.flip is '2'; use true or false"),
@@ -179,7 +179,7 @@ def test_more_masked_tokens_than_there_are(tmp_path):
         ("data", "flder", "unknown field data.flder"),
         ("objective", "vikreg", "unknown field objective.vikreg"),
         ("optimizer.lr", "peek", "unknown field optimizer.lr.peek"),
-        ("masks.patterns.tubes", "block", "unknown field masks.patterns.tubes.block"),
+        ("masks.patterns.first", "block", "unknown field masks.patterns.first.block"),
         ("probe", "epochs", "unknown field probe.epochs"),
         ("mesh", "model", "mesh axis 'model' is unknown; axes are"),
         (

@@ -10,6 +10,7 @@ from core.metrics import (
     Throughput,
     device_memory,
     duration,
+    grid,
     mfu,
     peak_flops,
     peak_host_bytes,
@@ -141,6 +142,16 @@ HEALTHY = {
     "width": 1024,
     "copy_ratio": 0.8,
 }
+
+
+def test_numbers_of_rows_and_columns_stand_in_a_grid():
+    numbers = {"loss": 1, "twin/position": 0.9, "raw/position": -0.25, "raw/speed": 2}
+    assert grid(numbers) == [
+        "      position  speed",
+        "twin     0.900       ",
+        "raw     -0.250   2.00",
+    ]
+    assert grid({"loss": 1.0}) == []
 
 
 @pytest.mark.parametrize(
