@@ -84,6 +84,7 @@ def test_stops_leave_no_trace(tmp_path, happens, capfd):
     seen, signals, plans = happens
     config = small(steps=6, save_steps=3)
     config.eval_steps = ConfigDict(EVERY)
+    handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     whole = train.fit(config, tmp_path / "whole")
     once = seen.copy()
     for event, number, step in STOPS:
@@ -92,8 +93,8 @@ def test_stops_leave_no_trace(tmp_path, happens, capfd):
             train.fit(config, tmp_path / "parts")
         assert not signals
         assert checkpoint.steps_in(tmp_path / "parts" / "checkpoints")[-1] == step
-    handlers = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
-    assert handlers == (signal.default_int_handler, signal.SIG_DFL)
+    after = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    assert after == handlers
     again = train.fit(config, tmp_path / "parts")
     assert_same(whole, again)
     assert (
@@ -226,6 +227,7 @@ def test_two_processes_stop_together_and_one_goes_on(tmp_path, command):
     process = command(config, tmp_path / "whole")
     process.communicate()
     whole, parts = (final(config, tmp_path / name).params for name in ("whole", "run"))
-    jax.tree.map(functools.partial(np.testing.assert_allclose, atol=1e-5), whole, parts)
+    # Two processes sum in another order; Adam carries that on over the steps there were.
+    jax.tree.map(functools.partial(np.testing.assert_allclose, atol=1e-4), whole, parts)
     steps = [line["step"] for line in record(tmp_path / "run")["metrics"]]
     assert steps == list(range(1, saved + 2))
