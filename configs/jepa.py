@@ -183,11 +183,14 @@ def tiny():
     """A small encoder on the embedded world, for two CPU cores and ten minutes.
 
     The objective is V-JEPA 2's. A short run learns where the target encoder is slow from
-    the start (momentum .998): at .99 the features tell less. Two draws of tubes share the
-    drawing of a clip and its pass through the target encoder.
+    the start (momentum .998): at .99 the features tell less. Tubes of cells teach where
+    bodies are; whole time steps, half of them hidden, teach where they go.
     """
     config = base()
-    tubes = {"blocks": 2, "spatial_scale": (0.25, 0.25), "context": 8, "target": 8}
+    budget = {"context": 8, "target": 8}
+    tubes = {"blocks": 2, "spatial_scale": (0.25, 0.25), **budget}
+    steps = {"blocks": 1, "spatial_scale": (1.0, 1.0), "aspect": (1.0, 1.0), **budget}
+    steps["temporal_scale"] = (0.5, 0.5)
     config |= {
         "steps": 7000,
         "batch": 16,
@@ -224,7 +227,7 @@ def tiny():
         },
         "masks": {
             "truncation": "cells",
-            "patterns": {"first": tubes, "second": dict(tubes)},
+            "patterns": {"tubes": tubes, "steps": steps},
         },
     }
     config["objective"] |= {"mask_token_per_pattern": False}

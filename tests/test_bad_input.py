@@ -179,7 +179,7 @@ def test_more_masked_tokens_than_there_are(tmp_path):
         ("data", "flder", "unknown field data.flder"),
         ("objective", "vikreg", "unknown field objective.vikreg"),
         ("optimizer.lr", "peek", "unknown field optimizer.lr.peek"),
-        ("masks.patterns.first", "block", "unknown field masks.patterns.first.block"),
+        ("masks.patterns.tubes", "block", "unknown field masks.patterns.tubes.block"),
         ("probe", "epochs", "unknown field probe.epochs"),
         ("mesh", "model", "mesh axis 'model' is unknown; axes are"),
         (
