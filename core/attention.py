@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from core.layers import dense
+from core.layers import Dense
 from core.positions import halve, rotate
 
 
@@ -30,13 +30,8 @@ class Attention(nn.Module):
         assert d * self.heads == D and sum(segments) == N, (x.shape, segments)
 
         def project(name, order=None):
-            layer = dense(
-                D,
-                ("embed", "heads"),
-                name=name,
-                dtype=self.dtype,
-                use_bias=self.qkv_bias,
-            )
+            names = ("embed", "heads")
+            layer = Dense(D, names, self.dtype, self.qkv_bias, name=name)
             return layer(x, order).reshape(B, N, self.heads, d)
 
         def halve_heads(w):
@@ -54,9 +49,8 @@ class Attention(nn.Module):
         each = zip(split(q), split(k), split(v), seen, strict=True)
         parts = [attend(*one) for one in each]
         y = jnp.concatenate(parts, 1) if len(parts) > 1 else parts[0]
-        return dense(D, ("heads", "embed"), name="out", dtype=self.dtype)(
-            y.reshape(B, N, D)
-        )
+        out = Dense(D, ("heads", "embed"), self.dtype, name="out")
+        return out(y.reshape(B, N, D))
 
 
 @jax.custom_vjp

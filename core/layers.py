@@ -22,14 +22,13 @@ class Dense(nn.Module):
 
     features: int
     names: tuple
-    dtype: jnp.dtype
+    dtype: jnp.dtype = jnp.float32
     use_bias: bool = True
-    std: float = 0.02
 
     @nn.compact
     def __call__(self, x, order=None):
         shape = x.shape[-1], self.features
-        init = named(nn.initializers.normal(self.std), self.names)
+        init = named(nn.initializers.normal(0.02), self.names)
         weights = [self.param("kernel", init, shape)]
         if self.use_bias:
             init = named(nn.initializers.zeros, self.names[1:])
@@ -39,11 +38,6 @@ class Dense(nn.Module):
             weights = [order(w) for w in weights]
         y = linear(x.astype(self.dtype), weights[0])
         return y + weights[1] if self.use_bias else y
-
-
-def dense(features, names, *, name, dtype, use_bias=True, std=0.02):
-    """A named `Dense`: the only place that attaches axis names to a kernel."""
-    return Dense(features, names, dtype, use_bias, std, name=name)
 
 
 @jax.custom_vjp
@@ -96,8 +90,7 @@ def normalize(x, *, eps):
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
 def standardized(x, eps):
-    x = x - x.mean(-1, keepdims=True)
-    return x * jax.lax.rsqrt(jnp.square(x).mean(-1, keepdims=True) + eps)
+    return standardized_fwd(x, eps)[0]
 
 
 def standardized_fwd(x, eps):

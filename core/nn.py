@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from core.attention import Attention
-from core.layers import LayerNorm, dense, gelu
+from core.layers import Dense, LayerNorm, gelu
 from core.sharding import constrain
 
 
@@ -21,9 +21,8 @@ class Mlp(nn.Module):
     @nn.compact
     def __call__(self, x):
         D = x.shape[-1]
-        y = dense(self.hidden, ("embed", "mlp"), name="up", dtype=self.dtype)(x)
-        y = gelu(y)
-        return dense(D, ("mlp", "embed"), name="down", dtype=self.dtype)(y)
+        y = gelu(Dense(self.hidden, ("embed", "mlp"), self.dtype, name="up")(x))
+        return Dense(D, ("mlp", "embed"), self.dtype, name="down")(y)
 
 
 class Block(nn.Module):

@@ -9,7 +9,6 @@ from core import metrics, run, sharding
 from core.method import by_kind
 from core.writer import Writer, append, drop_later_lines, writing
 
-METRICS = "metrics.jsonl"
 SUMMARY = "summary.json"
 
 
@@ -157,6 +156,6 @@ def took(name: str) -> str:
 
 def written(folder) -> list[dict]:
     """The whole lines of a run's metrics, oldest first."""
-    path = folder / METRICS
+    path = folder / run.METRICS
     lines = path.read_text().splitlines() if path.exists() else []
     return [json.loads(line) for line in lines if line.endswith("}")]

@@ -12,7 +12,10 @@ import time
 
 import jax
 
+from core import checkpoint
+
 CONFIG = "config.json"
+METRICS = "metrics.jsonl"
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 
 
@@ -41,9 +44,9 @@ def open_folder(workdir, config: dict, *, allow_change: bool = False) -> pathlib
 
 def begun(workdir: pathlib.Path) -> bool:
     """Whether a run there has written what another config would spoil."""
-    metrics = workdir / "metrics.jsonl"
-    steps = any(workdir.glob("checkpoints/[0-9]*"))
-    return steps or (metrics.exists() and metrics.stat().st_size > 0)
+    metrics = workdir / METRICS
+    saved = checkpoint.steps_in(workdir / "checkpoints")
+    return bool(saved) or (metrics.exists() and metrics.stat().st_size > 0)
 
 
 @contextlib.contextmanager

@@ -15,6 +15,7 @@ from tensorboardX.proto.summary_pb2 import Summary
 from tensorboardX.record_writer import masked_crc32c
 
 from core.pictures import encode_png, flat
+from core.run import METRICS, why
 
 
 class FolderError(OSError):
@@ -27,10 +28,9 @@ def writing(path):
     try:
         yield
     except OSError as error:
-        why = (error.strerror or str(error)).lower()
         full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
         cure = "make room there and start again" if full else "give another --workdir"
-        raise FolderError(f"cannot write {path}: {why}; {cure}") from error
+        raise FolderError(f"cannot write {path}: {why(error)}; {cure}") from error
 
 
 class Writer:
@@ -50,7 +50,7 @@ class Writer:
                 f"metrics cannot be appended to {workdir}; mount the bucket as a folder"
             )
         self.folder = Path(workdir)
-        self.lines = self.folder / "metrics.jsonl"
+        self.lines = self.folder / METRICS
         with writing(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
         drop_later_lines(self.lines, resume_step)

@@ -10,7 +10,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
 
-from core.layers import LayerNorm, dense
+from core.layers import Dense, LayerNorm
 from core.nn import Stack
 from core.positions import rope_tables, sincos
 from core.sharding import constrain
@@ -132,9 +132,7 @@ class Encoder(nn.Module):
         if index is None:
             assert n == np.prod(grid), (n, grid)
             index = jnp.arange(n)[None]
-        x = dense(self.width, (None, "embed"), name="embed", dtype=self.dtype)(
-            patches.astype(self.dtype)
-        )
+        x = Dense(self.width, (None, "embed"), self.dtype, name="embed")(patches)
         added, rope = positional(
             index, grid, positions=self.positions, width=self.width, heads=self.heads
         )
@@ -202,9 +200,7 @@ class Predictor(nn.Module):
         target_sizes = tuple(target_sizes or (M,))
         assert sum(context_sizes) == C and sum(target_sizes) == M
         assert len(use) == len(context_sizes) == len(target_sizes)
-        x = dense(self.width, ("embed", None), name="embed", dtype=self.dtype)(
-            context.astype(self.dtype)
-        )
+        x = Dense(self.width, ("embed", None), self.dtype, name="embed")(context)
         tokens = self.param(
             "mask_tokens",
             nn.with_logical_partitioning(nn.initializers.zeros, (None, "embed")),
@@ -250,4 +246,4 @@ class Predictor(nn.Module):
         ends = np.cumsum([n for pair in pairs for n in pair])[:-1]
         x = jnp.concatenate(jnp.split(x, ends, 1)[1::2], 1)
         x = LayerNorm(self.eps, self.dtype, name="norm")(x)
-        return dense(self.out, (None, "embed"), name="proj", dtype=self.dtype)(x)
+        return Dense(self.out, (None, "embed"), self.dtype, name="proj")(x)

@@ -257,6 +257,14 @@ def test_another_config_in_the_same_folder(run):
     assert json.loads((run / "config.json").read_text())["seed"] == 0
 
 
+def test_a_folder_where_no_run_has_begun_takes_another_config(tmp_path):
+    (tmp_path / "no.mp4").write_bytes(b"no video at all")
+    refusal(small(data__folder=str(tmp_path)), tmp_path)
+    assert json.loads((tmp_path / "config.json").read_text())["steps"] == 4
+    train.fit(small(steps=1, save_steps=1), tmp_path)
+    assert json.loads((tmp_path / "config.json").read_text())["steps"] == 1
+
+
 def test_a_checkpoint_of_another_network(trained, run, tmp_path):
     other = steady(predictor__width=96)
     text = refusal(other, run, allow_config_change=True)

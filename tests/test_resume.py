@@ -22,11 +22,17 @@ from core.method import load
 from core.stop import Preempted
 
 EVERY = {"first": 2, "second": 2, "final": 0}
+HANDLERS = [
+    (signal.SIGINT, signal.default_int_handler),
+    (signal.SIGTERM, signal.SIG_DFL),
+]
 # What is going on when a signal comes, and the newest step whose state is then saved.
 STOPS = [
     (("batch", 1), signal.SIGTERM, 1),
     (("first", 2), signal.SIGINT, 2),
+    (("second", 4), signal.SIGTERM, 4),
     (("batch", 5), signal.SIGINT, 5),
+    (("first", 6), signal.SIGINT, 6),
     (("second", 6), signal.SIGTERM, 6),
 ]
 
@@ -71,20 +77,23 @@ def happens(monkeypatch):
         plans.append(build(*args, **kw))
         return plans[-1]
 
+    # A shell starts what runs in the background with Ctrl-C ignored.
+    before = [signal.signal(*handler) for handler in HANDLERS]
     one = functools.partial(sharding.make_mesh, devices=jax.devices()[:1])
     monkeypatch.setattr(sharding, "make_mesh", one)
     monkeypatch.setattr(train, "load", loaded)
     monkeypatch.setattr(train, "build", build)
     monkeypatch.setattr(Source, "next", next_batch)
     monkeypatch.setattr(World, "load", clip)
-    return seen, signals, plans
+    yield seen, signals, plans
+    for (number, _), handler in zip(HANDLERS, before, strict=True):
+        signal.signal(number, handler)
 
 
 def test_stops_leave_no_trace(tmp_path, happens, capfd):
     seen, signals, plans = happens
     config = small(steps=6, save_steps=3)
     config.eval_steps = ConfigDict(EVERY)
-    handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     whole = train.fit(config, tmp_path / "whole")
     once = seen.copy()
     for event, number, step in STOPS:
@@ -93,8 +102,7 @@ def test_stops_leave_no_trace(tmp_path, happens, capfd):
             train.fit(config, tmp_path / "parts")
         assert not signals
         assert checkpoint.steps_in(tmp_path / "parts" / "checkpoints")[-1] == step
-    after = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
-    assert after == handlers
+    assert [(number, signal.getsignal(number)) for number, _ in HANDLERS] == HANDLERS
     again = train.fit(config, tmp_path / "parts")
     assert_same(whole, again)
     assert (
@@ -204,7 +212,8 @@ def final(config, folder):
 
 
 def test_two_processes_stop_together_and_one_goes_on(tmp_path, command):
-    config = small(steps=500, save_steps=0, mesh__fsdp=-1)
+    # Two processes sum in another order, which Adam carries on by the rate.
+    config = small(steps=500, save_steps=0, mesh__fsdp=-1, optimizer__lr__peak=1e-3)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -227,7 +236,6 @@ def test_two_processes_stop_together_and_one_goes_on(tmp_path, command):
     process = command(config, tmp_path / "whole")
     process.communicate()
     whole, parts = (final(config, tmp_path / name).params for name in ("whole", "run"))
-    # Two processes sum in another order; Adam carries that on over the steps there were.
-    jax.tree.map(functools.partial(np.testing.assert_allclose, atol=1e-4), whole, parts)
+    jax.tree.map(functools.partial(np.testing.assert_allclose, atol=1e-5), whole, parts)
     steps = [line["step"] for line in record(tmp_path / "run")["metrics"]]
     assert steps == list(range(1, saved + 2))
