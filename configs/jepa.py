@@ -232,5 +232,5 @@ def tiny():
     }
     config["objective"] |= {"mask_token_per_pattern": False}
     config["data"] |= {"frames": 8, "size": 64, "workers": 2}
-    config["probe"]["train_clips"] = 3000
+    config["probe"] |= {"train_clips": 3000, "steps": 1000, "lr": 4e-3}
     return config

@@ -238,10 +238,10 @@ def test_errors_of_workers_reach_the_caller():
 
 def test_a_killed_worker_changes_nothing(reference):
     records = Numbers(20, bad=[4, 7])
-    source = source_of(records, workers=2, buffer=1, max_bad_share=0.5)
+    source = source_of(records, batch=4, workers=2, buffer=1, max_bad_share=0.5)
     before, [iterator] = take(source, 2), source.running
     os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)
-    after = take(source, 6)
+    after = take(source, 14)  # more than is ready by now
     assert source.running != [iterator]  # it was missed and replaced
     source.close()
     samples = {k: np.concatenate([before[k], after[k]]) for k in before}

@@ -51,7 +51,7 @@ LEVELS = {
         texture_chroma=0.3,
         pan=0.15,
         drift=0.1,
-        noise=100.0,
+        noise=110.0,
         distractors=2,
         distractor_size=(0.04, 0.1),
     ),

@@ -90,7 +90,10 @@ def make_source(
             return iter(mine)
         if not flags.FLAGS.is_parsed():  # grain's workers read a flag, and fail without
             flags.FLAGS.mark_as_parsed()
-        return iter(mine.mp_prefetch(processes, worker_init_fn=end_with_parent))
+        ready = mine.mp_prefetch(processes, worker_init_fn=end_with_parent).map(own)
+        return iter(
+            grain.experimental.ThreadPrefetchIterDataset(ready, prefetch_buffer_size=1)
+        )
 
     ledger = Ledger(records, max_bad_share)
     return Source(start, ledger, batch=batch, shard=shard)
@@ -173,8 +176,7 @@ class Source:
         positions = range(self.next_index + index, self.next_index + self.batch, count)
         self.next_index += self.batch
         self.ledger.add(positions, report)
-        # Workers' arrays are shared memory, which must not outlive the workers.
-        return {k: x if x.flags.owndata else np.array(x) for k, x in item.items()}
+        return item
 
     def _pull(self):
         for life in range(1, LIVES + 1):
@@ -214,6 +216,12 @@ class Source:
     def close(self):
         """Stop threads and processes; `next` would start them again."""
         _close(self.running)
+
+
+def own(batch):
+    """Arrays of this process: those of workers are shared memory, which must not outlive
+    the workers, and each look into which is slow."""
+    return tuple({k: np.array(x) for k, x in arrays.items()} for arrays in batch)
 
 
 def _close(iterators):
