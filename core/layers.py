@@ -6,6 +6,7 @@ differentiation; they save less and, on CPU, compile to fewer copies.
 """
 
 import functools
+from collections.abc import Callable
 
 import flax.linen as nn
 import jax
@@ -24,11 +25,12 @@ class Dense(nn.Module):
     names: tuple
     dtype: jnp.dtype = jnp.float32
     use_bias: bool = True
+    init: Callable = nn.initializers.normal(0.02)
 
     @nn.compact
     def __call__(self, x, order=None):
         shape = x.shape[-1], self.features
-        init = named(nn.initializers.normal(0.02), self.names)
+        init = named(self.init, self.names)
         weights = [self.param("kernel", init, shape)]
         if self.use_bias:
             init = named(nn.initializers.zeros, self.names[1:])

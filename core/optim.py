@@ -1,7 +1,9 @@
-"""Schedules, decay masks, AdamW with explicit rates, EMA, and the guard for bad steps.
+"""Schedules, decay masks, AdamW and LaProp with explicit rates, EMA, and a guard for bad steps.
 
 Schedules are functions of the 1-based update count s, as in the published trainers.
 """
+
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -81,6 +83,51 @@ def adamw(grads, opt, params, *, lr, decay, betas=(0.9, 0.999), eps=1e-8):
 def adam_moments(params):
     """Empty first and second moments for `adamw`."""
     return optax.scale_by_adam().init(params)
+
+
+class Laprop(NamedTuple):
+    """Moments of `laprop`: updates so far, mean square gradient, mean scaled gradient."""
+
+    count: jax.Array
+    square: dict
+    mean: dict
+
+
+def laprop_moments(params) -> Laprop:
+    """Empty moments for `laprop`."""
+    zeros = jax.tree.map(jnp.zeros_like, params)
+    return Laprop(jnp.zeros((), jnp.int32), zeros, zeros)
+
+
+def laprop(grads, opt, params, *, lr, betas=(0.9, 0.999), eps=1e-20, agc=0.3):
+    """One LaProp update (arXiv 2002.04839): (new params, new moments).
+
+    Unlike Adam it divides by the root mean square before it averages. Each gradient is
+    first cut to `agc` times its tensor's norm (arXiv 2102.06171, on whole tensors), which
+    counts as 1e-3 at least.
+    """
+    count = opt.count + 1
+    grads = jax.tree.map(lambda g, p: adaptive_clip(g, p, agc), grads, params)
+
+    def average(rate, old, new):
+        return jax.tree.map(lambda a, b: rate * a + (1 - rate) * b, old, new)
+
+    square = average(betas[1], opt.square, jax.tree.map(jnp.square, grads))
+    rates = (1 - beta**count for beta in betas)
+    unbias, unbias_square = (r.astype(jnp.float32) for r in rates)
+    scaled = jax.tree.map(
+        lambda g, s: g / (jnp.sqrt(s / unbias_square) + eps), grads, square
+    )
+    mean = average(betas[0], opt.mean, scaled)
+    params = jax.tree.map(lambda p, m: p - lr * (m / unbias), params, mean)
+    return params, Laprop(count, square, mean)
+
+
+def adaptive_clip(grad, param, share):
+    """A gradient cut to `share` of the norm of what it is the gradient of."""
+    limit = share * jnp.maximum(1e-3, jnp.sqrt(jnp.square(param).sum()))
+    norm = jnp.sqrt(jnp.square(grad).sum())
+    return grad * jnp.minimum(1, limit / jnp.maximum(norm, 1e-12))
 
 
 def clip(grads, limit):

@@ -20,6 +20,8 @@ RULES = {
     "embed": ("fsdp",),
     "heads": ("tensor",),
     "mlp": ("tensor",),
+    "deter": ("tensor",),
+    "blocks": ("tensor",),
     "layers": (),
     "vector": (),
 }

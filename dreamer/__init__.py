@@ -1,0 +1,1 @@
+"""Recurrent state-space world models and the agents that learn in them."""

@@ -1,0 +1,82 @@
+"""5x5 convolutions that halve or double a map, in forms with fewer operations.
+
+The parameter is always the published 5x5 kernel; it is rearranged at every call. The
+rearranged forms compute the same numbers (reference in `tests/test_dreamer_nets.py`).
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+LAYOUT = ("NHWC", "HWIO", "NHWC")
+
+
+def conv(x, kernel, *, stride=1):
+    """Plain convolution, SAME: [B, H, W, i], [k, k, i, o] -> [B, H / stride, W / stride, o]."""
+    return jax.lax.conv_general_dilated(
+        x, kernel, (stride, stride), "SAME", dimension_numbers=LAYOUT
+    )
+
+
+def conv_transpose(x, kernel):
+    """Zeros between pixels, then a convolution: [B, H, W, i] -> [B, 2 H, 2 W, o]."""
+    return jax.lax.conv_transpose(x, kernel, (2, 2), "SAME", dimension_numbers=LAYOUT)
+
+
+def space_to_depth(x):
+    """[B, H, W, c] -> [B, H / 2, W / 2, 4 c]: row parity, column parity, channel."""
+    B, H, W, c = x.shape
+    x = x.reshape(B, H // 2, 2, W // 2, 2, c).transpose(0, 1, 3, 2, 4, 5)
+    return x.reshape(B, H // 2, W // 2, 4 * c)
+
+
+def depth_to_space(x):
+    """[B, H, W, 4 c] -> [B, 2 H, 2 W, c], the inverse of `space_to_depth`."""
+    B, H, W, c = x.shape
+    x = x.reshape(B, H, W, 2, 2, c // 4).transpose(0, 1, 3, 2, 4, 5)
+    return x.reshape(B, 2 * H, 2 * W, c // 4)
+
+
+def pool(x):
+    """Maximum over 2 x 2 pixels."""
+    B, H, W, c = x.shape
+    x = x.reshape(B, H // 2, 2, W // 2, 2, c)
+    return jnp.maximum(
+        jnp.maximum(x[:, :, 0, :, 0], x[:, :, 0, :, 1]),
+        jnp.maximum(x[:, :, 1, :, 0], x[:, :, 1, :, 1]),
+    )
+
+
+# SHARES[p, t, k] is 1 where tap k of five, seen from an output pixel of parity p on the
+# doubled map, falls on the source pixel t - 1 away: 0 1 | 2 3 | 4 and 0 | 1 2 | 3 4.
+SHARES = np.zeros((2, 3, 5), np.float32)
+# TAPS[p, t, s, k]: the same for an input whose parities s are kept apart.
+TAPS = np.zeros((2, 3, 2, 5), np.float32)
+for _p in range(2):
+    for _k in range(5):
+        _t, _s = divmod(_p + _k - 2, 2)
+        SHARES[_p, _t + 1, _k] = TAPS[_p, _t + 1, _s, _k] = 1
+
+
+def upsample_conv(x, kernel):
+    """Nearest-neighbour doubling, then a 5x5 convolution: [B, H, W, i] -> [B, 2 H, 2 W, o].
+
+    Each output parity sees only 3 x 3 source pixels, so one 3x3 convolution on the small
+    map gives all four parities, with 2.8 times fewer multiply-adds.
+    """
+    _, _, i, o = kernel.shape
+    small = jnp.einsum("ptk,qul,klio->tuipqo", SHARES, SHARES, kernel)
+    return depth_to_space(conv(x, small.reshape(3, 3, i, 4 * o).astype(x.dtype)))
+
+
+def conv_pool(x, kernel):
+    """A 5x5 convolution, then the maximum over 2 x 2: [B, H, W, i] -> [B, H / 2, W / 2, o].
+
+    On few channels a 3x3 convolution on the halved map with four times the channels is
+    quicker: its outputs are the four pixels of each maximum.
+    """
+    _, _, i, o = kernel.shape
+    small = jnp.einsum("ptsk,qurl,klio->tusripqo", TAPS, TAPS, kernel)
+    small = small.reshape(3, 3, 4 * i, 4 * o).astype(x.dtype)
+    y = conv(space_to_depth(x), small)
+    return y.reshape(*y.shape[:3], 4, o).max(3)

@@ -1,0 +1,93 @@
+"""Symlog, two-hot and categorical arithmetic of DreamerV3 (arXiv 2301.04104), in float32."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+BINS = 255
+UNIMIX = 0.01
+
+
+def symlog(x):
+    """sign(x) ln(1 + |x|)."""
+    return jnp.sign(x) * jnp.log1p(jnp.abs(x))
+
+
+def symexp(x):
+    """sign(x) (exp |x| - 1), the inverse of `symlog`."""
+    return jnp.sign(x) * jnp.expm1(jnp.abs(x))
+
+
+def symexp_bins() -> np.ndarray:
+    """The 255 values of a two-hot head, dense around 0 and exactly symmetric."""
+    half = np.linspace(-20, 0, BINS // 2 + 1, dtype=np.float32)
+    half = -np.expm1(-half)
+    return np.concatenate([half, -half[:-1][::-1]])
+
+
+def two_hot(y):
+    """Targets [...] -> weights [..., 255]: linear between the two bins around y.
+
+    Linear in the value itself, not in its symlog; beyond the ends all is on the last bin.
+    """
+    bins = jnp.asarray(symexp_bins())
+    y = jnp.clip(y.astype(jnp.float32), bins[0], bins[-1])[..., None]
+    low = jnp.clip((bins <= y).sum(-1, keepdims=True) - 1, 0, BINS - 2)
+    left, right = bins[low], bins[low + 1]
+    share = (y - left) / (right - left)
+    place = jnp.arange(BINS)
+    return jnp.where(place == low, 1 - share, 0) + jnp.where(place == low + 1, share, 0)
+
+
+def two_hot_mean(logits):
+    """Expected value of a two-hot head: [..., 255] -> [...].
+
+    Mirrored bins are added first: equal logits then give exactly 0.
+    """
+    p, half = jax.nn.softmax(logits.astype(jnp.float32)), BINS // 2
+    bins = symexp_bins()[half + 1 :]
+    return ((p[..., half + 1 :] - p[..., :half][..., ::-1]) * bins).sum(-1)
+
+
+def two_hot_loss(logits, y):
+    """Cross-entropy of a two-hot head to values y, which get no gradient."""
+    logp = jax.nn.log_softmax(logits.astype(jnp.float32))
+    return -(jax.lax.stop_gradient(two_hot(y)) * logp).sum(-1)
+
+
+def unimix(logits, share=UNIMIX):
+    """Log-probabilities of a softmax mixed with `share` of the uniform distribution."""
+    logits = logits.astype(jnp.float32)
+    if not share:
+        return jax.nn.log_softmax(logits)
+    p = jax.nn.softmax(logits)
+    return jnp.log((1 - share) * p + share / logits.shape[-1])
+
+
+def draw(logp, gumbel):
+    """One-hot draws whose gradient is that of the probabilities (straight through).
+
+    gumbel: standard Gumbel noise of logp's shape, drawn ahead so that scans stay lean.
+    """
+    classes = logp.shape[-1]
+    chosen = jax.nn.one_hot(jnp.argmax(logp + gumbel, -1), classes, dtype=jnp.float32)
+    p = jnp.exp(logp)
+    return chosen + p - jax.lax.stop_gradient(p)
+
+
+def kl(logp, logq):
+    """KL(p || q) of factorised categoricals [..., S, C], summed over the S groups."""
+    return (jnp.exp(logp) * (logp - logq)).sum((-2, -1))
+
+
+def entropy(logp):
+    """Entropy in nats of categoricals over the last axis."""
+    return -(jnp.exp(logp) * logp).sum(-1)
+
+
+def binary_loss(logit, target):
+    """Cross-entropy of a Bernoulli logit to a target in 0..1, which may lie between."""
+    logit = logit.astype(jnp.float32)
+    return -(
+        target * jax.nn.log_sigmoid(logit) + (1 - target) * jax.nn.log_sigmoid(-logit)
+    )

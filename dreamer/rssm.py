@@ -1,0 +1,213 @@
+"""The recurrent state-space model: deterministic memory, categorical latents.
+
+arXiv 2301.04104. A state is deter [B, D] and stoch [B, S, C], rows of it one-hot. Scans
+run one pure step; what does not depend on the state is computed for all steps before.
+"""
+
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from core.layers import named
+from core.sharding import constrain
+from dreamer.dists import draw, unimix
+from dreamer.layers import fan_in, norm_act, product
+from dreamer.scan import scan
+
+
+class Latent(NamedTuple):
+    """The state of B worlds; sequences of it have the time in front."""
+
+    deter: jax.Array  # [B, D]
+    stoch: jax.Array  # [B, S, C]
+
+    def features(self):
+        """What heads read: [B, D + S C]."""
+        return jnp.concatenate([self.deter, flat(self.stoch)], -1)
+
+
+def flat(stoch):
+    """[..., S, C] -> [..., S C]."""
+    return stoch.reshape(*stoch.shape[:-2], -1)
+
+
+def noise(key, shape):
+    """Gumbel noise of categorical draws, one key for all of it."""
+    return jax.random.gumbel(key, shape, jnp.float32)
+
+
+class Affine(nn.Module):
+    """Kernel and bias of a linear layer and the scale of a norm after it; applies nothing."""
+
+    kernel: tuple[int, ...]
+    names: tuple
+    norm: bool = True
+
+    @nn.compact
+    def __call__(self):
+        *groups, _, out = self.kernel
+        wide, axis = (out, self.names[-1]) if not groups else (groups[0] * out, "deter")
+        w = {"kernel": self.param("kernel", named(fan_in(), self.names), self.kernel)}
+        w["bias"] = self.param("bias", named(nn.initializers.zeros, (axis,)), (wide,))
+        if self.norm:
+            ones = named(nn.initializers.ones, (axis,))
+            w["scale"] = self.param("scale", ones, (wide,))
+        return w
+
+
+class Rssm(nn.Module):
+    """Block GRU over deter, posterior and prior over stoch."""
+
+    embed: int
+    action: int
+    deter: int
+    hidden: int
+    stoch: int
+    classes: int
+    blocks: int = 8
+    unimix: float = 0.01
+    dtype: jnp.dtype = jnp.float32
+
+    def setup(self):
+        D, U, Z, G = self.deter, self.hidden, self.stoch * self.classes, self.blocks
+        self.layers = {
+            "deter_in": Affine((D, U), ("deter", "embed")),
+            "stoch_in": Affine((Z, U), ("embed", None)),
+            "action_in": Affine((self.action, U), (None, None)),
+            "hidden": Affine((G, D // G + 3 * U, D // G), ("blocks", "embed", None)),
+            "gru": Affine(
+                (G, D // G, 3 * D // G), ("blocks", "embed", None), norm=False
+            ),
+            "posterior": Affine((D + self.embed, U), ("embed", "mlp")),
+            "posterior_out": Affine((U, Z), ("mlp", None), norm=False),
+            "prior0": Affine((D, U), ("deter", "embed")),
+            "prior1": Affine((U, U), ("embed", "mlp")),
+            "prior_out": Affine((U, Z), ("mlp", None), norm=False),
+        }
+
+    def weights(self):
+        """(kernels by name as the steps multiply by them, biases and scales by layer)."""
+        params = {name: layer() for name, layer in self.layers.items()}
+        kernels = {k: w["kernel"].astype(self.dtype) for k, w in params.items()}
+        rest = {
+            k: {n: x for n, x in w.items() if n != "kernel"} for k, w in params.items()
+        }
+        D, o = self.deter, self.deter // self.blocks
+        hidden, posterior = kernels.pop("hidden"), kernels.pop("posterior")
+        kernels["hidden_deter"] = hidden[:, :o]
+        # Every block reads the same three inputs: one matrix serves them all.
+        kernels["hidden_shared"] = hidden[:, o:].swapaxes(0, 1).reshape(-1, D)
+        kernels["posterior_deter"], kernels["posterior_embed"] = (
+            posterior[:D],
+            posterior[D:],
+        )
+        return kernels, rest
+
+    def first(self, B: int) -> Latent:
+        """The state before anything is known: zeros."""
+        deter = jnp.zeros((B, self.deter), self.dtype)
+        return Latent(deter, jnp.zeros((B, self.stoch, self.classes), self.dtype))
+
+    def observe(self, latent: Latent, actions, embeds, firsts, gumbel):
+        """Follow what happened.
+
+        Args:
+          latent: the state before the first step.
+          actions: [T, B, A], at t what was done since t - 1.
+          embeds: [T, B, E] of what is then seen.
+          firsts: bool [T, B], where an episode begins: nothing before it counts.
+          gumbel: [T, B, S, C].
+        Returns:
+          states [T, B, ...] and the log-probabilities [T, B, S, C] they were drawn from.
+        """
+        kernels, rest = self.weights()
+        actions = jnp.where(firsts[..., None], 0, actions)
+        xs = {
+            "keep": ~firsts[..., None],
+            "action": self.embed_action(kernels, rest, actions),
+            "seen": embeds.astype(self.dtype) @ kernels["posterior_embed"],
+            "gumbel": gumbel,
+        }
+        inside = ("deter_in", "stoch_in", "hidden_deter", "hidden_shared", "gru")
+        inside += ("posterior_deter", "posterior_out")
+
+        def step(dot, rest, latent, x):
+            latent = Latent(
+                latent.deter * x["keep"], latent.stoch * x["keep"][..., None]
+            )
+            deter = self.advance(dot, rest, latent, x["action"])
+            y = dot("posterior_deter", deter) + x["seen"]
+            y = norm_act(*biased(y, rest["posterior"]))
+            y = dot("posterior_out", y)
+            logp = self.categorical(y, rest["posterior_out"])
+            latent = Latent(deter, draw(logp, x["gumbel"]).astype(self.dtype))
+            return latent, (latent, logp)
+
+        used = {name: kernels[name] for name in inside}
+        return scan(step, used, rest, latent, xs)[1]
+
+    def imagine(self, latent: Latent, act, keys):
+        """Go on without seeing, a step per key: act(latent, key) -> action [B, A].
+
+        Gives the state that each step led to and the action of it, [H, B, ...]. No
+        gradient is meant to pass.
+        """
+        kernels, rest = self.weights()
+
+        def dot(name, x):
+            return product(x, kernels[name])
+
+        def step(latent, key):
+            for_action, for_state = jax.random.split(key)
+            action = act(latent, for_action)
+            embedded = self.embed_action(kernels, rest, action)
+            deter = self.advance(dot, rest, latent, embedded)
+            logp = self.prior_of(dot, rest, deter)
+            stoch = draw(logp, noise(for_state, logp.shape)).astype(self.dtype)
+            latent = Latent(deter, stoch)
+            return latent, (latent, action)
+
+        return jax.lax.scan(step, latent, keys)[1]
+
+    def prior(self, deter):
+        """Log-probabilities of stoch given memory alone: [..., D] -> [..., S, C]."""
+        kernels, rest = self.weights()
+        return self.prior_of(lambda name, x: product(x, kernels[name]), rest, deter)
+
+    def prior_of(self, dot, rest, deter):
+        y = norm_act(*biased(dot("prior0", deter), rest["prior0"]))
+        y = norm_act(*biased(dot("prior1", y), rest["prior1"]))
+        return self.categorical(dot("prior_out", y), rest["prior_out"])
+
+    def categorical(self, y, w):
+        y = (y + w["bias"].astype(y.dtype)).reshape(
+            *y.shape[:-1], self.stoch, self.classes
+        )
+        return unimix(y, self.unimix)
+
+    def embed_action(self, kernels, rest, action):
+        """Actions [..., A], cut to -1..1 -> [..., U]."""
+        action = action / jax.lax.stop_gradient(jnp.maximum(1, jnp.abs(action)))
+        y = action.astype(self.dtype) @ kernels["action_in"]
+        return norm_act(*biased(y, rest["action_in"]))
+
+    def advance(self, dot, rest, latent: Latent, action):
+        """The memory one step on: [B, D]. The gates are reset, candidate and update."""
+        h, stoch = latent.deter, flat(latent.stoch)
+        u0 = norm_act(*biased(dot("deter_in", h), rest["deter_in"]))
+        u1 = norm_act(*biased(dot("stoch_in", stoch), rest["stoch_in"]))
+        shared = dot("hidden_shared", jnp.concatenate([u0, u1, action], -1))
+        x = norm_act(*biased(dot("hidden_deter", h) + shared, rest["hidden"]))
+        gates = dot("gru", x) + rest["gru"]["bias"].astype(x.dtype)
+        gates = gates.reshape(*h.shape[:-1], self.blocks, 3, -1)
+        reset, new, update = (gates[..., i, :].reshape(h.shape) for i in range(3))
+        new = jnp.tanh(nn.sigmoid(reset) * new)
+        update = nn.sigmoid(update - 1)  # -1: memory is kept unless told otherwise
+        return constrain(update * new + (1 - update) * h, "batch", "deter")
+
+
+def biased(y, w):
+    """y plus the layer's bias, and the scale of its norm."""
+    return y + w["bias"].astype(y.dtype), w["scale"]

@@ -1,0 +1,129 @@
+"""DreamerV3 as a Method: state, loss, step (arXiv 2301.04104)."""
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from core import optim
+from core.layers import named
+from dreamer import behavior as behave
+from dreamer import world_model
+from dreamer.rssm import Latent
+
+SLOW_RATE = 0.02
+
+
+@struct.dataclass
+class State:
+    step: jax.Array
+    params: dict  # by network
+    slow: dict  # moving average of the critic
+    range: behave.Range  # of returns
+    opt: optim.Laprop
+    seen: (
+        Latent  # what the last batch was understood as: [B, T, D], ids uint8 [B, T, S]
+    )
+    bad_steps: jax.Array  # updates in a row that were not applied
+
+
+def make_init(model, behavior, *, batch, length):
+    """key -> State with boxed arrays; `behavior` is None for a world model alone."""
+
+    def init(key):
+        keys = jax.random.split(key)
+        params = world_model.init(model, keys[0])
+        if behavior is not None:
+            width = model.rssm.deter + model.rssm.stoch * model.rssm.classes
+            params |= behave.init(behavior, width, keys[1])
+        zero = jnp.zeros((), jnp.int32)
+        seen = Latent(
+            jnp.zeros((batch, length, model.rssm.deter), model.rssm.dtype),
+            jnp.zeros((batch, length, model.rssm.stoch), jnp.uint8),
+        )
+        seen = Latent(*(boxed(x, "batch", None, None) for x in seen))
+        return State(
+            step=zero,
+            params=params,
+            slow=params.get("critic", {}),
+            range=behave.no_range(),
+            opt=optim.laprop_moments(params),
+            seen=seen,
+            bad_steps=zero,
+        )
+
+    return init
+
+
+def boxed(x, *names):
+    return named(lambda: x, names)()
+
+
+def pack(states: Latent) -> Latent:
+    """States [T, B, ...] -> [B, T, ...] with stoch as class numbers."""
+    ids = jnp.argmax(states.stoch, -1).astype(jnp.uint8)
+    return jax.tree.map(lambda x: x.swapaxes(0, 1), Latent(states.deter, ids))
+
+
+def unpack(model, deter, ids) -> Latent:
+    """The state of one step as networks take it: [B, D], ids [B, S]."""
+    hot = jax.nn.one_hot(ids, model.rssm.classes, dtype=model.rssm.dtype)
+    return Latent(deter.astype(model.rssm.dtype), hot)
+
+
+def start_of(model, batch, seen: Latent) -> Latent:
+    """Before the first step: the last of the batch before where it goes on, else as told."""
+    go_on = batch["goes_on"][:, None]
+    deter = jnp.where(go_on, seen.deter[:, -1], batch["deter"].astype(seen.deter.dtype))
+    return unpack(model, deter, jnp.where(go_on, seen.stoch[:, -1], batch["stoch"]))
+
+
+def make_loss(model, behavior):
+    """(params, slow, range, start, batch, key) -> (loss, (states, range, metrics))."""
+
+    def loss_fn(params, slow, seen_range, start, batch, key):
+        keys = jax.random.split(key)
+        found, states, metrics = world_model.losses(
+            model, params, start, batch, keys[0]
+        )
+        whole, means = world_model.total(found)
+        metrics |= means
+        if behavior is not None:
+            found, seen_range, more = behave.losses(
+                model, behavior, params, slow, seen_range, states, batch, keys[1]
+            )
+            means = {name: loss.mean() for name, loss in found.items()}
+            whole += means["actor"] + means["critic"]
+            whole += behave.REPLAY_SCALE * means["replay"]
+            metrics |= more | {f"loss_{name}": mean for name, mean in means.items()}
+        return whole, (states, seen_range, metrics | {"loss": whole})
+
+    return loss_fn
+
+
+def make_step(model, behavior, *, lr, agc, betas, eps, seed):
+    """(state, batch) -> (state, metrics); an update that is not finite is not applied.
+
+    lr is a schedule of the updates done before, so that a warmup from 0 begins with 0.
+    """
+    grad_fn = jax.value_and_grad(make_loss(model, behavior), has_aux=True)
+
+    def step(state, batch):
+        key = jax.random.fold_in(jax.random.key(seed), state.step)
+        start = start_of(model, batch, state.seen)
+        (total, (states, seen_range, metrics)), grads = grad_fn(
+            state.params, state.slow, state.range, start, batch, key
+        )
+        norm = jnp.sqrt(sum(jnp.square(g).sum() for g in jax.tree.leaves(grads)))
+        params, opt = optim.laprop(
+            grads, state.opt, state.params,
+            lr=lr(state.step), betas=betas, eps=eps, agc=agc,
+        )  # fmt: skip
+        slow = optim.ema(state.slow, params.get("critic", {}), 1 - SLOW_RATE)
+        ok = jnp.isfinite(total) & jnp.isfinite(norm)
+        new = params, slow, seen_range, opt, pack(states)
+        old = state.params, state.slow, state.range, state.opt, state.seen
+        bad = jnp.where(ok, 0, state.bad_steps + 1)
+        metrics |= {"grad_norm": norm, "lr": lr(state.step), "bad_steps": bad}
+        return State(state.step + 1, *optim.keep_if(ok, new, old), bad), metrics
+
+    return step

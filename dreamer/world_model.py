@@ -1,0 +1,167 @@
+"""The world model of DreamerV3: encoder, RSSM, decoder, reward and continue heads, losses.
+
+arXiv 2301.04104, "world model learning". Batches are [B, T, ...]; inside, time leads.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from core.sharding import unbox
+from dreamer import dists, nets
+from dreamer.layers import Head
+from dreamer.rssm import Latent, Rssm, noise
+from dreamer.spaces import Space
+
+GAMMA = 1 - 1 / 333
+SCALES = {"dyn": 1.0, "rep": 0.1, "reward": 1.0, "continue": 1.0}  # reconstructions: 1
+FREE_BITS = 1.0  # nats of each step's summed KL that cost nothing
+
+
+class WorldModel(NamedTuple):
+    """The networks, without their weights."""
+
+    encoder: nets.Encoder
+    rssm: Rssm
+    decoder: nets.Decoder
+    reward: Head
+    cont: Head
+    actions: tuple[tuple[str, Space], ...]
+
+    @property
+    def spaces(self):
+        return self.encoder.spaces
+
+
+def make_world_model(
+    spaces, actions, *, deter, hidden, classes, depth, units, stoch=32, blocks=8,
+    form="pool", dtype=jnp.float32,
+) -> WorldModel:  # fmt: skip
+    """Networks for observations and actions {name: Space}, from a row of the size table."""
+    spaces, actions = tuple(sorted(spaces.items())), tuple(sorted(actions.items()))
+    check_images(spaces, form)
+    encoder = nets.Encoder(spaces, depth, units, form, dtype)
+    example = {k: jnp.zeros((1, *s.shape), s.dtype) for k, s in spaces}
+    embed = jax.eval_shape(encoder.init, jax.random.key(0), example)
+    embed = jax.eval_shape(lambda p: encoder.apply(p, example), unbox(embed)).shape[-1]
+    rssm = Rssm(
+        embed, sum(s.width for _, s in actions), deter, hidden, stoch, classes, blocks,
+        dtype=dtype,
+    )  # fmt: skip
+    decoder = nets.Decoder(spaces, depth, units, blocks, form, dtype)
+    reward = Head(1, units, (dists.BINS,), scale=0.0, dtype=dtype)
+    return WorldModel(
+        encoder, rssm, decoder, reward, Head(1, units, dtype=dtype), actions
+    )
+
+
+def check_images(spaces, form):
+    """Images must be of one size that the networks halve down to 3 to 16 pixels."""
+    sizes = {k: s.shape[:2] for k, s in spaces if s.is_image}
+    if len(set(sizes.values())) > 1:
+        raise ValueError(f"image observations differ in size: {sizes}; use one size")
+    for name, (rows, cols) in sizes.items():
+        if rows != cols or rows % 16 or not 3 <= rows // 16 <= 16:
+            raise ValueError(
+                f"image observation {name!r} is {rows} x {cols}; use a square of a "
+                "multiple of 16 from 48 to 256"
+            )
+
+
+def init(model: WorldModel, key) -> dict:
+    """Boxed parameters by network."""
+    keys = jax.random.split(key, 5)
+    example = {k: jnp.zeros((1, *s.shape), s.dtype) for k, s in model.spaces}
+    latent = model.rssm.first(1)
+    x = latent.features()
+    stoch = latent.stoch.reshape(1, -1)
+    one = (latent, jnp.zeros((1, 1, model.rssm.action)))
+    one += (jnp.zeros((1, 1, model.rssm.embed)), jnp.zeros((1, 1), bool))
+    one += (jnp.zeros((1, *latent.stoch.shape)),)
+    return {
+        "encoder": model.encoder.init(keys[0], example)["params"],
+        "rssm": model.rssm.init(keys[1], *one, method="observe")["params"],
+        "decoder": model.decoder.init(keys[2], latent.deter, stoch)["params"],
+        "reward": model.reward.init(keys[3], x)["params"],
+        "continue": model.cont.init(keys[4], x)["params"],
+    }
+
+
+def encode(model, params, obs):
+    """Observations [B, T, ...] by name -> embeddings [T, B, E]."""
+    lead = obs[model.spaces[0][0]].shape[:2]
+    flat = {k: obs[k].reshape(-1, *s.shape) for k, s in model.spaces}
+    embeds = model.encoder.apply({"params": params["encoder"]}, flat)
+    return embeds.reshape(*lead, -1).swapaxes(0, 1)
+
+
+def observe(model, params, latent: Latent, batch, key):
+    """States and posterior log-probabilities, both [T, B, ...], of what happened.
+
+    batch: observations, "action" (the vector of what was done before each observation)
+    and "is_first", [B, T, ...].
+    """
+    embeds = encode(model, params, batch)
+    shape = (*embeds.shape[:2], model.rssm.stoch, model.rssm.classes)
+    return model.rssm.apply(
+        {"params": params["rssm"]},
+        latent,
+        batch["action"].swapaxes(0, 1),
+        embeds,
+        batch["is_first"].swapaxes(0, 1),
+        noise(key, shape),
+        method="observe",
+    )
+
+
+def decode(model, params, latent: Latent):
+    """What observations of states [T, B, ...] are expected to be, by name [T, B, ...]."""
+    lead = latent.deter.shape[:-1]
+    deter, stoch = latent.deter, latent.stoch
+    out = model.decoder.apply(
+        {"params": params["decoder"]},
+        deter.reshape(-1, deter.shape[-1]),
+        stoch.reshape(-1, stoch.shape[-2] * stoch.shape[-1]),
+    )
+    return {k: x.reshape(*lead, *x.shape[1:]) for k, x in out.items()}
+
+
+def losses(model, params, latent: Latent, batch, key):
+    """Losses of every step {name: [T, B]}, the states [T, B, ...], and metrics.
+
+    batch also holds "reward", "is_terminal" and all observations.
+    """
+    states, post = observe(model, params, latent, batch, key)
+    prior = model.rssm.apply({"params": params["rssm"]}, states.deter, method="prior")
+    fixed = jax.lax.stop_gradient
+    dyn, rep = dists.kl(fixed(post), prior), dists.kl(post, fixed(prior))
+    found = {"dyn": jnp.maximum(dyn, FREE_BITS), "rep": jnp.maximum(rep, FREE_BITS)}
+    predicted = decode(model, params, states)
+    for name, space in model.spaces:
+        flat = predicted[name].reshape(-1, *predicted[name].shape[2:])
+        true = batch[name].swapaxes(0, 1).reshape(-1, *space.shape)
+        loss = nets.reconstruction(flat, true, space)
+        found[name] = loss.reshape(dyn.shape)
+    x = states.features()
+    reward = model.reward.apply({"params": params["reward"]}, x)
+    found["reward"] = dists.two_hot_loss(reward, batch["reward"].swapaxes(0, 1))
+    logit = model.cont.apply({"params": params["continue"]}, x)
+    # The label carries the discount, so that the head predicts it.
+    goes_on = (1 - batch["is_terminal"].swapaxes(0, 1).astype(jnp.float32)) * GAMMA
+    found["continue"] = dists.binary_loss(logit, goes_on)
+    for name, loss in found.items():
+        assert loss.shape == dyn.shape, (name, loss.shape, dyn.shape)
+    metrics = {
+        "entropy_prior": dists.entropy(prior).sum(-1).mean(),
+        "entropy_posterior": dists.entropy(post).sum(-1).mean(),
+        "kl": dyn.mean(),
+    }
+    return found, states, metrics
+
+
+def total(found: dict):
+    """The weighted sum of mean losses, and the means by name."""
+    means = {name: loss.mean() for name, loss in found.items()}
+    whole = sum(SCALES.get(name, 1.0) * mean for name, mean in means.items())
+    return whole, {f"loss_{name}": mean for name, mean in means.items()}
