@@ -27,7 +27,10 @@ def measure(config, *, steps: int) -> dict:
     method, mesh = load(config), sharding.make_mesh(**config.mesh)
     plan = build(method, mesh, seed=config.seed)
     shard = sharding.host_shard(mesh, method.batch)
-    with contextlib.closing(method.source("train", shard)) as source:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        contextlib.closing(method.source("train", shard, folder)) as source,
+    ):
         state, waits, times = plan.create(), [], []
         with jax.set_mesh(mesh):
             for _ in range(steps + 1):
@@ -78,9 +81,9 @@ def compare(config, *, steps: int) -> dict:
     method = load(config)
     mesh = sharding.make_mesh(devices=jax.local_devices()[:1])
     plan = build(method, mesh, seed=config.seed)
-    with contextlib.closing(method.source("train", (0, 1))) as source:
-        batch = source.next()
     with tempfile.TemporaryDirectory() as folder:
+        with contextlib.closing(method.source("train", (0, 1), folder)) as source:
+            batch = source.next()
         state = plan.create()
         batch = peer.prepare(config, state, batch, folder)
         with jax.set_mesh(mesh), other(name, folder) as step_there:

@@ -1,8 +1,8 @@
 """Frozen artefacts of a network: safetensors, StableHLO, a model card, provenance.
 
-An artefact folder holds `model.stablehlo`, a function of (params, inputs) for any batch
-size, and `params.safetensors`; the lines in its README.md run it with jax, numpy and
-safetensors alone.
+An artefact folder holds functions of (params, inputs) for any batch size, NAME.stablehlo
+each, and `params.safetensors`, which they share; the lines in its README.md run them with
+jax, numpy and safetensors alone.
 """
 
 import hashlib
@@ -18,15 +18,17 @@ from core import run
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 WEIGHTS = "params.safetensors"
-PROGRAM = "model.stablehlo"
 
 USAGE = f"""\
 from pathlib import Path
 import jax.export, numpy as np, safetensors.numpy
 
-program = jax.export.deserialize(bytearray(Path("{PROGRAM}").read_bytes()))
 params = safetensors.numpy.load_file("{WEIGHTS}")
-inputs = {{inputs}}
+"""
+
+USAGE_PROGRAM = """\
+program = jax.export.deserialize(bytearray(Path("{name}.stablehlo").read_bytes()))
+inputs = {inputs}
 outputs = program.call(params, inputs)
 """
 
@@ -111,15 +113,26 @@ def write_safetensors(folder, params: dict, metadata: dict, *, name: str = WEIGH
     save_file(flat, folder / name, metadata=metadata)
 
 
-def write_stablehlo(folder, fn, params: dict, specs, *, platforms=PLATFORMS):
-    """Write fn(params, inputs) as a portable program beside its params.
+def write_stablehlo(folder, programs: dict, params: dict, *, platforms=PLATFORMS):
+    """Write functions of (params, inputs) as portable programs beside their params.
 
     Args:
-      fn: pure function of nested params and of inputs shaped like `specs`; only arrays,
-        dicts and tuples go in or out.
-      specs: jax.ShapeDtypeStruct per input. The first axis of each is the batch and is
-        left open, whatever its size here.
+      programs: name -> (fn, specs). fn is a pure function of nested params and of inputs
+        shaped like `specs`; only arrays, dicts and tuples go in or out. specs has a
+        jax.ShapeDtypeStruct per input, whose first axis is the batch and is left open,
+        whatever its size here.
     """
+    made = {
+        name: make_program(fn, specs, params, platforms)
+        for name, (fn, specs) in programs.items()
+    }
+    write_safetensors(folder, params, {"format": "flax"})
+    for name, program in made.items():
+        (pathlib.Path(folder) / f"{name}.stablehlo").write_bytes(program.serialize())
+
+
+def make_program(fn, specs, params: dict, platforms):
+    """fn(params, inputs) for flat params and any batch size, not yet written."""
     (batch,) = export.symbolic_shape("batch")
 
     def opened(spec):
@@ -138,35 +151,38 @@ def write_stablehlo(folder, fn, params: dict, specs, *, platforms=PLATFORMS):
             f"the program spans {program.nr_devices} devices; "
             "export it outside jax.set_mesh"
         )
-    write_safetensors(folder, params, {"format": "flax"})
-    (pathlib.Path(folder) / PROGRAM).write_bytes(program.serialize())
+    return program
 
 
-def load(folder):
-    """Read an artefact folder back as a function of inputs."""
+def load(folder, name: str):
+    """Read a program of an artefact folder back as a function of inputs."""
     folder = pathlib.Path(folder)
-    program = export.deserialize(bytearray((folder / PROGRAM).read_bytes()))
+    program = export.deserialize(bytearray((folder / f"{name}.stablehlo").read_bytes()))
     params = load_file(folder / WEIGHTS)
     return lambda inputs: program.call(params, inputs)
 
 
 def publish_stablehlo(
-    folder, fn, params: dict, specs, *, origin: dict, atol: float = 1e-4, **words
+    folder, programs: dict, params: dict, *, origin: dict, atol: float = 1e-4, **words
 ) -> float:
-    """Write a whole artefact of fn(params, inputs), then run it beside the live one.
+    """Write a whole artefact of `programs`, then run each beside the live function.
 
     Args:
+      programs: name -> (fn, specs) as in `write_stablehlo`.
       atol: largest difference let pass; the default suits outputs of unit variance.
       words: what `card` says besides usage and origin.
     Returns:
       the largest difference of an output.
     """
-    write_stablehlo(folder, fn, params, specs)
-    text = card(usage=usage(specs), origin=origin, **words)
+    write_stablehlo(folder, programs, params)
+    text = card(usage=usage(programs), origin=origin, **words)
     finish(folder, card=text, origin=origin)
-    inputs = sample(specs, batch=2)
-    live = jax.jit(fn)(params, inputs)
-    return check_same(load(folder)(inputs), live, atol=atol)
+    gaps = []
+    for name, (fn, specs) in programs.items():
+        inputs = sample(specs, batch=2)
+        live = jax.jit(fn)(params, inputs)
+        gaps.append(check_same(load(folder, name)(inputs), live, atol=atol))
+    return max(gaps)
 
 
 def publish_safetensors(folder, params: dict, *, origin: dict, **words) -> float:
@@ -217,16 +233,17 @@ def check_same(a, b, *, atol: float) -> float:
     return worst
 
 
-def usage(specs) -> str:
-    """The lines that run an artefact without this repository."""
+def usage(programs: dict) -> str:
+    """The lines that run an artefact's programs without this repository."""
 
     def zeros(spec):
         return f'np.zeros({(1, *spec.shape[1:])}, "{spec.dtype}")'
 
-    if isinstance(specs, dict):
+    lines = [USAGE]
+    for name, (_, specs) in programs.items():
         inputs = ", ".join(f'"{k}": {zeros(spec)}' for k, spec in specs.items())
-        return USAGE.format(inputs=f"{{{inputs}}}")
-    return USAGE.format(inputs=zeros(specs))
+        lines.append(USAGE_PROGRAM.format(name=name, inputs=f"{{{inputs}}}"))
+    return "".join(lines)
 
 
 def card(

@@ -19,10 +19,11 @@ class Method(NamedTuple):
     init: key -> State, arrays boxed with their logical axis names.
     step: (state, batch) -> (state, metrics); jitted by the loop, state donated. State and
       metrics hold `bad_steps`, the number of updates in a row that were not applied.
-    source: (split, shard) -> object with next(state) -> batch, get_state(), set_state(s),
-      report(), close(); shard is (index, count) of this host's part of the batch. A
-      report is {"bad": how many samples were replaced, "new": [one dict of each of the
-      latest]}.
+    source: (split, shard, folder) -> object with next(state) -> batch, get_state(),
+      set_state(s), report(), close(); shard is (index, count) of this host's part of the
+      batch; a source that gathers data keeps it in the run's folder. A report is {"bad":
+      how many samples were replaced, "new": [one dict of each of the latest], "numbers":
+      {what else to log}}.
     evals: name -> function of the state giving findings by name: a number, a uint8
       picture, or a list of sentences for the terminal.
     exports: format -> function of (state, folder, origin) that writes a whole artefact

@@ -84,7 +84,7 @@ class Reporter:
         if step % self.config.log_steps and step != self.config.steps:
             return
         scalars = {k: float(v) for k, v in jax.device_get(values).items()}
-        scalars["bad_samples"] = samples["bad"]
+        scalars |= samples["numbers"] | {"bad_samples": samples["bad"]}
         rates = self.clock.report(self.config.steps - step)
         self.writer.write(step, scalars | self.timing(rates))
         shown = {k: scalars[k] for k in ("loss", "bad_samples") if k in scalars}

@@ -98,7 +98,8 @@ def fit(config, workdir, *, allow_config_change: bool = False):
     with contextlib.ExitStack() as stack:
         stopping = stack.enter_context(listening())
         stack.enter_context(run.alone(folder))
-        source = stack.enter_context(contextlib.closing(method.source("train", shard)))
+        source = method.source("train", shard, folder)
+        source = stack.enter_context(contextlib.closing(source))
         checkpoints = checkpoint.Checkpoints(folder, keep=config.keep_checkpoints)
         stack.enter_context(checkpoints)
         state, start = begin(plan, checkpoints, source, init_from=config.init_from)

@@ -4,6 +4,7 @@ arXiv 2301.04104, "critic learning" and "actor learning". Sequences have the tim
 front; returns and losses are float32.
 """
 
+import functools
 from typing import NamedTuple
 
 import jax
@@ -52,6 +53,16 @@ def init(behavior: Behavior, features: int, key) -> dict:
     return {name: head.init(k, x)["params"] for (name, head), k in pairs}
 
 
+def make_chooser(model: WorldModel, behavior: Behavior):
+    """choose(params, latent, key) -> actions [N, A] drawn from the actor."""
+
+    def choose(params, latent, key):
+        out = behavior.actor.apply({"params": params["actor"]}, latent.features())
+        return policies.sample(model.actions, out, key, unimix=behavior.unimix)
+
+    return choose
+
+
 def no_range() -> Range:
     return Range(jnp.zeros(()), jnp.zeros(()))
 
@@ -67,10 +78,7 @@ def imagine(model: WorldModel, behavior: Behavior, params, start: Latent, key):
     start = jax.lax.stop_gradient(start)
     keys = jax.random.split(key, behavior.horizon + 1)
 
-    def choose(latent, key):
-        out = behavior.actor.apply({"params": params["actor"]}, latent.features())
-        return policies.sample(model.actions, out, key, unimix=behavior.unimix)
-
+    choose = functools.partial(make_chooser(model, behavior), params)
     rssm = {"params": params["rssm"]}
     states, actions = model.rssm.apply(rssm, start, choose, keys[:-1], method="imagine")
     states = jax.tree.map(lambda a, b: jnp.concatenate([a[None], b]), start, states)

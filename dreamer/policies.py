@@ -59,6 +59,18 @@ def sample(actions, out, key, *, unimix):
     return jnp.concatenate(parts, -1)
 
 
+def likeliest(actions, out):
+    """The action [..., A] of the highest density under the actor's output."""
+    parts = []
+    for (_, space), part in zip(actions, outputs(actions, out), strict=True):
+        if space.is_discrete:
+            best = jnp.argmax(classes(space, part), -1)
+            parts.append(jax.nn.one_hot(best, space.classes).reshape(part.shape))
+        else:
+            parts.append(gaussian(part)[0])
+    return jnp.concatenate(parts, -1)
+
+
 def judge(actions, out, vector, *, unimix):
     """Log-probability and entropy [...] of actions [..., A] under the output [..., n]."""
     logp = entropy = 0.0

@@ -154,22 +154,40 @@ class Rssm(nn.Module):
         Gives the state that each step led to and the action of it, [H, B, ...]. No
         gradient is meant to pass.
         """
-        kernels, rest = self.weights()
+
+        def choose(latent, key):
+            for_action, for_state = jax.random.split(key)
+            return act(latent, for_action), for_state
+
+        return self.roll(latent, choose, keys)
+
+    def follow(self, latent: Latent, actions, keys):
+        """Go on without seeing under actions that are given [H, B, A]: the states."""
+        return self.roll(latent, lambda _, x: x, (actions, keys))[0]
+
+    def roll(self, latent, choose, xs):
+        """choose(latent, x) -> (action, key of the draw), for each x in turn."""
+        weights = self.weights()
+
+        def step(latent, x):
+            action, key = choose(latent, x)
+            gumbel = noise(key, latent.stoch.shape)
+            latent = self.one_step(latent, action, gumbel, weights)
+            return latent, (latent, action)
+
+        return jax.lax.scan(step, latent, xs)[1]
+
+    def one_step(self, latent: Latent, action, gumbel, weights=None) -> Latent:
+        """The state that follows unseen: action [B, A], gumbel [B, S, C]."""
+        kernels, rest = weights or self.weights()
 
         def dot(name, x):
             return product(x, kernels[name])
 
-        def step(latent, key):
-            for_action, for_state = jax.random.split(key)
-            action = act(latent, for_action)
-            embedded = self.embed_action(kernels, rest, action)
-            deter = self.advance(dot, rest, latent, embedded)
-            logp = self.prior_of(dot, rest, deter)
-            stoch = draw(logp, noise(for_state, logp.shape)).astype(self.dtype)
-            latent = Latent(deter, stoch)
-            return latent, (latent, action)
-
-        return jax.lax.scan(step, latent, keys)[1]
+        embedded = self.embed_action(kernels, rest, action)
+        deter = self.advance(dot, rest, latent, embedded)
+        logp = self.prior_of(dot, rest, deter)
+        return Latent(deter, draw(logp, gumbel).astype(self.dtype))
 
     def prior(self, deter):
         """Log-probabilities of stoch given memory alone: [..., D] -> [..., S, C]."""

@@ -1,4 +1,4 @@
-"""DreamerV3 as a Method: state, loss, step (arXiv 2301.04104)."""
+"""DreamerV3's state, loss and step, on trajectories or as an agent (arXiv 2301.04104)."""
 
 import jax
 import jax.numpy as jnp
@@ -6,8 +6,10 @@ from flax import struct
 
 from core import optim
 from core.layers import named
+from core.method import Method
 from dreamer import behavior as behave
-from dreamer import world_model
+from dreamer import flops, world_model
+from dreamer.export import make_exports
 from dreamer.rssm import Latent
 
 SLOW_RATE = 0.02
@@ -127,3 +129,42 @@ def make_step(model, behavior, *, lr, agc, betas, eps, seed):
         return State(state.step + 1, *optim.keep_if(ok, new, old), bad), metrics
 
     return step
+
+
+def make_networks(spaces, actions, *, dtype, behavior, model, imagination):
+    """World model and behaviour, from their config sections; None for no behaviour."""
+    if dtype not in ("auto", "float32", "bfloat16"):
+        raise ValueError(f"dtype is {dtype!r}; use 'auto', 'float32' or 'bfloat16'")
+    if dtype == "auto":
+        dtype = "float32" if jax.default_backend() == "cpu" else "bfloat16"
+    dtype = jnp.dtype(dtype)
+    world = world_model.make_world_model(spaces, actions, **model, dtype=dtype)
+    if behavior not in ("actor", "cem", "none"):
+        raise ValueError(f"behavior is {behavior!r}; use 'actor', 'cem' or 'none'")
+    if behavior != "actor":
+        return world, None
+    units = {"units": model["units"], "dtype": dtype}
+    return world, behave.make_behavior(world.actions, **imagination, **units)
+
+
+def make_method(config, resolved, spaces, actions, *, source, evals) -> Method:
+    """A Method from what offline pretraining and agents share of a config.
+
+    source: function of the networks giving a Method's source. evals: name -> function of
+    the networks giving an evaluation. resolved: the config as it was, for model cards.
+    """
+    names = ("dtype", "behavior", "model", "imagination")
+    networks = make_networks(spaces, actions, **{name: config[name] for name in names})
+    batch, length = config["batch"], config["length"]
+    optimizer = dict(config["optimizer"])
+    optimizer["lr"] = optim.make_schedule(**optimizer["lr"], steps=config["steps"])
+    return Method(
+        init=make_init(*networks, batch=batch, length=length),
+        step=make_step(*networks, **optimizer, seed=config["seed"]),
+        source=source(*networks),
+        evals={name: one(*networks) for name, one in evals.items()},
+        exports=make_exports(*networks, config=resolved),
+        flops=flops.update(*networks, rows=batch * length),
+        batch=batch,
+        unit="sequences",
+    )

@@ -40,8 +40,11 @@ def make_records(
     return world, pipeline | {"shuffle": False}
 
 
-def make_train_source(split, shard, *, masker, batch, seed, data):
-    """Endless batches: video uint8 [b, T, H, W, 3] and the masker's token indices."""
+def make_train_source(split, shard, folder=None, *, masker, batch, seed, data):
+    """Endless batches: video uint8 [b, T, H, W, 3] and the masker's token indices.
+
+    Nothing is kept in the run's `folder`.
+    """
     records, pipeline = make_records(split, seed=seed, **data)
     keep = Strip(masker)
     return make_source(records, batch=batch, shard=shard, transform=keep, **pipeline)

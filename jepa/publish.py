@@ -42,12 +42,12 @@ def make_exports(encoder: Encoder, predictor: Predictor, *, use, config: dict) -
     clip = {"frames": frames, "rows": size, "cols": size}
     words = {"title": TITLE, "what": WHAT.format(encoder.patch), "config": config}
     ours = {"network": NETWORK, "inputs": describe(encoder, **clip), **words}
-    fn, specs = make_encode(encoder), video_specs(**clip)
+    programs = {"model": (make_encode(encoder), video_specs(**clip))}
 
     def stablehlo(state, folder, origin):
         about = {"origin": origin, **ours}
         return export.publish_stablehlo(
-            folder, fn, state.target, specs, atol=ATOL, **about
+            folder, programs, state.target, atol=ATOL, **about
         )
 
     def safetensors(state, folder, origin):

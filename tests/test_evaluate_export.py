@@ -126,7 +126,7 @@ def test_an_evaluation_of_choice_keeps_the_others(trained):
 
 def test_stablehlo_equals_the_live_encoder(trained, published):
     outputs, live = (
-        export.load(published / "stablehlo")({"video": clip()}),
+        export.load(published / "stablehlo", "model")({"video": clip()}),
         features(trained[1]),
     )
     assert outputs.dtype == np.float32 and live.std() > 0.5
@@ -209,8 +209,8 @@ def test_hugging_face_is_refused_what_it_cannot_say(positions, trained, tmp_path
 def test_an_artefact_that_differs_never_appears(trained, tmp_path, monkeypatch):
     load = export.load
 
-    def wrong(folder):
-        return lambda inputs: load(folder)(inputs) + 1e-3
+    def wrong(folder, name):
+        return lambda inputs: load(folder, name)(inputs) + 1e-3
 
     monkeypatch.setattr(export, "load", wrong)
     with pytest.raises(ValueError, match="output differs by 0.001, more than 0.0001"):

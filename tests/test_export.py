@@ -29,14 +29,15 @@ def exported(tmp_path_factory):
     grid = grid_of(specs["video"].shape, ENCODER.patch)
     patches = jnp.zeros((1, np.prod(grid), 2 * 16 * 16 * 3))
     params = unbox(ENCODER.init(jax.random.key(0), patches, grid=grid))["params"]
-    export.write_stablehlo(folder, encode, params, specs)
+    programs = {"model": (encode, specs)}
+    export.write_stablehlo(folder, programs, params)
     origin = run.provenance("runs/x/checkpoints/7")
     card = export.card(
         title="A tiny encoder",
         what="Made by a test.",
         network="Random.",
         inputs=describe(ENCODER, **CLIP),
-        usage=export.usage(specs),
+        usage=export.usage(programs),
         config={"seed": 0},
         origin=origin,
     )
@@ -50,7 +51,7 @@ def test_artefact_equals_the_live_function(exported, batch):
     inputs = export.sample(video_specs(**CLIP), batch=batch)
     live = encode(params, inputs)
     assert live.shape == (batch, 12, 48) and live.dtype == jnp.float32
-    export.check_same(export.load(folder)(inputs), live, atol=1e-5)
+    export.check_same(export.load(folder, "model")(inputs), live, atol=1e-5)
 
 
 def test_lines_of_the_card_run_alone(exported, tmp_path):
@@ -72,7 +73,9 @@ np.save({str(tmp_path / "outputs.npy")!r}, outputs)
 
 def test_artefact_is_made_for_every_platform(exported):
     folder, *_ = exported
-    program = jax.export.deserialize(bytearray((folder / export.PROGRAM).read_bytes()))
+    program = jax.export.deserialize(
+        bytearray((folder / "model.stablehlo").read_bytes())
+    )
     assert program.platforms == ("cpu", "cuda", "tpu")
     assert str(program.in_avals[-1].shape) == "(batch, 4, 32, 48, 3)"
 
@@ -113,7 +116,7 @@ def test_export_inside_a_mesh_is_refused(exported, tmp_path):
 
     specs = jax.ShapeDtypeStruct((1, 8), np.float32)
     with jax.set_mesh(mesh), pytest.raises(ValueError, match="outside jax.set_mesh"):
-        export.write_stablehlo(tmp_path, spread, params, specs)
+        export.write_stablehlo(tmp_path, {"model": (spread, specs)}, params)
     assert not list(tmp_path.iterdir())
 
 

@@ -122,7 +122,7 @@ def simulate(scene, *, frames, fps, pushes=None, breach=None):
     """Runs the scene: pushes [T, 2] act on body 0 right after the frame they carry."""
     K, steps = len(scene.shape), ceil(RATE / fps)
     dt = 1 / (fps * steps)
-    space, bodies, shapes, contacts = _build(scene, dt)
+    space, bodies, shapes, contacts = build(scene, dt)
     motion = Motion(
         position=np.empty((frames, K, 2), np.float32),
         velocity=np.empty((frames, K, 2), np.float32),
@@ -154,7 +154,7 @@ def simulate(scene, *, frames, fps, pushes=None, breach=None):
     motion.position[:] /= SIDE
     motion.velocity[:] /= SIDE
     # pymunk moves with the velocity before the step: half a step of gravity ahead, its
-    # Euler steps fall on the exact parabola. Undone here, done in _build.
+    # Euler steps fall on the exact parabola. Undone here, done in build.
     motion.velocity[..., 1] -= motion.present * (0.5 * scene.gravity * dt)
     return motion
 
@@ -162,7 +162,7 @@ def simulate(scene, *, frames, fps, pushes=None, breach=None):
 _BODY, _WALL = 0b01, 0b10
 
 
-def _build(scene, dt):
+def build(scene, dt):
     """The pymunk space of a scene, its bodies and shapes, and a record of contacts."""
     space, bodies, shapes = pymunk.Space(), [], []
     space.gravity = (0, scene.gravity * SIDE)

@@ -209,9 +209,10 @@ class Source:
         self.ledger.seen, self.ledger.bad = state["seen"], state["bad"]
 
     def report(self) -> dict:
-        """Samples seen, samples whose record was replaced, and the new failures."""
+        """Samples seen, samples whose record was replaced, the new failures; no numbers."""
         new, self.ledger.new = self.ledger.new, []
-        return {"seen": self.ledger.seen, "bad": self.ledger.bad, "new": new}
+        account = {"seen": self.ledger.seen, "bad": self.ledger.bad}
+        return account | {"new": new, "numbers": {}}
 
     def close(self):
         """Stop threads and processes; `next` would start them again."""

@@ -1,0 +1,171 @@
+"""DreamerV3 (arXiv 2301.04104): world models from trajectories, agents that learn in them.
+
+tiny: two CPU cores, a world model of the embedded world in which an agent pushes:
+python -m launch.train --config=configs/dreamer.py:tiny --workdir=runs/dreamer
+
+size1m to size400m: the published sizes, trained with actor and critic on trajectories,
+from --config.data.folder or the embedded world.
+"""
+
+from ml_collections import ConfigDict
+
+# deter, hidden, classes, depth of convolutions, units of MLPs; the published counts of
+# parameters are in tests/test_dreamer_nets.py.
+SIZES = {
+    "1m": (512, 64, 4, 4, 64),
+    "12m": (2048, 256, 16, 16, 256),
+    "25m": (3072, 384, 24, 24, 384),
+    "50m": (4096, 512, 32, 32, 512),
+    "100m": (6144, 768, 48, 48, 768),
+    "200m": (8192, 1024, 64, 64, 1024),
+    "400m": (12288, 1536, 96, 96, 1536),
+}
+FIELDS = ("deter", "hidden", "classes", "depth", "units")
+
+
+def get_config(size="tiny"):
+    """The config of a preset by name."""
+    makers = {"tiny": tiny, "reach": reach}
+    makers |= {f"size{name}": lambda name=name: offline(name) for name in SIZES}
+    if size not in makers:
+        raise ValueError(
+            f"configs/dreamer.py has no preset {size!r}; use one of {', '.join(makers)}"
+        )
+    return ConfigDict(makers[size]())
+
+
+def network(name):
+    """The model section of a published size, in the form of the current public code."""
+    row = dict(zip(FIELDS, SIZES[name], strict=True))
+    return row | {"stoch": 32, "blocks": 8, "form": "pool"}
+
+
+def base():
+    """What all presets share: the published optimizer, heads and losses."""
+    return {
+        "seed": 0,
+        "init_from": "",
+        "dtype": "auto",
+        "batch": 16,
+        "length": 64,  # steps of a sequence in one update
+        "behavior": "actor",  # "none": the world model alone; "cem": it plans instead
+        "imagination": {"horizon": 15, "unimix": 0.01},
+        "max_bad_steps": 10,
+        "log_steps": 10,
+        "save_steps": 1000,
+        "keep_checkpoints": 3,
+        "mesh": {"replica": 1, "data": 1, "fsdp": -1, "sequence": 1, "tensor": 1},
+        "optimizer": {
+            "lr": {
+                "kind": "warmup_constant",
+                "start": 0.0,
+                "peak": 4e-5,
+                "warmup_steps": 1000,
+            },
+            "agc": 0.3,
+            "betas": (0.9, 0.999),
+            "eps": 1e-20,
+        },
+    }
+
+
+def offline(name):
+    """A published size on trajectories."""
+    return base() | {
+        "method": "dreamer.offline",
+        "steps": 100_000,
+        "model": network(name),
+        "chunks": 1,  # sequences that a window of trajectory is cut into, states carried
+        "data": {
+            "folder": "",  # of trajectories; empty: the embedded world
+            "size": 64,
+            "level": "plain",
+            "bodies": 2,
+            "fps": 8.0,
+            "workers": 8,
+            "max_bad_share": 0.01,
+        },
+        # The dream is read on clips of so many steps, by a regression on `read_clips`.
+        "dream": {"steps": 24, "context": 5, "clips": 64, "read_clips": 512},
+        # Evaluations by number of steps between them; 0: after the last, -1: never.
+        "eval_steps": {"dream": 5000},
+    }
+
+
+def small():
+    """A model of 0.7 million parameters, for CPUs."""
+    return {
+        "deter": 256,
+        "hidden": 64,
+        "classes": 16,
+        "depth": 8,
+        "units": 64,
+        "stoch": 16,
+        "blocks": 8,
+        "form": "pool",
+    }
+
+
+def tiny():
+    """A small world model alone, for two CPU cores."""
+    config = offline("1m")
+    config |= {
+        "steps": 10_000,
+        "batch": 8,
+        "length": 24,
+        "behavior": "none",
+        "save_steps": 500,
+        "model": small(),
+        "eval_steps": {"dream": 1000},
+    }
+    config["optimizer"]["lr"] |= {"peak": 4e-4, "warmup_steps": 200}
+    config["data"]["workers"] = 2
+    return config
+
+
+def agent(task, name):
+    """A published size that acts in `task`."""
+    return base() | {
+        "method": "dreamer.agent",
+        "steps": 100_000,
+        "model": network(name),
+        "env": {
+            "task": task,
+            "size": 64,  # pixels of images
+            "repeat": 1,  # of each action
+            "count": 16,
+            "processes": True,
+            "timeout_s": 60.0,
+        },
+        "replay": {
+            "ratio": 512,  # steps trained on per step taken
+            "capacity": 500_000,  # steps in memory and on disk
+            "first_steps": 1024,  # before the first update
+        },
+        "planner": {  # of behavior "cem" (arXiv 1811.04551)
+            "horizon": 12,
+            "candidates": 1000,
+            "best": 100,
+            "rounds": 10,
+            "explore": 0.3,
+        },
+        "episodes": {"count": 8, "most_steps": 2000},
+        "eval_steps": {"episodes": 5000},
+    }
+
+
+def reach():
+    """The agent pushes a body to a target of the embedded world; two CPU cores."""
+    config = agent("world:reach", "1m")
+    config |= {
+        "steps": 10_000,
+        "length": 16,
+        "save_steps": 500,
+        "model": small(),
+        "eval_steps": {"episodes": 500},
+    }
+    config["optimizer"]["lr"] |= {"peak": 4e-4, "warmup_steps": 200}
+    config["env"] |= {"count": 4, "processes": False}
+    config["replay"] |= {"ratio": 64, "capacity": 200_000, "first_steps": 512}
+    config["episodes"]["count"] = 16
+    return config

@@ -1,0 +1,63 @@
+"""Episodes apart from those of training: what an agent's policy scores, and how it looks."""
+
+import jax
+import numpy as np
+
+from core.pictures import tile
+from dreamer.envs.pool import Pool
+from dreamer.online import make_policy, no_carry, nothing
+
+APART = 1 << 20  # added to the seed of training's environments
+FRAMES = 16  # of an episode in its picture
+
+
+def make_episodes(model, choose, *, task, seed, count, most_steps):
+    """state -> mean and deviation of the scores of `count` episodes, and one as pictures.
+
+    An episode that is not over after `most_steps` counts with what it has got.
+    """
+    policy = make_policy(model, choose, seed=seed + APART)
+
+    def evaluate(state):
+        pool = Pool(**task, count=count, seed=seed + APART, processes=False)
+        try:
+            scores, lengths, frames = play(
+                pool, policy, model, state.params, most_steps
+            )
+        finally:
+            pool.close()
+        found = {
+            "episodes/score": float(scores.mean()),
+            "episodes/score_deviation": float(scores.std()),
+            "episodes/steps": float(lengths.mean()),
+        }
+        if frames:
+            places = np.linspace(0, len(frames) - 1, min(FRAMES, len(frames)))
+            found["episode"] = tile([[frames[int(i)] for i in places]])
+        return found
+
+    return evaluate
+
+
+def play(pool, policy, model, params, most_steps):
+    """(scores, lengths) of one episode in every environment, and frames of the first."""
+    carry = jax.jit(lambda: no_carry(model, pool.count))()
+    reset = np.ones(pool.count, bool)
+    pool.send(nothing(model.actions, pool.count) | {"reset": reset})
+    scores, lengths = np.zeros(pool.count), np.zeros(pool.count, int)
+    over, frames = ~reset, []
+    images = [name for name, space in model.spaces if space.is_image]
+    names = [name for name, _ in model.spaces] + ["is_first"]
+    for count in range(most_steps):
+        step = pool.receive()
+        scores += step["reward"] * ~over
+        lengths += ~over
+        if images and not over[0]:
+            frames.append(step[images[0]][0])
+        over |= step["is_last"]
+        if over.all():
+            break
+        seen = {name: step[name] for name in names}
+        carry, actions, _ = policy(params, carry, seen, np.int32(count))
+        pool.send(jax.device_get(actions) | {"reset": np.zeros(pool.count, bool)})
+    return scores, lengths, frames

@@ -1,0 +1,129 @@
+"""A frozen world model, and its actor, as pure functions of one step for other programs."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from core import export
+from dreamer import dists, policies, world_model
+from dreamer.rssm import Latent
+
+TITLE = "A recurrent world model, pretrained with Reverie"
+WHAT = """\
+Follows what happens in a state of memory (deter) and categorical latents (stoch), and
+dreams on from it: arXiv 2301.04104. Each program is one step, for any batch size."""
+NETWORK = """\
+All networks of the world model, and the actor where there is one, as trained."""
+INPUTS = """\
+Everything begins from zeros in `deter` and `stoch`.
+
+- `encode`: observations {observations} -> `embed`.
+- `observe`: the state before, `action` {action} that led here, `embed`, and `noise`
+  -> the state now. `is_first` forgets what was before.
+- `imagine`: the state, `action` and `noise` -> the state that follows, unseen.
+- `decode`: the state -> what each observation is expected to be (images in 0..1),
+  `reward`, and `continue`, the probability that the episode goes on, times the discount.
+- `act`, where there is an actor: the state -> its likeliest action.
+
+`noise` is standard Gumbel noise of the shape of `stoch` to draw a state; zeros give the
+likeliest one."""
+
+
+def make_programs(model, behavior) -> dict:
+    """name -> (function of (params, inputs), specs of the inputs), all in float32."""
+    r = model.rssm
+
+    def spec(*shape, dtype=np.float32):
+        return jax.ShapeDtypeStruct((1, *shape), dtype)
+
+    state = {"deter": spec(r.deter), "stoch": spec(r.stoch, r.classes)}
+    noise, action = {"noise": spec(r.stoch, r.classes)}, {"action": spec(r.action)}
+    seen = {k: spec(*s.shape, dtype=np.dtype(s.dtype)) for k, s in model.spaces}
+
+    def latent(inputs):
+        return Latent(inputs["deter"], inputs["stoch"])
+
+    def told(latent):
+        return {"deter": latent.deter, "stoch": latent.stoch}
+
+    def encode(params, inputs):
+        apply = model.encoder.apply
+        return {"embed": apply({"params": params["encoder"]}, inputs)}
+
+    def observe(params, inputs):
+        one = (inputs[k][None] for k in ("action", "embed", "is_first", "noise"))
+        states, _ = r.apply(
+            {"params": params["rssm"]}, latent(inputs), *one, method="observe"
+        )
+        return told(jax.tree.map(lambda x: x[0], states))
+
+    def imagine(params, inputs):
+        apply = {"params": params["rssm"]}
+        parts = latent(inputs), inputs["action"], inputs["noise"]
+        return told(r.apply(apply, *parts, method="one_step"))
+
+    def decode(params, inputs):
+        states = jax.tree.map(lambda x: x[None], latent(inputs))
+        out = world_model.decode(model, params, states)
+        found = {k: meant(out[k][0], space) for k, space in model.spaces}
+        x = latent(inputs).features()
+        reward = model.reward.apply({"params": params["reward"]}, x)
+        cont = model.cont.apply({"params": params["continue"]}, x)
+        heads = {"reward": dists.two_hot_mean(reward), "continue": jax.nn.sigmoid(cont)}
+        return found | heads
+
+    def act(params, inputs):
+        x = latent(inputs).features()
+        out = behavior.actor.apply({"params": params["actor"]}, x)
+        return policies.as_actions(
+            model.actions, policies.likeliest(model.actions, out)
+        )
+
+    first = {"is_first": spec(dtype=np.dtype(bool))}
+    embed = {"embed": spec(r.embed)}
+    programs = {
+        "encode": (encode, seen),
+        "observe": (observe, state | action | embed | first | noise),
+        "imagine": (imagine, state | action | noise),
+        "decode": (decode, state),
+    }
+    return programs | ({"act": (act, state)} if behavior is not None else {})
+
+
+def meant(x, space):
+    """What the decoder says, in the unit of the observation; discrete ones stay logits."""
+    return x if space.is_image or space.is_discrete else dists.symexp(x)
+
+
+def make_exports(model, behavior, *, config) -> dict:
+    """Format -> (state, folder, origin): the writers of a Method."""
+    frozen = in_float32(model)
+    heads = None
+    if behavior is not None:
+        heads = behavior._replace(actor=behavior.actor.clone(dtype=jnp.float32))
+    programs = make_programs(frozen, heads)
+    seen = ", ".join(f"`{k}` {s.dtype} {list(s.shape)}" for k, s in model.spaces)
+    words = {
+        "title": TITLE,
+        "what": WHAT,
+        "network": NETWORK,
+        "inputs": INPUTS.format(observations=seen, action=[model.rssm.action]),
+        "config": config,
+    }
+
+    def stablehlo(state, folder, origin):
+        return export.publish_stablehlo(
+            folder, programs, state.params, origin=origin, **words
+        )
+
+    def safetensors(state, folder, origin):
+        return export.publish_safetensors(folder, state.params, origin=origin, **words)
+
+    return {"world_model": stablehlo, "safetensors": safetensors}
+
+
+def in_float32(model):
+    """The same networks, computing in float32."""
+    names = ("encoder", "rssm", "decoder", "reward", "cont")
+    clones = {n: getattr(model, n).clone(dtype=jnp.float32) for n in names}
+    return model._replace(**clones)

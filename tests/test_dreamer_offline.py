@@ -1,0 +1,165 @@
+"""A world model on trajectories through the one train loop: resumed, sharded, dreaming."""
+
+import functools
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from configs.dreamer import get_config
+from core import sharding, train
+from core.data import trajectories
+from core.method import load
+from dreamer import data, evals
+from dreamer.spaces import Space
+
+
+def small(**fields):
+    """The tiny preset made smaller still; fields are written section__field=value."""
+    config = get_config("tiny")
+    config.update(
+        {
+            "batch": 8,
+            "length": 4,
+            "chunks": 2,
+            "steps": 4,
+            "log_steps": 1,
+            "save_steps": 2,
+            "data": {"workers": 0, "size": 48},
+            "model": {"deter": 16, "hidden": 8, "classes": 4, "depth": 2, "units": 8},
+            "dream": {"steps": 8, "clips": 4, "read_clips": 8},
+            "eval_steps": {"dream": -1},
+            "mesh": {"data": 1, "fsdp": 1},
+        }
+    )
+    config.model.stoch = 4
+    changes = {name.replace("__", "."): value for name, value in fields.items()}
+    config.update_from_flattened_dict(changes)
+    return config
+
+
+@pytest.fixture(autouse=True)
+def one_device(monkeypatch):
+    one = functools.partial(sharding.make_mesh, devices=jax.devices()[:1])
+    monkeypatch.setattr(sharding, "make_mesh", one)
+
+
+def assert_same(a, b):
+    jax.tree.map(np.testing.assert_array_equal, jax.device_get(a), jax.device_get(b))
+
+
+@pytest.mark.parametrize("behavior", ["none", "actor"])
+def test_interrupted_within_a_window_it_goes_on_bit_for_bit(tmp_path, behavior):
+    config = small(steps=5, behavior=behavior, imagination__horizon=3)
+    whole = train.fit(config, tmp_path / "whole")
+    config.steps = 3
+    train.fit(config, tmp_path / "parts")
+    config.steps = 5
+    parts = train.fit(config, tmp_path / "parts", allow_config_change=True)
+    assert_same(whole, parts)
+    texts = [
+        (tmp_path / name / "metrics.jsonl").read_text() for name in ("whole", "parts")
+    ]
+    lines = [[json.loads(line) for line in text.splitlines()] for text in texts]
+    told = [
+        [{k: v for k, v in x.items() if "time/" not in k} for x in y] for y in lines
+    ]
+    assert told[0] == told[1] and len(told[0]) == 5
+
+
+def test_pieces_of_a_window_follow_each_other():
+    config = small()
+    method = load(config)
+    source = method.source("train", (0, 1))
+    first, second, third = (source.next() for _ in range(3))
+    assert not first["goes_on"].any() and second["goes_on"].all()
+    assert not third["goes_on"].any()
+    item = data.make_records(
+        "train", seed=0, steps=8, **{k: config.data[k] for k in LOOK}
+    ).load(3)
+    np.testing.assert_array_equal(first["image"][3], item["image"][:4])
+    np.testing.assert_array_equal(second["image"][3], item["image"][4:])
+    np.testing.assert_array_equal(second["action"][3], item["action"][4:])
+    np.testing.assert_array_equal(first["is_first"][0], [True, False, False, False])
+    source.close()
+
+
+LOOK = ("folder", "size", "level", "bodies", "fps")
+
+
+@pytest.mark.parametrize("mesh", [{"data": 8}, {"fsdp": 8}, {"fsdp": 2, "tensor": 4}])
+def test_sharded_is_single_device(mesh):
+    method = load(small(behavior="actor", imagination__horizon=3))
+    source = method.source("train", (0, 1))
+    batches = [source.next() for _ in range(2)]
+    source.close()
+    found = []
+    for shape, devices in (({}, jax.devices()[:1]), (mesh, jax.devices())):
+        where = sharding.make_mesh(devices=devices, **shape)
+        plan = train.build(method, where, seed=0)
+        state, losses = plan.create(), []
+        with jax.set_mesh(where):
+            for batch in batches:
+                batch = sharding.to_device(where, batch, method.batch)
+                state, metrics = plan.step(state, batch)
+                losses.append(float(metrics["loss"]))
+        found.append((losses, jax.device_get(state.params)))
+    np.testing.assert_allclose(found[0][0], found[1][0], rtol=1e-5)
+    same = functools.partial(np.testing.assert_allclose, atol=1e-5)
+    jax.tree.map(same, found[0][1], found[1][1])
+
+
+def test_dreams_are_judged_beside_standing_still(tmp_path):
+    state = train.fit(small(steps=1), tmp_path)
+    found = load(small()).evals["dream"](state)
+    assert {"dream/position_1", "still/position_1", "dream/image_1"} <= found.keys()
+    # Rows of truth, dream and difference for each of four clips, eight frames wide.
+    assert found["dream_image"].shape == (4 * 3 * 52, 8 * 52, 3)
+    world = data.make_world(
+        "held", steps=8, seed=0, size=48, level="plain", bodies=2, fps=8.0
+    )
+    place = np.stack([world.load(i)["position"] for i in range(4)])
+    gap = np.sqrt(np.square(place[:, 5] - place[:, 4]).mean())
+    np.testing.assert_allclose(found["still/position_1"], gap, rtol=1e-6)
+
+
+def test_a_ridge_reads_what_is_linear():
+    rng = np.random.default_rng(0)
+    x, weights = rng.standard_normal((20, 10, 6)), rng.standard_normal((6, 2))
+    read = evals.ridge(x[:10], x[:10] @ weights + 3)
+    np.testing.assert_allclose(read(x[10:]), x[10:] @ weights + 3, atol=0.02)
+
+
+def test_recorded_trajectories_train_and_bad_ones_are_counted(tmp_path):
+    rng = np.random.default_rng(0)
+    for i in range(12):
+        steps = {
+            "height": rng.standard_normal((9, 2)).astype(np.float32),
+            "action": rng.standard_normal((9, 3)).astype(np.float32),
+            "reward": rng.standard_normal(9).astype(np.float32),
+            **{k: np.zeros(9, bool) for k in ("is_first", "is_last", "is_terminal")},
+        }
+        if i == 5:
+            steps["reward"][4] = np.inf
+        if i == 7:
+            steps["height"] = steps["height"][:, :1]
+        trajectories.write_chunk(tmp_path, trajectories.Chunk(i, 0, 9), steps)
+    changes = {"data__folder": str(tmp_path), "data__max_bad_share": 0.9}
+    config = small(**changes, steps=6, behavior="actor", imagination__horizon=3)
+    train.fit(config, tmp_path / "run")
+    lines = (tmp_path / "run" / "bad_samples.jsonl").read_text().splitlines()
+    reasons = {json.loads(line)["reason"] for line in lines}
+    assert reasons == {
+        "'reward' holds values that are not finite",
+        "'height' is (1,), not (2,) as elsewhere",
+    }
+
+
+def test_spaces_are_told_by_the_records(tmp_path):
+    world = data.make_records(
+        "train", seed=0, steps=8, **{k: small().data[k] for k in LOOK}
+    )
+    spaces, actions = data.spaces_of(world)
+    assert spaces == {"image": Space((48, 48, 3), "uint8")}
+    assert actions == {"action": Space((2,))}
