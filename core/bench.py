@@ -1,6 +1,7 @@
 """Times the train step of a config with its real data: what `launch.bench` prints."""
 
 import contextlib
+import functools
 import importlib
 import json
 import os
@@ -13,18 +14,26 @@ import jax
 import numpy as np
 
 from core import metrics, settings, sharding
-from core.method import load
+from core.method import choose, load
 from core.train import build
 
 
-def measure(config, *, steps: int) -> dict:
+def measure(config, what=("step",), *, steps: int) -> dict:
+    """Numbers of the step, and of the parts that a method has to time, by name."""
+    settings.check(config.to_dict())
+    method = load(config)
+    table = {"step": functools.partial(measure_step, config, method, steps=steps)}
+    chosen = choose(what, table | method.benches, "part to time")
+    return {k: v for part in chosen.values() for k, v in part().items()}
+
+
+def measure_step(config, method, *, steps: int) -> dict:
     """Run `steps` steps after the first and account for their time.
 
     Every step is waited for, so that its time is its own; data is read ahead by the
     source meanwhile, as in training. Times in seconds, memory in bytes.
     """
-    settings.check(config.to_dict())
-    method, mesh = load(config), sharding.make_mesh(**config.mesh)
+    mesh = sharding.make_mesh(**config.mesh)
     plan = build(method, mesh, seed=config.seed)
     shard = sharding.host_shard(mesh, method.batch)
     with (

@@ -28,6 +28,7 @@ class Method(NamedTuple):
       picture, or a list of sentences for the terminal.
     exports: format -> function of (state, folder, origin) that writes a whole artefact
       there and returns its largest difference from the live networks.
+    benches: name -> function giving numbers of what else there is to time.
     flops: useful floating point operations of one step, for utilisation.
     batch: examples of one step over all hosts.
     unit: what an example is called on the progress line.
@@ -41,6 +42,7 @@ class Method(NamedTuple):
     flops: float
     batch: int
     unit: str = "examples"
+    benches: dict = {}
 
 
 def load(config) -> Method:

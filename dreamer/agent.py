@@ -6,6 +6,7 @@ import pathlib
 from core.method import Method
 from dreamer import behavior as behave
 from dreamer import cem
+from dreamer.bench import make_benches
 from dreamer.envs.make import make as make_env
 from dreamer.envs.pool import Pool
 from dreamer.episodes import make_episodes
@@ -49,9 +50,13 @@ def make(config) -> Method:
         seed = config["seed"]
         return make_episodes(model, choose, task=task, seed=seed, **config["episodes"])
 
-    return make_method(
-        config, resolved, spaces, actions, source=source, evals={"episodes": episodes}
-    )
+    def benches(model, behavior):
+        names = ("batch", "length", "seed")
+        shape = {name: config[name] for name in names}
+        return make_benches(model, task=task, **config["env"], **shape)
+
+    pieces = {"source": source, "evals": {"episodes": episodes}, "benches": benches}
+    return make_method(config, resolved, spaces, actions, **pieces)
 
 
 def make_online_source(

@@ -147,11 +147,13 @@ def make_networks(spaces, actions, *, dtype, behavior, model, imagination):
     return world, behave.make_behavior(world.actions, **imagination, **units)
 
 
-def make_method(config, resolved, spaces, actions, *, source, evals) -> Method:
+def make_method(
+    config, resolved, spaces, actions, *, source, evals, benches=None
+) -> Method:
     """A Method from what offline pretraining and agents share of a config.
 
-    source: function of the networks giving a Method's source. evals: name -> function of
-    the networks giving an evaluation. resolved: the config as it was, for model cards.
+    source, benches: functions of the networks. evals: name -> function of the networks
+    that gives an evaluation. resolved: the config as it was, for model cards.
     """
     names = ("dtype", "behavior", "model", "imagination")
     networks = make_networks(spaces, actions, **{name: config[name] for name in names})
@@ -167,4 +169,5 @@ def make_method(config, resolved, spaces, actions, *, source, evals) -> Method:
         flops=flops.update(*networks, rows=batch * length),
         batch=batch,
         unit="sequences",
+        benches=benches(*networks) if benches else {},
     )

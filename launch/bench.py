@@ -9,6 +9,7 @@ STEPS = flags.DEFINE_integer("steps", 20, "Steps to time, after the one that com
 PEER = flags.DEFINE_enum(
     "peer", None, ["torch"], "Alternate with the same step in another framework"
 )
+WHAT = flags.DEFINE_list("what", ["step"], "What to time: step, or parts of the method")
 JSON = flags.DEFINE_bool("json", False, "Print one JSON object instead of lines")
 
 
@@ -20,8 +21,10 @@ def main():
     from core import bench, devices
 
     devices.start()
-    run = bench.compare if PEER.value else bench.measure
-    found = run(CONFIG.value, steps=STEPS.value)
+    if PEER.value:
+        found = bench.compare(CONFIG.value, steps=STEPS.value)
+    else:
+        found = bench.measure(CONFIG.value, WHAT.value, steps=STEPS.value)
     print(bench.as_json(found) if JSON.value else bench.as_lines(found))
 
 

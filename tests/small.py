@@ -43,17 +43,21 @@ def steady(*, lr=1e-3, **fields):
     return config
 
 
-def start(config, workdir, *flags, **options) -> subprocess.Popen:
+TINY = "configs/jepa.py:tiny"
+
+
+def start(config, workdir, *flags, preset=TINY, **options) -> subprocess.Popen:
     """`python -m launch.train` on this config, in a process group and with one device."""
     from core.run import flatten
+    from launch.config import load
 
-    now, preset = flatten(config.to_dict()), flatten(get_config("tiny").to_dict())
-    changed = [f"--config.{k}={v}" for k, v in now.items() if v != preset[k]]
+    now, before = flatten(config.to_dict()), flatten(load(f"{ROOT}/{preset}").to_dict())
+    changed = [f"--config.{k}={v}" for k, v in now.items() if v != before[k]]
     environment = os.environ | {"XLA_FLAGS": "--xla_backend_optimization_level=0"}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     return subprocess.Popen(
         [
-            *(sys.executable, "-m", "launch.train", "--config=configs/jepa.py:tiny"),
+            *(sys.executable, "-m", "launch.train", f"--config={preset}"),
             *changed,
             f"--workdir={workdir}",
             *flags,

@@ -1,0 +1,67 @@
+"""What an agent does besides updates, timed alone: environments' steps, replay's reads."""
+
+import tempfile
+import time
+
+import numpy as np
+
+from dreamer.envs.pool import Pool
+from dreamer.online import step_shapes
+from dreamer.replay import Replay
+
+SECONDS = 5.0
+
+
+def rate(act, seconds=SECONDS) -> float:
+    """Calls of `act` per second, after a first one that may prepare."""
+    act()
+    count, begin = 0, time.perf_counter()
+    while (now := time.perf_counter()) < begin + seconds:
+        act()
+        count += 1
+    return count / (now - begin)
+
+
+def make_benches(model, *, task, count, processes, timeout_s, batch, length, seed):
+    """name -> () -> numbers: "env" with actions of chance, "replay" from memory."""
+
+    def env():
+        pool = Pool(
+            **task, count=count, seed=seed, processes=processes, timeout_s=timeout_s
+        )
+        rng = np.random.default_rng(seed)
+
+        def act():
+            actions = {"reset": np.zeros(count, bool)}
+            for name, space in model.actions:
+                shape = (count, *space.shape)
+                if space.is_discrete:
+                    actions[name] = rng.integers(0, space.classes, shape)
+                else:
+                    actions[name] = rng.uniform(-1, 1, shape).astype(np.float32)
+            pool.send(actions)
+            pool.receive()
+
+        try:
+            return {"env_steps_per_second": rate(act) * count}
+        finally:
+            pool.close()
+
+    def replay():
+        shapes, capacity = step_shapes(model), 20 * (length + 1) * count
+        with tempfile.TemporaryDirectory() as folder:
+            kept = Replay(
+                folder, shapes, streams=count, capacity=capacity, length=length
+            )
+        step = {k: np.zeros((count, *s), d) for k, (s, d) in shapes.items()}
+        for _ in range(capacity // count):
+            kept.add(step)
+        rng = np.random.default_rng(seed)
+        each = rate(lambda: kept.read(kept.draw(batch, rng)))
+        bytes_ = sum(x.nbytes for x in kept.steps.values()) / len(kept)
+        return {
+            "replay_sequences_per_second": each * batch,
+            "replay_bytes_per_step": bytes_,
+        }
+
+    return {"env": env, "replay": replay}
