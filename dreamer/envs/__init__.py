@@ -1,0 +1,1 @@
+"""Environments to act in, by name; no jax, for they run in workers."""

@@ -1,0 +1,60 @@
+"""An environment that answers requests, in this process or in one of its own.
+
+A request is an action, answered by a checked step, or None, answered by the spaces. An
+answer is (value, ""), or (None, the reason why there is none).
+"""
+
+import contextlib
+import multiprocessing
+import os
+import threading
+
+from core.data.records import explain
+from dreamer.envs.checks import check
+
+
+class Host:
+    """Makes its environment for the first request; an answer awaits `receive`."""
+
+    def __init__(self, make):
+        self.make, self.env, self.answer = make, None, None
+
+    def send(self, request):
+        try:
+            if self.env is None:
+                self.env = self.make()
+            if request is None:
+                self.answer = (self.env.observations, self.env.actions), ""
+            else:
+                self.answer = check(self.env.step(request), self.env), ""
+        except Exception as error:  # noqa: BLE001, told and counted
+            self.answer = None, explain(error)
+
+    def receive(self, timeout_s=0.0):
+        return self.answer
+
+    def close(self):
+        if self.env is not None:
+            # What has failed once may do so again, and nobody needs it any more.
+            with contextlib.suppress(Exception):
+                self.env.close()
+
+    kill = close
+
+
+def serve(pipe, make):
+    """The life of a worker process; ends when the pool lets go of its end of the pipe."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    host = Host(make)
+    with contextlib.suppress(EOFError, OSError):
+        while True:
+            host.send(pipe.recv())
+            pipe.send(host.receive())
+    host.close()
+    os._exit(0)  # without taking apart all that was imported: half a second
+
+
+def _end_with_parent():
+    """A step that hangs would not see its pipe close when the run is killed."""
+    multiprocessing.parent_process().join()
+    os._exit(0)
