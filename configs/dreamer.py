@@ -20,18 +20,34 @@ SIZES = {
     "200m": (8192, 1024, 64, 64, 1024),
     "400m": (12288, 1536, 96, 96, 1536),
 }
+# The published protocols: task, size, environments, action repeat, steps trained on per
+# step taken, steps taken in all.
+SUITES = {
+    "dmc_proprio": ("dmc:walker_walk", "1m", 16, 1, 1024, 1_100_000),
+    "dmc_vision": ("dmc_image:walker_walk", "200m", 16, 1, 256, 1_100_000),
+    "atari100k": ("atari:pong", "200m", 1, 4, 256, 110_000),
+    "crafter": ("crafter:reward", "200m", 1, 1, 512, 1_100_000),
+}
 FIELDS = ("deter", "hidden", "classes", "depth", "units")
 
 
 def get_config(size="tiny"):
     """The config of a preset by name."""
-    makers = {"tiny": tiny, "reach": reach}
+    makers = {"tiny": tiny, "reach": reach, "reacher": reacher}
+    makers |= {name: lambda row=row: agent(*row) for name, row in SUITES.items()}
     makers |= {f"size{name}": lambda name=name: offline(name) for name in SIZES}
-    if size not in makers:
+    year = "_2024"
+    plain = size.removesuffix(year)
+    if plain not in makers:
         raise ValueError(
-            f"configs/dreamer.py has no preset {size!r}; use one of {', '.join(makers)}"
+            f"configs/dreamer.py has no preset {size!r}; use one of {', '.join(makers)}, "
+            f"or one of them with {year} for the networks of April 2024"
         )
-    return ConfigDict(makers[size]())
+    config = makers[plain]()
+    if plain != size:
+        config["model"]["form"] = "stride"
+        config["imagination"] |= {"unimix": 0.01, "true_start": True}
+    return ConfigDict(config)
 
 
 def network(name):
@@ -49,7 +65,8 @@ def base():
         "batch": 16,
         "length": 64,  # steps of a sequence in one update
         "behavior": "actor",  # "none": the world model alone; "cem": it plans instead
-        "imagination": {"horizon": 15, "unimix": 0.01},
+        # unimix: of discrete actors; the current public code has it, and leaves it out.
+        "imagination": {"horizon": 15, "unimix": 0.01, "true_start": False},
         "max_bad_steps": 10,
         "log_steps": 10,
         "save_steps": 1000,
@@ -123,23 +140,23 @@ def tiny():
     return config
 
 
-def agent(task, name):
-    """A published size that acts in `task`."""
+def agent(task, name, count, repeat, ratio, taken):
+    """A published size that acts in `task`, by the published protocol."""
     return base() | {
         "method": "dreamer.agent",
-        "steps": 100_000,
+        "steps": taken * ratio // 1024,  # updates, of 16 x 64 steps each
         "model": network(name),
         "env": {
             "task": task,
             "size": 64,  # pixels of images
-            "repeat": 1,  # of each action
-            "count": 16,
+            "repeat": repeat,  # of each action
+            "count": count,
             "processes": True,
             "timeout_s": 60.0,
         },
         "replay": {
-            "ratio": 512,  # steps trained on per step taken
-            "capacity": 500_000,  # steps in memory and on disk
+            "ratio": ratio,
+            "capacity": 1_000_000,  # steps in memory and on disk
             "first_steps": 1024,  # before the first update
         },
         "planner": {  # of behavior "cem" (arXiv 1811.04551)
@@ -149,23 +166,34 @@ def agent(task, name):
             "rounds": 10,
             "explore": 0.3,
         },
-        "episodes": {"count": 8, "most_steps": 2000},
-        "eval_steps": {"episodes": 5000},
+        "episodes": {"count": 8, "most_steps": 30_000},
+        "eval_steps": {"episodes": 10_000},
     }
 
 
-def reach():
+def reach(task="world:reach"):
     """The agent pushes a body to a target of the embedded world; two CPU cores."""
-    config = agent("world:reach", "1m")
+    config = agent(task, "1m", count=4, repeat=1, ratio=64, taken=160_000)
     config |= {
-        "steps": 10_000,
         "length": 16,
         "save_steps": 500,
         "model": small(),
         "eval_steps": {"episodes": 500},
     }
     config["optimizer"]["lr"] |= {"peak": 4e-4, "warmup_steps": 200}
-    config["env"] |= {"count": 4, "processes": False}
-    config["replay"] |= {"ratio": 64, "capacity": 200_000, "first_steps": 512}
-    config["episodes"]["count"] = 16
+    config["env"]["processes"] = (
+        False  # steps of 50 us: no process is worth its messages
+    )
+    config["replay"] |= {"capacity": 200_000, "first_steps": 512}
+    config["episodes"] = {"count": 16, "most_steps": 1001}
+    return config
+
+
+def reacher():
+    """DeepMind Control's reacher_easy from proprioception (requirements-envs.txt)."""
+    config = reach("dmc:reacher_easy")
+    config["steps"] = 40_000
+    config["replay"]["first_steps"] = 1024
+    config["eval_steps"]["episodes"] = 2500
+    config["episodes"]["count"] = 5
     return config

@@ -88,11 +88,9 @@ def make_online_source(
         capacity=capacity,
         length=length,
     )
-    pool = Pool(
-        **task, count=count, seed=seed, processes=processes, timeout_s=timeout_s
+    pool = functools.partial(
+        Pool, **task, count=count, processes=processes, timeout_s=timeout_s
     )
     policy = make_policy(model, choose, seed=seed)
-    return Online(
-        pool, replay, policy, model,
-        batch=batch, ratio=ratio, first_steps=first_steps, seed=seed,
-    )  # fmt: skip
+    shared = {"batch": batch, "ratio": ratio, "first_steps": first_steps, "seed": seed}
+    return Online(pool, replay, policy, model, **shared)

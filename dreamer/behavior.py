@@ -23,12 +23,17 @@ REPLAY_SCALE = 0.3
 
 
 class Behavior(NamedTuple):
-    """The heads, without their weights, and how they learn."""
+    """The heads, without their weights, and how they learn.
+
+    true_start: whether a dream begins with the replay's word on whether the episode goes
+    on, as the code of April 2024 has it, in place of the continue head's.
+    """
 
     actor: Head
     critic: Head
     unimix: float  # of discrete actions
-    horizon: int = 15
+    horizon: int
+    true_start: bool
 
 
 class Range(NamedTuple):
@@ -38,11 +43,13 @@ class Range(NamedTuple):
     high: jax.Array
 
 
-def make_behavior(actions, *, units, unimix=0.01, horizon=15, dtype=jnp.float32):
+def make_behavior(
+    actions, *, units, unimix=0.01, horizon=15, true_start=False, dtype=jnp.float32
+):
     """Heads for the actions of a world model."""
     actor = Head(3, units, (policies.width(actions),), scale=0.01, dtype=dtype)
     critic = Head(3, units, (dists.BINS,), scale=0.0, dtype=dtype)
-    return Behavior(actor, critic, unimix, horizon)
+    return Behavior(actor, critic, unimix, horizon, true_start)
 
 
 def init(behavior: Behavior, features: int, key) -> dict:
@@ -144,6 +151,10 @@ def losses(model, behavior, params, slow, seen: Range, states, batch, key):
     apply = lambda head, weights, x: head.apply({"params": weights}, x)  # noqa: E731
     reward = dists.two_hot_mean(apply(model.reward, frozen["reward"], features))
     cont = jax.nn.sigmoid(apply(model.cont, frozen["continue"], features))
+    lead = {k: batch[k].swapaxes(0, 1) for k in ("reward", "is_last", "is_terminal")}
+    if behavior.true_start:
+        goes_on = GAMMA * (1 - lead["is_terminal"].astype(jnp.float32))
+        cont = cont.at[0].set(goes_on.reshape(-1))
     critic = apply(behavior.critic, params["critic"], features)
     value = fixed(dists.two_hot_mean(critic))
     slow_value = dists.two_hot_mean(apply(behavior.critic, slow, features))
@@ -165,7 +176,6 @@ def losses(model, behavior, params, slow, seen: Range, states, batch, key):
     x = states.features()  # the one way that values shape what is represented
     critic = apply(behavior.critic, params["critic"], x)
     slow_value = dists.two_hot_mean(apply(behavior.critic, slow, fixed(x)))
-    lead = {k: batch[k].swapaxes(0, 1) for k in ("reward", "is_last", "is_terminal")}
     targets = replay_returns(
         lead["reward"],
         lead["is_last"],

@@ -63,21 +63,32 @@ def step_shapes(model) -> dict:
 class Online:
     """Batches from replay, and the acting that fills it.
 
-    ratio: steps trained on per step taken. first_steps: taken before the first update.
+    make_pool: seed -> `count` environments, called when the first is to step. ratio:
+    steps trained on per step taken. first_steps: taken before the first update.
     """
 
     def __init__(
-        self, pool, replay: Replay, policy, model, *, batch, ratio, first_steps, seed
+        self,
+        make_pool,
+        replay: Replay,
+        policy,
+        model,
+        *,
+        batch,
+        ratio,
+        first_steps,
+        seed,
     ):
-        self.pool, self.replay, self.policy, self.model = pool, replay, policy, model
+        self.make_pool, self.pool, self.count = make_pool, None, replay.streams
+        self.replay, self.policy, self.model = replay, policy, model
         self.batch, self.ratio, self.seed = batch, ratio, seed
         self.first_steps = first_steps
         self.rounds = self.updates = self.credit = self.episodes = self.bad = 0
-        self.carry = None  # until the environments have begun
+        self.carry = None  # until the environments begin
         self.scores = collections.deque(maxlen=RECENT)
         self.lengths = collections.deque(maxlen=RECENT)
-        self.score = np.zeros(pool.count)
-        self.age = np.zeros(pool.count, int)
+        self.score = np.zeros(self.count)
+        self.age = np.zeros(self.count, int)
         self.given = self.answer = None  # windows of the last batch; states of it
 
     def next(self, state):
@@ -87,7 +98,7 @@ class Online:
         while not self.enough() or self.credit < cost:
             self.act(state.params)
             if self.enough():
-                self.credit += self.ratio * self.pool.count
+                self.credit += self.ratio * self.count
         self.credit -= cost
         rng = np.random.default_rng([self.seed, self.updates])
         self.updates += 1
@@ -101,8 +112,11 @@ class Online:
     def act(self, params):
         """One step of all environments, kept with the action that follows it."""
         if self.carry is None:
-            self.carry = jax.jit(lambda: no_carry(self.model, self.pool.count))()
-            self.send(nothing(self.model.actions, self.pool.count), reset=True)
+            # A run that goes on meets new episodes, not those it began with.
+            words = np.random.SeedSequence([self.seed, self.rounds]).generate_state(1)
+            self.pool = self.make_pool(seed=int(words[0]) if self.rounds else self.seed)
+            self.carry = jax.jit(lambda: no_carry(self.model, self.count))()
+            self.send(nothing(self.model.actions, self.count), reset=True)
         step = self.pool.receive()
         names = [name for name, _ in self.model.spaces] + ["is_first"]
         seen = jax.device_put({name: step[name] for name in names})
@@ -117,7 +131,7 @@ class Online:
         self.account(step)
 
     def send(self, actions, *, reset):
-        self.pool.send(actions | {"reset": np.full(self.pool.count, reset)})
+        self.pool.send(actions | {"reset": np.full(self.count, reset)})
 
     def account(self, step):
         """Scores and lengths of episodes as they end."""
@@ -157,10 +171,10 @@ class Online:
             setattr(self, name, value)
 
     def report(self):
-        new = self.pool.take_events() + self.replay.bad
+        new = self.replay.bad + (self.pool.take_events() if self.pool else [])
         self.replay.bad, self.bad = [], self.bad + len(new)
         numbers = {
-            "env_steps": self.rounds * self.pool.count,
+            "env_steps": self.rounds * self.count,
             "episodes": self.episodes,
             "replay_steps": len(self.replay),
         }
@@ -170,7 +184,8 @@ class Online:
         return {"seen": self.rounds, "bad": self.bad, "new": new, "numbers": numbers}
 
     def close(self):
-        self.pool.close()
+        if self.pool:
+            self.pool.close()
 
 
 @jax.jit

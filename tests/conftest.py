@@ -5,13 +5,14 @@ import os
 import shutil
 import tempfile
 
-os.environ["JAX_PLATFORMS"] = "cpu"
-os.environ["XLA_FLAGS"] = (
-    os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
-    " --xla_backend_optimization_level=0"
-)
-# Fresh for every session: what a compiler says is said once.
-folder = tempfile.mkdtemp(prefix="reverie-tests-")
-atexit.register(shutil.rmtree, folder, ignore_errors=True)
-os.environ["JAX_COMPILATION_CACHE_DIR"] = folder
-os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+if "PYTEST_XDIST_WORKER" not in os.environ:  # those inherit what is set here
+    os.environ["JAX_PLATFORMS"] = "cpu"
+    os.environ["XLA_FLAGS"] = (
+        os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+        " --xla_backend_optimization_level=0"
+    )
+    # Fresh for every session: what a compiler says is said once.
+    folder = tempfile.mkdtemp(prefix="reverie-tests-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = folder
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"

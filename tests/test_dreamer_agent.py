@@ -64,12 +64,12 @@ def test_it_steps_as_often_as_its_ratio_says_and_goes_on(tmp_path):
     chunks = trajectories.chunks_in(tmp_path / "replay")
     assert [(c.stream, c.start, c.steps) for c in chunks] == [(0, 0, 31), (1, 0, 31)]
 
-    config.steps = 36
+    config.steps, config.log_steps, config.save_steps = 60, 10, 0
     train.fit(config, tmp_path, allow_config_change=True)
     told = written(tmp_path)
-    assert [told[n]["env_steps"] for n in (7, 36)] == [66, 182]
-    assert told[36]["episodes"] == 2 and told[36]["episode_steps"] == 65
-    assert np.isfinite([told[36][k] for k in ("score", "loss", "loss_actor")]).all()
+    assert [told[n]["env_steps"] for n in (10, 60)] == [78, 278]
+    assert told[60]["episodes"] == 2 and told[60]["episode_steps"] == 65
+    assert np.isfinite([told[60][k] for k in ("score", "loss", "loss_actor")]).all()
 
 
 def test_what_it_lived_through_is_a_dataset(tmp_path):
@@ -97,17 +97,17 @@ def test_acting_step_by_step_is_observing_a_sequence(monkeypatch):
     model = world_model.make_world_model(spaces, actions, stoch=4, **sizes)
     params = sharding.unbox(world_model.init(model, jax.random.key(0)))
     rng = np.random.default_rng(0)
-    state = rng.standard_normal((2, 6, 3)).astype(np.float32)
-    action = rng.uniform(-1, 1, (2, 6, 2)).astype(np.float32)
-    first = np.zeros((2, 6), bool)
-    first[:, 0] = first[1, 3] = True
+    state = rng.standard_normal((2, 4, 3)).astype(np.float32)
+    action = rng.uniform(-1, 1, (2, 4, 2)).astype(np.float32)
+    first = np.zeros((2, 4), bool)
+    first[:, 0] = first[1, 2] = True
     chosen = iter(np.moveaxis(action, 1, 0)[1:])
     choose = lambda params, latent, key: next(chosen, action[:, 0])  # noqa: E731
     with jax.disable_jit():
         policy = online.make_policy(model, choose, seed=0)
         carry, kept = online.no_carry(model, 2), []
         carry = carry[0], action[:, 0]
-        for t in range(6):
+        for t in range(4):
             obs = {"state": state[:, t], "is_first": first[:, t]}
             carry, _, one = policy(params, carry, obs, t)
             kept.append(one)

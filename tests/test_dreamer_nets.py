@@ -5,8 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from configs.dreamer import network
 from core.sharding import unbox
-from dreamer import convs, rssm, scan, world_model
+from dreamer import behavior, convs, flops, rssm, scan, train, world_model
 from dreamer.layers import product
 from dreamer.rssm import Latent, Rssm, noise
 from dreamer.spaces import Space
@@ -23,16 +24,67 @@ def count(tree):
     return sum(int(np.prod(x.shape)) for x in jax.tree.leaves(unbox(tree)))
 
 
-def test_sizes_of_the_published_12m():
-    model = world_model.make_world_model(
-        IMAGE, SEVENTEEN, deter=2048, hidden=256, classes=16, depth=16, units=256
-    )
-    params = jax.eval_shape(lambda: world_model.init(model, jax.random.key(0)))
-    found = {k: count(v) for k, v in params.items()}
-    assert found["reward"] == 721_407 and found["continue"] == 656_129
-    assert found["encoder"] + found["rssm"] + found["decoder"] == (
-        10_498_259 - 721_407 - 656_129 - 853_503 - 792_337
-    )
+# Trainable parameters without the slow critic, and TFLOP of an update of 16 x 64 steps.
+PUBLISHED = {
+    "1m": (687_875, 0.11),
+    "12m": (10_498_259, 1.40),
+    "25m": (23_495_475, 3.05),
+    "50m": (41_658_259, 5.33),
+    "100m": (93_480_531, 11.8),
+    "200m": (165_965_075, 20.8),
+    "400m": (372_920_979, 46.4),
+}
+
+
+def networks(size, spaces, actions):
+    """World model, behaviour, and the shapes of their parameters by network."""
+    row = network(size)
+    model = world_model.make_world_model(spaces, actions, **row)
+    heads = behavior.make_behavior(model.actions, units=row["units"])
+    init = train.make_init(model, heads, batch=1, length=2)
+    return model, heads, jax.eval_shape(init, jax.random.key(0)).params
+
+
+@pytest.mark.parametrize("size", PUBLISHED)
+def test_parameters_and_operations_are_those_published(size):
+    model, heads, params = networks(size, IMAGE, SEVENTEEN)
+    parameters, tflop = PUBLISHED[size]
+    assert count(params) == parameters
+    found = flops.update(model, heads, rows=16 * 64) / 1e12
+    np.testing.assert_allclose(found, tflop, rtol=0.01 if size != "1m" else 0.03)
+
+
+def test_networks_are_as_large_as_published():
+    params = networks("12m", IMAGE, SEVENTEEN)[2]
+    heads = {
+        "reward": 721_407,
+        "continue": 656_129,
+        "critic": 853_503,
+        "actor": 792_337,
+    }
+    assert {k: count(params[k]) for k in heads} == heads
+
+
+GRAY = {"image": Space((96, 96, 1), "uint8")}
+EIGHTEEN = {"action": Space((), "int32", 18)}
+WALKER = {
+    k: Space((n,)) for k, n in (("height", 1), ("orientations", 14), ("velocity", 9))
+}
+
+
+@pytest.mark.parametrize(
+    ("size", "spaces", "actions", "parameters"),
+    [
+        ("1m", GRAY, EIGHTEEN, 769_762),
+        ("12m", GRAY, EIGHTEEN, 11_808_850),
+        ("200m", GRAY, EIGHTEEN, 186_936_082),
+        ("1m", WALKER, {"action": Space((6,))}, 640_867),
+        ("12m", WALKER, {"action": Space((6,))}, 9_738_019),
+        ("200m", WALKER, {"action": Space((6,))}, 153_769_507),
+    ],
+)
+def test_parameters_for_other_observations(size, spaces, actions, parameters):
+    assert count(networks(size, spaces, actions)[2]) == parameters
 
 
 @pytest.mark.parametrize(("size", "channels"), [(4, 3), (6, 8)])
