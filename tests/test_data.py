@@ -162,7 +162,8 @@ def test_nothing_starts_before_the_first_sample(monkeypatch):
     source.set_state({"next_index": 40, "seen": 40, "bad": 0})
     assert not source.running
     assert source.get_state() == {"next_index": 40, "seen": 40, "bad": 0}
-    assert source.report() == {"seen": 40, "bad": 0, "new": []}
+    account = {"seen": 40, "bad": 0, "new": [], "numbers": {}}
+    assert source.report() == account
     source.close()
 
 
