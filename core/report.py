@@ -87,7 +87,8 @@ class Reporter:
         scalars |= samples["numbers"] | {"bad_samples": samples["bad"]}
         rates = self.clock.report(self.config.steps - step)
         self.writer.write(step, scalars | self.timing(rates))
-        shown = {k: scalars[k] for k in ("loss", "bad_samples") if k in scalars}
+        names = ("loss", "score", "bad_samples")
+        shown = {k: scalars[k] for k in names if k in scalars}
         shown = {k: v for k, v in shown.items() if v or k == "loss"}
         unit = self.method.unit
         self.say(
