@@ -66,7 +66,7 @@ FORMS = {
     "plain": convs.conv,
     "pool": halve,
     "up": convs.upsample_conv,
-    "stride": lambda x, kernel: convs.conv(x, kernel, stride=2),
+    "stride": convs.strided,
     "unstride": convs.conv_transpose,
 }
 

@@ -101,6 +101,15 @@ def test_a_halving_convolution_is_its_two_steps_in_turn():
     np.testing.assert_allclose(convs.pool(convs.conv(x, kernel)), slow, atol=2e-5)
 
 
+def test_gradients_of_a_convolution_in_pieces(monkeypatch):
+    monkeypatch.setattr(convs, "PIXELS", 40)  # of 5 x 16: pieces of 3 and 2 maps
+    x, kernel, dy = normal(0, 5, 4, 4, 3), normal(1, 5, 5, 3, 7), normal(2, 5, 4, 4, 7)
+    found = jax.jit(lambda *a: jax.vjp(convs.conv, *a)[1](dy))(x, kernel)
+    plain = jax.vjp(lambda x, w: convs.strided(x, w, stride=1), x, kernel)[1](dy)
+    for a, b in zip(found, plain, strict=True):
+        np.testing.assert_allclose(a, b, atol=2e-5)
+
+
 def test_block_products_are_one_matrix_with_zeros():
     x, kernel = normal(0, 3, 12), normal(1, 4, 3, 5)
     dense = np.zeros((12, 20), np.float32)
