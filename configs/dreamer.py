@@ -110,12 +110,12 @@ def offline(name):
 
 
 def small():
-    """A model of 0.7 million parameters, for CPUs."""
+    """A small model, for CPUs."""
     return {
         "deter": 256,
         "hidden": 64,
         "classes": 16,
-        "depth": 8,
+        "depth": 4,
         "units": 64,
         "stoch": 16,
         "blocks": 8,
@@ -124,7 +124,7 @@ def small():
 
 
 def tiny():
-    """A small world model alone, for two CPU cores."""
+    """A small world model alone; an hour on one CPU core."""
     config = offline("1m")
     config |= {
         "steps": 10_000,
