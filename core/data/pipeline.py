@@ -5,23 +5,18 @@ only. So batch size, hosts and workers may change when a run resumes, and the cu
 one integer; grain's own iterator state is tied to all three.
 """
 
-import contextlib
 import dataclasses
 import itertools
-import multiprocessing
-import os
-import signal
-import threading
 import weakref
 from collections import deque
 from collections.abc import Callable
-from multiprocessing import resource_tracker
 
 import grain
 import numpy as np
 from absl import flags, logging
 
 from core.data.records import Records, TooManyBad, explain
+from core.processes import deaf, end_with_parent
 
 LIVES = 4  # of the workers, before dying at one sample ends the run
 WINDOW = 10_000  # samples over which the share of bad ones is taken
@@ -228,28 +223,6 @@ def own(batch):
 def _close(iterators):
     while iterators:
         iterators.pop().close()
-
-
-@contextlib.contextmanager
-def deaf():
-    """Processes that start inside never hear SIGINT and SIGTERM, which a terminal or a
-    scheduler sends to all of a job; this one hears them, if later."""
-    resource_tracker.ensure_running()  # its first start would unblock the signals again
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def end_with_parent(index, count):
-    """In a worker: end when the run is killed, which alone would leave it there for ever."""
-
-    def wait():
-        multiprocessing.parent_process().join()
-        os._exit(0)
-
-    threading.Thread(target=wait, daemon=True).start()
 
 
 class Ledger:

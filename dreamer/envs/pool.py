@@ -9,7 +9,7 @@ from time import monotonic
 
 import numpy as np
 
-from core.data.pipeline import deaf
+from core.processes import deaf
 from dreamer.envs.make import make as make_env
 from dreamer.envs.worker import Host, serve
 from dreamer.spaces import RESERVED

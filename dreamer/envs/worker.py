@@ -5,11 +5,10 @@ answer is (value, ""), or (None, the reason why there is none).
 """
 
 import contextlib
-import multiprocessing
 import os
-import threading
 
 from core.data.records import explain
+from core.processes import end_with_parent
 from dreamer.envs.checks import check
 
 
@@ -44,7 +43,7 @@ class Host:
 
 def serve(pipe, make):
     """The life of a worker process; ends when the pool lets go of its end of the pipe."""
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    end_with_parent()  # a step that hangs would not see its pipe close
     host = Host(make)
     with contextlib.suppress(EOFError, OSError):
         while True:
@@ -52,9 +51,3 @@ def serve(pipe, make):
             pipe.send(host.receive())
     host.close()
     os._exit(0)  # without taking apart all that was imported: half a second
-
-
-def _end_with_parent():
-    """A step that hangs would not see its pipe close when the run is killed."""
-    multiprocessing.parent_process().join()
-    os._exit(0)
