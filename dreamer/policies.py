@@ -99,14 +99,3 @@ def as_actions(actions, vector) -> dict:
         else:
             found[name] = part.reshape(shape)
     return found
-
-
-def as_vector(actions, found):
-    """Actions by name -> the vector [..., A], the inverse of `as_actions`."""
-    parts = []
-    for name, space in actions:
-        x = jnp.asarray(found[name])
-        lead = x.shape[: x.ndim - len(space.shape)]
-        hot = jax.nn.one_hot(x, space.classes) if space.is_discrete else x
-        parts.append(hot.astype(jnp.float32).reshape(*lead, -1))
-    return jnp.concatenate(parts, -1)

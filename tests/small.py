@@ -1,4 +1,4 @@
-"""The tiny preset made smaller still, for tests that train, and the command that trains it."""
+"""Presets made smaller still, for tests that train, and the command that trains them."""
 
 import json
 import os
@@ -13,26 +13,30 @@ from configs.jepa import get_config
 ROOT = pathlib.Path(__file__).parents[1]
 
 
-def small(**fields):
-    """A config of a few seconds; fields are written section__field=value."""
-    config = get_config("tiny")
-    config.update(
-        {
-            "batch": 8,
-            "held_batch": 4,
-            "steps": 4,
-            "log_steps": 1,
-            "save_steps": 2,
-            "data": {"frames": 4, "workers": 0},
-            "predictor": {"width": 48, "depth": 1},
-            "eval_steps": dict.fromkeys(config.eval_steps, -1),
-            "probe": {"train_clips": 8, "held_clips": 4, "steps": 2, "batch": 4},
-            "mesh": {"data": 1, "fsdp": 1},
-        }
-    )
-    changes = {name.replace("__", "."): value for name, value in fields.items()}
-    config.update_from_flattened_dict(changes)
+def changed(config, changes: dict, **fields):
+    """A config with other values: nested ones, then fields as section__field=value."""
+    config.update(changes)
+    fields = {name.replace("__", "."): value for name, value in fields.items()}
+    config.update_from_flattened_dict(fields)
     return config
+
+
+def small(**fields):
+    """V-JEPA in a few seconds; fields are written section__field=value."""
+    config = get_config("tiny")
+    changes = {
+        "batch": 8,
+        "held_batch": 4,
+        "steps": 4,
+        "log_steps": 1,
+        "save_steps": 2,
+        "data": {"frames": 4, "workers": 0},
+        "predictor": {"width": 48, "depth": 1},
+        "eval_steps": dict.fromkeys(config.eval_steps, -1),
+        "probe": {"train_clips": 8, "held_clips": 4, "steps": 2, "batch": 4},
+        "mesh": {"data": 1, "fsdp": 1},
+    }
+    return changed(config, changes, **fields)
 
 
 def steady(*, lr=1e-3, **fields):
