@@ -34,7 +34,7 @@ def tell(folder: pathlib.Path, step: int, name: str, findings: dict):
     folder.mkdir(exist_ok=True)
     files = {what: str(folder / f"{step}_{what}.png") for what in shown}
     for what, picture in shown.items():
-        pictures.save_png(files[what], picture)
+        pathlib.Path(files[what]).write_bytes(pictures.encode_png(picture))
     # JSON has no NaN or infinity: float(value) reads these strings back.
     entry = {k: v if math.isfinite(v) else str(v) for k, v in numbers.items()}
     path = folder / f"{step}.json"

@@ -1,7 +1,5 @@
 """Pictures for people, in numpy and OpenCV: uint8 RGB, [H, W, 3] or [T, H, W, 3]."""
 
-from pathlib import Path
-
 import cv2
 import numpy as np
 
@@ -9,6 +7,7 @@ PAPER, INK = 255, (32, 32, 32)
 HALO = (0, 0, 0)
 FONT, FONT_SIZE, LINE = cv2.FONT_HERSHEY_SIMPLEX, 0.4, 15  # 11 pixels high: legible
 ORANGE = (255, 122, 0)
+FRAME_MS = 125  # of a film
 
 # One colour per body: bright, far apart, told apart by colour-blind readers too.
 COLOURS = (
@@ -26,25 +25,19 @@ CONTEXT, TARGET = 1, 2  # overlay_cells; any other cell is neither
 
 
 def encode_png(picture: np.ndarray) -> bytes:
-    """PNG file of a uint8 RGB picture: [H, W, 3] -> bytes."""
-    H, W, C = picture.shape
-    assert picture.dtype == np.uint8 and C == 3, (picture.dtype, picture.shape)
-    ok, png = cv2.imencode(".png", np.ascontiguousarray(picture[..., ::-1]))
+    """PNG file of a uint8 RGB picture [H, W, 3]; of a clip [T, H, W, 3], animated."""
+    assert picture.dtype == np.uint8 and picture.shape[-1] == 3, picture.shape
+    bgr = np.ascontiguousarray(picture[..., ::-1])
+    if picture.ndim == 3:
+        ok, png = cv2.imencode(".png", bgr)
+    else:
+        film = (
+            cv2.Animation()
+        )  # over and over; a viewer of stills shows the first frame
+        film.frames, film.durations = list(bgr), [FRAME_MS] * len(bgr)
+        ok, png = cv2.imencodeanimation(".png", film)
     assert ok, picture.shape
     return png.tobytes()
-
-
-def save_png(path, picture: np.ndarray) -> None:
-    """Write a picture, or a clip as its strip, to `path`."""
-    Path(path).write_bytes(encode_png(flat(picture)))
-
-
-def flat(picture: np.ndarray) -> np.ndarray:
-    """One picture of anything: [H, W, 3] as it is, [T, H, W, 3] left to right."""
-    if picture.ndim == 3:
-        return picture
-    assert picture.ndim == 4, picture.shape
-    return tile([picture])
 
 
 def tile(rows, *, pad: int = 4) -> np.ndarray:

@@ -14,7 +14,7 @@ from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.proto.summary_pb2 import Summary
 from tensorboardX.record_writer import masked_crc32c
 
-from core.pictures import encode_png, flat
+from core.pictures import encode_png
 from core.run import METRICS, why
 
 
@@ -76,10 +76,10 @@ class Writer:
         for name, number in numbers.items():
             summary.value.add(tag=name, simple_value=number)
         for name, picture in (pictures or {}).items():
-            picture = flat(np.asarray(picture))
+            picture = np.asarray(picture)
             png = encode_png(picture)
             self._save(step, name, png)
-            H, W, C = picture.shape
+            H, W, C = picture.shape[-3:]
             image = Summary.Image(
                 height=H, width=W, colorspace=C, encoded_image_string=png
             )

@@ -7,9 +7,9 @@ import pytest
 from core.pictures import (
     caption,
     draw_points,
+    encode_png,
     overlay_cells,
     pca_maps,
-    save_png,
     tile,
     upscale,
 )
@@ -17,10 +17,6 @@ from core.pictures import (
 
 def noise(*shape):
     return np.random.default_rng(0).integers(0, 256, shape, np.uint8)
-
-
-def read_png(path):
-    return cv2.imread(str(path))[..., ::-1]
 
 
 def test_pca_finds_a_planted_subspace():
@@ -79,7 +75,7 @@ def test_points_are_drawn_where_they_are():
     assert column[130:180].all() and not column[:122].any()  # up by a quarter side
 
 
-def test_grids_scale_and_captions(tmp_path):
+def test_grids_scale_and_captions():
     a, b, c = noise(4, 6, 3), noise(2, 3, 3), noise(5, 2, 3)
     sheet = tile([[a, b], [c]], pad=1)
     assert sheet.shape == (4 + 1 + 5, 6 + 1 + 3, 3)
@@ -93,5 +89,14 @@ def test_grids_scale_and_captions(tmp_path):
     head, body = titled[:-80], titled[-80:]
     np.testing.assert_array_equal(body, upscale(a, 20))
     assert len(head) > 30 and head.min() < 128 and (head[:, -1] == 255).all()
-    save_png(tmp_path / "a.png", clip)
-    np.testing.assert_array_equal(read_png(tmp_path / "a.png"), tile([clip]))
+
+
+def test_a_clip_is_an_animated_png():
+    clip = noise(6, 8, 10, 3)
+    png = np.frombuffer(encode_png(clip), np.uint8)
+    ok, film = cv2.imdecodeanimation(png)
+    assert ok and film.loop_count == 0 and list(film.durations) == [125] * 6
+    frames = np.stack([frame[..., 2::-1] for frame in film.frames])
+    np.testing.assert_array_equal(frames, clip)
+    still = cv2.imdecode(png, cv2.IMREAD_COLOR)[..., ::-1]
+    np.testing.assert_array_equal(still, clip[0])
