@@ -118,6 +118,8 @@ def fit(config, workdir, *, allow_config_change: bool = False):
             raise Preempted(f"stopped at step {start}; {folder} goes on from there")
         for step in range(start + 1, last + 1):
             with jax.transfer_guard("disallow"), jax.set_mesh(mesh):
+                if method.acts:  # what the update still takes is no wait for data
+                    jax.block_until_ready(state)
                 with clock.wait():
                     batch = source.next(state)
                 batch = sharding.to_device(mesh, batch, method.batch)

@@ -20,12 +20,15 @@ def make(config) -> Method:
     resolved, config = config.to_dict(), config.to_dict()
     if config["behavior"] == "none":
         raise ValueError("behavior is 'none', but an agent acts; use 'actor' or 'cem'")
-    task = {name: config["env"].pop(name) for name in ("task", "size", "repeat")}
+    env = dict(config["env"])
+    task = {name: env.pop(name) for name in ("task", "size", "repeat")}
     one = make_env(seed=config["seed"], **task)
     spaces, actions = dict(one.observations), dict(one.actions)
     one.close()
 
-    planner = config.pop("planner")
+    make_pool = functools.partial(Pool, **task, **env)
+    planner = config["planner"]
+    shape = {name: config[name] for name in ("batch", "length", "seed")}
 
     def chooser(model, behavior, **changes):
         if behavior is not None:
@@ -37,26 +40,23 @@ def make(config) -> Method:
             make_online_source,
             model=model,
             choose=chooser(model, behavior),
-            task=task,
-            batch=config["batch"],
-            length=config["length"],
-            seed=config["seed"],
-            **config["env"],
+            make_pool=make_pool,
+            streams=env["count"],
+            **shape,
             **config["replay"],
         )
 
     def episodes(model, behavior):
         choose = chooser(model, behavior, explore=0.0)
+        make_few = functools.partial(Pool, **task, processes=False)
         seed = config["seed"]
-        return make_episodes(model, choose, task=task, seed=seed, **config["episodes"])
+        return make_episodes(model, choose, make_few, seed=seed, **config["episodes"])
 
     def benches(model, behavior):
-        names = ("batch", "length", "seed")
-        shape = {name: config[name] for name in names}
-        return make_benches(model, task=task, **config["env"], **shape)
+        return make_benches(model, make_pool, streams=env["count"], **shape)
 
     pieces = {"source": source, "evals": {"episodes": episodes}, "benches": benches}
-    return make_method(config, resolved, spaces, actions, **pieces)
+    return make_method(config, resolved, spaces, actions, **pieces, acts=True)
 
 
 def make_online_source(
@@ -66,13 +66,11 @@ def make_online_source(
     *,
     model,
     choose,
-    task,
+    make_pool,
+    streams,
     batch,
     length,
     seed,
-    count,
-    processes,
-    timeout_s,
     ratio,
     capacity,
     first_steps,
@@ -84,13 +82,10 @@ def make_online_source(
     replay = Replay(
         pathlib.Path(folder) / "replay",
         shapes,
-        streams=count,
+        streams=streams,
         capacity=capacity,
         length=length,
     )
-    pool = functools.partial(
-        Pool, **task, count=count, processes=processes, timeout_s=timeout_s
-    )
     policy = make_policy(model, choose, seed=seed)
     shared = {"batch": batch, "ratio": ratio, "first_steps": first_steps, "seed": seed}
-    return Online(pool, replay, policy, model, **shared)
+    return Online(make_pool, replay, policy, model, **shared)

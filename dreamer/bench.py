@@ -5,7 +5,6 @@ import time
 
 import numpy as np
 
-from dreamer.envs.pool import Pool
 from dreamer.online import step_shapes
 from dreamer.replay import Replay
 
@@ -22,19 +21,17 @@ def rate(act, seconds=SECONDS) -> float:
     return count / (now - begin)
 
 
-def make_benches(model, *, task, count, processes, timeout_s, batch, length, seed):
+def make_benches(model, make_pool, *, streams, batch, length, seed):
     """name -> () -> numbers: "env" with actions of chance, "replay" from memory."""
 
     def env():
-        pool = Pool(
-            **task, count=count, seed=seed, processes=processes, timeout_s=timeout_s
-        )
+        pool = make_pool(seed=seed)
         rng = np.random.default_rng(seed)
 
         def act():
-            actions = {"reset": np.zeros(count, bool)}
+            actions = {"reset": np.zeros(streams, bool)}
             for name, space in model.actions:
-                shape = (count, *space.shape)
+                shape = (streams, *space.shape)
                 if space.is_discrete:
                     actions[name] = rng.integers(0, space.classes, shape)
                 else:
@@ -43,21 +40,20 @@ def make_benches(model, *, task, count, processes, timeout_s, batch, length, see
             pool.receive()
 
         try:
-            return {"env_steps_per_second": rate(act) * count}
+            return {"env_steps_per_second": rate(act) * streams}
         finally:
             pool.close()
 
     def replay():
-        shapes, capacity = step_shapes(model), 20 * (length + 1) * count
+        shapes, capacity = step_shapes(model), 20 * (length + 1) * streams
         with tempfile.TemporaryDirectory() as folder:
-            kept = Replay(
-                folder, shapes, streams=count, capacity=capacity, length=length
-            )
-        step = {k: np.zeros((count, *s), d) for k, (s, d) in shapes.items()}
-        for _ in range(capacity // count):
-            kept.add(step)
-        rng = np.random.default_rng(seed)
-        each = rate(lambda: kept.read(kept.draw(batch, rng)))
+            size = {"streams": streams, "capacity": capacity, "length": length}
+            kept = Replay(folder, shapes, **size)
+            step = {k: np.zeros((streams, *s), d) for k, (s, d) in shapes.items()}
+            for _ in range(capacity // streams):
+                kept.add(step)
+            rng = np.random.default_rng(seed)
+            each = rate(lambda: kept.read(kept.draw(batch, rng)))
         bytes_ = sum(x.nbytes for x in kept.steps.values()) / len(kept)
         return {
             "replay_sequences_per_second": each * batch,

@@ -4,14 +4,13 @@ import jax
 import numpy as np
 
 from core.pictures import tile
-from dreamer.envs.pool import Pool
 from dreamer.online import make_policy, no_carry, nothing
 
 APART = 1 << 20  # added to the seed of training's environments
 FRAMES = 16  # of an episode in its picture
 
 
-def make_episodes(model, choose, *, task, seed, count, most_steps):
+def make_episodes(model, choose, make_pool, *, seed, count, most_steps):
     """state -> mean and deviation of the scores of `count` episodes, and one as pictures.
 
     An episode that is not over after `most_steps` counts with what it has got.
@@ -19,7 +18,7 @@ def make_episodes(model, choose, *, task, seed, count, most_steps):
     policy = make_policy(model, choose, seed=seed + APART)
 
     def evaluate(state):
-        pool = Pool(**task, count=count, seed=seed + APART, processes=False)
+        pool = make_pool(count=count, seed=seed + APART)
         try:
             scores, lengths, frames = play(
                 pool, policy, model, state.params, most_steps

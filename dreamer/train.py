@@ -22,9 +22,7 @@ class State:
     slow: dict  # moving average of the critic
     range: behave.Range  # of returns
     opt: optim.Laprop
-    seen: (
-        Latent  # what the last batch was understood as: [B, T, D], ids uint8 [B, T, S]
-    )
+    seen: Latent  # the last batch's states: [B, T, D], class numbers uint8 [B, T, S]
     bad_steps: jax.Array  # updates in a row that were not applied
 
 
@@ -148,7 +146,7 @@ def make_networks(spaces, actions, *, dtype, behavior, model, imagination):
 
 
 def make_method(
-    config, resolved, spaces, actions, *, source, evals, benches=None
+    config, resolved, spaces, actions, *, source, evals, benches=None, acts=False
 ) -> Method:
     """A Method from what offline pretraining and agents share of a config.
 
@@ -170,4 +168,5 @@ def make_method(
         batch=batch,
         unit="sequences",
         benches=benches(*networks) if benches else {},
+        acts=acts,
     )

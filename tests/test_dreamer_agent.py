@@ -8,7 +8,7 @@ import time
 import jax
 import numpy as np
 import pytest
-from small import start
+from small import changed, start
 
 from configs.dreamer import get_config
 from core import checkpoint, sharding, train
@@ -17,30 +17,26 @@ from core.method import load
 from dreamer import cem, online, rssm, world_model
 from dreamer.spaces import Space
 
+SMALL = {
+    "batch": 4,
+    "length": 8,
+    "steps": 6,
+    "log_steps": 1,
+    "save_steps": 3,
+    "model": {"deter": 16, "hidden": 8, "classes": 4, "units": 8, "stoch": 4},
+    "imagination": {"horizon": 3},
+    "env": {"count": 2},
+    "replay": {"ratio": 8, "capacity": 4000, "first_steps": 40},
+    "planner": {"horizon": 3, "candidates": 8, "best": 3, "rounds": 2},
+    "episodes": {"count": 2, "most_steps": 70},
+    "eval_steps": {"episodes": -1},
+    "mesh": {"data": 1, "fsdp": 1},
+}
+
 
 def small(**fields):
     """The reach preset made smaller still; fields are written section__field=value."""
-    config = get_config("reach")
-    config.update(
-        {
-            "batch": 4,
-            "length": 8,
-            "steps": 6,
-            "log_steps": 1,
-            "save_steps": 3,
-            "model": {"deter": 16, "hidden": 8, "classes": 4, "units": 8, "stoch": 4},
-            "imagination": {"horizon": 3},
-            "env": {"count": 2},
-            "replay": {"ratio": 8, "capacity": 4000, "first_steps": 40},
-            "planner": {"horizon": 3, "candidates": 8, "best": 3, "rounds": 2},
-            "episodes": {"count": 2, "most_steps": 70},
-            "eval_steps": {"episodes": -1},
-            "mesh": {"data": 1, "fsdp": 1},
-        }
-    )
-    changes = {name.replace("__", "."): value for name, value in fields.items()}
-    config.update_from_flattened_dict(changes)
-    return config
+    return changed(get_config("reach"), SMALL, **fields)
 
 
 @pytest.fixture(autouse=True)
@@ -170,7 +166,7 @@ def test_bad_settings_are_told():
         load(small(behavior="none"))
     with pytest.raises(ValueError, match="planner.best is 9; use 1 to 8"):
         load(small(behavior="cem", planner__best=9))
-    with pytest.raises(ValueError, match="did you mean|reach"):
+    with pytest.raises(ValueError, match="'reech' is no task of world; nearest: reach"):
         load(small(env__task="world:reech"))
 
 
