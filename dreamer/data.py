@@ -6,9 +6,9 @@ import numpy as np
 
 from core.data.pipeline import make_source
 from core.data.records import BadSample, Records
-from core.data.trajectories import Windows, WorldWindows
+from core.data.trajectories import FLAGS, Windows, WorldWindows
 from core.data.world import World
-from dreamer.spaces import FLAGS, RESERVED, Space
+from dreamer.spaces import RESERVED, Space
 
 HELD_OUT = 1 << 20  # added to the seed: clips that training never sees
 
@@ -20,10 +20,13 @@ def make_world(split, *, seed, steps, size, level, bodies, fps) -> World:
     return World(seed, variant="pushed", frames=steps, **look)
 
 
-def make_records(split, *, folder, steps, **world):
-    """Windows of `steps` steps from a folder of trajectories, else of the world."""
+def make_records(split, *, folder, steps, apart, **world):
+    """Windows of `steps` steps of a folder of trajectories, else of the world.
+
+    split: "train", or "held" for what training never sees, `apart` steps at least.
+    """
     if folder:
-        return Windows(folder, steps)
+        return Windows(folder, steps, split, apart)
     return WorldWindows(make_world(split, steps=steps, **world))
 
 
@@ -123,7 +126,6 @@ def make_offline_source(
     deter, stoch,
 ):  # fmt: skip
     """Endless batches [b, T, ...] of windows in `parts` pieces each; `folder` is not used."""
-    shuffled = isinstance(records, Windows)
     source = make_source(
         Shaped(records, spaces),
         batch=batch,
@@ -131,6 +133,6 @@ def make_offline_source(
         seed=seed,
         workers=workers,
         max_bad_share=max_bad_share,
-        shuffle=shuffled,
+        shuffle=not isinstance(records, WorldWindows),  # those are endless
     )
     return Chunks(source, parts=parts, deter=deter, stoch=stoch)

@@ -6,12 +6,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from core.data.trajectories import as_steps
 from dreamer import world_model
+from dreamer.nets import meant
 
 PICTURED = 6
 AHEAD = (1, 2, 5, 10, 15, 30)  # steps into a dream at which it is judged
 BORDER = 2
+PART = 64  # trajectories at a time
+PLACE = "log/position"
 GREEN, RED = (40, 180, 60), (220, 60, 40)
 
 
@@ -38,36 +40,55 @@ def dream(model, params, batch, key, *, context: int):
     return jax.tree.map(lambda a, b: jnp.concatenate([a, b]), states, dreamt)
 
 
-def make_dream(model, held, *, context):
-    """state -> error of dreamt observations by step, and pictures of dreams.
+def make_dream(model, held, fit, *, context):
+    """state -> how far dreams are from what happened, by step, and pictures of dreams.
 
-    held: () -> batch [B, T, ...] of trajectories that training never sees.
+    held: () -> batch [B, T, ...] of trajectories that training never sees. fit: () ->
+    batch that a reading of body positions is fitted to, where trajectories tell them.
     """
 
-    @jax.jit
-    def run(params, batch):
+    @functools.partial(jax.jit, static_argnames="context")
+    def run(params, batch, context):
         states = dream(model, params, batch, jax.random.key(0), context=context)
-        return world_model.decode(model, params, states)
+        out = world_model.decode(model, params, states), states.features()
+        return jax.tree.map(lambda x: x.swapaxes(0, 1), out)
+
+    def features(params, batch):
+        """What states hold that saw everything [B, T, F], a part of the batch at a time."""
+        B, T = batch["is_first"].shape
+        parts = [
+            {k: x[i : i + PART] for k, x in batch.items()} for i in range(0, B, PART)
+        ]
+        return np.concatenate([run(params, part, T)[1] for part in parts])
 
     def evaluate(state):
-        batch = held()
-        predicted = jax.tree.map(lambda x: x.swapaxes(0, 1), run(state.params, batch))
-        found = {}
+        batch, found = held(), {}
+        predicted, dreamt = jax.device_get(run(state.params, batch, context))
         for name, space in model.spaces:
-            if not space.is_image:
+            if space.is_discrete:
                 continue
-            true = batch[name].astype(np.float32) / 255
-            found |= errors(name, np.asarray(predicted[name]), true, context)
-            found[f"dream_{name}"] = film(
-                np.asarray(predicted[name][:PICTURED]), true[:PICTURED], context
-            )
+            true = batch[name] / np.float32(255 if space.is_image else 1)
+            said = np.asarray(meant(predicted[name], space))
+            found |= errors(name, said, true, context)
+            if space.is_image:
+                pair = said[:PICTURED], true[:PICTURED]
+                found[f"dream_{name}"] = strip(*pair, context)
+                found[f"film_{name}"] = film(*pair, context)
+        if PLACE in batch:
+            known = fit()
+            read = ridge(features(state.params, known), flat(known[PLACE]))
+            found |= positions(read(dreamt), flat(batch[PLACE]), context)
         return found
 
     return evaluate
 
 
+def flat(x):
+    return x.reshape(*x.shape[:2], -1)
+
+
 def errors(name, predicted, true, context):
-    """Mean squared error 1, 5, 10, ... steps into the dream; "still" repeats a frame."""
+    """Mean squared error 1, 2, 5, ... steps into the dream; "still" repeats a step."""
     found = {}
     still = np.broadcast_to(true[:, context - 1 : context], true.shape)
     for ahead in AHEAD:
@@ -79,77 +100,54 @@ def errors(name, predicted, true, context):
     return found
 
 
-def film(predicted, true, context):
-    """Truth, prediction and their difference below each other, time to the right."""
-    error = (predicted - true + 1) / 2
-    rows = []
-    for one in zip(true, predicted, error, strict=True):
-        for frames in one:
-            frames = (np.clip(frames, 0, 1) * 255).astype(np.uint8)
-            if frames.shape[-1] != 3:
-                frames = np.repeat(frames[..., :1], 3, -1)
-            framed = np.pad(frames, ((0, 0), *[(BORDER, BORDER)] * 2, (0, 0)))
-            for t, frame in enumerate(framed):
-                colour = GREEN if t < context else RED
-                frame[:BORDER] = frame[-BORDER:] = colour
-                frame[:, :BORDER] = frame[:, -BORDER:] = colour
-            rows.append(np.concatenate(list(framed), 1))
-    return np.concatenate(rows)
+def positions(read, true, context):
+    """How far off positions [n, T, P] are that were read from dreams, by step.
 
-
-def make_positions(model, train, held, *, context, clips, read_clips):
-    """state -> how far off body positions are that are read from dreams, by step.
-
-    A ridge regression reads positions from states that observed `read_clips` clips of
-    the world `train`. On `clips` of `held` it reads dreamt states; "still" is the true
-    position in the last frame seen. Both in sides of the frame, root mean square; and
-    for how many steps on end the dream is the better of the two.
+    "still" is the true position in the last frame seen. Both in sides of the frame, root
+    mean square; and for how many steps on end the dream is the better of the two.
     """
-
-    @functools.cache
-    def worlds():
-        return stack(train, read_clips), stack(held, clips)
-
-    @functools.partial(jax.jit, static_argnames="context")
-    def features(params, batch, context):
-        states = dream(model, params, batch, jax.random.key(0), context=context)
-        return states.features().astype(jnp.float32).swapaxes(0, 1)
-
-    def evaluate(state):
-        (fit, fit_place), (test, place) = worlds()
-        T = place.shape[1]
-        whole = [
-            np.asarray(
-                features(state.params, {k: x[i : i + 64] for k, x in fit.items()}, T)
-            )
-            for i in range(0, len(fit_place), 64)
-        ]
-        read = ridge(np.concatenate(whole), fit_place)
-        guess = read(np.asarray(features(state.params, test, context)))
-        still = np.broadcast_to(place[:, context - 1 : context], place.shape)
-        gaps = {
-            who: np.sqrt(np.square(x - place).mean((0, 2)))[context:]
-            for who, x in (("dream", guess), ("still", still))
-        }
-        better = gaps["dream"] < gaps["still"]
-        found = {
-            f"{who}/position_{ahead}": float(gap[ahead - 1])
-            for who, gap in gaps.items()
-            for ahead in AHEAD
-            if ahead <= len(gap)
-        }
-        return found | {"steps_dreamt_better": float(np.cumprod(better).sum())}
-
-    return evaluate
+    still = np.broadcast_to(true[:, context - 1 : context], true.shape)
+    gaps = {
+        who: np.sqrt(np.square(x - true).mean((0, 2)))[context:]
+        for who, x in (("dream", read), ("still", still))
+    }
+    found = {
+        f"{who}/position_{ahead}": float(gap[ahead - 1])
+        for who, gap in gaps.items()
+        for ahead in AHEAD
+        if ahead <= len(gap)
+    }
+    better = gaps["dream"] < gaps["still"]
+    return found | {"steps_dreamt_better": float(np.cumprod(better).sum())}
 
 
-def stack(world, count):
-    """Windows of the first clips, and where the bodies are [n, T, K 2]."""
-    items = [world.load(i) for i in range(count)]
-    steps = [as_steps(item) for item in items]
-    batch = {k: np.stack([s[k] for s in steps]) for k in steps[0]}
-    place = np.stack([item["position"] for item in items])
-    return batch, place.reshape(*place.shape[:2], -1)
+def panels(predicted, true, context):
+    """Truth, dream and difference [n, 3, T, h, w, 3] in frames that tell seen from dreamt."""
+    error = (predicted - true + 1) / 2
+    x = np.stack([true, predicted, error], 1)
+    if x.shape[-1] != 3:
+        x = np.repeat(x[..., :1], 3, -1)
+    x = (np.clip(x, 0, 1) * 255).astype(np.uint8)
+    x = np.pad(x, ((0, 0), (0, 0), (0, 0), *[(BORDER, BORDER)] * 2, (0, 0)))
+    for t in range(x.shape[2]):
+        colour, frame = GREEN if t < context else RED, x[:, :, t]
+        frame[..., :BORDER, :, :] = frame[..., -BORDER:, :, :] = colour
+        frame[..., :, :BORDER, :] = frame[..., :, -BORDER:, :] = colour
+    return x
+
+
+def strip(predicted, true, context):
+    """All rows below each other, time to the right: [n 3 h, T w, 3]."""
+    x = panels(predicted, true, context)
+    n, rows, T, h, w, _ = x.shape
+    return x.transpose(0, 1, 3, 2, 4, 5).reshape(n * rows * h, T * w, 3)
+
+
+def film(predicted, true, context):
+    """Rows below each other, trajectories side by side: [T, 3 h, n w, 3]."""
+    x = panels(predicted, true, context)
+    n, rows, T, h, w, _ = x.shape
+    return x.transpose(2, 1, 3, 0, 4, 5).reshape(T, rows * h, n * w, 3)
 
 
 def ridge(x, y, *, penalty=1e-3):

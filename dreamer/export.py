@@ -6,6 +6,7 @@ import numpy as np
 
 from core import export
 from dreamer import dists, policies, world_model
+from dreamer.nets import meant
 from dreamer.rssm import Latent
 
 TITLE = "A recurrent world model, pretrained with Reverie"
@@ -88,11 +89,6 @@ def make_programs(model, behavior) -> dict:
         "decode": (decode, state),
     }
     return programs | ({"act": (act, state)} if behavior is not None else {})
-
-
-def meant(x, space):
-    """What the decoder says, in the unit of the observation; discrete ones stay logits."""
-    return x if space.is_image or space.is_discrete else dists.symexp(x)
 
 
 def make_exports(model, behavior, *, config) -> dict:

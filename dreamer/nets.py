@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from core.layers import Dense, named
 from core.sharding import constrain
 from dreamer import convs
-from dreamer.dists import symlog
+from dreamer.dists import symexp, symlog
 from dreamer.layers import Mlp, NormAct, fan_in, product
 from dreamer.spaces import Space
 
@@ -42,14 +42,11 @@ class Conv(nn.Module):
     features: int
     how: str
     dtype: jnp.dtype
-    scale: float = 1.0
 
     @nn.compact
     def __call__(self, x):
         shape = KERNEL, KERNEL, x.shape[-1], self.features
-        kernel = self.param(
-            "kernel", named(fan_in(self.scale), (None, None, None, None)), shape
-        )
+        kernel = self.param("kernel", named(fan_in(), (None, None, None, None)), shape)
         bias = self.param("bias", named(nn.initializers.zeros, (None,)), shape[-1:])
         return FORMS[self.how](x.astype(self.dtype), kernel.astype(self.dtype)) + (
             bias.astype(self.dtype)
@@ -185,3 +182,8 @@ def reconstruction(predicted, true, space: Space):
         hot = jax.nn.one_hot(true, space.classes)
         return -(hot * logp).sum((*axes, len(axes) + 1))
     return jnp.square(predicted - symlog(true.astype(jnp.float32))).sum(axes)
+
+
+def meant(x, space: Space):
+    """What the decoder says, in the unit of the observation; discrete ones stay logits."""
+    return x if space.is_image or space.is_discrete else symexp(x)

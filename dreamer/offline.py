@@ -9,14 +9,17 @@ from core.method import Method
 from dreamer import data, evals
 from dreamer.train import make_method
 
+SPREAD = 1 << 20  # records over which those that are dreamt of are spread
+
 
 def make(config) -> Method:
     """Everything that a config of offline pretraining means."""
     resolved, config = config.to_dict(), config.to_dict()
-    seed, look = config["seed"], config["data"]
+    seed, look, dream = config["seed"], config["data"], config["dream"]
     pipeline = {name: look.pop(name) for name in ("workers", "max_bad_share")}
+    look |= {"seed": seed, "apart": dream["steps"]}
     steps = config["length"] * config["chunks"]
-    records = data.make_records("train", seed=seed, steps=steps, **look)
+    records = data.make_records("train", steps=steps, **look)
     spaces, actions = data.spaces_of(records)
 
     def source(model, behavior):
@@ -32,29 +35,15 @@ def make(config) -> Method:
             **pipeline,
         )
 
-    dream = functools.partial(make_dream, look=look, seed=seed, **config["dream"])
-    return make_method(
-        config, resolved, spaces, actions, source=source, evals={"dream": dream}
-    )
+    judge = {"dream": functools.partial(make_dream, look=look, **dream)}
+    return make_method(config, resolved, spaces, actions, source=source, evals=judge)
 
 
-def make_dream(model, behavior, *, look, seed, steps, context, clips, read_clips):
-    """state -> how well it dreams, and of the embedded world, where it dreams the bodies.
-
-    Clips of the world are apart from those of training; windows of a folder are not.
-    """
-    held = data.make_records("held", seed=seed, steps=steps, **look)
-    places = np.linspace(0, min(len(held), 1 << 20) - 1, clips).astype(int)
-    batch = functools.cache(lambda: stack_windows(held, places))
-    films = evals.make_dream(model, batch, context=context)
-    if look["folder"]:
-        return films
-    positions = evals.make_positions(
-        model,
-        data.make_records("train", seed=seed, steps=steps, **look).world,
-        held.world,
-        context=context,
-        clips=clips,
-        read_clips=read_clips,
-    )
-    return lambda state: films(state) | positions(state)
+def make_dream(model, behavior, *, look, steps, context, clips, read_clips):
+    """state -> how well it dreams of what training never sees."""
+    train, held = (data.make_records(s, steps=steps, **look) for s in ("train", "held"))
+    # Spread, for neighbours of a folder's windows overlap.
+    places = np.linspace(0, min(len(held), SPREAD) - 1, clips).astype(int)
+    known = functools.cache(lambda: stack_windows(train, range(read_clips)))
+    apart = functools.cache(lambda: stack_windows(held, places))
+    return evals.make_dream(model, apart, known, context=context)

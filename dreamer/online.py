@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from core.data.trajectories import FLAGS
 from dreamer import policies, world_model
 from dreamer.replay import LATENT, Replay
 from dreamer.rssm import Latent
@@ -20,9 +21,8 @@ RECENT = 10  # finished episodes that the reported score is the mean of
 def make_policy(model, choose, *, seed):
     """(params, carry, observations [E, ...], round) -> (carry, actions, what to keep).
 
-    choose: (params, latent, key) -> actions [E, A], an actor's or a planner's.
-
     The carry is the state of each environment's world and the action it took last.
+    choose: (params, latent, key) -> actions [E, A], an actor's or a planner's.
     """
 
     def policy(params, carry, obs, count):
@@ -54,7 +54,7 @@ def nothing(actions, count) -> dict:
 def step_shapes(model) -> dict:
     """{name: (shape, dtype)} of a step in the replay."""
     shapes = {name: (space.shape, space.dtype) for name, space in model.spaces}
-    flags = dict.fromkeys(("is_first", "is_last", "is_terminal"), ((), "bool"))
+    flags = dict.fromkeys(FLAGS, ((), "bool"))
     rest = {"action": ((model.rssm.action,), "float32"), "reward": ((), "float32")}
     latent = {"deter": ((model.rssm.deter,), "float16")}
     return shapes | flags | rest | latent | {"stoch": ((model.rssm.stoch,), "uint8")}
@@ -150,10 +150,8 @@ class Online:
             self.replay.refresh(windows, dict(zip(LATENT, latent, strict=True)))
         self.answer = None
         if self.given is not None:
-            self.answer = (
-                self.given,
-                copied(state.seen),
-            )  # the next update eats the state
+            # A copy, for the next update eats the state.
+            self.answer = self.given, copied(state.seen)
         self.given = None
 
     def get_state(self):

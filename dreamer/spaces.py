@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-FLAGS = ("is_first", "is_last", "is_terminal")
+from core.data.trajectories import FLAGS
+
 RESERVED = ("reward", *FLAGS)
 
 

@@ -6,6 +6,7 @@ import json
 import jax
 import numpy as np
 import pytest
+from small import changed
 
 from configs.dreamer import get_config
 from core import sharding, train
@@ -14,29 +15,31 @@ from core.method import load
 from dreamer import data, evals
 from dreamer.spaces import Space
 
+SMALL = {
+    "batch": 8,
+    "length": 4,
+    "chunks": 2,
+    "steps": 4,
+    "log_steps": 1,
+    "save_steps": 2,
+    "data": {"workers": 0, "size": 48},
+    "model": {
+        "deter": 16,
+        "hidden": 8,
+        "classes": 4,
+        "depth": 2,
+        "units": 8,
+        "stoch": 4,
+    },
+    "dream": {"steps": 8, "clips": 4, "read_clips": 8},
+    "eval_steps": {"dream": -1},
+    "mesh": {"data": 1, "fsdp": 1},
+}
+
 
 def small(**fields):
     """The tiny preset made smaller still; fields are written section__field=value."""
-    config = get_config("tiny")
-    config.update(
-        {
-            "batch": 8,
-            "length": 4,
-            "chunks": 2,
-            "steps": 4,
-            "log_steps": 1,
-            "save_steps": 2,
-            "data": {"workers": 0, "size": 48},
-            "model": {"deter": 16, "hidden": 8, "classes": 4, "depth": 2, "units": 8},
-            "dream": {"steps": 8, "clips": 4, "read_clips": 8},
-            "eval_steps": {"dream": -1},
-            "mesh": {"data": 1, "fsdp": 1},
-        }
-    )
-    config.model.stoch = 4
-    changes = {name.replace("__", "."): value for name, value in fields.items()}
-    config.update_from_flattened_dict(changes)
-    return config
+    return changed(get_config("tiny"), SMALL, **fields)
 
 
 ALL, ONE = jax.devices(), jax.devices()[:1]
@@ -78,7 +81,7 @@ def test_pieces_of_a_window_follow_each_other():
     assert not first["goes_on"].any() and second["goes_on"].all()
     assert not third["goes_on"].any()
     item = data.make_records(
-        "train", seed=0, steps=8, **{k: config.data[k] for k in LOOK}
+        "train", seed=0, steps=8, apart=8, **{k: config.data[k] for k in LOOK}
     ).load(3)
     np.testing.assert_array_equal(first["image"][3], item["image"][:4])
     np.testing.assert_array_equal(second["image"][3], item["image"][4:])
@@ -119,10 +122,18 @@ def test_dreams_are_judged_beside_standing_still(tmp_path):
     assert {"dream/position_1", "still/position_1", "dream/image_1"} <= found.keys()
     # Rows of truth, dream and difference for each of four clips, eight frames wide.
     assert found["dream_image"].shape == (4 * 3 * 52, 8 * 52, 3)
+    assert found["film_image"].shape == (8, 3 * 52, 4 * 52, 3)
+    # One frame of one clip is the same in both.
+    row, column, t = 1, 2, 5
+    cell = found["dream_image"][(3 * column + row) * 52 :][:52, t * 52 :][:, :52]
+    np.testing.assert_array_equal(
+        found["film_image"][t, row * 52 :][:52, column * 52 :][:, :52], cell
+    )
     world = data.make_world(
         "held", steps=8, seed=0, size=48, level="plain", bodies=2, fps=8.0
     )
-    place = np.stack([world.load(i)["position"] for i in range(4)])
+    places = np.linspace(0, 2**20 - 1, 4).astype(int)
+    place = np.stack([world.load(i)["position"] for i in places])
     gap = np.sqrt(np.square(place[:, 5] - place[:, 4]).mean())
     np.testing.assert_allclose(found["still/position_1"], gap, rtol=1e-6)
 
@@ -161,7 +172,7 @@ def test_recorded_trajectories_train_and_bad_ones_are_counted(tmp_path):
 
 def test_spaces_are_told_by_the_records(tmp_path):
     world = data.make_records(
-        "train", seed=0, steps=8, **{k: small().data[k] for k in LOOK}
+        "train", seed=0, steps=8, apart=8, **{k: small().data[k] for k in LOOK}
     )
     spaces, actions = data.spaces_of(world)
     assert spaces == {"image": Space((48, 48, 3), "uint8")}

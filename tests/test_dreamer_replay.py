@@ -175,6 +175,26 @@ def test_windows_of_a_folder_span_files_but_no_gaps(tmp_path, monkeypatch):
     np.testing.assert_array_equal(records.load(30)["reward"], 1000 + np.arange(16, 21))
 
 
+def test_held_out_steps_are_in_no_window_to_train_on(tmp_path):
+    make(tmp_path, capacity=200, steps=90).save()
+
+    def steps_of(split, length, apart=0):
+        records = trajectories.Windows(str(tmp_path), length, split, apart)
+        windows = [records.load(i)["reward"] for i in range(len(records))]
+        return len(windows), set(np.concatenate(windows).tolist())
+
+    (n, train), (m, held) = steps_of("train", 5), steps_of("held", 3)
+    every = [*range(90), *range(1000, 1090)]
+    assert held == set(every[-9:]) and train == set(every[:-9])
+    assert (n, m) == (86 + 77, 7)
+    # More than a stream is held out: windows still span no gap.
+    (n, train), (m, held) = steps_of("train", 5, 100), steps_of("held", 5, 100)
+    assert held == set(every[-100:]) and train == set(every[:-100])
+    assert (n, m) == (76, 6 + 86)
+    with pytest.raises(ValueError, match="has no 10 steps in a row among the last 9"):
+        steps_of("held", 10)
+
+
 def test_bad_files_are_bad_samples(tmp_path):
     def chunk(**changes):
         steps = {k: np.stack([step(t)[k][0] for t in range(6)]) for k in SHAPES}

@@ -1,9 +1,10 @@
 """Trajectories on disk and from the embedded world, cut into windows of equal length.
 
 A step holds observations by name, "action", a vector chosen after seeing them, "reward",
-got on arriving there, and the flags is_first, is_last and is_terminal. A folder holds
-chunks of streams of steps, one .npz each: STREAM-START-STEPS.npz. A window has "action"
-moved by one: what was done before each observation, which is what a model is told.
+got on arriving there, and the flags is_first, is_last and is_terminal; "log/..." is not
+trained on. A folder holds chunks of streams of steps, one .npz each:
+STREAM-START-STEPS.npz. A window has "action" moved by one: what was done before each
+observation, which is what a model is told.
 """
 
 import dataclasses
@@ -20,8 +21,10 @@ from core.data.records import BadSample
 from core.data.world import World
 
 NAME = re.compile(r"(\d{6})-(\d{12})-(\d{6})\.npz")
-NEEDED = ("action", "reward", "is_first", "is_last", "is_terminal")
+FLAGS = ("is_first", "is_last", "is_terminal")
+NEEDED = ("action", "reward", *FLAGS)
 KEPT_CHUNKS = 16  # decompressed, per process
+HELD = 20  # one step of so many is held out
 
 
 @dataclasses.dataclass(frozen=True, order=True)
@@ -41,6 +44,19 @@ def chunks_in(folder) -> list[Chunk]:
     """The chunks of a folder in order; other files do not count."""
     names = (NAME.fullmatch(path.name) for path in pathlib.Path(folder).glob("*.npz"))
     return sorted(Chunk(*map(int, name.groups())) for name in names if name)
+
+
+def without_gaps(chunks) -> tuple:
+    """Chunks in order, as tuples of those that go on where the one before has ended."""
+    runs = []
+    for chunk in chunks:
+        last = runs[-1][-1] if runs else None
+        here = (chunk.stream, chunk.start)
+        if last and (last.stream, last.start + last.steps) == here:
+            runs[-1] += (chunk,)
+        else:
+            runs.append((chunk,))
+    return tuple(runs)
 
 
 def write_chunk(folder, chunk: Chunk, steps: Mapping):
@@ -75,32 +91,37 @@ class Windows:
     """All windows of `length` steps of a folder's streams, as records of the pipeline.
 
     Record i begins at the i-th step that has enough steps after it. Windows may span
-    chunks and episodes, never a gap between chunks.
+    chunks and episodes, never a gap between chunks. split: "train" leaves the last steps
+    out, one in 20 and at least `apart`; "held" has those; empty: all.
     """
 
     folder: str
     length: int
+    split: str = ""
+    apart: int = 0
     runs: tuple = dataclasses.field(init=False)  # of chunks without a gap
+    starts: tuple = dataclasses.field(init=False)  # the first step to use of each run
     ends: tuple = dataclasses.field(init=False)  # records up to the end of each run
 
     def __post_init__(self):
         if not pathlib.Path(self.folder).is_dir():
             raise ValueError(f"{self.folder} is no folder of trajectories")
-        runs = []
-        for chunk in chunks_in(self.folder):
-            last = runs[-1][-1] if runs else None
-            here = (chunk.stream, chunk.start)
-            if last and (last.stream, last.start + last.steps) == here:
-                runs[-1] += (chunk,)
-            else:
-                runs.append((chunk,))
-        counts = [max(0, sum(c.steps for c in run) - self.length + 1) for run in runs]
-        object.__setattr__(self, "runs", tuple(runs))
-        object.__setattr__(self, "ends", tuple(np.cumsum(counts).tolist()))
-        if not sum(counts):
+        runs = without_gaps(chunks_in(self.folder))
+        steps = np.array([sum(c.steps for c in run) for run in runs], int)
+        cut = steps.sum() - max(steps.sum() // HELD, self.apart)
+        cuts = np.clip(cut - (np.cumsum(steps) - steps), 0, steps)  # within each run
+        starts = cuts if self.split == "held" else 0 * cuts
+        stops = cuts if self.split == "train" else steps
+        counts = np.maximum(0, stops - starts - self.length + 1)
+        for name, x in {"starts": starts, "ends": np.cumsum(counts)}.items():
+            object.__setattr__(self, name, tuple(x.tolist()))
+        object.__setattr__(self, "runs", runs)
+        if not counts.sum():
+            where = {"train": "before", "held": "among"}.get(self.split, "")
+            where = f" {where} the last {steps.sum() - cut}" if where else ""
             raise ValueError(
-                f"{self.folder} has no {self.length} steps in a row; expected files "
-                f"{Chunk(0, 0, 1024).name} with the arrays {', '.join(NEEDED)} and "
+                f"{self.folder} has no {self.length} steps in a row{where}; expected "
+                f"files {Chunk(0, 0, 1024).name} with the arrays {', '.join(NEEDED)} and "
                 "observations"
             )
 
@@ -116,7 +137,7 @@ class Windows:
     def place(self, index):
         """(the chunks that window `index` touches, its offset in the first)."""
         run = int(np.searchsorted(self.ends, index, side="right"))
-        at = index - (self.ends[run - 1] if run else 0)
+        at = self.starts[run] + index - (self.ends[run - 1] if run else 0)
         touched = []
         for chunk in self.runs[run]:
             begin = chunk.start - self.runs[run][0].start
@@ -155,7 +176,10 @@ def shifted(steps: dict) -> dict:
 
 @dataclasses.dataclass(frozen=True)
 class WorldWindows:
-    """Clips of the embedded world as trajectories: images, pushes, no reward."""
+    """Clips of the embedded world as trajectories: images, pushes, no reward.
+
+    "log/position" [T, K, 2], where the bodies are, is there to judge by.
+    """
 
     world: World
 
@@ -166,16 +190,18 @@ class WorldWindows:
         return self.world.name(index)
 
     def load(self, index, rng=None):
-        return as_steps(self.world.load(index))
-
-
-def as_steps(item: dict) -> dict:
-    """The window of one clip."""
-    T = len(item["video"])
-    none, first, last = np.zeros(T, bool), np.arange(T) == 0, np.arange(T) == T - 1
-    steps = {"image": item["video"], "action": item["action"]}
-    flags = {"is_first": first, "is_last": last, "is_terminal": none}
-    return shifted(steps | {"reward": np.zeros(T, np.float32)} | flags)
+        item = self.world.load(index)
+        T = len(item["video"])
+        steps = {
+            "image": item["video"],
+            "action": item["action"],
+            "reward": np.zeros(T, np.float32),
+            "is_first": np.arange(T) == 0,
+            "is_last": np.arange(T) == T - 1,
+            "is_terminal": np.zeros(T, bool),
+            "log/position": item["position"],
+        }
+        return shifted(steps)
 
 
 def stack_windows(records, indices) -> dict:

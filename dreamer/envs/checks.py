@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from dreamer.spaces import FLAGS, Space
+from core.data.trajectories import FLAGS
+from dreamer.spaces import Space
 
 ALWAYS = {"reward": Space(())} | dict.fromkeys(FLAGS, Space((), "bool"))
 
