@@ -72,14 +72,45 @@ def depth_to_space(x):
     return x.reshape(B, 2 * H, 2 * W, c // 4)
 
 
+def cut(x, axes):
+    """The four parts of x along two axes of size two, which go."""
+    first, second = axes
+    for i in range(2):
+        for j in range(2):
+            y = jax.lax.index_in_dim(x, j, second, keepdims=False)
+            yield jax.lax.index_in_dim(y, i, first, keepdims=False)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
+def largest(x, axes):
+    """Maximum over two axes of size two; numbers that tie share the gradient.
+
+    For the gradient a bit per number is kept, not the numbers themselves.
+    """
+    return functools.reduce(jnp.maximum, cut(x, axes))
+
+
+def largest_fwd(x, axes):
+    y = largest(x, axes)
+    equal = ((part == y).astype(jnp.uint8) << k for k, part in enumerate(cut(x, axes)))
+    return y, functools.reduce(jnp.bitwise_or, equal)
+
+
+def largest_bwd(axes, which, dy):
+    share = dy / jax.lax.population_count(which).astype(dy.dtype)
+    which, share = (jnp.expand_dims(x, axes) for x in (which, share))
+    shape = [2 if k in axes else 1 for k in range(which.ndim)]
+    bits = np.array([1, 2, 4, 8], np.uint8).reshape(shape)
+    return (jnp.where(which & bits, share, 0),)
+
+
+largest.defvjp(largest_fwd, largest_bwd)
+
+
 def pool(x):
     """Maximum over 2 x 2 pixels."""
     B, H, W, c = x.shape
-    x = x.reshape(B, H // 2, 2, W // 2, 2, c)
-    return jnp.maximum(
-        jnp.maximum(x[:, :, 0, :, 0], x[:, :, 0, :, 1]),
-        jnp.maximum(x[:, :, 1, :, 0], x[:, :, 1, :, 1]),
-    )
+    return largest(x.reshape(B, H // 2, 2, W // 2, 2, c), (2, 4))
 
 
 # SHARES[p, t, k] is 1 where tap k of five, seen from an output pixel of parity p on the
@@ -113,5 +144,5 @@ def conv_pool(x, kernel):
     _, _, i, o = kernel.shape
     small = jnp.einsum("ptsk,qurl,klio->tusripqo", TAPS, TAPS, kernel)
     small = small.reshape(3, 3, 4 * i, 4 * o).astype(x.dtype)
-    a, b, c, d = jnp.split(conv(space_to_depth(x), small), 4, -1)
-    return jnp.maximum(jnp.maximum(a, b), jnp.maximum(c, d))
+    y = conv(space_to_depth(x), small)
+    return largest(y.reshape(*y.shape[:-1], 2, 2, o), (3, 4))

@@ -101,6 +101,18 @@ def test_a_halving_convolution_is_its_two_steps_in_turn():
     np.testing.assert_allclose(convs.pool(convs.conv(x, kernel)), slow, atol=2e-5)
 
 
+def test_a_maximum_that_ties_shares_its_gradient():
+    x = np.random.default_rng(0).integers(0, 3, (2, 4, 6, 5)).astype(np.float32)
+    windows = lambda x: x.reshape(2, 2, 2, 3, 2, 5)  # noqa: E731
+    dy = normal(1, 2, 2, 3, 5)
+    most, back = jax.vjp(convs.pool, x)
+    np.testing.assert_array_equal(most, windows(x).max((2, 4)))
+    ties = windows(x) == windows(x).max((2, 4), keepdims=True)
+    share = dy[:, :, None, :, None] * ties / ties.sum((2, 4), keepdims=True)
+    assert set(ties.sum((2, 4)).ravel()) == {1, 2, 3, 4}
+    np.testing.assert_allclose(windows(back(dy)[0]), share, rtol=1e-6)
+
+
 def test_gradients_of_a_convolution_in_pieces(monkeypatch):
     monkeypatch.setattr(convs, "PIXELS", 40)  # of 5 x 16: pieces of 3 and 2 maps
     x, kernel, dy = normal(0, 5, 4, 4, 3), normal(1, 5, 5, 3, 7), normal(2, 5, 4, 4, 7)
