@@ -55,6 +55,7 @@ class Shaped:
 
     records: Records
     spaces: tuple
+    also: tuple = ()  # other arrays to leave as they are where there are any
 
     def __len__(self):
         return len(self.records)
@@ -73,7 +74,8 @@ class Shaped:
                 there = item[name].shape[1:] if name in item else "absent"
                 raise BadSample(f"{name!r} is {there}, not {space.shape} as elsewhere")
             found[name] = item[name].astype(space.dtype)
-        return found | {"reward": found["reward"].astype(np.float32)}
+        found["reward"] = found["reward"].astype(np.float32)
+        return found | {name: item[name] for name in self.also if name in item}
 
 
 class Chunks:

@@ -41,7 +41,12 @@ def make(config) -> Method:
 
 def make_dream(model, behavior, *, look, steps, context, clips, read_clips):
     """state -> how well it dreams of what training never sees."""
-    train, held = (data.make_records(s, steps=steps, **look) for s in ("train", "held"))
+    train, held = (
+        data.Shaped(
+            data.make_records(split, steps=steps, **look), model.spaces, (evals.PLACE,)
+        )
+        for split in ("train", "held")
+    )
     # Spread, for neighbours of a folder's windows overlap.
     places = np.linspace(0, min(len(held), SPREAD) - 1, clips).astype(int)
     known = functools.cache(lambda: stack_windows(train, range(read_clips)))

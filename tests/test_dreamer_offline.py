@@ -170,6 +170,31 @@ def test_recorded_trajectories_train_and_bad_ones_are_counted(tmp_path):
     }
 
 
+def test_windows_that_cannot_be_read_are_not_dreamt_of(tmp_path):
+    def write(i, **changes):
+        steps = {name: np.zeros(9, bool) for name in trajectories.FLAGS}
+        steps |= {
+            "height": np.full((9, 2), i - 152.0, np.float32),
+            "reward": np.zeros(9),
+        }
+        steps |= {"action": np.zeros((9, 3), np.float32)} | changes
+        trajectories.write_chunk(tmp_path, trajectories.Chunk(i, 0, 9), steps)
+
+    for i in range(158):
+        write(i)
+    write(158, height=np.zeros((9, 1), np.float32))
+    write(159, reward=np.full(9, np.nan))
+    # A twentieth of the steps are those of eight chunks, each with two windows.
+    fields = {"data__folder": str(tmp_path), "dream__clips": 16}
+    method = load(small(**fields))
+    shapes = jax.eval_shape(method.init, jax.random.key(0))
+    state = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), sharding.unbox(shapes))
+    found = method.evals["dream"](state)
+    # Zero weights say zero, and nothing moves: the mean of 0, 1, 4, 9, 16 and 25.
+    np.testing.assert_allclose(found["dream/height_1"], 55 / 6, rtol=1e-5)
+    assert found["still/height_1"] == 0
+
+
 def test_spaces_are_told_by_the_records(tmp_path):
     world = data.make_records(
         "train", seed=0, steps=8, apart=8, **{k: small().data[k] for k in LOOK}

@@ -205,6 +205,13 @@ class WorldWindows:
 
 
 def stack_windows(records, indices) -> dict:
-    """Several windows side by side: every array [n, length, ...]."""
-    items = [records.load(int(i)) for i in indices]
+    """Those of several windows that can be read, side by side: arrays [n, length, ...]."""
+    items = []
+    for index in map(int, indices):
+        try:
+            items.append(records.load(index))
+        except BadSample as error:
+            why = f"{records.name(index)} {error}"
+    if not items:
+        raise ValueError(f"no window of {records} can be read: {why}")
     return {name: np.stack([item[name] for item in items]) for name in items[0]}
