@@ -46,7 +46,7 @@ def get_config(size="tiny"):
     config = makers[plain]()
     if plain != size:
         config["model"]["form"] = "stride"
-        config["imagination"] |= {"unimix": 0.01, "true_start": True}
+        config["imagination"]["true_start"] = True
     return ConfigDict(config)
 
 
@@ -65,7 +65,7 @@ def base():
         "batch": 16,
         "length": 64,  # steps of a sequence in one update
         "behavior": "actor",  # "none": the world model alone; "cem": it plans instead
-        # unimix: of discrete actors; the current public code has it, and leaves it out.
+        # unimix: of discrete actors, as published; the current public code never applies it.
         "imagination": {"horizon": 15, "unimix": 0.01, "true_start": False},
         "max_bad_steps": 10,
         "log_steps": 10,
@@ -96,7 +96,7 @@ def offline(name):
         "data": {
             "folder": "",  # of trajectories; empty: the embedded world
             "size": 64,
-            "level": "plain",
+            "level": "pastel",
             "bodies": 2,
             "fps": 8.0,
             "workers": 8,
@@ -181,9 +181,7 @@ def reach(task="world:reach"):
         "eval_steps": {"episodes": 500},
     }
     config["optimizer"]["lr"] |= {"peak": 4e-4, "warmup_steps": 200}
-    config["env"]["processes"] = (
-        False  # steps of 50 us: no process is worth its messages
-    )
+    config["env"]["processes"] = False  # a step takes 50 us, less than a message
     config["replay"] |= {"capacity": 200_000, "first_steps": 512}
     config["episodes"] = {"count": 16, "most_steps": 1001}
     return config

@@ -304,6 +304,8 @@ def test_visible_drops_where_something_passes_in_front():
 def test_hues_tell_slots_apart_unless_jittered():
     color = [World(0, level="plain").load(i)["color"].argmax(-1) for i in range(20)]
     assert (np.stack(color) == [0, 1, 2]).all()
+    color = np.stack([World(0, level="pastel").load(i)["color"] for i in range(20)])
+    assert (color.argmax(-1) == [0, 1, 2]).all() and color.min() > 0.45
     color = [World(0, level="hard").load(i)["color"].argmax(-1) for i in range(20)]
     assert (np.stack(color) == [0, 1, 2]).mean() < 0.6
 

@@ -39,6 +39,9 @@ class Level:
 
 LEVELS = {
     "plain": Level(),
+    # Bodies that share most of their colour: a network that draws what it sees learns
+    # them together, where of pure colours it may know but the first for a long time.
+    "pastel": Level(saturation=(0.3, 0.5)),
     # Grain that no part of a clip tells of another: it buries the bodies for features
     # that have learnt nothing, and has no place in features that predict.
     "cluttered": Level(
