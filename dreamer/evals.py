@@ -1,7 +1,5 @@
 """How well a world model dreams: open loop, against truth and against standing still."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -47,36 +45,43 @@ def make_dream(model, held, fit, *, context):
     batch that a reading of body positions is fitted to, where trajectories tell them.
     """
 
-    @functools.partial(jax.jit, static_argnames="context")
-    def run(params, batch, context):
+    @jax.jit
+    def run(params, batch):
         states = dream(model, params, batch, jax.random.key(0), context=context)
         out = world_model.decode(model, params, states), states.features()
         return jax.tree.map(lambda x: x.swapaxes(0, 1), out)
 
-    def features(params, batch):
+    @jax.jit
+    def watch(params, batch):
+        first = model.rssm.first(len(batch["is_first"]))
+        key = jax.random.key(0)
+        states, _ = world_model.observe(model, params, first, batch, key)
+        return states.features().swapaxes(0, 1)
+
+    def watched(params, batch):
         """What states hold that saw everything [B, T, F], a part of the batch at a time."""
-        B, T = batch["is_first"].shape
-        parts = [
-            {k: x[i : i + PART] for k, x in batch.items()} for i in range(0, B, PART)
-        ]
-        return np.concatenate([run(params, part, T)[1] for part in parts])
+        starts = range(0, len(batch["is_first"]), PART)
+        parts = ({k: x[i : i + PART] for k, x in batch.items()} for i in starts)
+        return np.concatenate([watch(params, part) for part in parts])
 
     def evaluate(state):
         batch, found = held(), {}
-        predicted, dreamt = jax.device_get(run(state.params, batch, context))
+        predicted, dreamt = jax.device_get(run(state.params, batch))
+        # No dream is held to the episode after the one it began in.
+        same = ~np.logical_or.accumulate(batch["is_first"][:, context:], 1)
         for name, space in model.spaces:
             if space.is_discrete:
                 continue
             true = batch[name] / np.float32(255 if space.is_image else 1)
             said = np.asarray(meant(predicted[name], space))
-            found |= errors(name, said, true, context)
+            found |= errors(name, said, true, same)
             if space.is_image:
                 pair = said[:PICTURED], true[:PICTURED]
                 found[f"dream_{name}"] = strip(*pair, context)
                 found[f"film_{name}"] = film(*pair, context)
         if PLACE in batch:
             known = fit()
-            read = ridge(features(state.params, known), flat(known[PLACE]))
+            read = ridge(watched(state.params, known), flat(known[PLACE]))
             found |= positions(read(dreamt), flat(batch[PLACE]), context)
         return found
 
@@ -87,15 +92,18 @@ def flat(x):
     return x.reshape(*x.shape[:2], -1)
 
 
-def errors(name, predicted, true, context):
-    """Mean squared error 1, 2, 5, ... steps into the dream; "still" repeats a step."""
-    found = {}
+def errors(name, predicted, true, same):
+    """Mean squared error 1, 2, 5, ... steps into the dream; "still" repeats a step.
+
+    same: bool [n, H], which of the last H of [n, T, ...] steps, those dreamt, count.
+    """
+    found, context = {}, true.shape[1] - same.shape[1]
     still = np.broadcast_to(true[:, context - 1 : context], true.shape)
     for ahead in AHEAD:
-        t = context - 1 + ahead
-        if t < true.shape[1]:
+        if ahead <= same.shape[1] and (rows := same[:, ahead - 1]).any():
+            t = context - 1 + ahead
             for who, x in (("dream", predicted), ("still", still)):
-                gap = float(np.square(x[:, t] - true[:, t]).mean())
+                gap = float(np.square(x[rows, t] - true[rows, t]).mean())
                 found[f"{who}/{name}_{ahead}"] = gap
     return found
 

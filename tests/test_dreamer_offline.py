@@ -138,6 +138,24 @@ def test_dreams_are_judged_beside_standing_still(tmp_path):
     np.testing.assert_allclose(found["still/position_1"], gap, rtol=1e-6)
 
 
+def test_dreams_are_judged_up_to_the_next_episode():
+    true = np.zeros((3, 6, 2), np.float32)
+    true[:, 1] = 1  # the last step seen
+    predicted = np.full_like(true, 3)
+    predicted[0] = 5
+    same = np.ones((3, 4), bool)
+    same[0, 1:] = False  # the first dream ends after one step,
+    same[1:, 2:] = False  # the others after two
+    found = evals.errors("x", predicted, true, same)
+    expected = {
+        "dream/x_1": (25 + 9 + 9) / 3,
+        "dream/x_2": 9,
+        "still/x_1": 1,
+        "still/x_2": 1,
+    }
+    assert found == pytest.approx(expected, rel=1e-6)
+
+
 def test_a_ridge_reads_what_is_linear():
     rng = np.random.default_rng(0)
     x, weights = rng.standard_normal((20, 10, 6)), rng.standard_normal((6, 2))
