@@ -1,5 +1,7 @@
 """How well a world model dreams: open loop, against truth and against standing still."""
 
+from itertools import groupby
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -112,7 +114,7 @@ def positions(read, true, context):
     """How far off positions [n, T, P] are that were read from dreams, by step.
 
     "still" is the true position in the last frame seen. Both in sides of the frame, root
-    mean square; and for how many steps on end the dream is the better of the two.
+    mean square; and for how many steps on end, at most, the dream is the better.
     """
     still = np.broadcast_to(true[:, context - 1 : context], true.shape)
     gaps = {
@@ -125,8 +127,12 @@ def positions(read, true, context):
         for ahead in AHEAD
         if ahead <= len(gap)
     }
-    better = gaps["dream"] < gaps["still"]
-    return found | {"steps_dreamt_better": float(np.cumprod(better).sum())}
+    return found | {"steps_dreamt_better": longest(gaps["dream"] < gaps["still"])}
+
+
+def longest(yes) -> int:
+    """How often on end `yes` is true, at most."""
+    return max((len(list(run)) for value, run in groupby(yes) if value), default=0)
 
 
 def panels(predicted, true, context):

@@ -156,6 +156,17 @@ def test_dreams_are_judged_up_to_the_next_episode():
     assert found == pytest.approx(expected, rel=1e-6)
 
 
+def test_positions_are_judged_beside_the_last_ones_seen():
+    true = np.zeros((2, 8, 2))
+    true[:, 3:, 0] = np.arange(5)  # moves on after three steps that were seen
+    read = true + np.array([9, 9, 9, 2, 2, 1, 1, 4])[:, None]
+    found = evals.positions(read, true, 3)
+    assert found["dream/position_1"] == 2 and found["dream/position_2"] == 2
+    assert found["still/position_5"] == pytest.approx(8**0.5)
+    # Standing still is off by 0, 0.7, 1.4, 2.1 and 2.8, the dream by 2, 2, 1, 1 and 4.
+    assert found["steps_dreamt_better"] == 2
+
+
 def test_a_ridge_reads_what_is_linear():
     rng = np.random.default_rng(0)
     x, weights = rng.standard_normal((20, 10, 6)), rng.standard_normal((6, 2))
