@@ -102,8 +102,14 @@ def offline(name):
             "workers": 8,
             "max_bad_share": 0.01,
         },
-        # The dream is read on clips of so many steps, by a regression on `read_clips`.
-        "dream": {"steps": 24, "context": 5, "clips": 64, "read_clips": 512},
+        # Dreams of `clips`, and what reads body positions from them, learnt on others.
+        "dream": {
+            "steps": 24,
+            "context": 5,
+            "clips": 256,
+            "read_clips": 1024,
+            "read_steps": 3000,
+        },
         # Evaluations by number of steps between them; 0: after the last, -1: never.
         "eval_steps": {"dream": 5000},
     }

@@ -5,8 +5,11 @@ from itertools import groupby
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
+from core.sharding import unbox
 from dreamer import world_model
+from dreamer.layers import Head
 from dreamer.nets import meant
 
 PICTURED = 6
@@ -14,6 +17,7 @@ AHEAD = (1, 2, 5, 10, 15, 30)  # steps into a dream at which it is judged
 BORDER = 2
 PART = 64  # trajectories at a time
 PLACE = "log/position"
+READER, READ_AT_ONCE = 256, 512  # units of its layers, rows of an update
 GREEN, RED = (40, 180, 60), (220, 60, 40)
 
 
@@ -40,11 +44,11 @@ def dream(model, params, batch, key, *, context: int):
     return jax.tree.map(lambda a, b: jnp.concatenate([a, b]), states, dreamt)
 
 
-def make_dream(model, held, fit, *, context):
+def make_dream(model, held, known, *, context, read_steps):
     """state -> how far dreams are from what happened, by step, and pictures of dreams.
 
-    held: () -> batch [B, T, ...] of trajectories that training never sees. fit: () ->
-    batch that a reading of body positions is fitted to, where trajectories tell them.
+    held: () -> batch [B, T, ...] of trajectories that training never sees. known: () ->
+    batch on which body positions are learnt to be read, where trajectories tell them.
     """
 
     @jax.jit
@@ -60,15 +64,16 @@ def make_dream(model, held, fit, *, context):
         states, _ = world_model.observe(model, params, first, batch, key)
         return states.features().swapaxes(0, 1)
 
-    def watched(params, batch):
-        """What states hold that saw everything [B, T, F], a part of the batch at a time."""
+    def in_parts(f, params, batch):
+        """f of the batch, in pieces that fit into memory."""
         starts = range(0, len(batch["is_first"]), PART)
         parts = ({k: x[i : i + PART] for k, x in batch.items()} for i in starts)
-        return np.concatenate([watch(params, part) for part in parts])
+        found = [jax.device_get(f(params, part)) for part in parts]
+        return jax.tree.map(lambda *x: np.concatenate(x), *found)
 
     def evaluate(state):
         batch, found = held(), {}
-        predicted, dreamt = jax.device_get(run(state.params, batch))
+        predicted, dreamt = in_parts(run, state.params, batch)
         # No dream is held to the episode after the one it began in.
         same = ~np.logical_or.accumulate(batch["is_first"][:, context:], 1)
         for name, space in model.spaces:
@@ -82,8 +87,8 @@ def make_dream(model, held, fit, *, context):
                 found[f"dream_{name}"] = strip(*pair, context)
                 found[f"film_{name}"] = film(*pair, context)
         if PLACE in batch:
-            known = fit()
-            read = ridge(watched(state.params, known), flat(known[PLACE]))
+            x, y = in_parts(watch, state.params, known()), flat(known()[PLACE])
+            read = fit_reader(x, y, steps=read_steps)
             found |= positions(read(dreamt), flat(batch[PLACE]), context)
         return found
 
@@ -164,16 +169,37 @@ def film(predicted, true, context):
     return x.transpose(2, 1, 3, 0, 4, 5).reshape(T, rows * h, n * w, 3)
 
 
-def ridge(x, y, *, penalty=1e-3):
-    """Least squares from x [n, T, F] to y [n, T, P]: a function of such x."""
+def fit_reader(x, y, *, steps):
+    """What reads y [n, T, P] from x [n, T, F]: a function of such x, of two layers.
+
+    More than linear, for a place is told by several categorical latents together.
+    """
     mean, std = x.mean((0, 1)), x.std((0, 1)) + 1e-3
+    inputs = lambda x: jnp.asarray((x - mean) / std)  # noqa: E731
+    rows, true = (
+        inputs(x).reshape(-1, x.shape[-1]),
+        jnp.asarray(y).reshape(-1, y.shape[-1]),
+    )
+    head = Head(2, READER, true.shape[1:])
+    tx = optax.adamw(
+        optax.cosine_onecycle_schedule(steps, 2e-3, 0.15), weight_decay=0.01
+    )
 
-    def inputs(x):
-        x = (x - mean) / std
-        return np.concatenate([x, np.ones_like(x[..., :1])], -1).astype(np.float64)
+    def step(carry, key):
+        params, opt = carry
+        some = jax.random.randint(key, (READ_AT_ONCE,), 0, len(rows))
 
-    a = inputs(x).reshape(-1, x.shape[-1] + 1)
-    b = y.reshape(-1, y.shape[-1])
-    square = a.T @ a + penalty * len(a) * np.eye(a.shape[1])
-    weights = np.linalg.solve(square, a.T @ b)
-    return lambda x: inputs(x) @ weights
+        def loss(params):
+            return jnp.square(head.apply(params, rows[some]) - true[some]).mean()
+
+        updates, opt = tx.update(jax.grad(loss)(params), opt, params)
+        return (optax.apply_updates(params, updates), opt), None
+
+    @jax.jit
+    def fit(key):
+        keys = jax.random.split(key, steps + 1)
+        params = unbox(head.init(keys[0], rows[:1]))
+        return jax.lax.scan(step, (params, tx.init(params)), keys[1:])[0][0]
+
+    params = fit(jax.random.key(0))
+    return lambda x: np.asarray(head.apply(params, inputs(x)))

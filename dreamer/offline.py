@@ -39,7 +39,7 @@ def make(config) -> Method:
     return make_method(config, resolved, spaces, actions, source=source, evals=judge)
 
 
-def make_dream(model, behavior, *, look, steps, context, clips, read_clips):
+def make_dream(model, behavior, *, look, steps, context, clips, read_clips, read_steps):
     """state -> how well it dreams of what training never sees."""
     train, held = (
         data.Shaped(
@@ -51,4 +51,5 @@ def make_dream(model, behavior, *, look, steps, context, clips, read_clips):
     places = np.linspace(0, min(len(held), SPREAD) - 1, clips).astype(int)
     known = functools.cache(lambda: stack_windows(train, range(read_clips)))
     apart = functools.cache(lambda: stack_windows(held, places))
-    return evals.make_dream(model, apart, known, context=context)
+    more = {"context": context, "read_steps": read_steps}
+    return evals.make_dream(model, apart, known, **more)

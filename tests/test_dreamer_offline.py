@@ -31,7 +31,7 @@ SMALL = {
         "units": 8,
         "stoch": 4,
     },
-    "dream": {"steps": 8, "clips": 4, "read_clips": 8},
+    "dream": {"steps": 8, "clips": 4, "read_clips": 8, "read_steps": 5},
     "eval_steps": {"dream": -1},
     "mesh": {"data": 1, "fsdp": 1},
 }
@@ -167,11 +167,15 @@ def test_positions_are_judged_beside_the_last_ones_seen():
     assert found["steps_dreamt_better"] == 2
 
 
-def test_a_ridge_reads_what_is_linear():
+def test_a_reader_reads_what_latents_tell_together():
+    """One of 4 x 4 places by two latents of four classes, their product's sign by both."""
     rng = np.random.default_rng(0)
-    x, weights = rng.standard_normal((20, 10, 6)), rng.standard_normal((6, 2))
-    read = evals.ridge(x[:10], x[:10] @ weights + 3)
-    np.testing.assert_allclose(read(x[10:]), x[10:] @ weights + 3, atol=0.02)
+    ids = rng.integers(0, 4, (40, 25, 2))
+    x = np.eye(4, dtype=np.float32)[ids].reshape(40, 25, 8)
+    sides = ids / 4 - 0.375
+    y = np.concatenate([sides, np.sign(sides[..., :1] * sides[..., 1:])], -1)
+    read = evals.fit_reader(x[:20], y[:20].astype(np.float32), steps=400)
+    np.testing.assert_allclose(read(x[20:]), y[20:], atol=0.05)
 
 
 def test_recorded_trajectories_train_and_bad_ones_are_counted(tmp_path):
