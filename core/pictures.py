@@ -40,6 +40,11 @@ def encode_png(picture: np.ndarray) -> bytes:
     return png.tobytes()
 
 
+def rgb(x: np.ndarray) -> np.ndarray:
+    """Pictures of any number of channels [..., C] as ones of three: the first as gray."""
+    return x if x.shape[-1] == 3 else np.repeat(x[..., :1], 3, -1)
+
+
 def tile(rows, *, pad: int = 4) -> np.ndarray:
     """Grid of pictures on white paper: rows of [h, w, 3] -> [H, W, 3].
 

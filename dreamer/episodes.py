@@ -3,15 +3,15 @@
 import jax
 import numpy as np
 
-from core.pictures import tile
+from core.pictures import rgb
 from dreamer.online import make_policy, no_carry, nothing
 
 APART = 1 << 20  # added to the seed of training's environments
-FRAMES = 16  # of an episode in its picture
+FRAMES = 200  # of an episode in its film
 
 
 def make_episodes(model, choose, make_pool, *, seed, count, most_steps):
-    """state -> mean and deviation of the scores of `count` episodes, and one as pictures.
+    """state -> mean and deviation of the scores of `count` episodes, and one as a film.
 
     An episode that is not over after `most_steps` counts with what it has got.
     """
@@ -32,7 +32,7 @@ def make_episodes(model, choose, make_pool, *, seed, count, most_steps):
         }
         if frames:
             places = np.linspace(0, len(frames) - 1, min(FRAMES, len(frames)))
-            found["episode"] = tile([[frames[int(i)] for i in places]])
+            found["episode"] = rgb(np.stack([frames[int(i)] for i in places]))
         return found
 
     return evaluate

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from core.pictures import rgb
 from core.sharding import unbox
 from dreamer import world_model
 from dreamer.layers import Head
@@ -143,9 +144,7 @@ def longest(yes) -> int:
 def panels(predicted, true, context):
     """Truth, dream and difference [n, 3, T, h, w, 3] in frames that tell seen from dreamt."""
     error = (predicted - true + 1) / 2
-    x = np.stack([true, predicted, error], 1)
-    if x.shape[-1] != 3:
-        x = np.repeat(x[..., :1], 3, -1)
+    x = rgb(np.stack([true, predicted, error], 1))
     x = (np.clip(x, 0, 1) * 255).astype(np.uint8)
     x = np.pad(x, ((0, 0), (0, 0), (0, 0), *[(BORDER, BORDER)] * 2, (0, 0)))
     for t in range(x.shape[2]):

@@ -4,6 +4,7 @@ import functools
 import json
 import signal
 import time
+import types
 
 import jax
 import numpy as np
@@ -15,6 +16,7 @@ from core import checkpoint, sharding, train
 from core.data import trajectories
 from core.method import load
 from dreamer import cem, online, rssm, world_model
+from dreamer.episodes import make_episodes
 from dreamer.spaces import Space
 
 SMALL = {
@@ -122,6 +124,44 @@ def test_episodes_are_played_apart_from_training(tmp_path):
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert summary["episodes/steps"] == 65 and summary["episodes/score"] > 0
     assert summary["env_steps"] == 42  # those of the episodes do not count
+
+
+class Ticks:
+    """Environments whose gray images tell the time, for five steps."""
+
+    def __init__(self, *, count, seed):
+        self.count, self.time = count, 0
+
+    def send(self, actions):
+        assert actions["reset"].all() == (self.time == 0)
+        self.time += 1
+
+    def receive(self):
+        all_ = functools.partial(np.full, self.count)
+        return {
+            "image": np.full((self.count, 48, 48, 1), 10 * self.time, np.uint8),
+            "reward": all_(self.time, np.float32),
+            "is_first": all_(self.time == 1),
+            "is_last": all_(self.time == 5),
+        }
+
+    def close(self):
+        pass
+
+
+def test_an_episode_is_a_film():
+    sizes = {"deter": 16, "hidden": 8, "classes": 4, "depth": 2, "units": 8}
+    spaces = {"image": Space((48, 48, 1), "uint8")}, {"push": Space((2,))}
+    model = world_model.make_world_model(*spaces, stoch=4, **sizes)
+    params = sharding.unbox(world_model.init(model, jax.random.key(0)))
+    choose = lambda params, latent, key: np.zeros((2, 2), np.float32)  # noqa: E731
+    judge = make_episodes(model, choose, Ticks, seed=0, count=2, most_steps=9)
+    found = judge(types.SimpleNamespace(params=params))
+    assert found["episodes/score"] == 15 and found["episodes/steps"] == 5
+    film = found["episode"]
+    assert film.shape == (5, 48, 48, 3) and film[:, 7, 9, 1].tolist() == [
+        *range(10, 60, 10)
+    ]
 
 
 def test_planning_in_place_of_an_actor(tmp_path):
