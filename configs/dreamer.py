@@ -65,7 +65,7 @@ def base():
         "batch": 16,
         "length": 64,  # steps of a sequence in one update
         "behavior": "actor",  # "none": the world model alone; "cem": it plans instead
-        # unimix: of discrete actors, as published; the current public code never applies it.
+        # unimix: of discrete actors, as published; the public code of 2026 applies none.
         "imagination": {"horizon": 15, "unimix": 0.01, "true_start": False},
         "max_bad_steps": 10,
         "log_steps": 10,

@@ -1,14 +1,14 @@
 """How well a world model dreams: open loop, against truth and against standing still."""
 
+from functools import partial
 from itertools import groupby
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 from core.pictures import rgb
-from core.sharding import unbox
+from core.readout import fit_readout, in_batches
 from dreamer import world_model
 from dreamer.layers import Head
 from dreamer.nets import meant
@@ -65,16 +65,9 @@ def make_dream(model, held, known, *, context, read_steps):
         states, _ = world_model.observe(model, params, first, batch, key)
         return states.features().swapaxes(0, 1)
 
-    def in_parts(f, params, batch):
-        """f of the batch, in pieces that fit into memory."""
-        starts = range(0, len(batch["is_first"]), PART)
-        parts = ({k: x[i : i + PART] for k, x in batch.items()} for i in starts)
-        found = [jax.device_get(f(params, part)) for part in parts]
-        return jax.tree.map(lambda *x: np.concatenate(x), *found)
-
     def evaluate(state):
         batch, found = held(), {}
-        predicted, dreamt = in_parts(run, state.params, batch)
+        predicted, dreamt = in_batches(partial(run, state.params), batch, PART)
         # No dream is held to the episode after the one it began in.
         same = ~np.logical_or.accumulate(batch["is_first"][:, context:], 1)
         for name, space in model.spaces:
@@ -84,12 +77,11 @@ def make_dream(model, held, known, *, context, read_steps):
             said = np.asarray(meant(predicted[name], space))
             found |= errors(name, said, true, same)
             if space.is_image:
-                pair = said[:PICTURED], true[:PICTURED]
-                found[f"dream_{name}"] = strip(*pair, context)
-                found[f"film_{name}"] = film(*pair, context)
+                shown = panels(said[:PICTURED], true[:PICTURED], context)
+                found |= {f"dream_{name}": strip(shown), f"film_{name}": film(shown)}
         if PLACE in batch:
-            x, y = in_parts(watch, state.params, known()), flat(known()[PLACE])
-            read = fit_reader(x, y, steps=read_steps)
+            x = in_batches(partial(watch, state.params), known(), PART)
+            read = fit_reader(x, flat(known()[PLACE]), steps=read_steps)
             found |= positions(read(dreamt), flat(batch[PLACE]), context)
         return found
 
@@ -154,16 +146,14 @@ def panels(predicted, true, context):
     return x
 
 
-def strip(predicted, true, context):
-    """All rows below each other, time to the right: [n 3 h, T w, 3]."""
-    x = panels(predicted, true, context)
+def strip(x):
+    """Panels below each other, time to the right: [n 3 h, T w, 3]."""
     n, rows, T, h, w, _ = x.shape
     return x.transpose(0, 1, 3, 2, 4, 5).reshape(n * rows * h, T * w, 3)
 
 
-def film(predicted, true, context):
-    """Rows below each other, trajectories side by side: [T, 3 h, n w, 3]."""
-    x = panels(predicted, true, context)
+def film(x):
+    """Rows of panels below each other, trajectories side by side: [T, 3 h, n w, 3]."""
     n, rows, T, h, w, _ = x.shape
     return x.transpose(2, 1, 3, 0, 4, 5).reshape(T, rows * h, n * w, 3)
 
@@ -174,31 +164,7 @@ def fit_reader(x, y, *, steps):
     More than linear, for a place is told by several categorical latents together.
     """
     mean, std = x.mean((0, 1)), x.std((0, 1)) + 1e-3
-    inputs = lambda x: jnp.asarray((x - mean) / std)  # noqa: E731
-    rows, true = (
-        inputs(x).reshape(-1, x.shape[-1]),
-        jnp.asarray(y).reshape(-1, y.shape[-1]),
-    )
+    rows, true = ((x - mean) / std).reshape(-1, x.shape[-1]), y.reshape(-1, y.shape[-1])
     head = Head(2, READER, true.shape[1:])
-    tx = optax.adamw(
-        optax.cosine_onecycle_schedule(steps, 2e-3, 0.15), weight_decay=0.01
-    )
-
-    def step(carry, key):
-        params, opt = carry
-        some = jax.random.randint(key, (READ_AT_ONCE,), 0, len(rows))
-
-        def loss(params):
-            return jnp.square(head.apply(params, rows[some]) - true[some]).mean()
-
-        updates, opt = tx.update(jax.grad(loss)(params), opt, params)
-        return (optax.apply_updates(params, updates), opt), None
-
-    @jax.jit
-    def fit(key):
-        keys = jax.random.split(key, steps + 1)
-        params = unbox(head.init(keys[0], rows[:1]))
-        return jax.lax.scan(step, (params, tx.init(params)), keys[1:])[0][0]
-
-    params = fit(jax.random.key(0))
-    return lambda x: np.asarray(head.apply(params, inputs(x)))
+    params, _ = fit_readout(head, rows, true, steps=steps, batch=READ_AT_ONCE, lr=2e-3)
+    return lambda x: np.asarray(head.apply({"params": params}, (x - mean) / std))

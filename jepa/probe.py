@@ -5,16 +5,13 @@ attentive probes of arXiv 2404.08471 (appendix): the query is not normalised, th
 are. The supervised twin trains the same probe and its encoder together.
 """
 
-import functools
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 from core.positions import sincos
-from core.sharding import unbox
+from core.readout import fit_readout, in_batches
 
 VALUES = 4  # x, y and their velocities
 
@@ -87,40 +84,6 @@ def r2(predicted, true) -> tuple[float, float]:
 def moments(labels):
     """Mean and deviation of labels over clips and frames, for unit variance."""
     return labels.mean((0, 1)), labels.std((0, 1)) + 1e-6
-
-
-@functools.partial(jax.jit, static_argnames=("readout", "steps", "batch", "lr"))
-def fit_readout(readout, features, labels, *, steps, batch, lr, seed=0):
-    """Train a readout on frozen features [n, N, D] and unit-variance labels."""
-    key = jax.random.key(seed)
-    params = unbox(readout.init(key, features[:1].astype(jnp.float32)))["params"]
-    tx = optax.adamw(optax.cosine_onecycle_schedule(steps, lr, 0.15), weight_decay=0.01)
-
-    def loss_fn(params, x, y):
-        return jnp.square(readout.apply({"params": params}, x) - y).mean()
-
-    def step(carry, i):
-        params, opt = carry
-        rows = jax.random.randint(
-            jax.random.fold_in(key, i), (batch,), 0, len(features)
-        )
-        loss, grads = jax.value_and_grad(loss_fn)(
-            params, features[rows].astype(jnp.float32), labels[rows]
-        )
-        updates, opt = tx.update(grads, opt, params)
-        return (optax.apply_updates(params, updates), opt), loss
-
-    (params, _), losses = jax.lax.scan(
-        step, (params, tx.init(params)), jnp.arange(steps)
-    )
-    return params, losses
-
-
-def in_batches(f, x, size=100):
-    """Apply f to rows of x in pieces: all of them at once need too much memory."""
-    return np.concatenate(
-        [np.asarray(f(x[i : i + size])) for i in range(0, len(x), size)]
-    )
 
 
 def probe(encode, train, held, readout, *, steps=500, batch=64, lr=2e-3):

@@ -88,12 +88,17 @@ def next_batch(method):
         source.close()
 
 
+def little(spaces, actions):
+    """A world model of few units, and its weights."""
+    sizes = {"deter": 16, "hidden": 8, "classes": 4, "depth": 2, "units": 8, "stoch": 4}
+    model = world_model.make_world_model(spaces, actions, **sizes)
+    return model, sharding.unbox(world_model.init(model, jax.random.key(0)))
+
+
 def test_acting_step_by_step_is_observing_a_sequence(monkeypatch):
     monkeypatch.setattr(world_model, "noise", lambda key, shape: np.zeros(shape))
     spaces, actions = {"state": Space((3,))}, {"push": Space((2,))}
-    sizes = {"deter": 16, "hidden": 8, "classes": 4, "depth": 2, "units": 8}
-    model = world_model.make_world_model(spaces, actions, stoch=4, **sizes)
-    params = sharding.unbox(world_model.init(model, jax.random.key(0)))
+    model, params = little(spaces, actions)
     rng = np.random.default_rng(0)
     state = rng.standard_normal((2, 4, 3)).astype(np.float32)
     action = rng.uniform(-1, 1, (2, 4, 2)).astype(np.float32)
@@ -150,10 +155,8 @@ class Ticks:
 
 
 def test_an_episode_is_a_film():
-    sizes = {"deter": 16, "hidden": 8, "classes": 4, "depth": 2, "units": 8}
     spaces = {"image": Space((48, 48, 1), "uint8")}, {"push": Space((2,))}
-    model = world_model.make_world_model(*spaces, stoch=4, **sizes)
-    params = sharding.unbox(world_model.init(model, jax.random.key(0)))
+    model, params = little(*spaces)
     choose = lambda params, latent, key: np.zeros((2, 2), np.float32)  # noqa: E731
     judge = make_episodes(model, choose, Ticks, seed=0, count=2, most_steps=9)
     found = judge(types.SimpleNamespace(params=params))
@@ -172,8 +175,7 @@ def test_planning_in_place_of_an_actor(tmp_path):
 def test_plans_go_where_reward_is(monkeypatch):
     """With a reward that tells the last action, the plan is the best action."""
     spaces, actions = {"state": Space((3,))}, {"push": Space((2,))}
-    sizes = {"deter": 16, "hidden": 8, "classes": 4, "depth": 2, "units": 8}
-    model = world_model.make_world_model(spaces, actions, stoch=4, **sizes)
+    model, _ = little(spaces, actions)
     best = np.array([0.5, -0.25])
 
     class Known:

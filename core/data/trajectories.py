@@ -206,7 +206,7 @@ class WorldWindows:
 
 def stack_windows(records, indices) -> dict:
     """Those of several windows that can be read, side by side: arrays [n, length, ...]."""
-    items = []
+    items, why = [], "none was asked for"
     for index in map(int, indices):
         try:
             items.append(records.load(index))
