@@ -65,8 +65,12 @@ def base():
         "batch": 16,
         "length": 64,  # steps of a sequence in one update
         "behavior": "actor",  # "none": the world model alone; "cem": it plans instead
-        # unimix: of discrete actors, as published; the public code of 2026 applies none.
-        "imagination": {"horizon": 15, "unimix": 0.01, "true_start": False},
+        "imagination": {
+            "horizon": 15,
+            "last": 0,  # steps of each sequence at which dreams begin, its last; 0: all
+            "unimix": 0.01,  # of discrete actors; the public code of 2026 applies none
+            "true_start": False,
+        },
         "max_bad_steps": 10,
         "log_steps": 10,
         "save_steps": 1000,
@@ -196,8 +200,10 @@ def reach(task="world:reach"):
 def reacher():
     """DeepMind Control's reacher_easy from proprioception (requirements-envs.txt)."""
     config = reach("dmc:reacher_easy")
-    config["steps"] = 40_000
-    config["replay"]["first_steps"] = 1024
+    # Long sequences and few dreams: its model is harder to learn than what to do in it.
+    config |= {"steps": 25_000, "length": 64}
+    config["imagination"]["last"] = 8
+    config["replay"] |= {"ratio": 256, "first_steps": 1024}
     config["eval_steps"]["episodes"] = 2500
     config["episodes"]["count"] = 5
     return config

@@ -27,6 +27,7 @@ class Behavior(NamedTuple):
 
     true_start: whether a dream begins with the replay's word on whether the episode goes
     on, as the code of April 2024 has it, in place of the continue head's.
+    last: at how many last steps of each sequence dreams begin; 0: at all, as published.
     """
 
     actor: Head
@@ -34,6 +35,7 @@ class Behavior(NamedTuple):
     unimix: float  # of discrete actions
     horizon: int
     true_start: bool
+    last: int
 
 
 class Range(NamedTuple):
@@ -44,12 +46,19 @@ class Range(NamedTuple):
 
 
 def make_behavior(
-    actions, *, units, unimix=0.01, horizon=15, true_start=False, dtype=jnp.float32
+    actions,
+    *,
+    units,
+    unimix=0.01,
+    horizon=15,
+    true_start=False,
+    last=0,
+    dtype=jnp.float32,
 ):
     """Heads for the actions of a world model."""
     actor = Head(3, units, (policies.width(actions),), scale=0.01, dtype=dtype)
     critic = Head(3, units, (dists.BINS,), scale=0.0, dtype=dtype)
-    return Behavior(actor, critic, unimix, horizon, true_start)
+    return Behavior(actor, critic, unimix, horizon, true_start, last)
 
 
 def init(behavior: Behavior, features: int, key) -> dict:
@@ -142,6 +151,8 @@ def losses(model, behavior, params, slow, seen: Range, states, batch, key):
       batch: reward, is_last, is_terminal [B, T].
     """
     fixed = jax.lax.stop_gradient
+    lead = {k: batch[k].swapaxes(0, 1) for k in ("reward", "is_last", "is_terminal")}
+    states, lead = jax.tree.map(lambda x: x[-behavior.last :], (states, lead))
     T, B = states.deter.shape[:2]
     start = jax.tree.map(lambda x: x.reshape(T * B, *x.shape[2:]), states)
     features, actions = imagine(model, behavior, params, start, key)
@@ -151,7 +162,6 @@ def losses(model, behavior, params, slow, seen: Range, states, batch, key):
     apply = lambda head, weights, x: head.apply({"params": weights}, x)  # noqa: E731
     reward = dists.two_hot_mean(apply(model.reward, frozen["reward"], features))
     cont = jax.nn.sigmoid(apply(model.cont, frozen["continue"], features))
-    lead = {k: batch[k].swapaxes(0, 1) for k in ("reward", "is_last", "is_terminal")}
     if behavior.true_start:
         goes_on = GAMMA * (1 - lead["is_terminal"].astype(jnp.float32))
         cont = cont.at[0].set(goes_on.reshape(-1))

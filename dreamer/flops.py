@@ -39,8 +39,8 @@ def images(spaces, depth, form):
     return down, up
 
 
-def update(model, behavior, *, rows) -> float:
-    """One update on `rows` steps of trajectory, each the start of one imagined."""
+def update(model, behavior, *, batch, length) -> float:
+    """One update on sequences, from whose steps dreams begin."""
     r, units, depth = model.rssm, model.encoder.width, model.encoder.depth
     D, U, Z, G = r.deter, r.hidden, r.stoch * r.classes, r.blocks
     vector = sum(s.width for _, s in model.spaces if not s.is_image)
@@ -58,12 +58,13 @@ def update(model, behavior, *, rows) -> float:
     prior = D * U + U * U + U * Z
     head = lambda depth, out: mlp(D + Z, units, depth, out)  # noqa: E731
     heads = head(1, dists.BINS) + head(1, 1)
-    whole = 3 * (encoder + memory + posterior + prior + decoder + heads)
+    world, dreams = 3 * (encoder + memory + posterior + prior + decoder + heads), 0
     if behavior is not None:
         H = behavior.horizon
         actor = head(3, policies.width(model.actions))
         critic = head(3, dists.BINS)
-        whole += H * (memory + prior) + (H + 1) * actor  # dreaming
-        whole += (H + 1) * (heads + critic) + 3 * H * actor + 3 * (H + 1) * critic
-        whole += 4 * critic  # on what was replayed
-    return float(2 * rows * np.float64(whole))
+        dreams = H * (memory + prior) + (H + 1) * actor
+        dreams += (H + 1) * (heads + critic) + 3 * H * actor + 3 * (H + 1) * critic
+        dreams += 4 * critic  # on what was replayed
+        dreams *= behavior.last or length
+    return float(2 * batch * np.float64(length * world + dreams))

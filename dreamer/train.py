@@ -156,6 +156,11 @@ def make_method(
     names = ("dtype", "behavior", "model", "imagination")
     networks = make_networks(spaces, actions, **{name: config[name] for name in names})
     batch, length = config["batch"], config["length"]
+    last = config["imagination"]["last"]
+    if last and not 2 <= last <= length:
+        raise ValueError(
+            f"imagination.last is {last}; use 0 for all steps, or 2 to {length}, the length"
+        )
     optimizer = dict(config["optimizer"])
     optimizer["lr"] = optim.make_schedule(**optimizer["lr"], steps=config["steps"])
     return Method(
@@ -164,7 +169,7 @@ def make_method(
         source=source(*networks),
         evals={name: one(*networks) for name, one in evals.items()},
         exports=make_exports(*networks, config=resolved),
-        flops=flops.update(*networks, rows=batch * length),
+        flops=flops.update(*networks, batch=batch, length=length),
         batch=batch,
         unit="sequences",
         benches=benches(*networks) if benches else {},

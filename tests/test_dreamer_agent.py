@@ -210,6 +210,8 @@ def test_bad_settings_are_told():
         load(small(behavior="cem", planner__best=9))
     with pytest.raises(ValueError, match="'reech' is no task of world; nearest: reach"):
         load(small(env__task="world:reech"))
+    with pytest.raises(ValueError, match="imagination.last is 1; use 0 for all steps"):
+        load(small(imagination__last=1))
 
 
 def test_killed_at_any_moment_it_goes_on(tmp_path):

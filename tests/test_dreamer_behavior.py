@@ -141,6 +141,23 @@ def test_gradients_go_where_they_should_and_nowhere_else(networks, name):
     assert moved == ROUTES[name]
 
 
+def test_dreams_may_begin_at_the_last_steps_alone(networks):
+    model, head, state = networks
+    key, told = jax.random.key(0), batch()
+    start = train.start_of(model, told, state.seen)
+    _, states, _ = world_model.losses(model, state.params, start, told, key)
+    rest = state.params, state.slow, state.range
+
+    def found(head, cut):
+        told = {k: x[:, -cut:] for k, x in batch().items() if x.ndim > 1}
+        part = jax.tree.map(lambda x: x[-cut:], states)
+        return behavior.losses(model, head, *rest, part, told, key)
+
+    few = found(head._replace(last=2), T)
+    jax.tree.map(np.testing.assert_allclose, few, found(head, 2))
+    assert few[0]["actor"].shape == (head.horizon, 2 * B)
+
+
 def test_a_batch_goes_on_from_the_last_where_it_says_so(networks):
     model, _, state = networks
     seen = Latent(jnp.asarray(normal(0, B, T, D)), jnp.full((B, T, S), 3, jnp.uint8))

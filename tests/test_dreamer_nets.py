@@ -50,7 +50,7 @@ def test_parameters_and_operations_are_those_published(size):
     model, heads, params = networks(size, IMAGE, SEVENTEEN)
     parameters, tflop = PUBLISHED[size]
     assert count(params) == parameters
-    found = flops.update(model, heads, rows=16 * 64) / 1e12
+    found = flops.update(model, heads, batch=16, length=64) / 1e12
     np.testing.assert_allclose(found, tflop, rtol=0.01 if size != "1m" else 0.03)
 
 
