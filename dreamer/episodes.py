@@ -7,7 +7,7 @@ from core.pictures import rgb
 from dreamer.online import make_policy, no_carry, nothing
 
 APART = 1 << 20  # added to the seed of training's environments
-FRAMES = 200  # of an episode in its film
+FRAMES = 64  # of a film at least, and less than twice as many, of a long episode
 
 
 def make_episodes(model, choose, make_pool, *, seed, count, most_steps):
@@ -31,8 +31,7 @@ def make_episodes(model, choose, make_pool, *, seed, count, most_steps):
             "episodes/steps": float(lengths.mean()),
         }
         if frames:
-            places = np.linspace(0, len(frames) - 1, min(FRAMES, len(frames)))
-            found["episode"] = rgb(np.stack([frames[int(i)] for i in places]))
+            found["episode"] = rgb(np.stack(frames))
         return found
 
     return evaluate
@@ -44,15 +43,16 @@ def play(pool, policy, model, params, most_steps):
     reset = np.ones(pool.count, bool)
     pool.send(nothing(model.actions, pool.count) | {"reset": reset})
     scores, lengths = np.zeros(pool.count), np.zeros(pool.count, int)
-    over, frames = ~reset, []
-    images = [name for name, space in model.spaces if space.is_image]
+    over, frames, every = ~reset, [], 1
     names = [name for name, _ in model.spaces] + ["is_first"]
     for count in range(most_steps):
         step = pool.receive()
         scores += step["reward"] * ~over
         lengths += ~over
-        if images and not over[0]:
-            frames.append(step[images[0]][0])
+        if not over[0] and count % every == 0:
+            frames += [x for x in [pool.picture()] if x is not None]
+            if len(frames) == 2 * FRAMES:
+                frames, every = frames[::2], 2 * every
         over |= step["is_last"]
         if over.all():
             break

@@ -132,10 +132,10 @@ def test_episodes_are_played_apart_from_training(tmp_path):
 
 
 class Ticks:
-    """Environments whose gray images tell the time, for five steps."""
+    """Environments whose gray pictures tell the time, for some steps."""
 
-    def __init__(self, *, count, seed):
-        self.count, self.time = count, 0
+    def __init__(self, *, count, seed, steps=5):
+        self.count, self.time, self.steps = count, 0, steps
 
     def send(self, actions):
         assert actions["reset"].all() == (self.time == 0)
@@ -144,11 +144,14 @@ class Ticks:
     def receive(self):
         all_ = functools.partial(np.full, self.count)
         return {
-            "image": np.full((self.count, 48, 48, 1), 10 * self.time, np.uint8),
+            "image": np.zeros((self.count, 48, 48, 1), np.uint8),
             "reward": all_(self.time, np.float32),
             "is_first": all_(self.time == 1),
-            "is_last": all_(self.time == 5),
+            "is_last": all_(self.time == self.steps),
         }
+
+    def picture(self):
+        return np.full((48, 48, 1), 10 * self.time % 256, np.uint8)
 
     def close(self):
         pass
@@ -162,9 +165,19 @@ def test_an_episode_is_a_film():
     found = judge(types.SimpleNamespace(params=params))
     assert found["episodes/score"] == 15 and found["episodes/steps"] == 5
     film = found["episode"]
-    assert film.shape == (5, 48, 48, 3) and film[:, 7, 9, 1].tolist() == [
-        *range(10, 60, 10)
-    ]
+    assert film.shape == (5, 48, 48, 3)
+    assert film[:, 7, 9, 1].tolist() == [10, 20, 30, 40, 50]
+
+
+def test_long_episodes_show_steps_equally_far_apart(monkeypatch):
+    monkeypatch.setattr("dreamer.episodes.FRAMES", 2)
+    spaces = {"image": Space((48, 48, 1), "uint8")}, {"push": Space((2,))}
+    model, params = little(*spaces)
+    choose = lambda params, latent, key: np.zeros((1, 2), np.float32)  # noqa: E731
+    ticks = functools.partial(Ticks, steps=11)
+    judge = make_episodes(model, choose, ticks, seed=0, count=1, most_steps=20)
+    film = judge(types.SimpleNamespace(params=params))["episode"]
+    assert film[:, 0, 0, 0].tolist() == [10, 50, 90]
 
 
 def test_planning_in_place_of_an_actor(tmp_path):

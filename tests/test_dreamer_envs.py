@@ -94,6 +94,32 @@ def test_the_expert_scores_far_above_chance():
     assert np.mean(chance) < 0.2 * np.mean(good)
 
 
+def test_pictures_show_discs_and_target_where_they_are():
+    env = make("world:reach", seed=3, size=128)
+    step = env.step(NONE | {"reset": True})
+    picture = env.picture()
+    assert picture.shape == (128, 128, 3) and picture.dtype == np.uint8
+    for place in (step["bodies"][:2], step["bodies"][4:6]):
+        x, y = np.round(place * 128).astype(int)
+        assert picture[y, x].max() > 100
+    x, y = np.round(step["target"] * 128).astype(int)
+    ring = picture[y, [x - round(128 * world.NEAR), x + round(128 * world.NEAR)]]
+    assert (ring.max(-1) > 100).all() and picture[y, x].max() < 50
+
+
+def test_what_cannot_be_drawn_is_told_and_goes_on(pools, monkeypatch, caplog):
+    def fail(self):
+        raise RuntimeError("no display")
+
+    monkeypatch.setattr(world.Reach, "picture", fail)
+    pool = pools("world:reach", count=1, processes=False)
+    pool.send({"action": np.zeros((1, 2)), "reset": np.ones(1, bool)})
+    pool.receive()
+    assert pool.picture() is None and pool.picture() is None
+    assert caplog.text.count("cannot be drawn: RuntimeError: no display") == 1
+    assert not pool.take_events()
+
+
 def test_an_episode_is_a_function_of_seed_and_number():
     a, b, c = (make("world:reach", seed=s) for s in (5, 5, 6))
     whole = [episode(a, at_random(9)) for _ in range(2)]

@@ -49,6 +49,16 @@ def test_suites_give_sound_steps(task, name, shapes):
     assert ends[0] == ends[1] != ends[2]
 
 
+@pytest.mark.parametrize(
+    "task, name", [("atari:freeway", "ale_py"), ("crafter:reward", "crafter")]
+)
+def test_people_see_what_the_agent_sees(task, name):
+    pytest.importorskip(name, reason=f"{name} is in requirements-envs.txt")
+    env = make(task, seed=0, size=48)
+    step = env.step({"action": 0, "reset": True})
+    np.testing.assert_array_equal(env.picture(), step["image"])
+
+
 def test_dmc_episodes_end_by_time():
     pytest.importorskip("dm_control", reason="dm_control is in requirements-envs.txt")
     env = make("dmc:reacher_easy", seed=0, repeat=4)

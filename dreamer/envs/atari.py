@@ -53,5 +53,8 @@ class Atari:
     def observe(self):
         return {"image": resized(np.maximum(self.before, self.now), self.size)}
 
+    def picture(self):
+        return self.observe()["image"]
+
     def close(self):
         pass

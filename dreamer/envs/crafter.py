@@ -38,5 +38,8 @@ class Crafter:
     def observe(self):
         return {"image": self.image}
 
+    def picture(self):
+        return self.image
+
     def close(self):
         pass

@@ -10,11 +10,12 @@ from dreamer.envs.naming import package, unknown
 from dreamer.spaces import Space
 
 CAMERAS = {"quadruped": 2}  # that follows; the first one does elsewhere
+DRAWS = {"EGL": "egl", "OSMesa": "osmesa"}  # without a screen: library, its MUJOCO_GL
 
 
 def make(name, *, seed, size):
-    """Vectors as the suite names them; nothing is drawn."""
-    environment, _ = load(name, seed)
+    """Vectors as the suite names them."""
+    environment, render = load(name, seed, size)
     spec = environment.observation_spec()
     observations = {key: Space(x.shape or (1,)) for key, x in spec.items()}
 
@@ -22,37 +23,48 @@ def make(name, *, seed, size):
         found = step.observation
         return {k: np.reshape(found[k], s.shape) for k, s in observations.items()}
 
-    return Dmc(environment, observations, observe, seed)
+    return Dmc(environment, observations, observe, render, seed)
 
 
 def make_image(name, *, seed, size):
     """One image of size x size."""
-    # Read by the suite when it is imported; what it would try by itself needs a screen.
-    os.environ.setdefault("MUJOCO_GL", "egl" if find_library("EGL") else "osmesa")
-    environment, domain = load(name, seed)
-    view = {"height": size, "width": size, "camera_id": CAMERAS.get(domain, 0)}
-
-    def observe(step):
-        return {"image": environment.physics.render(**view)}
-
-    return Dmc(environment, {"image": Space((size, size, 3), "uint8")}, observe, seed)
+    environment, render = load(name, seed, size)
+    spaces = {"image": Space((size, size, 3), "uint8")}
+    return Dmc(environment, spaces, lambda step: {"image": render()}, render, seed)
 
 
-def load(name, seed):
-    """(environment, domain) of DOMAIN_TASK, where both may have underscores."""
-    suite = package("dm_control.suite", suite="dmc")
+def load(name, seed, size):
+    """(environment, function that draws it) of DOMAIN_TASK; both may have underscores."""
+    suite = imported()
     tasks = {f"{domain}_{task}": (domain, task) for domain, task in suite.ALL_TASKS}
     if name not in tasks:
         raise unknown("task of dmc", name, tasks)
-    return suite.load(*tasks[name], task_kwargs={"random": seed}), tasks[name][0]
+    environment = suite.load(*tasks[name], task_kwargs={"random": seed})
+    view = {"height": size, "width": size, "camera_id": CAMERAS.get(tasks[name][0], 0)}
+    return environment, lambda: environment.physics.render(**view)
+
+
+def imported():
+    """The suite; on import it chooses what draws, and would try what needs a screen."""
+    for library, value in DRAWS.items():
+        if find_library(library):
+            os.environ.setdefault("MUJOCO_GL", value)
+    try:
+        return package("dm_control.suite", suite="dmc")
+    except (ImportError, AttributeError) as error:
+        raise ValueError(
+            f"dm_control cannot draw with MUJOCO_GL={os.environ.get('MUJOCO_GL')} "
+            f"({error}); set it to another of egl, osmesa and glfw, or, for tasks without "
+            "images, to disabled"
+        ) from error
 
 
 class Dmc:
-    """A dm_control environment and how to look at its steps."""
+    """A dm_control environment, how to look at its steps and how to draw it."""
 
-    def __init__(self, environment, observations, observe, seed):
+    def __init__(self, environment, observations, observe, render, seed):
         self.environment, self.seed = environment, seed
-        self.look = observe
+        self.look, self.picture = observe, render
         self.spec = environment.action_spec()
         self.observations = observations
         self.actions = {"action": Space(self.spec.shape)}

@@ -2,6 +2,7 @@
 
 from typing import Protocol
 
+import cv2
 import numpy as np
 
 from dreamer.spaces import RESERVED, Space
@@ -21,6 +22,9 @@ class Simulator(Protocol):
 
     def observe(self) -> dict:
         """What is seen now; apart from `advance`, as not all steps are looked at."""
+
+    def picture(self) -> np.ndarray | None:
+        """What a person would see now: uint8 [h, w, channels], where it can be drawn."""
 
     def close(self) -> None: ...
 
@@ -56,6 +60,9 @@ class Env:
         found, spaces = self.simulator.observe(), self.observations
         return {k: np.array(x, spaces[k].dtype) for k, x in found.items()}
 
+    def picture(self):
+        return self.simulator.picture()
+
     def close(self):
         self.simulator.close()
 
@@ -86,8 +93,6 @@ def episode_seed(seed: int, episode: int) -> int:
 
 def resized(image, size: int):
     """An image as [size, size, channels]."""
-    import cv2
-
     if image.shape[:2] != (size, size):
         # Each pixel the mean of what it covers: a ball of two pixels does not vanish.
         image = cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA)

@@ -102,6 +102,11 @@ class Gym:
             return resized(found, self.size)
         return np.reshape(found, self.observations[name].shape)
 
+    def picture(self):
+        images = (name for name, space in self.observations.items() if space.is_image)
+        name = next(images, None)
+        return self.look(name) if name else None
+
     def close(self):
         self.environment.close()
 

@@ -123,6 +123,10 @@ class Pool:
         self.close()
         raise ValueError(message)
 
+    def picture(self):
+        """What a person sees of the first environment; of those in this process alone."""
+        return self.workers[0].picture()
+
     def take_events(self) -> list[dict]:
         """The failures since the last call: name and reason of each."""
         events, self.events = self.events, []

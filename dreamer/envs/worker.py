@@ -7,6 +7,8 @@ answer is (value, ""), or (None, the reason why there is none).
 import contextlib
 import os
 
+from absl import logging
+
 from core.data.records import explain
 from core.processes import end_with_parent
 from dreamer.envs.checks import check
@@ -17,6 +19,7 @@ class Host:
 
     def __init__(self, make):
         self.make, self.env, self.answer = make, None, None
+        self.dark = False  # cannot be drawn
 
     def send(self, request):
         try:
@@ -31,6 +34,16 @@ class Host:
 
     def receive(self, timeout_s=0.0):
         return self.answer
+
+    def picture(self):
+        """What a person sees of the environment, where it can be drawn."""
+        if self.dark:
+            return None
+        try:
+            return self.env.picture()
+        except Exception as error:  # noqa: BLE001, no reason to end a run
+            self.dark = True
+            logging.warning("An environment cannot be drawn: %s", explain(error))
 
     def close(self):
         if self.env is not None:

@@ -2,6 +2,7 @@
 
 from math import ceil
 
+import cv2
 import numpy as np
 
 from core.data import physics
@@ -14,20 +15,22 @@ PUSH = 0.25  # change of speed by a push of 1, in sides per second
 KEPT = 0.05  # of a speed after a second: a disc comes to rest
 NEAR = 0.1  # sides from the target at which the reward has fallen to a half
 RADIUS = (0.05, 0.08)  # sides, of the pushed disc and of the other one
+BRIGHT, DULL = (255, 180, 80), (120, 120, 140)
+BITS = 4  # fractional, of OpenCV's fixed-point coordinates
 
 
 def make(name, *, seed, size):
     if name != "reach":
         raise unknown("task of world", name, ["reach"])
-    return Reach(seed)
+    return Reach(seed, size)
 
 
 class Reach:
     """Discs seen from above, that glide and collide without friction; so positions and
     velocities are all there is to know."""
 
-    def __init__(self, seed):
-        self.seed = seed
+    def __init__(self, seed, size):
+        self.seed, self.size = seed, size
         self.observations = {
             "bodies": Space((8,)),
             "target": Space((2,)),
@@ -61,6 +64,21 @@ class Reach:
         moving = np.array(moving) / physics.SIDE
         offset = self.target - moving[0, :2]
         return {"bodies": moving.ravel(), "target": self.target, "offset": offset}
+
+    def picture(self):
+        """The discs, the pushed one bright, in the colour of the ring that is the target."""
+        canvas = np.full((self.size, self.size, 3), 40, np.uint8)
+
+        def circle(place, radius, color, width):
+            x, y, radius = (round(v * self.size * 2**BITS) for v in (*place, radius))
+            cv2.circle(canvas, (x, y), radius, color, width, cv2.LINE_AA, BITS)
+
+        circle(self.target, NEAR, BRIGHT, 1)
+        for body, radius, color in zip(
+            self.bodies, RADIUS, (BRIGHT, DULL), strict=True
+        ):
+            circle(np.array(body.position) / physics.SIDE, radius, color, cv2.FILLED)
+        return canvas
 
     def close(self):
         pass
