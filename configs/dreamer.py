@@ -4,7 +4,7 @@ tiny: two CPU cores, a world model of the embedded world in which an agent pushe
 python -m launch.train --config=configs/dreamer.py:tiny --workdir=runs/dreamer
 
 size1m to size400m: the published sizes, trained with actor and critic on trajectories,
-from --config.data.folder or the embedded world.
+from --config.data.source, recordings or the embedded world.
 """
 
 from ml_collections import ConfigDict
@@ -98,7 +98,7 @@ def offline(name):
         "model": network(name),
         "chunks": 1,  # sequences that a window of trajectory is cut into, states carried
         "data": {
-            "folder": "",  # of trajectories; empty: the embedded world
+            "source": "world",  # or what else core/data/names.py has, such as a folder
             "size": 64,
             "level": "pastel",
             "bodies": 2,

@@ -45,7 +45,7 @@ def base():
         "held_batch": 32,
         "mesh": {"replica": 1, "data": 1, "fsdp": -1, "sequence": 1, "tensor": 1},
         "data": {
-            "folder": "",  # a folder or list of videos; empty: the embedded world
+            "source": "world",  # or what else core/data/names.py has, such as a folder
             "frames": 16,
             "size": 256,
             "fps": 4.0,  # frames of a clip per second

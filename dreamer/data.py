@@ -4,9 +4,11 @@ import dataclasses
 
 import numpy as np
 
+from core.data import names
+from core.data.mixture import each
 from core.data.pipeline import make_source
 from core.data.records import BadSample, Records
-from core.data.trajectories import FLAGS, Windows, WorldWindows
+from core.data.trajectories import FLAGS, WorldWindows
 from core.data.world import World
 from dreamer.spaces import RESERVED, Space
 
@@ -20,14 +22,13 @@ def make_world(split, *, seed, steps, size, level, bodies, fps) -> World:
     return World(seed, variant="pushed", frames=steps, **look)
 
 
-def make_records(split, *, folder, steps, apart, **world):
-    """Windows of `steps` steps of a folder of trajectories, else of the world.
+def make_records(split, *, source, steps, apart, **world):
+    """Windows of `steps` steps of what core/data/names.py calls `source`.
 
     split: "train", or "held" for what training never sees, `apart` steps at least.
     """
-    if folder:
-        return Windows(folder, steps, split, apart)
-    return WorldWindows(make_world(split, steps=steps, **world))
+    pushed = WorldWindows(make_world(split, steps=steps, **world))
+    return names.trajectories(source, split, steps=steps, apart=apart, world=pushed)
 
 
 def spaces_of(records):
@@ -47,6 +48,11 @@ def spaces_of(records):
         if name not in known and not name.startswith("log/")
     }
     return spaces, {"action": Space(item["action"].shape[1:])}
+
+
+def shaped(records: Records, spaces, also=()) -> Records:
+    """Records of which each sample is as the model takes it, or is bad."""
+    return each(lambda part: Shaped(part, spaces, also), records)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,7 +135,7 @@ def make_offline_source(
 ):  # fmt: skip
     """Endless batches [b, T, ...] of windows in `parts` pieces each; `folder` is not used."""
     source = make_source(
-        Shaped(records, spaces),
+        shaped(records, spaces),
         batch=batch,
         shard=shard,
         seed=seed,

@@ -42,7 +42,7 @@ def make(config) -> Method:
 def make_dream(model, behavior, *, look, steps, context, clips, read_clips, read_steps):
     """state -> how well it dreams of what training never sees."""
     train, held = (
-        data.Shaped(
+        data.shaped(
             data.make_records(split, steps=steps, **look), model.spaces, (evals.PLACE,)
         )
         for split in ("train", "held")

@@ -1,6 +1,7 @@
-"""What V-JEPA reads: videos of a folder or the embedded world, and masks for them."""
+"""What V-JEPA reads: clips of a data set by name, and masks for them."""
 
-from core.data.folder import VideoFolder
+from core.data import names
+from core.data.clips import View
 from core.data.pipeline import make_source
 from core.data.world import World
 
@@ -11,7 +12,7 @@ def make_records(
     split,
     *,
     seed,
-    folder,
+    source,
     frames,
     size,
     fps,
@@ -25,19 +26,19 @@ def make_records(
 ):
     """(clips of `split`, keywords of the pipeline), from the config's data section.
 
-    "train" is the folder's random clips where there is one, else the world's. "held" is
-    the folder's central clips. "world" and "world_held" are labelled clips of the
-    embedded world in the same format, for probes.
+    source: a name as core/data/names.py has it. "train" is its random clips, "held" its
+    central ones. "world" and "world_held" are labelled clips of the embedded world in the
+    same format, for probes.
     """
     clip = {"frames": frames, "fps": fps, "size": size}
     pipeline = {"seed": seed, "workers": workers, "max_bad_share": max_bad_share}
-    if folder and split in ("train", "held"):
-        view = "random" if split == "train" else "center"
-        crop = {"view": view, "scale": scale, "aspect": aspect, "flip": flip}
-        return VideoFolder(folder, **clip, **crop), pipeline
     held = HELD_OUT if split in ("held", "world_held") else 0
     world = World(seed + held, level=level, bodies=bodies, **clip)
-    return world, pipeline | {"shuffle": False}
+    if source == names.WORLD or split not in ("train", "held"):
+        return world, pipeline | {"shuffle": False}
+    kind = "random" if split == "train" else "center"
+    view = View(scale=scale, aspect=aspect, flip=flip, kind=kind, **clip)
+    return names.videos(source, split, view, world), pipeline
 
 
 def make_train_source(split, shard, folder=None, *, masker, batch, seed, data):

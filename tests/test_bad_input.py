@@ -64,7 +64,7 @@ def refusal(config, folder, **options) -> str:
         ("configs", (), "there is no config file configs"),
         ("configs/jepa.py:tny", (), "has no preset 'tny'; use one of tiny, v1_l"),
         (TINY, ["batchs=3"], "config has no field batchs; did you mean batch?"),
-        (TINY, ["data.flder=x"], "no field data.flder; did you mean data.folder?"),
+        (TINY, ["data.sorce=x"], "no field data.sorce; did you mean data.source?"),
         (TINY, ["optimizer.peak=1"], "did you mean optimizer.lr.peak?"),
         (TINY, ["batch.size=3"], "config has no field batch.size"),
         (TINY, ["batch=abc"], "config.batch is 'abc'; use a whole number, such as 16"),
@@ -150,7 +150,7 @@ def test_a_config_file_of_ones_own(tmp_path):
         ({"method": "jepa.trian"}, "method 'jepa.trian' is no module here"),
         ({"optimizer__lr__kind": "cosin"}, "schedule 'cosin' is unknown"),
         (
-            {"data__folder": "/nowhere"},
+            {"data__source": "/nowhere"},
             "/nowhere does not exist; expected a folder with",
         ),
         (
@@ -176,7 +176,7 @@ def test_more_masked_tokens_than_there_are(tmp_path):
     ("section", "field", "words"),
     [
         ("encoder", "widht", "unknown field encoder.widht"),
-        ("data", "flder", "unknown field data.flder"),
+        ("data", "sorce", "unknown field data.sorce"),
         ("objective", "vikreg", "unknown field objective.vikreg"),
         ("optimizer.lr", "peek", "unknown field optimizer.lr.peek"),
         ("masks.patterns.tubes", "block", "unknown field masks.patterns.tubes.block"),
@@ -235,7 +235,7 @@ def test_folders_without_videos(tmp_path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "note.txt").write_text("")
     for name in ("empty", "note.txt"):
-        text = refusal(small(data__folder=str(tmp_path / name)), tmp_path / "run")
+        text = refusal(small(data__source=str(tmp_path / name)), tmp_path / "run")
         assert f"{name} has no videos; expected a folder with" in text
 
 
@@ -243,7 +243,7 @@ def test_corrupt_videos(tmp_path):
     (tmp_path / "videos").mkdir()
     for i in range(20):
         (tmp_path / "videos" / f"{i}.mp4").write_bytes(b"no video at all")
-    text = refusal(small(data__folder=str(tmp_path / "videos")), tmp_path / "run")
+    text = refusal(small(data__source=str(tmp_path / "videos")), tmp_path / "run")
     assert "none of the 8 records tried for sample" in text
     assert "repair or remove such records" in text
 
@@ -259,7 +259,7 @@ def test_another_config_in_the_same_folder(run):
 
 def test_a_folder_where_no_run_has_begun_takes_another_config(tmp_path):
     (tmp_path / "no.mp4").write_bytes(b"no video at all")
-    refusal(small(data__folder=str(tmp_path)), tmp_path)
+    refusal(small(data__source=str(tmp_path)), tmp_path)
     assert json.loads((tmp_path / "config.json").read_text())["steps"] == 4
     train.fit(small(steps=1, save_steps=1), tmp_path)
     assert json.loads((tmp_path / "config.json").read_text())["steps"] == 1
@@ -382,7 +382,7 @@ def test_exit_codes_and_one_line_on_stderr(tmp_path):
         "--allow_config_change=perhaps is no": ask(
             *sane, "--allow_config_change=perhaps"
         ),
-        "did you mean data.folder?": ask(*sane, "--config.data.flder=x"),
+        "did you mean data.source?": ask(*sane, "--config.data.sorce=x"),
         "cannot be written: not a directory": start(small(), tmp_path / "file" / "run"),
     }
     for words, process in told.items():

@@ -75,7 +75,7 @@ def test_what_it_lived_through_is_a_dataset(tmp_path):
     records = trajectories.Windows(str(tmp_path / "replay"), 8)
     assert len(records) == 2 * 24
     config = get_config("tiny")
-    config.data.folder, config.data.workers = str(tmp_path / "replay"), 0
+    config.data.source, config.data.workers = str(tmp_path / "replay"), 0
     batch = next_batch(load(config))
     assert batch["bodies"].shape == (8, 24, 8) and batch["action"].shape == (8, 24, 2)
 

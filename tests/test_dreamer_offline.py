@@ -90,7 +90,7 @@ def test_pieces_of_a_window_follow_each_other():
     source.close()
 
 
-LOOK = ("folder", "size", "level", "bodies", "fps")
+LOOK = ("source", "size", "level", "bodies", "fps")
 
 
 def test_sharded_is_single_device():
@@ -192,7 +192,7 @@ def test_recorded_trajectories_train_and_bad_ones_are_counted(tmp_path):
         if i == 7:
             steps["height"] = steps["height"][:, :1]
         trajectories.write_chunk(tmp_path, trajectories.Chunk(i, 0, 9), steps)
-    changes = {"data__folder": str(tmp_path), "data__max_bad_share": 0.9}
+    changes = {"data__source": str(tmp_path), "data__max_bad_share": 0.9}
     config = small(**changes, steps=6, behavior="actor", imagination__horizon=3)
     train.fit(config, tmp_path / "run")
     lines = (tmp_path / "run" / "bad_samples.jsonl").read_text().splitlines()
@@ -201,6 +201,24 @@ def test_recorded_trajectories_train_and_bad_ones_are_counted(tmp_path):
         "'reward' holds values that are not finite",
         "'height' is (1,), not (2,) as elsewhere",
     }
+
+
+def test_recorded_trajectories_are_mixed_by_weight(tmp_path):
+    for name, height in (("a", 1.0), ("b", 2.0)):
+        (tmp_path / name).mkdir()
+        for i in range(30):
+            steps = {flag: np.zeros(9, bool) for flag in trajectories.FLAGS}
+            steps |= {"height": np.full((9, 2), height, np.float32)}
+            steps |= {"reward": np.zeros(9), "action": np.zeros((9, 3), np.float32)}
+            trajectories.write_chunk(
+                tmp_path / name, trajectories.Chunk(i, 0, 9), steps
+            )
+    mix = f"3*{tmp_path / 'a'} + {tmp_path / 'b'}"
+    method = load(small(data__source=mix, batch=8))
+    source = method.source("train", (0, 1), tmp_path)
+    heights = np.concatenate([source.next()["height"][:, 0, 0] for _ in range(4)])
+    source.close()
+    assert (heights == 1).sum() == 24 and (heights == 2).sum() == 8
 
 
 def test_windows_that_cannot_be_read_are_not_dreamt_of(tmp_path):
@@ -218,7 +236,7 @@ def test_windows_that_cannot_be_read_are_not_dreamt_of(tmp_path):
     write(158, height=np.zeros((9, 1), np.float32))
     write(159, reward=np.full(9, np.nan))
     # A twentieth of the steps are those of eight chunks, each with two windows.
-    fields = {"data__folder": str(tmp_path), "dream__clips": 16}
+    fields = {"data__source": str(tmp_path), "dream__clips": 16}
     method = load(small(**fields))
     shapes = jax.eval_shape(method.init, jax.random.key(0))
     state = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), sharding.unbox(shapes))

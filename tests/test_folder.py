@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from test_video import STEADY, read_clock, write_clock
 
+from core.data.clips import View
 from core.data.folder import VideoFolder
 from core.data.pipeline import make_source
 
@@ -22,7 +23,7 @@ def folder(tmp_path):
 
 
 def test_a_folder_is_searched_in_order(folder):
-    videos = VideoFolder(str(folder), frames=4, fps=10, size=16)
+    videos = VideoFolder(str(folder), View(frames=4, fps=10, size=16))
     assert videos.paths == ("A.MP4", "b/a b.webm", "c.mp4")
     assert len(videos) == 3 and videos.name(1) == "b/a b.webm"
     assert str(videos) == str(folder)
@@ -34,7 +35,7 @@ def test_a_folder_is_searched_in_order(folder):
 
 
 def test_the_center_view_needs_no_luck(folder):
-    videos = VideoFolder(str(folder), frames=4, fps=10, size=16, view="center")
+    videos = VideoFolder(str(folder), View(frames=4, fps=10, size=16, kind="center"))
     a, b = (videos.load(0, np.random.default_rng(seed))["video"] for seed in (0, 1))
     np.testing.assert_array_equal(a, b)
     np.testing.assert_array_equal(read_clock(a), [2, 3, 4, 5])
@@ -50,7 +51,7 @@ def test_the_center_view_needs_no_luck(folder):
 )
 def test_a_list_file_names_videos_and_labels(text, paths, labels, folder):
     (folder / "list.csv").write_text(text)
-    videos = VideoFolder(str(folder / "list.csv"), frames=2, fps=10, size=16)
+    videos = VideoFolder(str(folder / "list.csv"), View(frames=2, fps=10, size=16))
     assert (videos.paths, videos.labels) == (paths, labels)
     for i in range(2):
         item = videos.load(i, np.random.default_rng(0))
@@ -61,7 +62,7 @@ def test_a_list_file_names_videos_and_labels(text, paths, labels, folder):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("path,label\nc.mp4,1", "line 1 is 'path,label'; expected the path of a video"),
+        ("path,label\nc.mp4,1", "line 1 is 'path,label'; expected the path of a file"),
         ("c.mp4,1\nb/a b.webm", "labels 1 of its 2 videos; expected all or none"),
         ("d/C.mp4", "d/C.mp4 does not exist; paths are relative to the list file"),
         ("C.mp4", "C.mp4 does not exist .did you mean .*/c.mp4"),
@@ -71,7 +72,7 @@ def test_a_list_file_names_videos_and_labels(text, paths, labels, folder):
 def test_mistakes_in_a_list_are_told(text, words, folder):
     (folder / "list.txt").write_text(text)
     with pytest.raises(ValueError, match=words):
-        VideoFolder(str(folder / "list.txt"))
+        VideoFolder(str(folder / "list.txt"), View())
 
 
 def test_mistakes_in_the_folder_are_told(folder, tmp_path):
@@ -79,25 +80,25 @@ def test_mistakes_in_the_folder_are_told(folder, tmp_path):
     with pytest.raises(
         ValueError, match="videos has no videos; expected a folder with"
     ):
-        VideoFolder(str(folder / "videos"))
+        VideoFolder(str(folder / "videos"), View())
     missing = str(folder / "vidoes" / "train")
     with pytest.raises(ValueError, match=r"vidoes/train does not exist \(did you mean"):
-        VideoFolder(missing)
+        VideoFolder(missing, View())
     with pytest.raises(ValueError, match="c.mp4 is not text; expected a folder with"):
-        VideoFolder(str(folder / "c.mp4"))
+        VideoFolder(str(folder / "c.mp4"), View())
     for change in (
         {"frames": 0},
         {"scale": (0.5, 2)},
         {"aspect": (2, 1)},
-        {"view": "x"},
+        {"kind": "x"},
     ):
         with pytest.raises(ValueError, match=f"{next(iter(change))} is "):
-            VideoFolder(str(folder), **change)
+            View(**change)
 
 
 def test_a_broken_file_is_replaced_and_told(folder):
     (folder / "broken.mp4").write_bytes((folder / "c.mp4").read_bytes()[:600])
-    videos = VideoFolder(str(folder), frames=4, fps=10, size=16)
+    videos = VideoFolder(str(folder), View(frames=4, fps=10, size=16))
 
     def run(**kw):
         source = make_source(videos, batch=8, seed=0, max_bad_share=0.5, **kw)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from core.data import clips
+from core.data.clips import View
 from core.data.folder import VideoFolder
 from core.data.records import BadSample
 from core.data.video import decode_clip, probe
@@ -277,7 +278,7 @@ def real_clips():
 
 
 def test_real_clips():
-    videos = VideoFolder(str(real_clips()), frames=8, fps=8, size=32)
+    videos = VideoFolder(str(real_clips()), View(frames=8, fps=8, size=32))
     assert len(videos) == 4
     for i in range(4):
         video = videos.load(i, np.random.default_rng(i))["video"]

@@ -1,14 +1,69 @@
-"""Choose when and where to look at a video: as in arXiv 2404.08471."""
+"""Choose when and where to look at a video or an image: as in arXiv 2404.08471."""
 
+import dataclasses
 from functools import partial
 from typing import NamedTuple
 
 import cv2
 import numpy as np
 
+from core.data.records import BadSample
 from core.data.video import open_video
 
 cv2.setNumThreads(0)  # the pipeline's workers are the parallelism
+
+
+@dataclasses.dataclass(frozen=True)
+class View:
+    """What is seen of a video: `frames` frames at `fps` a second, of size x size pixels.
+
+    scale, aspect, flip: share of the area and width / height of the random crop, and
+      whether half of the clips are mirrored.
+    kind: "random" to train; "center" to evaluate: middle of the video, central square.
+    """
+
+    frames: int = 16
+    fps: float = 4.0
+    size: int = 224
+    scale: tuple[float, float] = (0.3, 1.0)
+    aspect: tuple[float, float] = (0.75, 1.35)
+    flip: bool = True
+    kind: str = "random"
+
+    def __post_init__(self):
+        for field in ("frames", "fps", "size"):
+            value = getattr(self, field)
+            if value <= 0:
+                raise ValueError(f"{field} is {value}; it must be positive")
+        if not 0 < self.scale[0] <= self.scale[1] <= 1:
+            raise ValueError(f"scale is {self.scale}; expected 0 < low <= high <= 1")
+        if not 0 < self.aspect[0] <= self.aspect[1]:
+            raise ValueError(f"aspect is {self.aspect}; expected 0 < low <= high")
+        if self.kind not in ("random", "center"):
+            raise ValueError(f"kind is {self.kind!r}; expected 'random' or 'center'")
+
+
+def see(source, view: View, rng) -> np.ndarray:
+    """A clip of a video, a path or the bytes of a file: uint8 [T, size, size, 3]."""
+    clip = {"frames": view.frames, "fps": view.fps, "size": view.size}
+    if view.kind == "center":
+        return center_clip(source, **clip)
+    crop = {"scale": view.scale, "aspect": view.aspect, "flip": view.flip}
+    return random_clip(source, rng, **clip, **crop)
+
+
+def see_still(image, view: View, rng) -> np.ndarray:
+    """An image [H, W, 3] as a clip in which nothing moves: uint8 [T, size, size, 3]."""
+    if image.ndim != 3 or image.shape[-1] != 3 or image.dtype != np.uint8:
+        raise BadSample(f"an image is {image.dtype} {image.shape}, not uint8 [h, w, 3]")
+    height, width, _ = image.shape
+    if view.kind == "center":
+        box, mirror = central_box(height, width, aspect=(1, 1)), False
+    else:
+        mirror = bool(view.flip and rng.random() < 0.5)
+        box = random_box(rng, height, width, scale=view.scale, aspect=view.aspect)
+    one = look(image, box=box, size=view.size, mirror=mirror)
+    return np.repeat(one[None], view.frames, 0)
 
 
 class Box(NamedTuple):

@@ -15,6 +15,7 @@ import grain
 import numpy as np
 from absl import flags, logging
 
+from core.data.mixture import spans, weights
 from core.data.records import Records, TooManyBad, explain
 from core.processes import deaf, end_with_parent
 
@@ -62,11 +63,7 @@ def make_source(
     if not len(records):
         raise ValueError(f"{records} has no records")
     load = Load(records, seed=seed, tries=max_tries, transform=transform)
-    order = grain.MapDataset.range(len(records))
-    if shuffle:
-        # grain shuffles epoch e with seed + e, so neighbouring seeds must lie apart.
-        order = order.shuffle(seed=seed * 1_000_003 % 2**32)
-    samples = order.repeat().map_with_index(load)
+    samples = make_order(records, seed=seed, shuffle=shuffle).map_with_index(load)
     read = grain.ReadOptions(
         num_threads=threads, prefetch_buffer_size=max(buffer, threads)
     )
@@ -92,6 +89,19 @@ def make_source(
 
     ledger = Ledger(records, max_bad_share)
     return Source(start, ledger, batch=batch, shard=shard)
+
+
+def make_order(records, *, seed, shuffle):
+    """Record numbers without end, by position: every part goes through its epochs, and
+    the parts of a mixture take turns by weight."""
+    parts = []
+    for k, (start, stop) in enumerate(spans(records)):
+        part = grain.MapDataset.range(start, stop)
+        if shuffle:
+            # grain shuffles epoch e with seed + e, so neighbouring seeds must lie apart.
+            part = part.shuffle(seed=(seed * 1_000_003 + k * 7919) % 2**32)
+        parts.append(part.repeat())
+    return grain.MapDataset.mix(parts, weights(records)) if parts[1:] else parts[0]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,18 +132,21 @@ class Load:
         return np.random.default_rng([self.seed, stream, attempt, position])
 
     def _another(self, failed, position):
-        """A record that has not failed, the same one wherever this sample is made."""
-        n = len(self.records)
+        """A record of the same part that has not failed, the same one wherever this
+        sample is made."""
+        first = next(iter(failed))
+        start, stop = next(s for s in spans(self.records) if first < s[1])
+        n = stop - start
         if len(failed) == min(self.tries, n):
             names = _list_bad((self.records.name(r), why) for r, why in failed.items())
             raise TooManyBad(
                 f"none of the {len(failed)} records tried for sample {position} of "
                 f"{self.records} could be read: {names}; repair or remove such records"
             )
-        record = int(self._rng(REPLACE, len(failed), position).integers(n))
-        while record in failed:
-            record = (record + 1) % n
-        return record
+        step = int(self._rng(REPLACE, len(failed), position).integers(n))
+        while start + step in failed:
+            step = (step + 1) % n
+        return start + step
 
     def _transform(self, item, position):
         rng = self._rng(TRANSFORM, 0, position)

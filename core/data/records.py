@@ -30,5 +30,9 @@ def explain(error: Exception) -> str:
     if isinstance(error, BadSample):
         return str(error)
     # An OSError's text carries the path, which the record's name already tells.
-    text = str(getattr(error, "strerror", None) or error)
-    return f"{type(error).__name__}: {' '.join(text.split())}"
+    return f"{type(error).__name__}: {getattr(error, 'strerror', None) or told(error)}"
+
+
+def told(error: Exception) -> str:
+    """The message of an error on one line."""
+    return " ".join(str(error).split())

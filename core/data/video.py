@@ -17,6 +17,7 @@ SUFFIXES = (".avi", ".mkv", ".mov", ".mp4", ".webm")
 # Containers round, and the sound may outlast the picture. A picture that stops
 # earlier than this before its announced end is a truncated file.
 GRACE_SECONDS = 1.0
+MOST_PIXELS = 2**26  # of a frame: as RGB, 200 MB
 
 
 class Video(NamedTuple):
@@ -70,6 +71,11 @@ class Reader:
         self.tick = float(self.stream.time_base)
         self.zero = self.stream.start_time or 0
         self.duration = self._duration()
+        self.rate = float(self.stream.average_rate or 0)  # 0: it is not told
+        self.aspect = float(self.stream.sample_aspect_ratio or 1)
+        if self.stream.height * self.stream.width > MOST_PIXELS:
+            size = f"{self.stream.width} x {self.stream.height}"
+            raise BadSample(f"{size} pixels; more than 8192 x 8192 are not read")
 
     def _duration(self):
         if self.stream.duration:
@@ -115,6 +121,23 @@ class Reader:
             if len(images) == len(times):
                 break
         return np.stack(images)
+
+    def sampled(self, fps) -> Iterator[np.ndarray]:
+        """The whole video, fps frames a second, one at a time: uint8 [H, W, 3]."""
+        count, size = 0, None
+        for frame, until in self._shown(0.0):
+            if until == np.inf:
+                self._check_complete(frame, self.duration)
+                until = self._time(frame) + (frame.duration or 1) * self.tick
+            ticks = int(np.ceil(until * fps - 1e-6)) - count
+            if ticks <= 0:
+                continue
+            image, count = _rgb(frame), count + ticks
+            size = size or image.shape
+            if image.shape != size:
+                raise BadSample(f"frame size changes from {size} to {image.shape}")
+            for _ in range(ticks):
+                yield image
 
     def _shown(self, start):
         """Frames from `start` on, each with the time at which the next replaces it."""

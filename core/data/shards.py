@@ -1,0 +1,42 @@
+"""Clips out of a data set of tensorflow-datasets: encoded videos, or images."""
+
+import dataclasses
+
+import numpy as np
+
+from core.data.clips import View, see, see_still
+from core.data.tfds import Shards
+
+
+@dataclasses.dataclass(frozen=True)
+class ShardClips:
+    """Clips of the feature "video", the bytes of a file, or of "image", which stands still."""
+
+    shards: Shards
+    view: View
+
+    def __post_init__(self):
+        if not {"video", "image"} & set(self.shards.features):
+            raise ValueError(
+                f"{self} holds {', '.join(self.shards.features)}; expected video, the "
+                "bytes of a file, or image"
+            )
+
+    def __str__(self):
+        return self.shards.folder
+
+    def __len__(self):
+        return len(self.shards)
+
+    def name(self, index):
+        return self.shards.where(index)
+
+    def load(self, index, rng):
+        """{"video": uint8 [T, H, W, 3]}, and "label": int32 where there is one."""
+        example = self.shards[index]
+        if "video" in example:
+            video = see(bytes(example["video"]), self.view, rng)
+        else:
+            video = see_still(np.asarray(example["image"]), self.view, rng)
+        label = int(example.get("label", -1))
+        return {"video": video} | ({"label": np.int32(label)} if label >= 0 else {})
