@@ -15,6 +15,7 @@ import numpy as np
 
 from core import metrics, settings, sharding
 from core.method import choose, load
+from core.processes import cpus
 from core.train import build
 
 
@@ -120,13 +121,6 @@ def compare(config, *, steps: int) -> dict:
         "host_peak_bytes": metrics.peak_host_bytes(),
         "peer_host_peak_bytes": rows[-1][2]["peak_kib"] * 1024,
     }
-
-
-def cpus() -> int:
-    """Processors that this process may use."""
-    if hasattr(os, "sched_getaffinity"):  # not on macOS
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count()
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""Processes of a run that hear no signals meant for it, and end when it does."""
+"""Processes beside a run: how many fit, deaf to signals meant for it, ending when it does."""
 
 import contextlib
 import multiprocessing
@@ -28,3 +28,10 @@ def end_with_parent(*_):
         os._exit(0)
 
     threading.Thread(target=wait, daemon=True).start()
+
+
+def cpus() -> int:
+    """Processors that this process may use."""
+    if hasattr(os, "sched_getaffinity"):  # not on macOS
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count()

@@ -1,0 +1,1 @@
+"""Turns raw recordings into data sets that train fast."""

@@ -1,0 +1,16 @@
+"""Work for processes of their own, some of which crash or hang."""
+
+import os
+import signal
+import time
+
+from core.prepare import work
+
+
+def job(folder, kind):
+    if kind == "crash":
+        os.kill(os.getpid(), signal.SIGSEGV)
+    if kind == "hang":
+        time.sleep(60)
+    work.begin(folder)
+    work.finish(folder, {"kind": kind})
