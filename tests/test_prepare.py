@@ -301,6 +301,29 @@ def test_a_changed_file_or_recipe_is_cut_anew(tmp_path):
     assert cut_count(Recipe(size=32, fps=5, seconds=1, min_seconds=0.4)) == 2
 
 
+def test_a_full_disk_is_no_bad_video(raw, tmp_path, monkeypatch):
+    def full(self, content):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(pathlib.Path, "write_bytes", full)
+    source = next(x for x in plan_of(raw).sources() if x[0] == "sub/v0.mp4")
+    with pytest.raises(OSError, match="No space left"):
+        clips.cut_one(tmp_path / "one", plan_of(raw), *source)
+    assert work.facts_of(tmp_path / "one") is None
+
+
+def test_killed_at_the_very_end_it_only_reports(raw, prepared, tmp_path):
+    to = tmp_path / "noise"
+    shutil.copytree(prepared[0], to / "1.0.0")
+    (to / "1.0.0" / "report.json").unlink()
+    clips.cut_here(plan_of(raw), tmp_path / "noise.work", workers=2)
+    before = examples_of(to / "1.0.0")
+    run.prepare(plan_of(raw), str(to), workers=2, shard_mb=64, say=id)
+    assert examples_of(to / "1.0.0") == before
+    assert (to / "1.0.0" / "report.json").exists()
+    assert not (tmp_path / "noise.work").exists()
+
+
 def test_a_crash_or_a_hang_costs_one_file(tmp_path):
     kinds = ["good", "crash", "hang", "fine"]
     lost = {}

@@ -198,6 +198,13 @@ def test_broken_files_are_bad_samples(make, reason, tmp_path):
     assert len(str(error.value)) < 90 and str(tmp_path) not in str(error.value)
 
 
+def test_a_video_too_large_to_hold_is_a_bad_sample(tmp_path, monkeypatch):
+    path = write_clock(tmp_path / "c.mp4", STEADY[:8])
+    monkeypatch.setattr("core.data.video.MOST_PIXELS", 64 * 48 - 1)
+    with pytest.raises(BadSample, match="64 x 48 pixels; more than"):
+        decode_clip(path, 0, 5, 4)
+
+
 def test_before_the_cut_a_truncated_file_is_good(tmp_path):
     path = break_truncated(tmp_path, "webm")
     np.testing.assert_array_equal(read_clock(decode_clip(path, 0, 10, 8)), np.arange(8))

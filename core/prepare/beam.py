@@ -7,7 +7,6 @@ import functools
 
 import apache_beam as beam
 
-from core.data.records import BadSample, explain
 from core.prepare import clips, near
 from core.prepare.videos import Videos
 
@@ -78,12 +77,12 @@ def counts(result) -> dict[str, int]:
 def cut_video(source, plan):
     """(id, example) of the clips of one video, which may be bad."""
     count("videos")
-    try:
-        for key, example in clips.examples(plan, *source):
+    for example, reason in clips.until_bad(plan, *source):
+        if reason:
+            count(f"bad video: {reason}")
+        else:
             count("clips cut")
-            yield key, example
-    except (BadSample, OSError) as error:
-        count(f"bad video: {explain(error)}")
+            yield example["id"], example
 
 
 def bands(clip, near_bits):

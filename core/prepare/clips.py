@@ -55,15 +55,26 @@ class Plan:
         return list(zip(names, paths, labels or [-1] * len(names), strict=True))
 
 
-def examples(plan: Plan, name, path, label) -> Iterator[tuple[str, dict]]:
-    """(key, example) of each clip of one video; what is bad ends them with a BadSample."""
+def examples(plan: Plan, name, path, label) -> Iterator[dict]:
+    """The example of each clip of one video; what is bad ends them with a BadSample."""
     source = lists.read_url(path) if lists.is_url(path) else path
     digest = checksum(source)
     known = {"source": name, "checksum": digest, "label": label}
     known["licence"] = plan.licence
     for number, clip in enumerate(cut(source, plan.recipe)):
-        key = f"{name}#{number:05d}"
-        yield key, {"id": key} | known | clip._asdict()
+        yield {"id": f"{name}#{number:05d}"} | known | clip._asdict()
+
+
+def until_bad(plan: Plan, *source) -> Iterator[tuple[dict | None, str]]:
+    """(example, "") of each clip of one video, and (None, reason) where it is bad.
+
+    What goes wrong with an example after it was given is no fault of the video.
+    """
+    try:
+        for example in examples(plan, *source):
+            yield example, ""
+    except (BadSample, OSError) as error:
+        yield None, explain(error)
 
 
 def cut_here(plan: Plan, folder: pathlib.Path, *, workers=1, progress=lambda *_: None):
@@ -109,13 +120,13 @@ def cut_one(folder, plan, name, path, label):
     """The clips of one video as files of its folder, and their facts."""
     work.begin(folder)
     clips, bad = [], ""
-    try:
-        for number, (_, example) in enumerate(examples(plan, name, path, label)):
-            video = example.pop("video")
-            (folder / f"{number:05d}.mp4").write_bytes(video)
-            clips.append(example | {"bytes": len(video)})
-    except (BadSample, OSError) as error:
-        bad = explain(error)
+    for number, (example, reason) in enumerate(until_bad(plan, name, path, label)):
+        if reason:
+            bad = reason
+            break
+        video = example.pop("video")
+        (folder / f"{number:05d}.mp4").write_bytes(video)
+        clips.append(example | {"bytes": len(video)})
     facts = {"name": name, "clips": clips, "bad": bad}
     work.finish(folder, facts | {"made_of": made_of(plan, path, label)})
 

@@ -26,6 +26,8 @@ def prepare(plan: Plan, to: str, *, workers: int, shard_mb: int, say=print):
     """
     to = destination(to)
     work = to.with_name(f"{to.name}.work")
+    if not work.exists():  # else it may have been killed at the very end
+        refuse_old(to)
     work.mkdir(parents=True, exist_ok=True)
     facts = clips.cut_here(plan, work, workers=workers, progress=Progress(say))
     known = [clip for found in facts.values() for clip in found["clips"]]
@@ -58,6 +60,7 @@ def prepare_on_beam(plan: Plan, to: str, options: str, *, shard_mb: int, say=pri
             "--beam needs Apache Beam; run pip install -r requirements-beam.txt"
         ) from error
     to = destination(to)
+    refuse_old(to)
     beam = PipelineOptions([f"--{option}" for option in options.split(",") if option])
     builder = build(BeamVideos, plan, to, shard_mb, beam_options=beam)
     folder = pathlib.Path(builder.data_dir)
@@ -69,15 +72,18 @@ def prepare_on_beam(plan: Plan, to: str, options: str, *, shard_mb: int, say=pri
 
 
 def destination(to) -> pathlib.Path:
-    """The folder of a data set that is to be, which must not be there."""
+    """The folder of a data set that is to be."""
     to = pathlib.Path(to).expanduser().absolute()
     if not NAME.fullmatch(to.name):
         raise ValueError(
             f"{to.name!r} is no name of a data set; use small letters, digits and _"
         )
+    return to
+
+
+def refuse_old(to):
     if any(to.glob("*/dataset_info.json")):
         raise ValueError(f"{to} is there already; give another name, or delete it")
-    return to
 
 
 def build(kind, plan, to, shard_mb, *, beam_options=None, **more):

@@ -1,7 +1,7 @@
 """The builder that writes clips as a data set of tensorflow-datasets.
 
-On its own, `tfds build core/prepare/videos.py --manual_dir=FOLDER` makes one of the videos
-in FOLDER; `launch.prepare` says how.
+On its own, `tfds build core/prepare/videos.py --manual_dir=FOLDER`, a command that needs
+TensorFlow, makes one of the videos in FOLDER; `launch.prepare` says how.
 """
 
 import dataclasses
