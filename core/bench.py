@@ -12,20 +12,30 @@ import time
 
 import jax
 import numpy as np
+import psutil
 
 from core import metrics, settings, sharding
 from core.method import choose, load
 from core.processes import cpus
 from core.train import build
 
+FILL = 8  # batches that are taken before those that are timed
+
 
 def measure(config, what=("step",), *, steps: int) -> dict:
     """Numbers of the step, and of the parts that a method has to time, by name."""
     settings.check(config.to_dict())
     method = load(config)
-    table = {"step": functools.partial(measure_step, config, method, steps=steps)}
+    table = {
+        "step": functools.partial(measure_step, config, method, steps=steps),
+        "data": functools.partial(measure_data, config, method, steps=steps),
+    }
     chosen = choose(what, table | method.benches, "part to time")
-    return {k: v for part in chosen.values() for k, v in part().items()}
+    found = {k: v for part in chosen.values() for k, v in part().items()}
+    if {"step", "data"} <= chosen.keys():
+        busy = found["data_core_seconds_per_step"] / found["step_seconds_median"]
+        found["data_cores_needed"] = busy
+    return found
 
 
 def measure_step(config, method, *, steps: int) -> dict:
@@ -53,6 +63,45 @@ def measure_step(config, method, *, steps: int) -> dict:
                 waits.append(ready - begin)
                 times.append(time.perf_counter() - ready)
     return account(method, plan, np.array(waits), np.array(times))
+
+
+def measure_data(config, method, *, steps: int) -> dict:
+    """Take batches as fast as they come, one for each of `steps`, after a few that fill
+    the buffers, and count the processor time of all processes that make them."""
+    if method.acts:
+        raise ValueError(
+            "data: an agent's batches come of its acting; time env, replay"
+        )
+    mesh = sharding.make_mesh(**config.mesh)
+    shard = sharding.host_shard(mesh, method.batch)
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        contextlib.closing(method.source("train", shard, folder)) as source,
+    ):
+        for _ in range(FILL):
+            batch = source.next()
+        begin, before = time.perf_counter(), cpu_seconds()
+        for _ in range(steps):
+            batch = source.next()
+        wall, busy = time.perf_counter() - begin, cpu_seconds() - before
+    rows, size = method.batch // shard[1], sum(x.nbytes for x in batch.values())
+    return {
+        f"data_{method.unit}_per_second": rows * steps / wall,
+        f"data_{method.unit}_per_core_second": rows * steps / busy,
+        "data_core_seconds_per_step": busy / steps,
+        "data_bytes_per_step": size,
+        "data_bytes_per_second": size * steps / wall,
+    }
+
+
+def cpu_seconds() -> float:
+    """Processor time of this process and of all that it has started and that live."""
+    this, total = psutil.Process(), 0.0
+    for process in (this, *this.children(recursive=True)):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            times = process.cpu_times()
+            total += times.user + times.system
+    return total
 
 
 def account(method, plan, waits, times) -> dict:

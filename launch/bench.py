@@ -9,7 +9,9 @@ STEPS = flags.DEFINE_integer("steps", 20, "Steps to time, after the one that com
 PEER = flags.DEFINE_enum(
     "peer", None, ["torch"], "Alternate with the same step in another framework"
 )
-WHAT = flags.DEFINE_list("what", ["step"], "What to time: step, or parts of the method")
+WHAT = flags.DEFINE_list(
+    "what", ["step"], "What to time: step, data, or parts of the method"
+)
 JSON = flags.DEFINE_bool("json", False, "Print one JSON object instead of lines")
 
 

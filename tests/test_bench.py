@@ -1,12 +1,16 @@
 """The benchmark accounts for the time of the steps it runs."""
 
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 from small import small
 
 from core import bench
+from core.processes import cpus
+from launch.config import load
 
 
 def test_a_small_config_is_measured():
@@ -18,6 +22,37 @@ def test_a_small_config_is_measured():
         found["flops_per_step"] / found["step_seconds_median"]
     )
     assert found["host_peak_bytes"] > 50e6
+
+
+def test_data_is_measured_alone():
+    config = small(mesh__data=8, data__workers=1)
+    found = bench.measure(config, ("data", "step"), steps=2)
+    video = 8 * 4 * 64 * 64 * 3  # clips, frames, pixels
+    assert video < found["data_bytes_per_step"] < 1.1 * video
+    assert found["data_clips_per_second"] > 0
+    # All cores together are no busier than there are seconds.
+    core = found["data_clips_per_core_second"] * cpus()
+    assert core > 0.9 * found["data_clips_per_second"]
+    assert found["data_cores_needed"] == pytest.approx(
+        found["data_core_seconds_per_step"] / found["step_seconds_median"]
+    )
+
+
+def test_processor_time_of_children_counts():
+    before = bench.cpu_seconds()
+    code = "import time\nwhile time.process_time() < 0.5: pass\nprint(1)\ninput()"
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", code], **pipes) as process:
+        process.stdout.readline()
+        spent = bench.cpu_seconds() - before
+        process.communicate(b"\n")
+    assert 0.45 <= spent < 2  # the kernel counts in ticks
+
+
+def test_an_agent_has_no_data_of_its_own():
+    config = load("configs/dreamer.py:reach")
+    with pytest.raises(ValueError, match="an agent's batches come of its acting"):
+        bench.measure(config, ("data",), steps=2)
 
 
 def test_the_first_step_counts_as_compilation():
