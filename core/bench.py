@@ -46,11 +46,7 @@ def measure_step(config, method, *, steps: int) -> dict:
     """
     mesh = sharding.make_mesh(**config.mesh)
     plan = build(method, mesh, seed=config.seed)
-    shard = sharding.host_shard(mesh, method.batch)
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        contextlib.closing(method.source("train", shard, folder)) as source,
-    ):
+    with opened(method, sharding.host_shard(mesh, method.batch)) as source:
         state, waits, times = plan.create(), [], []
         with jax.set_mesh(mesh):
             for _ in range(steps + 1):
@@ -65,6 +61,16 @@ def measure_step(config, method, *, steps: int) -> dict:
     return account(method, plan, np.array(waits), np.array(times))
 
 
+@contextlib.contextmanager
+def opened(method, shard):
+    """The method's source of training batches, in a folder for as long as it is open."""
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        contextlib.closing(method.source("train", shard, folder)) as source,
+    ):
+        yield source
+
+
 def measure_data(config, method, *, steps: int) -> dict:
     """Take batches as fast as they come, one for each of `steps`, after a few that fill
     the buffers, and count the processor time of all processes that make them."""
@@ -74,12 +80,9 @@ def measure_data(config, method, *, steps: int) -> dict:
         )
     mesh = sharding.make_mesh(**config.mesh)
     shard = sharding.host_shard(mesh, method.batch)
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        contextlib.closing(method.source("train", shard, folder)) as source,
-    ):
+    with opened(method, shard) as source:
         for _ in range(FILL):
-            batch = source.next()
+            source.next()
         begin, before = time.perf_counter(), cpu_seconds()
         for _ in range(steps):
             batch = source.next()

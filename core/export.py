@@ -5,7 +5,6 @@ each, and `params.safetensors`, which they share; the lines in its README.md run
 jax, numpy and safetensors alone.
 """
 
-import hashlib
 import json
 import pathlib
 
@@ -14,7 +13,7 @@ import numpy as np
 from jax import export
 from safetensors.numpy import load_file, save_file
 
-from core import run
+from core.files import digest, write_json
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 WEIGHTS = "params.safetensors"
@@ -277,13 +276,7 @@ def finish(folder, *, card: str, origin: dict):
     folder = pathlib.Path(folder)
     (folder / "README.md").write_text(card)
     files = sorted(p for p in folder.iterdir() if p.name != "provenance.json")
-    run.write_json(
+    write_json(
         folder / "provenance.json",
         {**origin, "files": {p.name: digest(p) for p in files if p.is_file()}},
     )
-
-
-def digest(path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

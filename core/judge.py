@@ -6,6 +6,7 @@ import pathlib
 import jax
 
 from core import metrics, pictures, restore, run, sharding
+from core.files import write_json
 from core.method import by_kind, choose
 
 
@@ -39,7 +40,7 @@ def tell(folder: pathlib.Path, step: int, name: str, findings: dict):
     entry = {k: v if math.isfinite(v) else str(v) for k, v in numbers.items()}
     path = folder / f"{step}.json"
     known = run.read_config(path) if path.exists() else {}
-    run.write_json(path, known | {"step": step, name: entry | files | sentences})
+    write_json(path, known | {"step": step, name: entry | files | sentences})
     words = [f"{what} {metrics.short(value)}" for what, value in numbers.items()]
     print("  ".join([f"step {step} {name}:", *words, *files.values()]), flush=True)
     for sentence in (s for told in sentences.values() for s in told):

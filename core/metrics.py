@@ -9,6 +9,8 @@ from typing import NamedTuple
 
 import jax
 
+from core.text import duration, short
+
 # bfloat16 FLOP/s of one jax device, dense, from the makers' data sheets. TPU names: see
 # jax/_src/pallas/mosaic/tpu_info.py; from v4 to v6 a device is a whole chip, on TPU7x
 # it is one of the chip's two cores (2.31e15 together).
@@ -155,28 +157,6 @@ def grid(numbers: dict[str, float]) -> list[str]:
         "  ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])])
         for line in table
     ]
-
-
-def short(x: float) -> str:
-    """Three digits for people: 0.412, 58.1, 12345, 3.1e-05, nan."""
-    if not math.isfinite(x) or x == 0:
-        return f"{x:g}"
-    if not 1e-3 <= abs(x) < 1e6:
-        return f"{x:.2g}"
-    digits = 2 - math.floor(math.log10(abs(x)))
-    return f"{x:.{max(digits, 0)}f}"
-
-
-def duration(seconds: float) -> str:
-    """0:07, 9:41, 1:02:03, 3d 04:05:06; ?:?? where it is not known."""
-    if not math.isfinite(seconds):
-        return "?:??"
-    minutes, s = divmod(round(seconds), 60)
-    hours, m = divmod(minutes, 60)
-    days, h = divmod(hours, 24)
-    if days:
-        return f"{days}d {h:02d}:{m:02d}:{s:02d}"
-    return f"{h}:{m:02d}:{s:02d}" if h else f"{m}:{s:02d}"
 
 
 def peak_host_bytes() -> int:

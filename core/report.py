@@ -6,6 +6,7 @@ import time
 import jax
 
 from core import metrics, run, sharding
+from core.files import write_json
 from core.method import by_kind
 from core.writer import Writer, append, drop_later_lines, writing
 
@@ -144,7 +145,7 @@ class Reporter:
             summary = {}
             for line in written(self.folder):
                 summary |= {k: v for k, v in line.items() if not k.startswith("time/")}
-            run.write_json(self.folder / SUMMARY, summary)
+            write_json(self.folder / SUMMARY, summary)
             for line in metrics.grid(summary):
                 self.say(line)
         self.say(f"done: {self.config.steps} steps; summary in {self.folder / SUMMARY}")

@@ -13,6 +13,7 @@ import time
 import jax
 
 from core import checkpoint
+from core.files import why, write_json
 
 CONFIG = "config.json"
 METRICS = "metrics.jsonl"
@@ -110,22 +111,6 @@ def differences(old: dict, new: dict) -> list[str]:
         for key in sorted(old.keys() | new.keys())
         if old.get(key, "absent") != new.get(key, "absent")
     ]
-
-
-def write_json(path, content):
-    """Write JSON so that a reader sees the old file or the new one, never half."""
-    path = pathlib.Path(path)
-    half = path.with_suffix(".part")
-    try:
-        half.write_text(json.dumps(content, indent=2) + "\n")
-        half.replace(path)
-    except OSError as error:
-        raise ValueError(f"{path} cannot be written: {why(error)}") from None
-
-
-def why(error: OSError) -> str:
-    """The system's word for an error: "no space left on device"."""
-    return (error.strerror or str(error)).lower()
 
 
 def revision() -> str:

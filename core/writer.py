@@ -14,8 +14,9 @@ from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.proto.summary_pb2 import Summary
 from tensorboardX.record_writer import masked_crc32c
 
+from core.files import why
 from core.pictures import encode_png
-from core.run import METRICS, why
+from core.run import METRICS
 
 
 class FolderError(OSError):

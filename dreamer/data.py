@@ -27,7 +27,10 @@ def make_records(split, *, source, steps, apart, **world):
 
     split: "train", or "held" for what training never sees, `apart` steps at least.
     """
-    pushed = WorldWindows(make_world(split, steps=steps, **world))
+
+    def pushed():
+        return WorldWindows(make_world(split, steps=steps, **world))
+
     return names.trajectories(source, split, steps=steps, apart=apart, world=pushed)
 
 

@@ -38,7 +38,7 @@ def make_records(
         return world, pipeline | {"shuffle": False}
     kind = "random" if split == "train" else "center"
     view = View(scale=scale, aspect=aspect, flip=flip, kind=kind, **clip)
-    return names.videos(source, split, view, world), pipeline
+    return names.videos(source, split, view, lambda: world), pipeline
 
 
 def make_train_source(split, shard, folder=None, *, masker, batch, seed, data):

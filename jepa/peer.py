@@ -41,6 +41,7 @@ def prepare(config, state, batch, folder) -> dict:
     leave out: cells at random, context and target apart.
     """
     from core import run
+    from core.files import write_json
     from jepa import train, weights
 
     encoder, predictor = train.make_networks(
@@ -64,7 +65,7 @@ def prepare(config, state, batch, folder) -> dict:
     )  # fmt: skip
     np.savez(folder / BATCH, **batch)
     optimizer = {"betas": config.optimizer.betas, "eps": config.optimizer.eps}
-    run.write_json(folder / STEP, {**RATES, **optimizer, **sizes})
+    write_json(folder / STEP, {**RATES, **optimizer, **sizes})
     return batch
 
 

@@ -16,6 +16,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from core import export, run
+from core.files import write_json
 from jepa import hf_config
 from jepa.hf_config import CHANNELS
 from jepa.model import Encoder, Predictor
@@ -215,8 +216,8 @@ def write_hf(
         x = flat[row.ours] if row.layer is None else flat[row.ours][row.layer]
         tensors[row.theirs] = to_theirs(x, row.shape)
     export.write_safetensors(folder, tensors, {"format": "pt"}, name=TENSORS)
-    run.write_json(folder / hf_config.CONFIG, config)
-    run.write_json(folder / hf_config.PREPROCESSOR, hf_config.preprocessor(crop_size))
+    write_json(folder / hf_config.CONFIG, config)
+    write_json(folder / hf_config.PREPROCESSOR, hf_config.preprocessor(crop_size))
     export.finish(folder, card=card, origin=origin)
     export.check_same(export.nest(flat), read_hf(folder)[2], atol=0)
 

@@ -6,6 +6,7 @@ import traceback
 
 from absl import flags, logging
 
+from core.text import told
 from launch import config, memory
 
 DONE, USER_ERROR, INTERNAL, PREEMPTED = 0, 1, 2, 75
@@ -61,11 +62,6 @@ def usage() -> str:
     return "\n".join(lines)
 
 
-def told(error: BaseException) -> str:
-    """The message of an error on one line."""
-    return " ".join(str(error).split()) or type(error).__name__
-
-
 def run(main) -> None:
     """Parse flags, run `main()`, leave with the documented exit code.
 
@@ -93,7 +89,8 @@ def code_of(error: Exception) -> int:
     full = "RESOURCE_EXHAUSTED" in str(error)
     if isinstance(error, ValueError | OSError) or full:
         cure = "; lower batch, or split more by mesh" if full else ""
-        print(f"error: {told(error)}{cure}", file=sys.stderr, flush=True)
+        text = told(error) or type(error).__name__
+        print(f"error: {text}{cure}", file=sys.stderr, flush=True)
         if os.environ.get("REVERIE_TRACE"):
             traceback.print_exception(error)
         return USER_ERROR

@@ -219,6 +219,9 @@ def test_recorded_trajectories_are_mixed_by_weight(tmp_path):
     heights = np.concatenate([source.next()["height"][:, 0, 0] for _ in range(4)])
     source.close()
     assert (heights == 1).sum() == 24 and (heights == 2).sum() == 8
+    # Recordings are not held to what the embedded world can draw.
+    look = {k: small().data[k] for k in LOOK} | {"source": mix, "size": 4}
+    assert len(data.make_records("train", seed=0, steps=1, apart=1, **look)) > 500
 
 
 def test_windows_that_cannot_be_read_are_not_dreamt_of(tmp_path):

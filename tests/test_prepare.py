@@ -246,7 +246,9 @@ def test_what_is_prepared_trains(prepared, tmp_path):
 def test_one_video_alone_is_never_split(tmp_path):
     write(tmp_path / "one.mp4", noise(0), STEADY[:16])
     to = tmp_path / "sets" / "one"
+    (to / "incomplete.1A2B3C_1.0.0").mkdir(parents=True)  # of a killed run
     run.prepare(Plan(str(tmp_path), RECIPE), str(to), workers=1, shard_mb=64, say=id)
+    assert [path.name for path in to.iterdir()] == ["1.0.0"]
     assert len(Shards(str(to), "train")) == 2
     with pytest.raises(ValueError, match="has no records to be held"):
         Shards(str(to), "held")

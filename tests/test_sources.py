@@ -285,7 +285,7 @@ def test_names_of_mixtures(tmp_path):
     ]
     write_clock(tmp_path / "c.mp4", STEADY[:8])
     text = f"2*{tmp_path} + images:{photos(tmp_path / 'p')} + 0.5*world"
-    mix = names.videos(text, "train", VIEW, Numbers(9))
+    mix = names.videos(text, "train", VIEW, lambda: Numbers(9))
     assert mix.weights == (2, 1, 0.5) and len(mix) == 1 + 3 + 9
     assert str(mix) == f"2*{tmp_path} + 1*{tmp_path / 'p'} + 0.5*the numbers"
     for text, words in (
@@ -294,7 +294,7 @@ def test_names_of_mixtures(tmp_path):
         (f"0*{tmp_path} + world", "the weight of .* is 0.0; it must be positive"),
     ):
         with pytest.raises(ValueError, match=words):
-            names.videos(text, "train", VIEW, Numbers(9))
+            names.videos(text, "train", VIEW, lambda: Numbers(9))
 
 
 def test_shards_travel_to_workers(clocks):

@@ -242,12 +242,12 @@ def test_one_crop_for_all_frames_and_half_of_the_clips_mirrored(tmp_path):
     kw = {"frames": 3, "fps": 10, "size": 32, "scale": (0.3, 1), "aspect": (0.75, 1.35)}
     mirrored = []
     for seed in range(100):
-        video = clips.random_clip(path, np.random.default_rng(seed), flip=True, **kw)
+        video = clips.see(path, View(flip=True, **kw), np.random.default_rng(seed))
         assert video.shape == (3, 32, 32, 3)
         assert np.abs(video.astype(int) - video[0]).max() <= 2
         mirrored.append(video[..., :8, :].mean() > video[..., -8:, :].mean())
     assert 35 < sum(mirrored) < 65
-    video = clips.random_clip(path, np.random.default_rng(3), flip=False, **kw)
+    video = clips.see(path, View(flip=False, **kw), np.random.default_rng(3))
     assert video[..., :8, :].mean() < video[..., -8:, :].mean()
 
 
@@ -255,9 +255,7 @@ def test_random_starts_cover_the_video(tmp_path):
     path = write_clock(tmp_path / "clock.mp4", STEADY)
     kw = {"frames": 5, "fps": 5, "size": 16, "scale": (0.3, 1), "aspect": (0.75, 1.35)}
     rng = np.random.default_rng(0)
-    shown = [
-        read_clock(clips.random_clip(path, rng, flip=True, **kw)) for _ in range(80)
-    ]
+    shown = [read_clock(clips.see(path, View(flip=True, **kw), rng)) for _ in range(80)]
     first, last = np.array(shown)[:, 0], np.array(shown)[:, -1]
     assert first.min() == 0 and last.max() >= 27
     assert len(set(first)) >= 18
@@ -266,12 +264,12 @@ def test_random_starts_cover_the_video(tmp_path):
 
 def test_evaluation_sees_the_centre(tmp_path):
     path = write_clock(tmp_path / "clock.mp4", STEADY)
-    video = clips.center_clip(path, frames=5, fps=5, size=16)
+    video = clips.see(path, View(frames=5, fps=5, size=16, kind="center"), None)
     np.testing.assert_array_equal(read_clock(video), [10, 12, 14, 16, 18])
     y, x = np.mgrid[:48, :96]
     picture = np.stack([4 * y, 2 * x, 100 + y - x], -1).astype(np.uint8)
     path = write(tmp_path / "ramp.mp4", [picture] * 4, STEADY[:4])
-    [image] = clips.center_clip(path, frames=1, fps=5, size=32)
+    [image] = clips.see(path, View(frames=1, fps=5, size=32, kind="center"), None)
     whole = cv2.resize(decode_clip(path, 0.1, 5, 1)[0], (64, 32))
     np.testing.assert_array_equal(image, whole[:, 16:48])
 

@@ -44,26 +44,41 @@ class View:
 
 
 def see(source, view: View, rng) -> np.ndarray:
-    """A clip of a video, a path or the bytes of a file: uint8 [T, size, size, 3]."""
-    clip = {"frames": view.frames, "fps": view.fps, "size": view.size}
-    if view.kind == "center":
-        return center_clip(source, **clip)
-    crop = {"scale": view.scale, "aspect": view.aspect, "flip": view.flip}
-    return random_clip(source, rng, **clip, **crop)
+    """A clip of a video, a path or the bytes of a file: uint8 [T, size, size, 3].
+
+    A random stretch, or the middle; one crop and mirroring for all frames.
+    """
+    with open_video(source) as video:
+        spare = max(0.0, video.duration - view.frames / view.fps)
+        start = spare / 2 if view.kind == "center" else rng.uniform(0, spare)
+        times = start + np.arange(view.frames) / view.fps
+        return video.frames_at(times, framing(view, rng))
 
 
 def see_still(image, view: View, rng) -> np.ndarray:
     """An image [H, W, 3] as a clip in which nothing moves: uint8 [T, size, size, 3]."""
     if image.ndim != 3 or image.shape[-1] != 3 or image.dtype != np.uint8:
         raise BadSample(f"an image is {image.dtype} {image.shape}, not uint8 [h, w, 3]")
-    height, width, _ = image.shape
-    if view.kind == "center":
-        box, mirror = central_box(height, width, aspect=(1, 1)), False
-    else:
-        mirror = bool(view.flip and rng.random() < 0.5)
-        box = random_box(rng, height, width, scale=view.scale, aspect=view.aspect)
-    one = look(image, box=box, size=view.size, mirror=mirror)
+    one = framing(view, rng)(*image.shape[:2])(image)
     return np.repeat(one[None], view.frames, 0)
+
+
+def framing(view: View, rng):
+    """(height, width) -> what crops, scales and mirrors frames of that size alike.
+
+    In the centre, the same pixels as scaling the short side and cropping the square.
+    """
+    center = view.kind == "center"
+    mirror = bool(not center and view.flip and rng.random() < 0.5)
+
+    def make_view(height, width):
+        if center:
+            box = central_box(height, width, aspect=(1, 1))
+        else:
+            box = random_box(rng, height, width, scale=view.scale, aspect=view.aspect)
+        return partial(look, box=box, size=view.size, mirror=mirror)
+
+    return make_view
 
 
 class Box(NamedTuple):
@@ -71,43 +86,6 @@ class Box(NamedTuple):
     left: int
     height: int
     width: int
-
-
-def random_clip(source, rng, *, frames, fps, size, scale, aspect, flip) -> np.ndarray:
-    """A random stretch of a video, cropped at random: uint8 [T, size, size, 3].
-
-    All frames share one crop of `scale` of the area and `aspect` (width / height), and
-    one mirroring with probability 1/2 if `flip`.
-    """
-    with open_video(source) as video:
-        start = rng.uniform(0, _spare_seconds(video, frames, fps))
-        mirror = bool(flip and rng.random() < 0.5)
-
-        def make_view(height, width):
-            box = random_box(rng, height, width, scale=scale, aspect=aspect)
-            return partial(look, box=box, size=size, mirror=mirror)
-
-        return video.frames_at(start + np.arange(frames) / fps, make_view)
-
-
-def center_clip(source, *, frames, fps, size) -> np.ndarray:
-    """The middle of a video, cropped to its central square: uint8 [T, size, size, 3].
-
-    The same pixels as scaling the short side to `size` and cropping the centre.
-    """
-    with open_video(source) as video:
-        start = _spare_seconds(video, frames, fps) / 2
-
-        def make_view(height, width):
-            box = central_box(height, width, aspect=(1, 1))
-            return partial(look, box=box, size=size)
-
-        return video.frames_at(start + np.arange(frames) / fps, make_view)
-
-
-def _spare_seconds(video, frames, fps):
-    """How late a clip may start and still lie within the video."""
-    return max(0.0, video.duration - frames / fps)
 
 
 def random_box(rng, height, width, *, scale, aspect) -> Box:

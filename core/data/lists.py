@@ -5,7 +5,8 @@ import os
 import re
 from pathlib import Path
 
-from core.data.records import BadSample, told
+from core.data.records import BadSample
+from core.text import told
 
 LINE = re.compile(r"(?P<path>.*?)(?:(?:\s*,\s*|\s+)(?P<label>-?\d+))?")
 

@@ -45,9 +45,9 @@ class Mixture:
 
     def place(self, index):
         """(the part that record `index` is of, its number there)."""
-        ends = [end for _, end in spans(self)]
-        k = bisect.bisect_right(ends, index)
-        return self.parts[k], index - spans(self)[k][0]
+        ranges = spans(self)
+        k = bisect.bisect_right(ranges, index, key=lambda span: span[1])
+        return self.parts[k], index - ranges[k][0]
 
 
 def spans(records) -> list[tuple[int, int]]:

@@ -45,16 +45,16 @@ def several(text: str, one: Callable) -> Records:
     return Mixture(parts, weights) if len(parts) > 1 else parts[0]
 
 
-def videos(text: str, split: str, view: View, world: Records) -> Records:
+def videos(text: str, split: str, view: View, world: Callable) -> Records:
     """Records of clips, as a name says.
 
     split: "train", or "held" for what training never sees, where there is such a part.
-    world: what the name "world" stands for.
+    world: () -> what the name "world" stands for.
     """
 
     def one(name):
         if name == WORLD:
-            return world
+            return world()
         if name.startswith("images:"):
             return VideoFolder(name.removeprefix("images:"), view, stills=True)
         if name.startswith("tfds:"):
@@ -68,13 +68,13 @@ def videos(text: str, split: str, view: View, world: Records) -> Records:
     return several(text, one)
 
 
-def trajectories(text: str, split: str, *, steps, apart, world: Records) -> Records:
+def trajectories(text: str, split: str, *, steps, apart, world: Callable) -> Records:
     """Records of windows of `steps` steps, as a name says; "held" ones lie apart.
 
-    world: what the name "world" stands for.
+    world: () -> what the name "world" stands for.
     """
 
     def one(name):
-        return world if name == WORLD else Windows(name, steps, split, apart)
+        return world() if name == WORLD else Windows(name, steps, split, apart)
 
     return several(text, one)

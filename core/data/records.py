@@ -4,6 +4,8 @@ from typing import Protocol
 
 import numpy as np
 
+from core.text import told
+
 
 class Records(Protocol):
     """Picklable, so that worker processes get their own copy."""
@@ -31,8 +33,3 @@ def explain(error: Exception) -> str:
         return str(error)
     # An OSError's text carries the path, which the record's name already tells.
     return f"{type(error).__name__}: {getattr(error, 'strerror', None) or told(error)}"
-
-
-def told(error: Exception) -> str:
-    """The message of an error on one line."""
-    return " ".join(str(error).split())

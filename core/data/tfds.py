@@ -13,7 +13,8 @@ import os
 import pathlib
 from bisect import bisect_right
 
-from core.data.records import BadSample, told
+from core.data.records import BadSample
+from core.text import told
 
 INFO = "dataset_info.json"
 HOME = "~/tensorflow_datasets"  # unless TFDS_DATA_DIR says otherwise

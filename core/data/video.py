@@ -111,12 +111,10 @@ class Reader:
                 continue
             if until == np.inf:
                 self._check_complete(frame, times[-1])
-            image = _rgb(frame)
+            image = _rgb(frame, size)
             if size is None:
                 size = image.shape[:2]
                 view = make_view(*size) if make_view else np.array
-            if image.shape[:2] != size:
-                raise BadSample(f"frame size changes from {size} to {image.shape[:2]}")
             images += [view(image)] * count
             if len(images) == len(times):
                 break
@@ -132,10 +130,8 @@ class Reader:
             ticks = int(np.ceil(until * fps - 1e-6)) - count
             if ticks <= 0:
                 continue
-            image, count = _rgb(frame), count + ticks
-            size = size or image.shape
-            if image.shape != size:
-                raise BadSample(f"frame size changes from {size} to {image.shape}")
+            image, count = _rgb(frame, size), count + ticks
+            size = image.shape[:2]
             for _ in range(ticks):
                 yield image
 
@@ -191,8 +187,14 @@ def _is_cover(stream):
     return bool(stream.disposition & Disposition.attached_pic)
 
 
-def _rgb(frame):
-    """A decoded frame, upright: uint8 [H, W, 3]. Rows may be padded in memory."""
+def _rgb(frame, size=None):
+    """A decoded frame, upright: uint8 [H, W, 3]. Rows may be padded in memory.
+
+    size: height and width of those before, which it must have, too.
+    """
     # By default swscale starts a thread per core for each frame.
     image = frame.reformat(format="rgb24", threads=1).to_ndarray()
-    return np.rot90(image, frame.rotation // 90) if frame.rotation else image
+    image = np.rot90(image, frame.rotation // 90) if frame.rotation else image
+    if size and image.shape[:2] != size:
+        raise BadSample(f"frame size changes from {size} to {image.shape[:2]}")
+    return image

@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from core.data import lists
 from core.data.records import BadSample, explain
 from core.data.video import SUFFIXES
+from core.files import digest
 from core.prepare import near, work
-from core.prepare.cut import Recipe, checksum, cut
+from core.prepare.cut import Recipe, cut
 
 TIMEOUT_S = 3600.0  # of a file
 SPLITS = ("train", "validation")
@@ -58,9 +59,8 @@ class Plan:
 def examples(plan: Plan, name, path, label) -> Iterator[dict]:
     """The example of each clip of one video; what is bad ends them with a BadSample."""
     source = lists.read_url(path) if lists.is_url(path) else path
-    digest = checksum(source)
-    known = {"source": name, "checksum": digest, "label": label}
-    known["licence"] = plan.licence
+    known = {"source": name, "label": label, "licence": plan.licence}
+    known["checksum"] = digest(source)
     for number, clip in enumerate(cut(source, plan.recipe)):
         yield {"id": f"{name}#{number:05d}"} | known | clip._asdict()
 
@@ -97,6 +97,11 @@ def cut_here(plan: Plan, folder: pathlib.Path, *, workers=1, progress=lambda *_:
     for count, _ in enumerate(run, before + 1):
         progress(count, len(sources))
     return {name: work.facts_of(home) for name, home in homes.items()}
+
+
+def clips_of(facts: dict) -> list[dict]:
+    """The examples, without their videos, in what `cut_here` has found."""
+    return [clip for found in facts.values() for clip in found["clips"]]
 
 
 def file_of(folder, clip) -> pathlib.Path:

@@ -1,7 +1,6 @@
 """Cuts one video into clips on a steady grid of time, encoded so that they decode fast."""
 
 import dataclasses
-import hashlib
 import io
 from collections.abc import Iterator
 from fractions import Fraction
@@ -142,11 +141,3 @@ class Writer:
             motion=motion,
             fingerprint=fingerprint(small),
         )
-
-
-def checksum(source) -> str:
-    """SHA-256 of a file, a path or its bytes."""
-    if isinstance(source, bytes):
-        return hashlib.sha256(source).hexdigest()
-    with open(source, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

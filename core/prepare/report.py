@@ -1,13 +1,13 @@
 """What became of videos and clips: numbers for people and programs, and a contact sheet."""
 
 import collections
-import json
 
 import cv2
 import numpy as np
 
 from core.data.tfds import Shards
 from core.data.video import decode_clip
+from core.files import write_json
 from core.pictures import caption, encode_png, tile
 from core.prepare import clips
 
@@ -21,7 +21,7 @@ REPORT, PICTURE = "report.json", "contact_sheet.png"
 def report(facts: dict, fates: dict) -> dict:
     """Counts, hours and bytes of a data set, and what was dropped and why."""
     bad = {name: found["bad"] for name, found in facts.items() if found["bad"]}
-    known = [clip for found in facts.values() for clip in found["clips"]]
+    known = clips.clips_of(facts)
     dropped = collections.defaultdict(list)
     for clip in known:
         if fates[clip["id"]] not in clips.SPLITS:
@@ -93,5 +93,5 @@ def _small(height, width):
 
 def write(folder, found: dict):
     """A report and the contact sheet, beside the data set's shards."""
-    (folder / REPORT).write_text(json.dumps(found, indent=1))
+    write_json(folder / REPORT, found)
     (folder / PICTURE).write_bytes(encode_png(sheet(folder)))

@@ -8,8 +8,10 @@ import tempfile
 import time
 from contextlib import redirect_stdout
 
+from core.data.tfds import is_prepared
 from core.prepare import clips, report
 from core.prepare.clips import Plan
+from core.text import duration
 
 NAME = re.compile(r"[a-z][a-z0-9_]*")
 MB = 2**20
@@ -30,7 +32,7 @@ def prepare(plan: Plan, to: str, *, workers: int, shard_mb: int, say=print):
         refuse_old(to)
     work.mkdir(parents=True, exist_ok=True)
     facts = clips.cut_here(plan, work, workers=workers, progress=Progress(say))
-    known = [clip for found in facts.values() for clip in found["clips"]]
+    known = clips.clips_of(facts)
     fates = clips.decide(known, plan.rules)
     found = report.report(facts, fates)
     if not set(clips.SPLITS) & set(fates.values()):
@@ -39,7 +41,7 @@ def prepare(plan: Plan, to: str, *, workers: int, shard_mb: int, say=print):
         )
     from core.prepare.videos import Videos  # and with it tensorflow-datasets
 
-    builder = build(Videos, plan, to, shard_mb, facts=facts, work=work)
+    builder = build(Videos, plan, to, shard_mb, known=known, fates=fates, work=work)
     folder = pathlib.Path(builder.data_dir)
     report.write(folder, found)
     shutil.rmtree(work)
@@ -82,7 +84,7 @@ def destination(to) -> pathlib.Path:
 
 
 def refuse_old(to):
-    if any(to.glob("*/dataset_info.json")):
+    if is_prepared(to):
         raise ValueError(f"{to} is there already; give another name, or delete it")
 
 
@@ -90,7 +92,7 @@ def build(kind, plan, to, shard_mb, *, beam_options=None, **more):
     """Write the shards of a plan by a builder of this kind; gives it."""
     import tensorflow_datasets as tfds
 
-    for half in to.glob("*.incomplete*"):  # of a killed run
+    for half in to.glob("incomplete.*"):  # of a killed run
         shutil.rmtree(half)
     tfds.disable_progress_bar()
     builder = kind(name=to.name, plan=plan, data_dir=str(to.parent), **more)
@@ -120,5 +122,5 @@ class Progress:
         if now < self.told + self.seconds and done < count:
             return
         self.told, rate = now, (done - self.first) / max(now - self.begin, 1e-3)
-        left = f"  ETA {round((count - done) / rate)} s" if rate else ""
+        left = f"  ETA {duration((count - done) / rate)}" if rate else ""
         self.say(f"cut {done}/{count} videos{left}")

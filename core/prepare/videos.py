@@ -33,15 +33,18 @@ FIELDS = {
 class Videos(tfds.core.GeneratorBasedBuilder):
     """Short clips of videos, encoded to be decoded fast.
 
-    plan: what of; work: a folder with the clips that are cut, and kept until the end.
+    plan: what of. known, fates: the clips that are cut and what becomes of each; work: the
+    folder with their videos. Without a plan all is made of the manual_dir.
     """
 
     VERSION = tfds.core.Version("1.0.0")
     MANUAL_DOWNLOAD_INSTRUCTIONS = "manual_dir is the folder of the videos."
 
-    def __init__(self, *, name="videos", plan=None, facts=None, work=None, **options):
+    def __init__(
+        self, *, name="videos", plan=None, known=(), fates=None, work=None, **options
+    ):
         self.name = name
-        self.plan, self.facts, self.work = plan, facts, work
+        self.plan, self.known, self.fates, self.work = plan, known, fates, work
         options.setdefault("file_format", "array_record")
         super().__init__(**options)
 
@@ -59,15 +62,14 @@ class Videos(tfds.core.GeneratorBasedBuilder):
         if self.plan is None:
             self.plan = clips.Plan(str(dl_manager.manual_dir))
             self.work = pathlib.Path(dl_manager.download_dir) / f"{self.name}.work"
-            self.facts = clips.cut_here(self.plan, self.work)
-        known = [clip for facts in self.facts.values() for clip in facts["clips"]]
-        fate = clips.decide(known, self.plan.rules)
-        splits = sorted({"train", "validation"} & set(fate.values()))
-        return {name: self._generate_examples(known, fate, name) for name in splits}
+            self.known = clips.clips_of(clips.cut_here(self.plan, self.work))
+            self.fates = clips.decide(self.known, self.plan.rules)
+        splits = [name for name in clips.SPLITS if name in self.fates.values()]
+        return {name: self._generate_examples(name) for name in splits}
 
-    def _generate_examples(self, known, fate, split):
-        for clip in known:
-            if fate[clip["id"]] == split:
+    def _generate_examples(self, split):
+        for clip in self.known:
+            if self.fates[clip["id"]] == split:
                 video = clips.file_of(self.work, clip).read_bytes()
                 example = {k: x for k, x in clip.items() if k in FIELDS}
                 yield clip["id"], example | {"video": video}

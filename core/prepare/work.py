@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from multiprocessing.connection import wait
 from time import monotonic
 
+from core.files import write_json
 from core.processes import deaf, end_with_parent
 
 FACTS = "facts.json"
@@ -72,9 +73,7 @@ def begin(folder: pathlib.Path):
 
 def finish(folder: pathlib.Path, facts: dict):
     """Write a job's facts, after all its files: they say that it is done."""
-    half = folder / f"{FACTS}.part"
-    half.write_text(json.dumps(facts))
-    half.replace(folder / FACTS)
+    write_json(folder / FACTS, facts)
 
 
 def facts_of(folder: pathlib.Path) -> dict | None:

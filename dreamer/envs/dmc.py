@@ -47,8 +47,8 @@ def load(name, seed, size):
 def imported():
     """The suite; on import it chooses what draws, and would try what needs a screen."""
     for library, value in DRAWS.items():
-        if find_library(library):
-            os.environ.setdefault("MUJOCO_GL", value)
+        if "MUJOCO_GL" not in os.environ and find_library(library):  # a slow search
+            os.environ["MUJOCO_GL"] = value
     try:
         return package("dm_control.suite", suite="dmc")
     except (ImportError, AttributeError) as error:

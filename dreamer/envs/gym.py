@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from core.text import told
 from dreamer.envs.env import episode_seed, resized, to_bounds
 from dreamer.envs.naming import package, unknown
 from dreamer.spaces import Space
@@ -16,8 +17,7 @@ def make(name, *, seed, size):
         # Our own check looks at every step; theirs warns of what we convert.
         environment = gymnasium.make(name, disable_env_checker=True)
     except (gymnasium.error.Error, ModuleNotFoundError) as error:
-        reason = " ".join(str(error).split())
-        raise ValueError(f"gym:{name} cannot be made: {reason}") from error
+        raise ValueError(f"gym:{name} cannot be made: {told(error)}") from error
     return Gym(gymnasium.spaces, environment, seed, size)
 
 
