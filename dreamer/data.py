@@ -8,9 +8,10 @@ from core.data import names
 from core.data.mixture import each
 from core.data.pipeline import make_source
 from core.data.records import BadSample, Records
-from core.data.trajectories import FLAGS, WorldWindows
+from core.data.steps import FLAGS, is_observation
+from core.data.trajectories import WorldWindows
 from core.data.world import World
-from dreamer.spaces import RESERVED, Space
+from dreamer.spaces import Space
 
 HELD_OUT = 1 << 20  # added to the seed: clips that training never sees
 
@@ -44,11 +45,10 @@ def spaces_of(records):
             why = error
     else:
         raise ValueError(f"the first records of {records} cannot be read: {why}")
-    known = ("action", "deter", "stoch", *RESERVED)
     spaces = {
         name: Space(x.shape[1:], "uint8" if x.dtype == np.uint8 else "float32")
         for name, x in item.items()
-        if name not in known and not name.startswith("log/")
+        if is_observation(name)
     }
     return spaces, {"action": Space(item["action"].shape[1:])}
 

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from core.data.trajectories import FLAGS
+from core.data.steps import FLAGS
 from dreamer import policies, world_model
 from dreamer.replay import LATENT, Replay
 from dreamer.rssm import Latent

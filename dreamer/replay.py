@@ -11,8 +11,8 @@ import pathlib
 
 import numpy as np
 
+from core.data.formats.chunks import Chunk, chunks_in, read_chunk, write_chunk
 from core.data.records import BadSample
-from core.data.trajectories import Chunk, chunks_in, read_chunk, write_chunk
 
 CHUNK = 1024  # steps of a full file
 LATENT = ("deter", "stoch")
@@ -119,7 +119,7 @@ class Replay:
                 at = np.arange(begin, end) % self.capacity
                 known = any(a <= begin and end <= b for a, b in mine)
                 if not known and not self.holes[stream, at].any():
-                    steps = {k: x[stream, at] for k, x in self.steps.items()}
+                    steps = {on_disk(k): x[stream, at] for k, x in self.steps.items()}
                     write_chunk(self.folder, Chunk(stream, begin, end - begin), steps)
         self.tidy(there)
 
@@ -159,9 +159,8 @@ class Replay:
                 continue
             at = np.arange(begin, end) % self.capacity
             for name, ring in self.steps.items():
-                ring[chunk.stream, at] = steps[name][
-                    begin - chunk.start : end - chunk.start
-                ]
+                now = slice(begin - chunk.start, end - chunk.start)
+                ring[chunk.stream, at] = steps[on_disk(name)][now]
             self.holes[chunk.stream, at] = False
 
     def shorten(self, chunk: Chunk, steps: dict):
@@ -174,6 +173,12 @@ class Replay:
 
     def check(self, steps: dict):
         for name, ring in self.steps.items():
+            name = on_disk(name)
             if name not in steps or steps[name].shape[1:] != ring.shape[2:]:
                 there = steps[name].shape[1:] if name in steps else "absent"
                 raise BadSample(f"{name!r} is {there}, not {ring.shape[2:]}")
+
+
+def on_disk(name: str) -> str:
+    """What an array of the rings is called in a file."""
+    return f"model/{name}" if name in LATENT else name

@@ -13,7 +13,7 @@ from small import changed, start
 
 from configs.dreamer import get_config
 from core import checkpoint, sharding, train
-from core.data import trajectories
+from core.data.formats import chunks
 from core.method import load
 from dreamer import cem, online, rssm, world_model
 from dreamer.episodes import make_episodes
@@ -59,8 +59,8 @@ def test_it_steps_as_often_as_its_ratio_says_and_goes_on(tmp_path):
     # 40 steps first, the last of which count; then four for 32 that are trained on.
     assert [told[n]["env_steps"] for n in range(1, 7)] == [42, 46, 50, 54, 58, 62]
     assert told[6]["replay_steps"] == 62 and told[6]["bad_samples"] == 0
-    chunks = trajectories.chunks_in(tmp_path / "replay")
-    assert [(c.stream, c.start, c.steps) for c in chunks] == [(0, 0, 31), (1, 0, 31)]
+    files = chunks.chunks_in(tmp_path / "replay")
+    assert [(c.stream, c.start, c.steps) for c in files] == [(0, 0, 31), (1, 0, 31)]
 
     config.steps, config.log_steps, config.save_steps = 60, 10, 0
     train.fit(config, tmp_path, allow_config_change=True)
@@ -72,7 +72,7 @@ def test_it_steps_as_often_as_its_ratio_says_and_goes_on(tmp_path):
 
 def test_what_it_lived_through_is_a_dataset(tmp_path):
     train.fit(small(), tmp_path)
-    records = trajectories.Windows(str(tmp_path / "replay"), 8)
+    records = chunks.Windows(str(tmp_path / "replay"), 8)
     assert len(records) == 2 * 24
     config = get_config("tiny")
     config.data.source, config.data.workers = str(tmp_path / "replay"), 0

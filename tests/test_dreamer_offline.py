@@ -10,7 +10,8 @@ from small import changed
 
 from configs.dreamer import get_config
 from core import sharding, train
-from core.data import trajectories
+from core.data.formats import chunks
+from core.data.steps import FLAGS
 from core.method import load
 from dreamer import data, evals
 from dreamer.spaces import Space
@@ -191,14 +192,14 @@ def test_recorded_trajectories_train_and_bad_ones_are_counted(tmp_path):
             steps["reward"][4] = np.inf
         if i == 7:
             steps["height"] = steps["height"][:, :1]
-        trajectories.write_chunk(tmp_path, trajectories.Chunk(i, 0, 9), steps)
+        chunks.write_chunk(tmp_path, chunks.Chunk(i, 0, 9), steps)
     changes = {"data__source": str(tmp_path), "data__max_bad_share": 0.9}
     config = small(**changes, steps=6, behavior="actor", imagination__horizon=3)
     train.fit(config, tmp_path / "run")
     lines = (tmp_path / "run" / "bad_samples.jsonl").read_text().splitlines()
     reasons = {json.loads(line)["reason"] for line in lines}
     assert reasons == {
-        "'reward' holds values that are not finite",
+        "'reward' holds values that are not finite, at step 4",
         "'height' is (1,), not (2,) as elsewhere",
     }
 
@@ -207,12 +208,10 @@ def test_recorded_trajectories_are_mixed_by_weight(tmp_path):
     for name, height in (("a", 1.0), ("b", 2.0)):
         (tmp_path / name).mkdir()
         for i in range(30):
-            steps = {flag: np.zeros(9, bool) for flag in trajectories.FLAGS}
+            steps = {flag: np.zeros(9, bool) for flag in FLAGS}
             steps |= {"height": np.full((9, 2), height, np.float32)}
             steps |= {"reward": np.zeros(9), "action": np.zeros((9, 3), np.float32)}
-            trajectories.write_chunk(
-                tmp_path / name, trajectories.Chunk(i, 0, 9), steps
-            )
+            chunks.write_chunk(tmp_path / name, chunks.Chunk(i, 0, 9), steps)
     mix = f"3*{tmp_path / 'a'} + {tmp_path / 'b'}"
     method = load(small(data__source=mix, batch=8))
     source = method.source("train", (0, 1), tmp_path)
@@ -226,13 +225,13 @@ def test_recorded_trajectories_are_mixed_by_weight(tmp_path):
 
 def test_windows_that_cannot_be_read_are_not_dreamt_of(tmp_path):
     def write(i, **changes):
-        steps = {name: np.zeros(9, bool) for name in trajectories.FLAGS}
+        steps = {name: np.zeros(9, bool) for name in FLAGS}
         steps |= {
             "height": np.full((9, 2), i - 152.0, np.float32),
             "reward": np.zeros(9),
         }
         steps |= {"action": np.zeros((9, 3), np.float32)} | changes
-        trajectories.write_chunk(tmp_path, trajectories.Chunk(i, 0, 9), steps)
+        chunks.write_chunk(tmp_path, chunks.Chunk(i, 0, 9), steps)
 
     for i in range(158):
         write(i)

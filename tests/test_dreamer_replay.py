@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from core.data import trajectories
+from core.data.formats import chunks
 from core.data.records import BadSample
 from dreamer import replay as module
 from dreamer.replay import Replay
@@ -110,7 +110,7 @@ def test_it_goes_on_from_its_files(tmp_path, monkeypatch):
     for t in range(13, 30):
         replay.add(step(t))
     replay.save()
-    names = [c.name for c in trajectories.chunks_in(tmp_path)]
+    names = [c.name for c in chunks.chunks_in(tmp_path)]
     assert names == [
         f"{s:06d}-{start:012d}-{n:06d}.npz"
         for s in range(2)
@@ -129,7 +129,7 @@ def test_what_came_after_the_checkpoint_is_lived_anew(tmp_path, monkeypatch):
     replay.save()
     again = make(tmp_path)
     again.load(12)
-    assert {c.start + c.steps for c in trajectories.chunks_in(tmp_path)} == {8, 12}
+    assert {c.start + c.steps for c in chunks.chunks_in(tmp_path)} == {8, 12}
     for t in range(112, 119):
         again.add(step(t))
     again.save()
@@ -163,14 +163,14 @@ def test_bounds_are_told(tmp_path):
 def test_windows_of_a_folder_span_files_but_no_gaps(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "CHUNK", 8)
     make(tmp_path, capacity=80, steps=30).save()
-    records = trajectories.Windows(str(tmp_path), 5)
+    records = chunks.Windows(str(tmp_path), 5)
     assert len(records) == 2 * 26
     item = records.load(26 + 6)
     np.testing.assert_array_equal(item["reward"], 1000 + np.arange(6, 11))
     np.testing.assert_array_equal(item["action"][:, 0], [0, *range(1006, 1010)])
     assert item["is_first"].tolist() == [True, False, False, False, True]
     (tmp_path / "000001-000000000008-000008.npz").unlink()
-    records = trajectories.Windows(str(tmp_path), 5)
+    records = chunks.Windows(str(tmp_path), 5)
     assert len(records) == 26 + 4 + 10
     np.testing.assert_array_equal(records.load(30)["reward"], 1000 + np.arange(16, 21))
 
@@ -179,7 +179,7 @@ def test_held_out_steps_are_in_no_window_to_train_on(tmp_path):
     make(tmp_path, capacity=200, steps=90).save()
 
     def steps_of(split, length, apart=0):
-        records = trajectories.Windows(str(tmp_path), length, split, apart)
+        records = chunks.Windows(str(tmp_path), length, split, apart)
         windows = [records.load(i)["reward"] for i in range(len(records))]
         return len(windows), set(np.concatenate(windows).tolist())
 
@@ -198,20 +198,20 @@ def test_held_out_steps_are_in_no_window_to_train_on(tmp_path):
 def test_bad_files_are_bad_samples(tmp_path):
     def chunk(**changes):
         steps = {k: np.stack([step(t)[k][0] for t in range(6)]) for k in SHAPES}
-        where = trajectories.Chunk(0, 0, 6)
-        trajectories.write_chunk(
+        where = chunks.Chunk(0, 0, 6)
+        chunks.write_chunk(
             tmp_path,
             where,
             {k: v for k, v in (steps | changes).items() if v is not None},
         )
-        trajectories.load_chunk.cache_clear()
+        chunks.load_chunk.cache_clear()
         with pytest.raises(BadSample) as error:
-            trajectories.Windows(str(tmp_path), 5).load(0)
+            chunks.Windows(str(tmp_path), 5).load(0)
         return str(error.value)
 
     assert chunk(reward=None) == "has no 'reward'"
-    assert (
-        chunk(reward=np.full(6, np.nan)) == "'reward' holds values that are not finite"
+    assert chunk(reward=np.array([0, 0, np.nan, 0, np.nan, 0])) == (
+        "'reward' holds values that are not finite, at step 2"
     )
     assert chunk(place=np.zeros((5, 2))) == "'place' has 5 steps, not 6"
     assert "cannot be read" in chunk(place=np.array([None] * 6))  # a pickle
@@ -219,6 +219,6 @@ def test_bad_files_are_bad_samples(tmp_path):
 
 def test_folders_without_trajectories(tmp_path):
     with pytest.raises(ValueError, match="is no folder of trajectories"):
-        trajectories.Windows(str(tmp_path / "none"), 5)
+        chunks.Windows(str(tmp_path / "none"), 5)
     with pytest.raises(ValueError, match="has no 5 steps in a row; expected files"):
-        trajectories.Windows(str(tmp_path), 5)
+        chunks.Windows(str(tmp_path), 5)

@@ -91,7 +91,7 @@ def prepared(raw, tmp_path_factory):
     said = []
     to = tmp_path_factory.mktemp("sets") / "noise"
     options = {"workers": 2, "shard_mb": 64, "say": said.append}
-    return run.prepare(plan_of(raw), str(to), **options), said
+    return run.prepare(run.VIDEOS, plan_of(raw), str(to), **options), said
 
 
 def text(example, name):
@@ -247,7 +247,9 @@ def test_one_video_alone_is_never_split(tmp_path):
     write(tmp_path / "one.mp4", noise(0), STEADY[:16])
     to = tmp_path / "sets" / "one"
     (to / "incomplete.1A2B3C_1.0.0").mkdir(parents=True)  # of a killed run
-    run.prepare(Plan(str(tmp_path), RECIPE), str(to), workers=1, shard_mb=64, say=id)
+    run.prepare(
+        run.VIDEOS, Plan(str(tmp_path), RECIPE), str(to), workers=1, shard_mb=64, say=id
+    )
     assert [path.name for path in to.iterdir()] == ["1.0.0"]
     assert len(Shards(str(to), "train")) == 2
     with pytest.raises(ValueError, match="has no records to be held"):
@@ -320,7 +322,7 @@ def test_killed_at_the_very_end_it_only_reports(raw, prepared, tmp_path):
     (to / "1.0.0" / "report.json").unlink()
     clips.cut_here(plan_of(raw), tmp_path / "noise.work", workers=2)
     before = examples_of(to / "1.0.0")
-    run.prepare(plan_of(raw), str(to), workers=2, shard_mb=64, say=id)
+    run.prepare(run.VIDEOS, plan_of(raw), str(to), workers=2, shard_mb=64, say=id)
     assert examples_of(to / "1.0.0") == before
     assert (to / "1.0.0" / "report.json").exists()
     assert not (tmp_path / "noise.work").exists()
@@ -391,6 +393,6 @@ def test_nothing_left_and_nothing_overwritten(raw, prepared, tmp_path):
     with pytest.raises(
         ValueError, match="is left: 1 videos, 0 of them bad; 2 clips cut"
     ):
-        run.prepare(plan_of(only), str(tmp_path / "none"), **options)
+        run.prepare(run.VIDEOS, plan_of(only), str(tmp_path / "none"), **options)
     with pytest.raises(ValueError, match="is there already"):
-        run.prepare(plan_of(raw), str(prepared[0].parent), **options)
+        run.prepare(run.VIDEOS, plan_of(raw), str(prepared[0].parent), **options)

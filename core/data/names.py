@@ -4,20 +4,28 @@ videos           a folder of videos, or a list of them: text, CSV or Parquet
 images:photos    the same of images, clips in which nothing moves
 prepared         the folder of a data set of tensorflow-datasets
 tfds:name/config:version   one in TFDS_DATA_DIR; config and version may be left out
+trajectories     a replay's folder, a data set of launch.prepare, RLDS, LeRobot or Minari
 world            the embedded world
 0.7*videos + 0.3*images:photos   several, drawn from by weight
 """
 
 import re
 from collections.abc import Callable
+from pathlib import Path
 
+from core.data import lists
 from core.data.clips import View
 from core.data.folder import VideoFolder
+from core.data.formats.chunks import ChunkFiles, Windows, chunks_in
+from core.data.formats.lerobot import LeRobot, is_lerobot
+from core.data.formats.minari import Minari, is_minari
+from core.data.formats.pieces import Pieces
+from core.data.formats.rlds import Rlds
 from core.data.mixture import Mixture
 from core.data.records import Records
 from core.data.shards import ShardClips
-from core.data.tfds import Shards, is_prepared, locate
-from core.data.trajectories import Windows
+from core.data.tfds import Shards, builder, is_prepared, locate, steps_of
+from core.data.trajectories import Recordings, Stretches, split_of
 
 WORLD = "world"
 TERM = re.compile(r"(?:(?P<weight>[\d.]+)\s*\*\s*)?(?P<name>\S.*)")
@@ -57,13 +65,9 @@ def videos(text: str, split: str, view: View, world: Callable) -> Records:
             return world()
         if name.startswith("images:"):
             return VideoFolder(name.removeprefix("images:"), view, stills=True)
-        if name.startswith("tfds:"):
-            name = str(locate(name.removeprefix("tfds:")))
-        return (
-            ShardClips(Shards(name, split), view)
-            if is_prepared(name)
-            else VideoFolder(name, view)
-        )
+        if name.startswith("tfds:") or is_prepared(name):
+            return ShardClips(shards(name, split), view)
+        return VideoFolder(name, view)
 
     return several(text, one)
 
@@ -75,6 +79,61 @@ def trajectories(text: str, split: str, *, steps, apart, world: Callable) -> Rec
     """
 
     def one(name):
-        return world() if name == WORLD else Windows(name, steps, split, apart)
+        if name == WORLD:
+            return world()
+        if chunks_in(name):
+            return Windows(name, steps, split, apart)
+        return Stretches(recordings(name, split), steps)
 
-    return several(text, one)
+    found = several(text, one)
+    agree(found)
+    return found
+
+
+def agree(records: Records):
+    """Refuse mixtures of what is told in different units."""
+    known = {}
+    for part in records.parts if isinstance(records, Mixture) else ():
+        for name, unit in getattr(part, "about", {}).get("units", {}).items():
+            other, where = known.setdefault(name, (unit, part))
+            if other != unit:
+                raise ValueError(
+                    f"{name} is told in {other} by {where}, in {unit} by {part}; a "
+                    "mixture needs one unit"
+                )
+
+
+def is_trajectories(name: str) -> bool:
+    """Whether a name, if there is such a thing, stands for recordings of steps."""
+    if name.startswith("tfds:") or is_prepared(name):
+        return "steps" in shards(name, "").features
+    return is_lerobot(name) or is_minari(name) or bool(chunks_in(name))
+
+
+def recordings(name: str, split: str = "") -> Recordings:
+    """Recordings of steps, as a name says; split as that of `Shards`."""
+    if name.startswith("tfds:") or is_prepared(name):
+        found = shards(name, split)
+        if "steps" not in found.features:
+            raise ValueError(
+                f"{name} holds {', '.join(found.features)}; expected steps of trajectories"
+            )
+        rlds = steps_of(builder(found.place).info.features)
+        return Rlds(found) if rlds else Pieces(found)
+    for fits, kind in ((is_lerobot, LeRobot), (is_minari, Minari)):
+        if fits(name):
+            return split_of(kind(name), split)
+    if chunks_in(name):
+        return split_of(ChunkFiles(name), split)
+    place = Path(name).expanduser()
+    hint = lists.near(place) if not place.exists() else ""
+    raise ValueError(
+        f"{name} holds no trajectories{hint}; expected a replay's folder, a data set of "
+        "launch.prepare, RLDS, LeRobot or Minari, tfds:NAME, or world"
+    )
+
+
+def shards(name: str, split: str) -> Shards:
+    if name.startswith("tfds:"):
+        name = str(locate(name.removeprefix("tfds:")))
+    return Shards(name, split)

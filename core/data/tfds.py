@@ -13,6 +13,8 @@ import os
 import pathlib
 from bisect import bisect_right
 
+import numpy as np
+
 from core.data.records import BadSample
 from core.text import told
 
@@ -62,7 +64,8 @@ class Shards:
 
     folder: of the data set, or of its versions, of which the newest is taken.
     split: "train" or "held": the validation split, else the test split, else the last
-      20th of train, which "train" then leaves out; but not where clips name a source.
+      20th of train, which "train" then leaves out; but not where examples name a source.
+      Empty: train as it is.
     """
 
     folder: str
@@ -90,9 +93,10 @@ class Shards:
         if name not in splits:
             raise ValueError(f"{place} has no split {name}, but {', '.join(splits)}")
         count = splits[name].num_examples
-        # Clips of one video must not sit in both.
+        # What comes of one source must not sit in both.
         whole = held or "source" in builder(str(place)).info.features
-        cut = count if whole else count - count // HELD
+        edge = count - max(1, count // HELD) if count > 1 else count
+        cut = count if whole or not self.split else edge
         start, stop = (cut, count) if self.split == "held" and not held else (0, cut)
         if start == stop:
             raise ValueError(f"{place} has no records to be {self.split}")
@@ -107,6 +111,9 @@ class Shards:
         values["files"] = tuple(zip(names, ends, strict=True))
         for field, value in values.items():
             object.__setattr__(self, field, value)
+
+    def __str__(self):
+        return self.folder
 
     def __len__(self):
         return self.stop - self.start
@@ -140,4 +147,30 @@ def builder(place: str):
 @functools.lru_cache
 def opened(place: str, name: str):
     """The split's examples; one reader per process."""
-    return builder(place).as_data_source(name)
+    steps = steps_of(builder(place).info.features)
+    decoders = {"steps": as_stored(steps)} if steps else None
+    return builder(place).as_data_source(name, decoders=decoders)
+
+
+def steps_of(features):
+    """The features of a step, where an example is an episode as RLDS has it."""
+    steps = features["steps"] if "steps" in features else None
+    return steps.feature if type(steps).__name__ == "Dataset" else None
+
+
+def as_stored(kinds) -> dict:
+    """What leaves the pictures of steps as the bytes of their files: few are looked at."""
+    import tensorflow_datasets as tfds
+
+    found = {}
+    for name, kind in kinds.items():
+        if hasattr(kind, "items"):
+            found[name] = as_stored(kind)
+        elif is_picture(kind):
+            found[name] = tfds.decode.SkipDecoding()
+    return found
+
+
+def is_picture(kind) -> bool:
+    of_colours = type(kind).__name__ == "Image" and kind.shape[-1] == 3
+    return of_colours and kind.np_dtype == np.uint8

@@ -1,177 +1,113 @@
-"""Trajectories on disk and from the embedded world, cut into windows of equal length.
+"""Trajectories as records of the pipeline: windows of equal length of what was recorded.
 
-A step holds observations by name, "action", a vector chosen after seeing them, "reward",
-got on arriving there, and the flags is_first, is_last and is_terminal; "log/..." is not
-trained on. A folder holds chunks of streams of steps, one .npz each:
-STREAM-START-STEPS.npz. A window has "action" moved by one: what was done before each
-observation, which is what a model is told.
+What a step holds says core/data/steps.py.
 """
 
 import dataclasses
-import functools
-import pathlib
-import re
-import zipfile
-import zlib
-from collections.abc import Mapping
+from typing import Protocol
 
 import numpy as np
 
 from core.data.records import BadSample
+from core.data.steps import check, cut, shifted
 from core.data.world import World
 
-NAME = re.compile(r"(\d{6})-(\d{12})-(\d{6})\.npz")
-FLAGS = ("is_first", "is_last", "is_terminal")
-NEEDED = ("action", "reward", *FLAGS)
-KEPT_CHUNKS = 16  # decompressed, per process
-HELD = 20  # one step of so many is held out
+HELD = 20  # where no split is told, one recording of so many, the last
 
 
-@dataclasses.dataclass(frozen=True, order=True)
-class Chunk:
-    """Where a file's steps lie in its stream."""
+class Recordings(Protocol):
+    """Whole episodes or pieces of them in order, by number; picklable.
 
-    stream: int
-    start: int
-    steps: int
+    about: {"names": {array: of its numbers}, "units": {array: unit}, "rate": steps per
+      second}, as far as told.
+    """
 
-    @property
-    def name(self) -> str:
-        return f"{self.stream:06d}-{self.start:012d}-{self.steps:06d}.npz"
+    about: dict
 
+    def __len__(self) -> int: ...
 
-def chunks_in(folder) -> list[Chunk]:
-    """The chunks of a folder in order; other files do not count."""
-    names = (NAME.fullmatch(path.name) for path in pathlib.Path(folder).glob("*.npz"))
-    return sorted(Chunk(*map(int, name.groups())) for name in names if name)
+    def load(self, index: int) -> dict:
+        """Its steps by name, as core/data/steps.py says. May raise BadSample."""
 
-
-def without_gaps(chunks) -> tuple:
-    """Chunks in order, as tuples of those that go on where the one before has ended."""
-    runs = []
-    for chunk in chunks:
-        last = runs[-1][-1] if runs else None
-        here = (chunk.stream, chunk.start)
-        if last and (last.stream, last.start + last.steps) == here:
-            runs[-1] += (chunk,)
-        else:
-            runs.append((chunk,))
-    return tuple(runs)
-
-
-def write_chunk(folder, chunk: Chunk, steps: Mapping):
-    """Write the arrays [n, ...] of a chunk so that a file is there whole or not at all."""
-    path = pathlib.Path(folder) / chunk.name
-    half = path.with_suffix(".part")
-    with open(half, "wb") as file:
-        np.savez_compressed(file, **steps)
-    half.replace(path)
-
-
-def read_chunk(folder, chunk: Chunk) -> dict:
-    """The arrays of a chunk; BadSample if the file is not what its name says."""
-    try:
-        with open(pathlib.Path(folder) / chunk.name, "rb") as file:
-            arrays = np.load(file, allow_pickle=False)
-            steps = {name: arrays[name] for name in arrays.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise BadSample(f"cannot be read: {' '.join(str(error).split())}") from None
-    if missing := [name for name in NEEDED if name not in steps]:
-        raise BadSample(f"has no {missing[0]!r}")
-    for name, x in steps.items():
-        if len(x) != chunk.steps:
-            raise BadSample(f"{name!r} has {len(x)} steps, not {chunk.steps}")
-        if x.dtype.kind == "f" and not np.isfinite(x).all():
-            raise BadSample(f"{name!r} holds values that are not finite")
-    return steps
+    def name(self, index: int) -> str:
+        """What a person would look for to repair it."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Windows:
-    """All windows of `length` steps of a folder's streams, as records of the pipeline.
+class Part:
+    """Recordings from `start` up to `stop`."""
 
-    Record i begins at the i-th step that has enough steps after it. Windows may span
-    chunks and episodes, never a gap between chunks. split: "train" leaves the last steps
-    out, one in 20 and at least `apart`; "held" has those; empty: all.
-    """
-
-    folder: str
-    length: int
-    split: str = ""
-    apart: int = 0
-    runs: tuple = dataclasses.field(init=False)  # of chunks without a gap
-    starts: tuple = dataclasses.field(init=False)  # the first step to use of each run
-    ends: tuple = dataclasses.field(init=False)  # records up to the end of each run
-
-    def __post_init__(self):
-        if not pathlib.Path(self.folder).is_dir():
-            raise ValueError(f"{self.folder} is no folder of trajectories")
-        runs = without_gaps(chunks_in(self.folder))
-        steps = np.array([sum(c.steps for c in run) for run in runs], int)
-        cut = steps.sum() - max(steps.sum() // HELD, self.apart)
-        cuts = np.clip(cut - (np.cumsum(steps) - steps), 0, steps)  # within each run
-        starts = cuts if self.split == "held" else 0 * cuts
-        stops = cuts if self.split == "train" else steps
-        counts = np.maximum(0, stops - starts - self.length + 1)
-        for name, x in {"starts": starts, "ends": np.cumsum(counts)}.items():
-            object.__setattr__(self, name, tuple(x.tolist()))
-        object.__setattr__(self, "runs", runs)
-        if not counts.sum():
-            where = {"train": "before", "held": "among"}.get(self.split, "")
-            where = f" {where} the last {steps.sum() - cut}" if where else ""
-            raise ValueError(
-                f"{self.folder} has no {self.length} steps in a row{where}; expected "
-                f"files {Chunk(0, 0, 1024).name} with the arrays {', '.join(NEEDED)} and "
-                "observations"
-            )
-
-    def __len__(self):
-        return self.ends[-1]
+    recordings: Recordings
+    start: int
+    stop: int
 
     def __str__(self):
-        return f"the trajectories of {self.folder}"
+        return str(self.recordings)
+
+    def __len__(self):
+        return self.stop - self.start
+
+    @property
+    def about(self):
+        return self.recordings.about
 
     def name(self, index):
-        return f"{self.folder}/{self.place(index)[0][0].name}"
+        return self.recordings.name(self.start + index)
 
-    def place(self, index):
-        """(the chunks that window `index` touches, its offset in the first)."""
-        run = int(np.searchsorted(self.ends, index, side="right"))
-        at = self.starts[run] + index - (self.ends[run - 1] if run else 0)
-        touched = []
-        for chunk in self.runs[run]:
-            begin = chunk.start - self.runs[run][0].start
-            if begin < at + self.length and at < begin + chunk.steps:
-                touched.append((chunk, max(0, at - begin)))
-        return [chunk for chunk, _ in touched], touched[0][1]
+    def load(self, index):
+        return self.recordings.load(self.start + index)
+
+
+def split_of(recordings: Recordings, which: str) -> Recordings:
+    """All but the last 20th to "train", that one to be "held"; all for the empty word."""
+    count = len(recordings)
+    edge = count - max(1, count // HELD)
+    if not which:
+        return recordings
+    if not edge:
+        raise ValueError(f"{recordings} has one recording; some must be held out")
+    parts = {"train": (0, edge), "held": (edge, count)}
+    return Part(recordings, *parts[which])
+
+
+@dataclasses.dataclass(frozen=True)
+class Stretches:
+    """Windows of `length` steps, one a recording in each epoch, begun anywhere in it.
+
+    One that outlasts its recording goes on in those after it, as a stream of episodes.
+    """
+
+    recordings: Recordings
+    length: int
+
+    def __len__(self):
+        return len(self.recordings)
+
+    def __str__(self):
+        return str(self.recordings)
+
+    @property
+    def about(self):
+        return self.recordings.about
+
+    def name(self, index):
+        return self.recordings.name(index)
 
     def load(self, index, rng=None):
         """One window: every array [length, ...]."""
-        chunks, offset = self.place(index)
-        parts = [load_chunk(self.folder, chunk) for chunk in chunks]
+        parts, left = [], self.length
+        while left:
+            steps = check(self.recordings.load(index))
+            count = len(steps["action"])
+            begin = int(rng.integers(count)) if rng and not parts else 0
+            parts.append(cut(steps, begin, begin + left))
+            left -= min(left, count - begin)
+            index = (index + 1) % len(self.recordings)
         names = parts[0].keys()
-        for chunk, part in zip(chunks, parts, strict=True):
+        for part in parts[1:]:
             if part.keys() != names:
-                raise BadSample(
-                    f"{chunk.name} holds {sorted(part)}, not {sorted(names)}"
-                )
-        cut = slice(offset, offset + self.length)
-        return shifted({k: np.concatenate([p[k] for p in parts])[cut] for k in names})
-
-
-@functools.lru_cache(maxsize=KEPT_CHUNKS)
-def load_chunk(folder, chunk):
-    return read_chunk(folder, chunk)
-
-
-def shifted(steps: dict) -> dict:
-    """A window whose "action" is that before each step; its first step begins anew."""
-    steps = dict(steps)
-    action = np.asarray(steps["action"], np.float32)
-    steps["action"] = np.concatenate([np.zeros_like(action[:1]), action[:-1]])
-    steps["is_first"] = steps["is_first"].copy()
-    steps["is_first"][0] = True
-    return steps
+                raise BadSample(f"holds {sorted(names)}, the next one {sorted(part)}")
+        return shifted({k: np.concatenate([p[k] for p in parts]) for k in names})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -205,11 +141,14 @@ class WorldWindows:
 
 
 def stack_windows(records, indices) -> dict:
-    """Those of several windows that can be read, side by side: arrays [n, length, ...]."""
+    """Those of several windows that can be read, side by side: arrays [n, length, ...].
+
+    The same ones every time, though those of one record differ.
+    """
     items, why = [], "none was asked for"
-    for index in map(int, indices):
+    for place, index in enumerate(map(int, indices)):
         try:
-            items.append(records.load(index))
+            items.append(records.load(index, np.random.default_rng(place)))
         except BadSample as error:
             why = f"{records.name(index)} {error}"
     if not items:

@@ -1,24 +1,18 @@
-"""What became of videos and clips: numbers for people and programs, and a contact sheet."""
+"""What became of what was recorded: numbers for people and programs."""
 
 import collections
 
-import cv2
 import numpy as np
 
-from core.data.tfds import Shards
-from core.data.video import decode_clip
 from core.files import write_json
-from core.pictures import caption, encode_png, tile
+from core.pictures import encode_png
 from core.prepare import clips
 
 NAMED = 5  # examples of each reason
-SHEET = 24  # clips
-MOMENTS = 4  # of each
-HEIGHT = 96  # pixels of each
 REPORT, PICTURE = "report.json", "contact_sheet.png"
 
 
-def report(facts: dict, fates: dict) -> dict:
+def of_clips(facts: dict, fates: dict) -> dict:
     """Counts, hours and bytes of a data set, and what was dropped and why."""
     bad = {name: found["bad"] for name, found in facts.items() if found["bad"]}
     known = clips.clips_of(facts)
@@ -50,7 +44,7 @@ def report(facts: dict, fates: dict) -> dict:
     }
 
 
-def lines(found: dict) -> list[str]:
+def lines_of_clips(found: dict) -> list[str]:
     """A report for people."""
     said = [
         f"{found['videos']} videos, {found['bad_videos']} of them bad; "
@@ -65,33 +59,64 @@ def lines(found: dict) -> list[str]:
     for kind, count in found["clips_dropped"].items():
         first = found["dropped"][kind][0]
         said.append(f"dropped, {kind}: {count} clips, such as {first}")
-    named = list(found["bad"].items())
-    said += [f"bad: {name}: {reason}" for name, reason in named[:NAMED]]
-    if len(named) > NAMED:
-        said.append(f"and {len(named) - NAMED} more, named in {REPORT}")
+    return said + lines_of_bad(found["bad"])
+
+
+def of_steps(facts: dict, fates: dict, form: dict) -> dict:
+    """The same of recorded trajectories."""
+    named = {split: [] for split in clips.SPLITS}
+    dropped = {}
+    for name, fate in fates.items():
+        if fate in named:
+            named[fate].append(facts[name])
+        elif not facts[name]["bad"]:
+            dropped[name] = fate
+    return {
+        "recordings": len(facts),
+        "bad_recordings": sum(bool(found["bad"]) for found in facts.values()),
+        "splits": {
+            split: {
+                "recordings": len(some),
+                "pieces": sum(len(found["pieces"]) for found in some),
+                "steps": sum(found["steps"] for found in some),
+                "hours": sum(found["seconds"] for found in some) / 3600,
+                "bytes": sum(found["bytes"] for found in some),
+            }
+            for split, some in named.items()
+        },
+        "form": form,
+        "bad": {name: x["bad"] for name, x in facts.items() if x["bad"]},
+        "dropped": dropped,
+    }
+
+
+def lines_of_steps(found: dict) -> list[str]:
+    """A report of trajectories for people."""
+    said = [f"{found['recordings']} recordings, {found['bad_recordings']} of them bad"]
+    for split, numbers in found["splits"].items():
+        if numbers["recordings"]:
+            hours = f", {numbers['hours']:.2f} hours" if numbers["hours"] else ""
+            said.append(
+                f"{split}: {numbers['steps']} steps of {numbers['recordings']} recordings "
+                f"in {numbers['pieces']} pieces{hours}, {numbers['bytes'] / 1e6:.1f} MB "
+                "before compression"
+            )
+    for name, (kind, shape) in found["form"].items():
+        said.append(f"  {name}: {kind} {shape}")
+    said += [
+        f"dropped: {x}: {fate}" for x, fate in list(found["dropped"].items())[:NAMED]
+    ]
+    return said + lines_of_bad(found["bad"])
+
+
+def lines_of_bad(bad: dict) -> list[str]:
+    said = [f"bad: {name}: {reason}" for name, reason in list(bad.items())[:NAMED]]
+    if len(bad) > NAMED:
+        said.append(f"and {len(bad) - NAMED} more, named in {REPORT}")
     return said
 
 
-def sheet(folder) -> np.ndarray:
-    """Clips of a data set in two columns, a row of moments each: [H, W, 3]."""
-    examples = Shards(str(folder), "train")
-    shown = []
-    for index in np.linspace(0, len(examples) - 1, min(SHEET, len(examples))):
-        example = examples[int(index)]
-        fps = MOMENTS / (example["end"] - example["start"])
-        video = bytes(example["video"])
-        frames = decode_clip(video, 0.0, fps, MOMENTS, _small)
-        label = f" label {example['label']}" if example["label"] >= 0 else ""
-        shown.append(caption(tile([frames], pad=2), f"{example['id']}{label}"))
-    return tile([shown[i : i + 2] for i in range(0, len(shown), 2)], pad=8)
-
-
-def _small(height, width):
-    size = (max(1, round(width * HEIGHT / height)), HEIGHT)
-    return lambda image: cv2.resize(image, size, interpolation=cv2.INTER_AREA)
-
-
-def write(folder, found: dict):
+def write(folder, found: dict, picture: np.ndarray):
     """A report and the contact sheet, beside the data set's shards."""
     write_json(folder / REPORT, found)
-    (folder / PICTURE).write_bytes(encode_png(sheet(folder)))
+    (folder / PICTURE).write_bytes(encode_png(picture))

@@ -6,19 +6,34 @@ import re
 import shutil
 import tempfile
 import time
+from collections.abc import Callable
 from contextlib import redirect_stdout
+from typing import NamedTuple
 
-from core.data.tfds import is_prepared
-from core.prepare import clips, report
-from core.prepare.clips import Plan
+from core.data.formats.pieces import Pieces
+from core.data.tfds import Shards, is_prepared
+from core.prepare import clips, episodes, report, sheet
 from core.text import duration
 
 NAME = re.compile(r"[a-z][a-z0-9_]*")
 MB = 2**20
 
 
-def prepare(plan: Plan, to: str, *, workers: int, shard_mb: int, say=print):
-    """Cut videos, decide which clips to keep, write them as shards, and report.
+class Kind(NamedTuple):
+    """What differs between sorts of recordings."""
+
+    cut_here: Callable  # (plan, folder, workers=, progress=) -> facts by name
+    judge: Callable  # (plan, facts) -> (report, what else the builder takes)
+    lines: Callable  # (report) -> sentences
+    build: (
+        Callable  # (what judge gives, ...) -> builder, with tensorflow-datasets loaded
+    )
+    pipe: Callable  # (plan, ...) -> the same as a pipeline of Apache Beam
+    sheet: Callable  # (folder of the version) -> picture
+
+
+def prepare(kind: Kind, plan, to: str, *, workers: int, shard_mb: int, say=print):
+    """Cut recordings, decide what to keep, write it as shards, and report.
 
     to: the new data set's folder. What is cut lies in a folder beside it until all is
     done, so that the same call goes on after a kill.
@@ -31,32 +46,84 @@ def prepare(plan: Plan, to: str, *, workers: int, shard_mb: int, say=print):
     if not work.exists():  # else it may have been killed at the very end
         refuse_old(to)
     work.mkdir(parents=True, exist_ok=True)
-    facts = clips.cut_here(plan, work, workers=workers, progress=Progress(say))
-    known = clips.clips_of(facts)
-    fates = clips.decide(known, plan.rules)
-    found = report.report(facts, fates)
-    if not set(clips.SPLITS) & set(fates.values()):
+    facts = kind.cut_here(plan, work, workers=workers, progress=Progress(say))
+    found, known = kind.judge(plan, facts)
+    if not any(numbers["bytes"] for numbers in found["splits"].values()):
         raise ValueError(
-            f"nothing of {plan.place} is left: {'; '.join(report.lines(found))}"
+            f"nothing of {plan.place} is left: {'; '.join(kind.lines(found))}"
         )
-    from core.prepare.videos import Videos  # and with it tensorflow-datasets
-
-    builder = build(Videos, plan, to, shard_mb, known=known, fates=fates, work=work)
+    builder = kind.build(plan=plan, work=work, **known, **place_of(to))
+    write(builder, to, shard_mb)
     folder = pathlib.Path(builder.data_dir)
-    report.write(folder, found)
+    report.write(folder, found, kind.sheet(folder))
     shutil.rmtree(work)
-    for line in report.lines(found):
+    for line in kind.lines(found):
         say(line)
     say(f"{folder}: --config.data.source={to}")
     return folder
 
 
-def prepare_on_beam(plan: Plan, to: str, options: str, *, shard_mb: int, say=print):
+def judge_clips(plan, facts):
+    known = clips.clips_of(facts)
+    fates = clips.decide(known, plan.rules)
+    return report.of_clips(facts, fates), {"known": known, "fates": fates}
+
+
+def judge_steps(plan, facts):
+    form, fates = episodes.judge(plan, facts)
+    known = {"facts": facts, "fates": fates, "form": form}
+    return report.of_steps(facts, fates, form), known | {"about": episodes.about(plan)}
+
+
+def build_videos(**known):
+    from core.prepare.videos import Videos
+
+    return Videos(**known)
+
+
+def build_steps(**known):
+    from core.prepare.trajectories import Trajectories
+
+    return Trajectories(**known)
+
+
+def pipe_videos(plan, **known):
+    from core.prepare.beam import BeamVideos
+
+    return BeamVideos(plan=plan, **known)
+
+
+def pipe_steps(plan, **known):
+    from core.prepare.beam_steps import BeamTrajectories
+
+    form, about = episodes.foretold_form(plan), episodes.about(plan)
+    return BeamTrajectories(plan=plan, form=form, about=about, **known)
+
+
+VIDEOS = Kind(
+    clips.cut_here,
+    judge_clips,
+    report.lines_of_clips,
+    build_videos,
+    pipe_videos,
+    lambda folder: sheet.of_clips(Shards(str(folder), "train")),
+)
+TRAJECTORIES = Kind(
+    episodes.cut_here,
+    judge_steps,
+    report.lines_of_steps,
+    build_steps,
+    pipe_steps,
+    lambda folder: sheet.of_steps(Pieces(Shards(str(folder), "train"))),
+)
+
+
+def prepare_on_beam(
+    kind: Kind, plan, to: str, options: str, *, shard_mb: int, say=print
+):
     """The same by a pipeline of Apache Beam; options: its flags, separated by commas."""
     try:
         from apache_beam.options.pipeline_options import PipelineOptions
-
-        from core.prepare.beam import BeamVideos
     except ModuleNotFoundError as error:
         raise ValueError(
             "--beam needs Apache Beam; run pip install -r requirements-beam.txt"
@@ -64,9 +131,10 @@ def prepare_on_beam(plan: Plan, to: str, options: str, *, shard_mb: int, say=pri
     to = destination(to)
     refuse_old(to)
     beam = PipelineOptions([f"--{option}" for option in options.split(",") if option])
-    builder = build(BeamVideos, plan, to, shard_mb, beam_options=beam)
+    builder = kind.pipe(plan, **place_of(to))
+    write(builder, to, shard_mb, beam)
     folder = pathlib.Path(builder.data_dir)
-    report.write(folder, builder.counts)
+    report.write(folder, builder.counts, kind.sheet(folder))
     for name, count in sorted(builder.counts.items()):
         say(f"{name}: {count}")
     say(f"{folder}: --config.data.source={to}")
@@ -88,14 +156,18 @@ def refuse_old(to):
         raise ValueError(f"{to} is there already; give another name, or delete it")
 
 
-def build(kind, plan, to, shard_mb, *, beam_options=None, **more):
-    """Write the shards of a plan by a builder of this kind; gives it."""
+def place_of(to) -> dict:
+    """What a builder must know of where its data set is to be."""
+    return {"name": to.name, "data_dir": str(to.parent)}
+
+
+def write(builder, to, shard_mb, beam_options=None):
+    """Let a builder write its shards."""
     import tensorflow_datasets as tfds
 
     for half in to.glob("incomplete.*"):  # of a killed run
         shutil.rmtree(half)
     tfds.disable_progress_bar()
-    builder = kind(name=to.name, plan=plan, data_dir=str(to.parent), **more)
     config = tfds.download.DownloadConfig(
         min_shard_size=shard_mb * MB // 2,
         max_shard_size=shard_mb * MB,
@@ -105,7 +177,6 @@ def build(kind, plan, to, shard_mb, *, beam_options=None, **more):
     # What it says is about downloads, of which there are none.
     with tempfile.TemporaryDirectory() as nothing, redirect_stdout(io.StringIO()):
         builder.download_and_prepare(download_dir=nothing, download_config=config)
-    return builder
 
 
 class Progress:
@@ -123,4 +194,4 @@ class Progress:
             return
         self.told, rate = now, (done - self.first) / max(now - self.begin, 1e-3)
         left = f"  ETA {duration((count - done) / rate)}" if rate else ""
-        self.say(f"cut {done}/{count} videos{left}")
+        self.say(f"cut {done}/{count} recordings{left}")

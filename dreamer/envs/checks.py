@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from core.data.trajectories import FLAGS
+from core.data.steps import FLAGS
 from dreamer.spaces import Space
 
 ALWAYS = {"reward": Space(())} | dict.fromkeys(FLAGS, Space((), "bool"))

@@ -1,0 +1,1 @@
+"""How trajectories lie on disk: each file reads one format."""

@@ -1,0 +1,182 @@
+"""Data sets in the format of LeRobot 3.0: rows in Parquet, pictures in videos.
+
+meta/info.json names features, rate and paths; meta/episodes tells in which files and
+where in them an episode lies, and meta/tasks.parquet what was to be done.
+"""
+
+import dataclasses
+import json
+import pathlib
+
+import numpy as np
+
+from core.data.folder import read_image
+from core.data.records import BadSample
+from core.data.steps import Lazy, arrived, episode, numbers
+from core.data.video import open_video
+from core.text import told
+
+INFO = "meta/info.json"
+VERSION = "v3."
+# What its rows say about their own places.
+PLACES = ("frame_index", "episode_index", "index", "task_index", "timestamp")
+
+
+def is_lerobot(place) -> bool:
+    """Whether a folder is such a data set."""
+    return (pathlib.Path(place).expanduser() / INFO).is_file()
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class LeRobot:
+    """The episodes of such a folder as recordings."""
+
+    folder: str
+    info: dict = dataclasses.field(init=False, repr=False)
+    tasks: dict = dataclasses.field(init=False, repr=False)  # by number
+    episodes: tuple = dataclasses.field(init=False, repr=False)  # what is said of each
+
+    def __post_init__(self):
+        root = pathlib.Path(self.folder).expanduser()
+        info = json.loads((root / INFO).read_text())
+        version = str(info.get("codebase_version"))
+        if not version.startswith(VERSION):
+            raise ValueError(
+                f"{self.folder} is of LeRobot {version}; expected {VERSION}x, which "
+                "LeRobot's convert_dataset_v21_to_v30 makes of it"
+            )
+        values = {
+            "info": info,
+            "tasks": read_tasks(root),
+            "episodes": read_episodes(root),
+        }
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
+        if not self.episodes:
+            raise ValueError(f"{self.folder} has no episodes")
+
+    def __str__(self):
+        return self.folder
+
+    def __len__(self):
+        return len(self.episodes)
+
+    def name(self, index):
+        return f"{self.folder}: episode {self.episodes[index]['episode_index']}"
+
+    @property
+    def about(self):
+        names = {known_as(k): x.get("names") for k, x in self.info["features"].items()}
+        names = {k: listed(x) for k, x in names.items() if x}
+        return {"names": names, "rate": self.info["fps"]}
+
+    def load(self, index):
+        where, features = self.episodes[index], self.info["features"]
+        rows = self.rows(where)
+        count = len(rows["timestamp"])
+        found = {"time": np.asarray(rows["timestamp"], np.float64)}
+        for name, kind in features.items():
+            if name in PLACES or name in ("next.reward", "next.done"):
+                continue
+            if kind["dtype"] == "video":
+                found[known_as(name)] = self.film(where, name, found["time"])
+            elif kind["dtype"] == "image":
+                found[known_as(name)] = images(rows[name])
+            elif kind["dtype"] != "string":
+                found[known_as(name)] = numbers(rows[name])
+        if "action" not in found:
+            raise BadSample("has no 'action'")
+        found["action"] = found["action"].reshape(count, -1)
+        found["reward"] = arrived(rows.get("next.reward", np.zeros(count)))
+        if self.tasks:
+            words = [self.tasks.get(task, "") for task in rows["task_index"]]
+            found["language"] = np.array(words)
+        over = bool(rows["next.done"][-1]) if "next.done" in rows else False
+        return found | episode(count, terminal=over)
+
+    def rows(self, where) -> dict:
+        """The columns of an episode, by name, in the order of its frames."""
+        import pyarrow
+        from pyarrow import parquet
+
+        path = self.path("data_path", where, "data")
+        number = where["episode_index"]
+        try:
+            chosen = [("episode_index", "==", number)]
+            table = parquet.read_table(path, filters=chosen)
+        except (pyarrow.ArrowException, OSError) as error:
+            raise BadSample(f"{path} cannot be read: {told(error)}") from None
+        if len(table) != where["length"] or not len(table):
+            raise BadSample(
+                f"has {len(table)} rows in {path.name}, not {where['length']}"
+            )
+        return {k: table[k].to_pylist() for k in table.column_names}
+
+    def film(self, where, key, time) -> Lazy:
+        """The pictures of a camera at `time`, seconds since the episode began."""
+        path = self.path("video_path", where, f"videos/{key}", video_key=key)
+        # A quarter of a frame later, so that no rounding shows the one before.
+        times = where[f"videos/{key}/from_timestamp"] + time + 0.25 / self.info["fps"]
+
+        def decode(start, stop):
+            with open_video(path) as video:
+                return video.frames_at(times[start:stop])
+
+        return Lazy(len(times), decode)
+
+    def path(self, field, where, kind, **more) -> pathlib.Path:
+        """The file that a field of the info names for an episode."""
+        numbers = {k: where[f"{kind}/{k}"] for k in ("chunk_index", "file_index")}
+        path = pathlib.PurePath(self.info[field].format(**numbers, **more))
+        if path.is_absolute() or ".." in path.parts:
+            raise BadSample(f"{field} leads out of the folder: {path}")
+        return pathlib.Path(self.folder).expanduser() / path
+
+
+def read_tasks(root) -> dict[int, str]:
+    """What was to be done, by number. The words are what pandas calls an index."""
+    from pyarrow import parquet
+
+    if not (root / "meta/tasks.parquet").exists():
+        return {}
+    table = parquet.read_table(root / "meta/tasks.parquet")
+    [words] = [name for name in table.column_names if name != "task_index"]
+    return dict(
+        zip(table["task_index"].to_pylist(), table[words].to_pylist(), strict=True)
+    )
+
+
+def read_episodes(root) -> tuple[dict, ...]:
+    """Number, length and places of each episode."""
+    from pyarrow import parquet
+
+    rows = []
+    for path in sorted(root.glob("meta/episodes/*/*.parquet")):
+        names = parquet.read_schema(path).names
+        kept = [x for x in names if x.startswith(("data/", "videos/"))]
+        kept += ["episode_index", "length"]
+        rows += parquet.read_table(path, columns=kept).to_pylist()
+    return tuple(sorted(rows, key=lambda row: row["episode_index"]))
+
+
+def known_as(name: str) -> str:
+    """observation.images.top -> images/top, next.success -> log/next/success."""
+    plain = name.removeprefix("observation.").replace(".", "/")
+    inside = name.startswith("observation.") or name == "action"
+    return plain if inside else f"log/{plain}"
+
+
+def listed(names) -> list[str]:
+    """Names of numbers, which may be told in groups."""
+    if isinstance(names, dict):
+        return [x for group in names.values() for x in listed(group)]
+    return [str(x) for x in names] if isinstance(names, list) else [str(names)]
+
+
+def images(cells) -> Lazy:
+    """Pictures in the rows themselves: {"bytes", "path"} each."""
+
+    def decode(start, stop):
+        return np.stack([read_image(cell["bytes"]) for cell in cells[start:stop]])
+
+    return Lazy(len(cells), decode)

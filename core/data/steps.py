@@ -1,0 +1,186 @@
+"""What a step of a trajectory holds, and the checks and the clock that all formats share.
+
+NAME          an observation: an image, uint8 [H, W, 3], or numbers, float32
+action        a vector, chosen after seeing the observations; one-hot where it is discrete
+reward        got on arriving there
+is_first, is_last, is_terminal    where episodes begin, stop, and are over for good
+time          seconds since the recording began; where a format tells it
+language      what the agent was told to do; where a format tells it
+log/NAME      kept to judge by, never trained on
+model/NAME    what the model that acted knew, which is of no use to another one
+
+A recording is a dictionary of arrays [T, ...] by these names. Images may be anything that
+has a length and gives an array for a slice, so that only those that are used are decoded.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from core.data.records import BadSample
+
+FLAGS = ("is_first", "is_last", "is_terminal")
+NEEDED = ("action", "reward", *FLAGS)
+RESERVED = (*NEEDED, "time", "language")
+ACTIONS = ("last", "sum", "mean")  # what several become that are taken as one
+SLACK = 1e-3  # of a step of the clock: stamps may be rounded
+
+
+def is_observation(name: str) -> bool:
+    return name not in RESERVED and not name.startswith(("log/", "model/"))
+
+
+@dataclasses.dataclass(frozen=True)
+class Lazy:
+    """`count` images that are decoded as they are sliced: decode(i, j) -> [j - i, H, W, 3]."""
+
+    count: int
+    decode: Callable
+
+    def __len__(self):
+        return self.count
+
+    def __getitem__(self, cut: slice):
+        start, stop, _ = cut.indices(self.count)
+        return self.decode(start, stop)
+
+
+def cut(steps: Mapping, start: int, stop: int | None = None) -> dict:
+    """Some of a recording's steps, as arrays."""
+    return {name: x[start:stop] for name, x in steps.items()}
+
+
+def check(steps: Mapping, count: int | None = None) -> dict:
+    """The same steps; BadSample if something is absent, not finite or of another length."""
+    if missing := [name for name in NEEDED if name not in steps]:
+        raise BadSample(f"has no {missing[0]!r}")
+    count = len(steps["action"]) if count is None else count
+    if not count:
+        raise BadSample("has no steps")
+    for name, x in steps.items():
+        if len(x) != count:
+            raise BadSample(f"{name!r} has {len(x)} steps, not {count}")
+        if isinstance(x, np.ndarray) and x.dtype.kind == "f":
+            if not (fine := np.isfinite(x)).all():
+                at = int(np.argmin(fine.reshape(count, -1).all(1)))
+                raise BadSample(
+                    f"{name!r} holds values that are not finite, at step {at}"
+                )
+    if "time" in steps:
+        check_clock(np.asarray(steps["time"]), np.asarray(steps["is_first"]))
+    return dict(steps)
+
+
+def check_clock(time, is_first):
+    """BadSample where time does not go on; an episode begins its own."""
+    stuck = (np.diff(time) <= 0) & ~is_first[1:].astype(bool)
+    if stuck.any():
+        at = int(np.argmax(stuck)) + 1
+        raise BadSample(
+            f"time goes back at step {at}: {time[at]:.4f} s after {time[at - 1]:.4f} s"
+        )
+
+
+def episode(count: int, *, terminal: bool) -> dict:
+    """The flags of one whole episode of `count` steps."""
+    at = np.arange(count)
+    over = (at == count - 1) & terminal
+    return {"is_first": at == 0, "is_last": at == count - 1, "is_terminal": over}
+
+
+def arrived(rewards) -> np.ndarray:
+    """Rewards told with the step that earned them, told with the one that is reached.
+
+    There is nothing to be earned by a last step; those who tell a success there mean it.
+    """
+    rewards = np.asarray(rewards, np.float32)
+    late = np.concatenate([np.zeros_like(rewards[:1]), rewards[:-1]])
+    late[-1] += rewards[-1]
+    return late
+
+
+def one_hot(classes, count: int) -> np.ndarray:
+    """Whole numbers [T] below `count` as float32 [T, count]; BadSample beyond."""
+    classes = np.asarray(classes).astype(int)
+    if ((classes < 0) | (classes >= count)).any():
+        raise BadSample(f"'action' is not always one of 0 to {count - 1}")
+    return np.eye(count, dtype=np.float32)[classes]
+
+
+def numbers(values) -> np.ndarray:
+    """What a format tells as images, uint8 [T, H, W, 3], or else as float32 [T, n, ...]."""
+    x = np.asarray(values)
+    if x.dtype == np.uint8 and x.ndim == 4:
+        return x
+    if x.dtype.kind not in "biuf":
+        raise BadSample(f"holds {x.dtype} where numbers are expected")
+    return x.astype(np.float32).reshape(len(x), *(x.shape[1:] or (1,)))
+
+
+def shifted(steps: Mapping) -> dict:
+    """A window as a model is told it: "action" is what was done before each step, and
+    its first step begins anew."""
+    steps = dict(steps)
+    action = np.asarray(steps["action"], np.float32)
+    steps["action"] = np.concatenate([np.zeros_like(action[:1]), action[:-1]])
+    steps["is_first"] = np.array(steps["is_first"], bool)
+    steps["is_first"][0] = True
+    return steps
+
+
+def resampled(steps: Mapping, rate: float, actions: str) -> dict:
+    """One episode, which tells its time, on a steady clock of `rate` steps a second.
+
+    Observations are those nearest in time, rewards in between add up, and of the actions
+    between two steps the last counts, or their sum or mean, as `actions` says: "last" for
+    places to go to, "sum" for ways to go, "mean" for speeds.
+    """
+    if "time" not in steps:
+        raise BadSample("tells no time; it cannot be brought to another rate")
+    time = np.asarray(steps["time"], np.float64)
+    grid = time[0] + np.arange(round((time[-1] - time[0]) * rate) + 1) / rate
+    near = np.searchsorted((time[1:] + time[:-1]) / 2, grid - SLACK / rate)
+    near[-1] = len(time) - 1  # how an episode ends is not rounded away
+    found = {name: picked(x, near) for name, x in steps.items()}
+    found["time"] = grid
+    total = np.cumsum(steps["reward"], dtype=np.float64)[near]
+    found["reward"] = np.diff(total, prepend=0.0).astype(np.float32)
+    found["action"] = taken(np.asarray(steps["action"]), time, grid, near, actions)
+    over = bool(np.asarray(steps["is_terminal"])[-1])
+    return found | episode(len(grid), terminal=over)
+
+
+def picked(x, at):
+    """Items by number, which rises; of images not decoded yet, once they are asked for."""
+    if not isinstance(x, Lazy):
+        return np.asarray(x)[at]
+
+    def decode(start, stop):
+        which = at[start:stop]
+        if not len(which):
+            return x[0:0]
+        return x[int(which[0]) : int(which[-1]) + 1][which - which[0]]
+
+    return Lazy(len(at), decode)
+
+
+def taken(action, time, grid, near, how: str) -> np.ndarray:
+    """Actions [T, A] at `time` as one for each point of the grid, up to the next one.
+
+    near: the number of the step that each point shows.
+    """
+    if how == "last":
+        return action[np.maximum(np.append(near[1:], len(time)) - 1, near)]
+    tick = np.diff(grid).mean() if len(grid) > 1 else 1.0
+    end = max(
+        grid[-1] + tick, time[-1] + (np.diff(time).mean() if len(time) > 1 else 0)
+    )
+    times, points = np.append(time, end), np.append(grid, end)
+    weight = np.diff(times)[:, None] if how == "mean" else 1.0
+    total = np.cumsum(
+        np.append(np.zeros_like(action[:1]), action * weight, 0), 0, float
+    )
+    flow = [np.diff(np.interp(points, times, x)) for x in total.T]
+    span = np.diff(points)[:, None] if how == "mean" else 1.0
+    return (np.stack(flow, 1) / span).astype(np.float32)

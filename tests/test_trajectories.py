@@ -1,0 +1,318 @@
+"""Trajectories in every format: read alike, prepared, brought to a rate, refused."""
+
+import dataclasses
+import json
+
+import cv2
+import numpy as np
+import pytest
+import robots
+import tensorflow_datasets
+from robots import LENGTHS, RATE, truth
+
+from core.data import names
+from core.data.formats.chunks import Chunk, write_chunk
+from core.data.formats.pieces import Pieces
+from core.data.records import BadSample
+from core.data.steps import check, episode, is_observation, resampled
+from core.data.tfds import Shards
+from core.prepare import run
+from core.prepare.episodes import Plan, steps_of
+
+WRITERS = {
+    "replay": robots.write_replay,
+    "rlds": robots.write_rlds,
+    "lerobot": robots.write_lerobot,
+    "minari": robots.write_minari,
+}
+
+
+@pytest.fixture(params=WRITERS)
+def written(request, tmp_path, monkeypatch):
+    """(format, its data set)"""
+    if request.param == "minari":
+        pytest.importorskip("minari")
+        monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "set"))
+    return request.param, WRITERS[request.param](tmp_path / "set")
+
+
+def whole(steps):
+    return {name: x[:] for name, x in steps.items()}
+
+
+def expected(form, i):
+    """What a format can tell of an episode."""
+    steps = truth(i)
+    if form == "minari":  # nothing is done after the last step is seen
+        steps["action"][-1] = 0
+        del steps["time"], steps["language"]
+    return steps
+
+
+def assert_same(found, steps):
+    assert found.keys() - {"model/deter"} == steps.keys()
+    for name, x in steps.items():
+        np.testing.assert_allclose(found[name], x, err_msg=name) if x.dtype.kind == (
+            "f"
+        ) else np.testing.assert_array_equal(found[name], x, err_msg=name)
+
+
+def test_every_format_tells_the_same(written):
+    form, place = written
+    assert names.is_trajectories(place)
+    recordings = names.recordings(place)
+    assert len(recordings) == len(LENGTHS)
+    for i in range(len(LENGTHS)):
+        found = check(recordings.load(i))
+        assert_same(whole(found), expected(form, i))
+        part = {name: x[2:5] for name, x in found.items()}
+        assert_same(part, {name: x[2:5] for name, x in expected(form, i).items()})
+
+
+@pytest.fixture(params=["replay", "lerobot", "rlds"])
+def prepared(request, tmp_path):
+    """Prepares a data set of trajectories; gives (format, its report as told, folder)."""
+    place = WRITERS[request.param](tmp_path / "set")
+
+    def make(name="ready", **fields):
+        said = []
+        plan = Plan(place, **({"held": 0.3, "piece": 8} | fields))
+        folder = tmp_path / name
+        options = {"workers": 2, "shard_mb": 64, "say": said.append}
+        run.prepare(run.TRAJECTORIES, plan, str(folder), **options)
+        return folder, said
+
+    return request.param, make
+
+
+def whole_episodes(folder, split):
+    """{recording: its steps} out of the pieces of a split."""
+    shards = Shards(str(folder), split)
+    pieces = Pieces(shards)
+    found = {}
+    for i in range(len(shards)):
+        source, start = shards[i]["source"].decode(), shards[i]["start"]
+        steps = whole(pieces.load(i))
+        assert start == sum(len(x["reward"]) for x in found.get(source, []))
+        found.setdefault(source, []).append(steps)
+    return {
+        source: {k: np.concatenate([x[k] for x in parts]) for k in parts[0]}
+        for source, parts in found.items()
+    }
+
+
+def test_prepared_trajectories_are_what_was_recorded(prepared):
+    form, make = prepared
+    folder, said = make()
+    train, held = (whole_episodes(folder, split) for split in ("train", "held"))
+    assert held and not train.keys() & held.keys()
+    assert len(train) + len(held) == len(LENGTHS)
+    for steps in (train | held).values():
+        i = LENGTHS.index(len(steps["reward"]))
+        assert_same(steps, expected(form, i))
+    report = json.loads((folder / "1.0.0" / "report.json").read_text())
+    assert sum(x["steps"] for x in report["splits"].values()) == sum(LENGTHS)
+    assert report["splits"]["train"]["recordings"] == len(train)
+    assert any("state: float32 [2]" in line for line in said)
+    assert (folder / "1.0.0" / "contact_sheet.png").stat().st_size > 3000
+    # Other programs read them, too.
+    builder = tensorflow_datasets.builder_from_directory(str(folder / "1.0.0"))
+    example = builder.as_data_source("train")[0]
+    assert example["steps"]["images"]["top"].shape[1:] == (32, 32, 3)
+    assert builder.info.features["steps"]["state"].shape == (None, 2)
+
+
+def test_windows_begin_anywhere_and_go_on_in_the_next_piece(tmp_path):
+    plan = Plan(robots.write_replay(tmp_path / "set"), held=0.0, piece=8)
+    options = {"workers": 1, "shard_mb": 64, "say": id}
+    run.prepare(run.TRAJECTORIES, plan, str(tmp_path / "ready"), **options)
+    windows = names.trajectories(
+        str(tmp_path / "ready"), "train", steps=10, apart=0, world=None
+    )
+    assert len(windows) == sum(-(-n // 8) for n in LENGTHS)
+    stream = [truth(i) for i in range(len(LENGTHS))]
+    stream = {k: np.concatenate([x[k] for x in stream]) for k in stream[0]}
+    begun = set()
+    for index in range(len(windows)):
+        for seed in range(40):
+            item = windows.load(index, np.random.default_rng(seed))
+            [at] = np.flatnonzero((stream["state"] == item["state"][0]).all(-1))
+            rows = (at + np.arange(10)) % sum(LENGTHS)
+            begun.add(int(at))
+            np.testing.assert_array_equal(item["state"], stream["state"][rows])
+            np.testing.assert_array_equal(
+                item["images/top"], stream["images/top"][rows]
+            )
+            np.testing.assert_array_equal(item["is_last"], stream["is_last"][rows])
+            # What was done before each step; nothing is known of what came before all.
+            np.testing.assert_array_equal(
+                item["action"][1:], stream["action"][rows[:-1]]
+            )
+            assert not item["action"][0].any() and item["is_first"][0]
+            np.testing.assert_array_equal(
+                item["is_first"][1:], stream["is_first"][rows[1:]]
+            )
+    assert begun == set(range(sum(LENGTHS)))
+
+
+def test_trajectories_are_brought_to_a_rate(tmp_path):
+    place = robots.write_lerobot(tmp_path / "set")
+    for rate, how in ((5, "last"), (5, "sum"), (5, "mean"), (20, "last"), (10, "sum")):
+        plan = Plan(place, rate=rate, actions=how)
+        for i, n in enumerate(LENGTHS):
+            raw, steps = truth(i), whole(steps_of(plan, names.recordings(place), i))
+            at = np.minimum(np.arange(len(steps["reward"])) * RATE / rate, n - 1)
+            near = np.ceil(at - 0.5).astype(int)
+            near[-1] = n - 1
+            np.testing.assert_allclose(np.diff(steps["time"]), 1 / rate)
+            np.testing.assert_array_equal(steps["state"], raw["state"][near])
+            np.testing.assert_array_equal(steps["images/top"], raw["images/top"][near])
+            assert steps["is_last"].sum() == steps["is_last"][-1] == 1
+            assert steps["is_terminal"][-1] == raw["is_terminal"][-1]
+            # However few steps there are, as much is earned.
+            assert steps["reward"].sum() == pytest.approx(raw["reward"].sum())
+            done, full = steps["action"], raw["action"]
+            if how == "sum":
+                np.testing.assert_allclose(done.sum(0), full.sum(0), rtol=1e-5)
+            if rate == 5 and n % 2:  # the last step is on the clock
+                pairs = full[:-1].reshape(-1, 2, 2)
+                means = {
+                    "last": pairs[:, 1],
+                    "sum": pairs.sum(1),
+                    "mean": pairs.mean(1),
+                }
+                np.testing.assert_allclose(done[:-1], means[how], 1e-5, 1e-6)
+            if rate == 20:
+                np.testing.assert_array_equal(done, full[near])
+
+
+def test_jitter_of_a_clock_loses_no_step():
+    time = np.arange(20) / 10 + np.random.default_rng(0).uniform(-0.04, 0.04, 20)
+    time[0] = 0
+    steps = {"time": time, "x": np.arange(20), "action": np.ones((20, 1), np.float32)}
+    steps |= {"reward": np.zeros(20)} | episode(20, terminal=False)
+    np.testing.assert_array_equal(resampled(steps, 10, "last")["x"], np.arange(20))
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        (
+            {"action": np.full((7, 2), np.nan)},
+            "'action' holds values that are not finite",
+        ),
+        ({"state": np.zeros((6, 2))}, "'state' has 6 steps, not 7"),
+        (
+            {"time": np.array([0.0, 0.1, 0.2, 0.15, 0.4, 0.5, 0.6])},
+            "time goes back at step 3: 0.1500 s after 0.2000 s",
+        ),
+        ({"time": np.zeros(7)}, "time goes back at step 1"),
+        ({"reward": None}, "has no 'reward'"),
+    ],
+)
+def test_bad_recordings_are_named(changes, words, tmp_path):
+    (tmp_path / "set").mkdir()
+    for i, n in enumerate(LENGTHS):
+        steps = truth(i) | (changes if i == 0 else {})
+        steps = {k: x for k, x in steps.items() if x is not None}
+        write_chunk(tmp_path / "set", Chunk(i, 0, n), steps)
+    said = []
+    options = {"workers": 2, "shard_mb": 64, "say": said.append}
+    plan = Plan(str(tmp_path / "set"))
+    folder = run.prepare(run.TRAJECTORIES, plan, str(tmp_path / "ready"), **options)
+    report = json.loads((folder / "report.json").read_text())
+    [(name, reason)] = report["bad"].items()
+    assert name == "000000-000000000000-000007.npz" and words in reason
+    assert any(name in line and words in line for line in said)
+    assert sum(x["recordings"] for x in report["splits"].values()) == 3
+
+
+def test_large_pictures_are_films_and_few_names_are_kept(tmp_path):
+    place = robots.write_lerobot(tmp_path / "set")
+    keep = (("image", "images/top"), ("place", "state"))
+    plan = Plan(place, size=160, keep=keep, units=(("place", "m"),), piece=16, held=0)
+    options = {"workers": 2, "shard_mb": 64, "say": id}
+    folder = run.prepare(run.TRAJECTORIES, plan, str(tmp_path / "ready"), **options)
+    pieces = Pieces(Shards(str(folder), "train"))
+    assert pieces.about == {
+        "names": {"place": ["pan", "lift"], "action": ["pan", "lift"]},
+        "units": {"place": "m"},
+        "rate": 10,
+    }
+    lengths = [len(pieces.load(i)["reward"]) for i in range(len(pieces))]
+    assert lengths == [7, 12, 9, 15, 15]
+    steps = pieces.load(4)
+    assert {"image", "place"} == {name for name in steps if is_observation(name)}
+    raw = truth(3)
+    for cut in (slice(0, 15), slice(3, 7)):
+        found = steps["image"][cut]
+        for picture, true in zip(found, raw["images/top"][15:][cut], strict=True):
+            large = cv2.resize(true, (160, 160), interpolation=cv2.INTER_AREA)
+            assert np.abs(picture.astype(int) - large).mean() < 4
+    np.testing.assert_array_equal(steps["place"], raw["state"][15:])
+
+
+def test_a_pipeline_of_beam_prepares_the_same(prepared):
+    pytest.importorskip("apache_beam")
+    form, make = prepared
+    here, _ = make()
+    there = here.with_name("there")
+    plan = Plan(str(here.with_name("set")), held=0.3, piece=8)
+    if form == "rlds":
+        plan = dataclasses.replace(plan, place=f"{plan.place}/episodes")
+    options = {"shard_mb": 64, "say": id}
+    run.prepare_on_beam(
+        run.TRAJECTORIES, plan, str(there), "runner=DirectRunner", **options
+    )
+    for split in ("train", "held"):
+        one, other = (whole_episodes(folder, split) for folder in (here, there))
+        assert one.keys() == other.keys()
+        for name in one:
+            assert_same(other[name], one[name])
+
+
+def test_units_of_a_mixture_agree(tmp_path):
+    place = robots.write_replay(tmp_path / "set")
+    options = {"workers": 1, "shard_mb": 64, "say": id}
+    for name, unit in (("a", "rad"), ("b", "deg"), ("c", "rad")):
+        plan = Plan(place, units=(("state", unit),))
+        run.prepare(run.TRAJECTORIES, plan, str(tmp_path / name), **options)
+
+    def mixed(*parts):
+        text = " + ".join(str(tmp_path / part) for part in parts)
+        return names.trajectories(text, "train", steps=4, apart=0, world=None)
+
+    assert len(mixed("a", "c")) == 2 * len(mixed("a"))
+    with pytest.raises(
+        ValueError, match="state is told in rad by .*/a, in deg by .*/b;"
+    ):
+        mixed("a", "b")
+
+
+def test_what_holds_no_trajectories_is_told(tmp_path):
+    robots.write_replay(tmp_path / "robot")
+    with pytest.raises(ValueError, match="holds no trajectories .did you mean .*robot"):
+        names.recordings(str(tmp_path / "robott"))
+    old = robots.write_lerobot(tmp_path / "old", version="v2.1")
+    with pytest.raises(ValueError, match="of LeRobot v2.1; expected v3.x, which"):
+        names.recordings(old)
+    place = robots.write_lerobot(tmp_path / "new")
+    info = tmp_path / "new" / "meta" / "info.json"
+    info.write_text(info.read_text().replace('"data/chunk', '"../chunk'))
+    with pytest.raises(BadSample, match="data_path leads out of the folder"):
+        names.recordings(place).load(0)
+    robots.write_lerobot(tmp_path / "cut")
+    path = tmp_path / "cut" / "data" / "chunk-000" / "file-000.parquet"
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(BadSample, match="file-000.parquet cannot be read"):
+        names.recordings(str(tmp_path / "cut")).load(0)
+
+
+def test_pictures_in_rows_and_other_columns(tmp_path):
+    force = [np.arange(n, dtype=float).tolist() for n in LENGTHS]
+    more = {"observation.force": force, "next.success": force}
+    place = robots.write_lerobot(tmp_path / "set", as_video=False, **more)
+    steps = names.recordings(place).load(1)
+    np.testing.assert_array_equal(steps["images/top"][2:5], truth(1)["images/top"][2:5])
+    np.testing.assert_array_equal(steps["force"], np.arange(12)[:, None])
+    assert "log/next/success" in steps
