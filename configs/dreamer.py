@@ -168,6 +168,7 @@ def agent(task, name, count, repeat, ratio, taken):
             "ratio": ratio,
             "capacity": 1_000_000,  # steps in memory and on disk
             "first_steps": 1024,  # before the first update
+            "source": "",  # recorded steps to begin with, a name of core/data/names.py
         },
         "planner": {  # of behavior "cem" (arXiv 1811.04551)
             "horizon": 12,

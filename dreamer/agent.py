@@ -3,6 +3,7 @@
 import functools
 import pathlib
 
+from core.data.names import recordings
 from core.method import Method
 from dreamer import behavior as behave
 from dreamer import cem
@@ -11,7 +12,7 @@ from dreamer.envs.make import make as make_env
 from dreamer.envs.pool import Pool
 from dreamer.episodes import make_episodes
 from dreamer.online import Online, make_policy, step_shapes
-from dreamer.replay import Replay
+from dreamer.replay import Replay, fill
 from dreamer.train import make_method
 
 
@@ -74,6 +75,7 @@ def make_online_source(
     ratio,
     capacity,
     first_steps,
+    source,
 ) -> Online:
     """Environments, replay in the run's folder, and the policy that joins them."""
     if shard[1] != 1:
@@ -87,5 +89,6 @@ def make_online_source(
         length=length,
     )
     policy = make_policy(model, choose, seed=seed)
+    begin = functools.partial(fill, replay, recordings(source)) if source else None
     shared = {"batch": batch, "ratio": ratio, "first_steps": first_steps, "seed": seed}
-    return Online(make_pool, replay, policy, model, **shared)
+    return Online(make_pool, replay, policy, model, begin, **shared)

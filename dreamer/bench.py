@@ -9,6 +9,7 @@ from dreamer.online import step_shapes
 from dreamer.replay import Replay
 
 SECONDS = 5.0
+MEMORY = 2**30  # bytes of the replay that is read from
 
 
 def rate(act, seconds=SECONDS) -> float:
@@ -45,19 +46,23 @@ def make_benches(model, make_pool, *, streams, batch, length, seed):
             pool.close()
 
     def replay():
-        shapes, capacity = step_shapes(model), 20 * (length + 1) * streams
+        shapes = step_shapes(model)
+        each = sum(
+            np.prod(s, dtype=int) * np.dtype(d).itemsize for s, d in shapes.values()
+        )
+        # More than any cache holds, as in a run.
+        capacity = max(20 * (length + 1) * streams, MEMORY // int(each))
         with tempfile.TemporaryDirectory() as folder:
             size = {"streams": streams, "capacity": capacity, "length": length}
             kept = Replay(folder, shapes, **size)
-            step = {k: np.zeros((streams, *s), d) for k, (s, d) in shapes.items()}
+            step = {k: np.ones((streams, *s), d) for k, (s, d) in shapes.items()}
             for _ in range(capacity // streams):
                 kept.add(step)
             rng = np.random.default_rng(seed)
-            each = rate(lambda: kept.read(kept.draw(batch, rng)))
-        bytes_ = sum(x.nbytes for x in kept.steps.values()) / len(kept)
+            reads = rate(lambda: kept.read(kept.draw(batch, rng)))
         return {
-            "replay_sequences_per_second": each * batch,
-            "replay_bytes_per_step": bytes_,
+            "replay_sequences_per_second": reads * batch,
+            "replay_bytes_per_step": float(each),
         }
 
     return {"env": env, "replay": replay}

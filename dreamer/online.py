@@ -63,7 +63,8 @@ def step_shapes(model) -> dict:
 class Online:
     """Batches from replay, and the acting that fills it.
 
-    make_pool: seed -> `count` environments, called when the first is to step. ratio:
+    make_pool: seed -> `count` environments, called when the first is to step. begin: () ->
+    None, puts into a new run's replay what others have lived through. ratio:
     steps trained on per step taken. first_steps: taken before the first update.
     """
 
@@ -73,6 +74,7 @@ class Online:
         replay: Replay,
         policy,
         model,
+        begin=None,
         *,
         batch,
         ratio,
@@ -81,6 +83,7 @@ class Online:
     ):
         self.make_pool, self.pool, self.count = make_pool, None, replay.streams
         self.replay, self.policy, self.model = replay, policy, model
+        self.begin = begin
         self.batch, self.ratio, self.seed = batch, ratio, seed
         self.first_steps = first_steps
         self.rounds = self.updates = self.credit = self.episodes = self.bad = 0
@@ -94,6 +97,8 @@ class Online:
     def next(self, state):
         """The batch of the next update; acts by the parameters of `state` if it is due."""
         self.write_back(state)
+        if self.begin and not self.replay.added:
+            self.begin()
         cost = self.batch * self.replay.length
         while not self.enough() or self.credit < cost:
             self.act(state.params)

@@ -7,12 +7,14 @@ had are kept beside the steps: a window begins from the one of its context step.
 """
 
 import collections
+import itertools
 import pathlib
 
 import numpy as np
 
 from core.data.formats.chunks import Chunk, chunks_in, read_chunk, write_chunk
 from core.data.records import BadSample
+from core.data.steps import check
 
 CHUNK = 1024  # steps of a full file
 LATENT = ("deter", "stoch")
@@ -182,3 +184,41 @@ class Replay:
 def on_disk(name: str) -> str:
     """What an array of the rings is called in a file."""
     return f"model/{name}" if name in LATENT else name
+
+
+def fill(replay: Replay, recordings):
+    """Begin with what others have lived through: each stream follows recordings to their
+    end, one after the other, as long as there are any and the rings hold them.
+
+    Those that do not fit are named in `bad`; ValueError if none does.
+    """
+    todo = iter(range(len(recordings)))
+    streams = [follow(replay, recordings, todo) for _ in range(replay.streams)]
+    for steps in itertools.islice(zip(*streams, strict=False), replay.capacity):
+        replay.add({name: np.stack([x[name] for x in steps]) for name in replay.steps})
+    if not replay.ready:
+        why = f": {replay.bad[0]['reason']}" if replay.bad else ""
+        raise ValueError(
+            f"{recordings} gives {replay.added} steps to each environment's replay; "
+            f"expected {replay.length + 1} or more{why}"
+        )
+
+
+def follow(replay, recordings, todo):
+    """The steps of the recordings that `todo` numbers, as the rings hold them."""
+    for index in todo:
+        try:
+            steps = check(recordings.load(index))
+            kept = {k: np.array(steps[k][:]) for k in replay.steps if k in steps}
+            # Nobody knows yet what this model makes of them.
+            kept |= {
+                k: np.zeros((len(steps["action"]), *replay.steps[k].shape[2:]))
+                for k in LATENT
+            }
+            replay.check({on_disk(k): x for k, x in kept.items()})
+        except BadSample as error:
+            replay.bad.append({"name": recordings.name(index), "reason": str(error)})
+            continue
+        kept["is_first"][0] = True
+        for t in range(len(kept["action"])):
+            yield {name: x[t] for name, x in kept.items()}

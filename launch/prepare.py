@@ -57,7 +57,7 @@ ACTIONS = flags.DEFINE_enum(
 CLOCK = flags.DEFINE_float("clock", 0.0, "Steps per second of those that tell no time")
 KEEP = flags.DEFINE_list("keep", [], "What to keep, as NAME or NEW=NAME; else all")
 UNITS = flags.DEFINE_list("units", [], "Units of arrays, as NAME=UNIT")
-PIECE = flags.DEFINE_integer("piece", 64, "Steps of a record at most")
+PIECE = flags.DEFINE_integer("piece", 32, "Steps of a record at most")
 OF_TRAJECTORIES = ("rate", "actions", "clock", "keep", "units", "piece")
 
 

@@ -70,6 +70,20 @@ def test_it_steps_as_often_as_its_ratio_says_and_goes_on(tmp_path):
     assert np.isfinite([told[60][k] for k in ("score", "loss", "loss_actor")]).all()
 
 
+def test_it_begins_with_what_another_has_recorded(tmp_path):
+    train.fit(small(), tmp_path / "one")
+    recorded = str(tmp_path / "one" / "replay")
+    config = small(replay__source=recorded, steps=3, save_steps=2)
+    train.fit(config, tmp_path / "two")
+    told = written(tmp_path / "two")
+    # 31 steps in each of two streams; two more rounds for every update, and no more.
+    assert [told[n]["env_steps"] for n in (1, 2, 3)] == [4, 8, 12]
+    assert [told[n]["replay_steps"] for n in (1, 2, 3)] == [66, 70, 74]
+    config.steps = 4
+    train.fit(config, tmp_path / "two", allow_config_change=True)
+    assert written(tmp_path / "two")[4]["replay_steps"] == 78
+
+
 def test_what_it_lived_through_is_a_dataset(tmp_path):
     train.fit(small(), tmp_path)
     records = chunks.Windows(str(tmp_path / "replay"), 8)

@@ -2,7 +2,9 @@
 
 import numpy as np
 import pytest
+import robots
 
+from core.data import names
 from core.data.formats import chunks
 from core.data.records import BadSample
 from dreamer import replay as module
@@ -222,3 +224,34 @@ def test_folders_without_trajectories(tmp_path):
         chunks.Windows(str(tmp_path / "none"), 5)
     with pytest.raises(ValueError, match="has no 5 steps in a row; expected files"):
         chunks.Windows(str(tmp_path), 5)
+
+
+def test_it_begins_with_what_others_have_recorded(tmp_path):
+    """From a data set of another format: two streams follow four episodes."""
+    recordings = names.recordings(robots.write_lerobot(tmp_path / "robot"))
+    kinds = {
+        "images/top": ((32, 32, 3), "uint8"),
+        "state": ((2,), "float32"),
+        "action": ((2,), "float32"),
+    }
+    shapes = {k: x for k, x in SHAPES.items() if k != "place"} | kinds
+    folder = tmp_path / "replay"
+    replay = Replay(folder, shapes, streams=2, capacity=400, length=LENGTH)
+    module.fill(replay, recordings)
+    # Stream 0 takes episodes of 7 and of 9 steps, and 1 that of 12; then 0 or 1 takes the
+    # one of 30, and the other one has none.
+    ends = [
+        np.concatenate([robots.truth(i)["state"] for i in ids])
+        for ids in ((0, 2, 3), (1, 3))
+    ]
+    assert replay.added == 16 and not replay.bad
+    np.testing.assert_array_equal(replay.steps["state"][0, :16], ends[0][:16])
+    np.testing.assert_array_equal(replay.steps["state"][1, :12], ends[1][:12])
+    pictures = np.concatenate([robots.truth(i)["images/top"] for i in (0, 2)])
+    np.testing.assert_array_equal(replay.steps["images/top"][0, :16], pictures)
+    assert np.flatnonzero(replay.steps["is_first"][0]).tolist() == [0, 7]
+    replay.save()
+    again = names.recordings(str(folder))
+    np.testing.assert_array_equal(again.load(0)["state"], ends[0][:16])
+    with pytest.raises(ValueError, match="gives 0 steps .*: 'place' is absent"):
+        module.fill(make(tmp_path / "other"), recordings)

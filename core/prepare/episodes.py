@@ -38,7 +38,7 @@ class Plan:
     size: int = 0
     keep: tuple[tuple[str, str], ...] = ()
     units: tuple[tuple[str, str], ...] = ()
-    piece: int = 64
+    piece: int = 32
     held: float = 0.05
     crf: int = 20
     licence: str = ""
