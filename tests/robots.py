@@ -31,7 +31,7 @@ def truth(i, *, size=32) -> dict:
     action = state * 2 + 1
     reward = np.concatenate([[0], at[1:] * 0.5]).astype(np.float32)
     return {
-        "images/top": picture,
+        "images_top": picture,
         "state": state,
         "action": action,
         "reward": reward,
@@ -92,7 +92,7 @@ class Episodes(tensorflow_datasets.core.GeneratorBasedBuilder, skip_registration
             rows = []
             for t in range(LENGTHS[i]):
                 seen = {"state": steps["state"][t], "timestamp": steps["time"][t]}
-                file = cv2.imencode(".png", steps["images/top"][t][..., ::-1])[1]
+                file = cv2.imencode(".png", steps["images_top"][t][..., ::-1])[1]
                 rows.append(
                     {
                         "observation": seen | {"images": {"top": file.tobytes()}},
@@ -146,7 +146,7 @@ def write_lerobot(folder, *, as_video=True, version="v3.0", **more):
                 "index": begin + t,
                 "task_index": len(LENGTHS) - 1 - i,
             }
-            picture = steps["images/top"][t]
+            picture = steps["images_top"][t]
             if as_video:
                 film.append(picture)
             else:
@@ -222,7 +222,7 @@ def write_minari(folder):
     for i, n in enumerate(LENGTHS):
         steps = truth(i)
         over = steps["is_terminal"][1:].tolist()
-        seen = {"images": {"top": steps["images/top"]}, "state": steps["state"]}
+        seen = {"images": {"top": steps["images_top"]}, "state": steps["state"]}
         ends = [False] * (n - 2) + [not over[-1]]
         buffers.append(
             EpisodeBuffer(

@@ -230,7 +230,7 @@ def test_it_begins_with_what_others_have_recorded(tmp_path):
     """From a data set of another format: two streams follow four episodes."""
     recordings = names.recordings(robots.write_lerobot(tmp_path / "robot"))
     kinds = {
-        "images/top": ((32, 32, 3), "uint8"),
+        "images_top": ((32, 32, 3), "uint8"),
         "state": ((2,), "float32"),
         "action": ((2,), "float32"),
     }
@@ -247,8 +247,8 @@ def test_it_begins_with_what_others_have_recorded(tmp_path):
     assert replay.added == 16 and not replay.bad
     np.testing.assert_array_equal(replay.steps["state"][0, :16], ends[0][:16])
     np.testing.assert_array_equal(replay.steps["state"][1, :12], ends[1][:12])
-    pictures = np.concatenate([robots.truth(i)["images/top"] for i in (0, 2)])
-    np.testing.assert_array_equal(replay.steps["images/top"][0, :16], pictures)
+    pictures = np.concatenate([robots.truth(i)["images_top"] for i in (0, 2)])
+    np.testing.assert_array_equal(replay.steps["images_top"][0, :16], pictures)
     assert np.flatnonzero(replay.steps["is_first"][0]).tolist() == [0, 7]
     replay.save()
     again = names.recordings(str(folder))

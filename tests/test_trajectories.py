@@ -118,7 +118,7 @@ def test_prepared_trajectories_are_what_was_recorded(prepared):
     # Other programs read them, too.
     builder = tensorflow_datasets.builder_from_directory(str(folder / "1.0.0"))
     example = builder.as_data_source("train")[0]
-    assert example["steps"]["images"]["top"].shape[1:] == (32, 32, 3)
+    assert example["steps"]["images_top"].shape[1:] == (32, 32, 3)
     assert builder.info.features["steps"]["state"].shape == (None, 2)
 
 
@@ -141,7 +141,7 @@ def test_windows_begin_anywhere_and_go_on_in_the_next_piece(tmp_path):
             begun.add(int(at))
             np.testing.assert_array_equal(item["state"], stream["state"][rows])
             np.testing.assert_array_equal(
-                item["images/top"], stream["images/top"][rows]
+                item["images_top"], stream["images_top"][rows]
             )
             np.testing.assert_array_equal(item["is_last"], stream["is_last"][rows])
             # What was done before each step; nothing is known of what came before all.
@@ -166,7 +166,7 @@ def test_trajectories_are_brought_to_a_rate(tmp_path):
             near[-1] = n - 1
             np.testing.assert_allclose(np.diff(steps["time"]), 1 / rate)
             np.testing.assert_array_equal(steps["state"], raw["state"][near])
-            np.testing.assert_array_equal(steps["images/top"], raw["images/top"][near])
+            np.testing.assert_array_equal(steps["images_top"], raw["images_top"][near])
             assert steps["is_last"].sum() == steps["is_last"][-1] == 1
             assert steps["is_terminal"][-1] == raw["is_terminal"][-1]
             # However few steps there are, as much is earned.
@@ -229,7 +229,7 @@ def test_bad_recordings_are_named(changes, words, tmp_path):
 
 def test_large_pictures_are_films_and_few_names_are_kept(tmp_path):
     place = robots.write_lerobot(tmp_path / "set")
-    keep = (("image", "images/top"), ("place", "state"))
+    keep = (("image", "images_top"), ("place", "state"))
     plan = Plan(place, size=160, keep=keep, units=(("place", "m"),), piece=16, held=0)
     options = {"workers": 2, "shard_mb": 64, "say": id}
     folder = run.prepare(run.TRAJECTORIES, plan, str(tmp_path / "ready"), **options)
@@ -246,7 +246,7 @@ def test_large_pictures_are_films_and_few_names_are_kept(tmp_path):
     raw = truth(3)
     for cut in (slice(0, 15), slice(3, 7)):
         found = steps["image"][cut]
-        for picture, true in zip(found, raw["images/top"][15:][cut], strict=True):
+        for picture, true in zip(found, raw["images_top"][15:][cut], strict=True):
             large = cv2.resize(true, (160, 160), interpolation=cv2.INTER_AREA)
             assert np.abs(picture.astype(int) - large).mean() < 4
     np.testing.assert_array_equal(steps["place"], raw["state"][15:])
@@ -313,6 +313,6 @@ def test_pictures_in_rows_and_other_columns(tmp_path):
     more = {"observation.force": force, "next.success": force}
     place = robots.write_lerobot(tmp_path / "set", as_video=False, **more)
     steps = names.recordings(place).load(1)
-    np.testing.assert_array_equal(steps["images/top"][2:5], truth(1)["images/top"][2:5])
+    np.testing.assert_array_equal(steps["images_top"][2:5], truth(1)["images_top"][2:5])
     np.testing.assert_array_equal(steps["force"], np.arange(12)[:, None])
-    assert "log/next/success" in steps
+    assert "log/next_success" in steps

@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import pathlib
+import re
 
 import cv2
 import numpy as np
@@ -17,6 +18,7 @@ from core.prepare.cut import Recipe, Writer
 TIMEOUT_S = 3600.0  # of a recording
 EXACT_BELOW = 128  # pixels of a picture's short side, up to which every one is kept
 MODEL = "model/"
+PLAIN = re.compile(r"(log/)?[A-Za-z_]\w*")
 ODD = "has other arrays than most"
 
 
@@ -48,6 +50,12 @@ class Plan:
             raise ValueError(
                 f"actions is {self.actions!r}; expected one of {', '.join(ACTIONS)}"
             )
+        for name, _ in self.keep:
+            if not PLAIN.fullmatch(name):
+                raise ValueError(
+                    f"keep has the new name {name!r}; use letters, digits and _, with log/ "
+                    "before it for what is not to be trained on"
+                )
         for name, least in {"rate": 0, "clock": 0, "size": 0, "piece": 1}.items():
             if getattr(self, name) < least:
                 raise ValueError(

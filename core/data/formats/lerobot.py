@@ -160,8 +160,8 @@ def read_episodes(root) -> tuple[dict, ...]:
 
 
 def known_as(name: str) -> str:
-    """observation.images.top -> images/top, next.success -> log/next/success."""
-    plain = name.removeprefix("observation.").replace(".", "/")
+    """observation.images.top -> images_top, next.success -> log/next_success."""
+    plain = name.removeprefix("observation.").replace(".", "_")
     inside = name.startswith("observation.") or name == "action"
     return plain if inside else f"log/{plain}"
 

@@ -57,10 +57,10 @@ def named(observations, before: str = ""):
     """(name, array) of observations: those of one space alone are "image" or "state"."""
     if isinstance(observations, Mapping):
         for name, x in observations.items():
-            yield from named(x, f"{before}/{name}" if before else name)
+            yield from named(x, f"{before}_{name}" if before else name)
     elif isinstance(observations, tuple):
         for i, x in enumerate(observations):
-            yield from named(x, f"{before}/{i}" if before else str(i))
+            yield from named(x, f"{before}_{i}" if before else str(i))
     elif isinstance(observations, np.ndarray):
         x = numbers(observations)
         yield before or ("image" if x.dtype == np.uint8 else "state"), x

@@ -54,8 +54,8 @@ def is_text(kind) -> bool:
 def translated(kinds: dict, rows: list[dict]) -> dict:
     """The steps of an episode, by the names of this house.
 
-    "observation/" is left out of names, what stands beside it is kept to judge by; parts
-    of an action follow each other in the order of their names.
+    observation/images/top is images_top; what stands beside observations is kept to judge
+    by; parts of an action follow each other in the order of their names.
     """
     if not rows:
         raise BadSample("has no steps")
@@ -75,7 +75,8 @@ def translated(kinds: dict, rows: list[dict]) -> dict:
             found["time"] = np.asarray(values, np.float64).reshape(len(rows))
         else:
             known = pictures(values) if is_picture(kind) else numbers(values)
-            found[inside if inside != name else f"log/{name}"] = known
+            plain = inside.replace("/", "_")
+            found[plain if inside != name else f"log/{plain}"] = known
     if not actions:
         raise BadSample("has no 'action'")
     found["action"] = np.concatenate(actions, -1)
