@@ -73,7 +73,12 @@ def opened(method, shard):
 
 def measure_data(config, method, *, steps: int) -> dict:
     """Take batches as fast as they come, one for each of `steps`, after a few that fill
-    the buffers, and count the processor time of all processes that make them."""
+    the buffers, and count the processor time of all processes that make them.
+
+    Then take as many again, each after a pause as long as a batch took: what a device
+    whose step is just as fast would wait for. Where a method tells how fast its data is
+    decoded by itself ("decode"), the pipeline is compared with that.
+    """
     if method.acts:
         raise ValueError(
             "data: an agent's batches come of its acting; time env, replay"
@@ -83,24 +88,58 @@ def measure_data(config, method, *, steps: int) -> dict:
     with opened(method, shard) as source:
         for _ in range(FILL):
             source.next()
+        held = [resident_bytes()]
         begin, before = time.perf_counter(), cpu_seconds()
         for _ in range(steps):
             batch = source.next()
         wall, busy = time.perf_counter() - begin, cpu_seconds() - before
+        waited, begin = 0.0, time.perf_counter()
+        for _ in range(steps):
+            time.sleep(wall / steps)
+            now = time.perf_counter()
+            source.next()
+            waited += time.perf_counter() - now
+        whole = time.perf_counter() - begin
+        held.append(resident_bytes())
     rows, size = method.batch // shard[1], sum(x.nbytes for x in batch.values())
-    return {
-        f"data_{method.unit}_per_second": rows * steps / wall,
-        f"data_{method.unit}_per_core_second": rows * steps / busy,
+    unit = method.unit
+    found = {
+        f"data_{unit}_per_second": rows * steps / wall,
+        f"data_{unit}_per_core_second": rows * steps / busy,
+        f"data_{unit}_taken": rows * (FILL + 2 * steps),
         "data_core_seconds_per_step": busy / steps,
+        "data_wait_share_at_capacity": waited / whole,
         "data_bytes_per_step": size,
         "data_bytes_per_second": size * steps / wall,
+        "data_resident_bytes_before": held[0],
+        "data_resident_bytes_after": held[1],
     }
+    if "decode" in method.benches:
+        found |= method.benches["decode"]()
+        alone = found["decode_seconds_per_clip"]
+        found["data_share_of_decode_speed"] = alone * rows * steps / busy
+    return found
+
+
+def processes():
+    """This process and all that it has started and that live."""
+    this = psutil.Process()
+    return (this, *this.children(recursive=True))
+
+
+def resident_bytes() -> int:
+    """Memory of all processes; what they share is counted once."""
+    total = 0
+    for process in processes():
+        with contextlib.suppress(psutil.NoSuchProcess):
+            total += process.memory_full_info().pss
+    return total
 
 
 def cpu_seconds() -> float:
-    """Processor time of this process and of all that it has started and that live."""
-    this, total = psutil.Process(), 0.0
-    for process in (this, *this.children(recursive=True)):
+    """Processor time of all processes."""
+    total = 0.0
+    for process in processes():
         with contextlib.suppress(psutil.NoSuchProcess):
             times = process.cpu_times()
             total += times.user + times.system

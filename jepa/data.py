@@ -1,10 +1,12 @@
 """What V-JEPA reads: clips of a data set by name, and masks for them."""
 
 from core.data import names
+from core.data.bare import seconds_per_clip
 from core.data.clips import View
 from core.data.pipeline import make_source
 from core.data.world import World
 
+CLIPS = 128  # whose decoding is timed
 HELD_OUT = 1 << 20  # added to the seed: clips that training never sees
 
 
@@ -49,6 +51,20 @@ def make_train_source(split, shard, folder=None, *, masker, batch, seed, data):
     records, pipeline = make_records(split, seed=seed, **data)
     keep = Strip(masker)
     return make_source(records, batch=batch, shard=shard, transform=keep, **pipeline)
+
+
+def make_benches(*, seed, data) -> dict:
+    """ "decode": how fast the clips' frames are decoded by themselves, where they are."""
+    source = data["source"]
+    if source == names.WORLD or source.startswith("images:") or names.terms(source)[1:]:
+        return {}
+
+    def decode():
+        records, _ = make_records("train", seed=seed, **data)
+        seconds = seconds_per_clip(records, records.view, clips=CLIPS)
+        return {"decode_seconds_per_clip": seconds}
+
+    return {"decode": decode}
 
 
 class Strip:

@@ -12,7 +12,7 @@ from core.data.pipeline import make_source
 from core.layers import normalize
 from core.method import Method
 from jepa import evals, flops, loss
-from jepa.data import make_records, make_train_source
+from jepa.data import make_benches, make_records, make_train_source
 from jepa.health import make_health
 from jepa.masks import Masker, Pattern
 from jepa.model import Encoder, Predictor, encoder_size, patchify, standardize, take
@@ -233,6 +233,7 @@ def make(config) -> Method:
         flops=flops.step(encoder, predictor, grid=grid, batch=config["batch"], **sizes),
         batch=config["batch"],
         unit="clips",
+        benches=make_benches(seed=seed, data=data),
     )
 
 

@@ -20,7 +20,7 @@ SIZE = flags.DEFINE_integer(
     "pictures, which else stay as they are",
 )
 HELD = flags.DEFINE_float("held", 0.05, "Share of the recordings to validate on")
-CRF = flags.DEFINE_integer("crf", 20, "Quality of H.264; lower is better and larger")
+CRF = flags.DEFINE_integer("crf", 23, "Quality of H.264; lower is better and larger")
 LICENCE = flags.DEFINE_string(
     "licence", "", "Licence of the recordings, kept with each example"
 )
@@ -31,7 +31,9 @@ BEAM = flags.DEFINE_string(
 )
 
 # Of videos.
-FPS = flags.DEFINE_float("fps", 15.0, "Frames per second, where there are more")
+FPS = flags.DEFINE_float(
+    "fps", 8.0, "Frames per second, where there are more; fewer are faster to read"
+)
 SECONDS = flags.DEFINE_float("seconds", 10.0, "Length of a clip")
 MIN_SECONDS = flags.DEFINE_float("min_seconds", 2.0, "Of the last clip of a video")
 KEYFRAME = flags.DEFINE_integer("keyframe", 16, "Frames from one keyframe to the next")

@@ -112,4 +112,4 @@ def look(image, *, box: Box, size: int, mirror=False) -> np.ndarray:
     top, left, height, width = box
     crop = image[top : top + height, left : left + width]
     crop = cv2.resize(crop, (size, size), interpolation=cv2.INTER_LINEAR)
-    return crop[:, ::-1] if mirror else crop
+    return cv2.flip(crop, 1) if mirror else crop

@@ -45,15 +45,20 @@ class VideoFolder:
 
     def load(self, index: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
         """{"video": uint8 [T, H, W, 3]}, and "label": int32 where the list has them."""
-        path = self.paths[index]
-        remote = lists.is_url(path)
-        source = lists.read_url(path) if remote else os.path.join(self.root, path)
+        source = self.encoded(index)
         if self.stills:
             video = see_still(read_image(source), self.view, rng)
         else:
             video = see(source, self.view, rng)
         label = {"label": np.int32(self.labels[index])} if self.labels else {}
         return {"video": video, **label}
+
+    def encoded(self, index: int) -> str | bytes:
+        """Path of a file, or its bytes if it is not on this machine."""
+        path = self.paths[index]
+        if lists.is_url(path):
+            return lists.read_url(path)
+        return os.path.join(self.root, path)
 
 
 def read_image(source) -> np.ndarray:

@@ -6,6 +6,7 @@ one integer; grain's own iterator state is tied to all three.
 """
 
 import dataclasses
+import functools
 import itertools
 import weakref
 from collections import deque
@@ -23,9 +24,11 @@ LIVES = 4  # of the workers, before dying at one sample ends the run
 WINDOW = 10_000  # samples over which the share of bad ones is taken
 ENOUGH = 200  # samples after which that share means something
 REASON_BYTES = 96
+FEW = 10_000  # records
+ENDLESS = 2**62
 
 # Streams of randomness; the position comes last, as SeedSequence pads with zeros.
-LOAD, REPLACE, TRANSFORM = range(3)
+LOAD, REPLACE, TRANSFORM, ORDER = range(4)
 
 
 def make_source(
@@ -97,11 +100,39 @@ def make_order(records, *, seed, shuffle):
     parts = []
     for k, (start, stop) in enumerate(spans(records)):
         part = grain.MapDataset.range(start, stop)
-        if shuffle:
+        if shuffle and stop - start < FEW:
+            part = grain.MapDataset.range(ENDLESS).map(
+                Order(start, stop, (seed, ORDER, k))
+            )
+        elif shuffle:
             # grain shuffles epoch e with seed + e, so neighbouring seeds must lie apart.
-            part = part.shuffle(seed=(seed * 1_000_003 + k * 7919) % 2**32)
-        parts.append(part.repeat())
+            part = part.shuffle(seed=(seed * 1_000_003 + k * 7919) % 2**32).repeat()
+        else:
+            part = part.repeat()
+        parts.append(part)
     return grain.MapDataset.mix(parts, weights(records)) if parts[1:] else parts[0]
+
+
+@dataclasses.dataclass(frozen=True)
+class Order:
+    """Position -> record from `start` up to `stop`, in another order every epoch.
+
+    For few records, for which grain's own shuffle takes milliseconds an index.
+    """
+
+    start: int
+    stop: int
+    seed: tuple[int, ...]
+
+    def __call__(self, position):
+        epoch, place = divmod(position, self.stop - self.start)
+        order = permutation(self.stop - self.start, (*self.seed, epoch))
+        return self.start + int(order[place])
+
+
+@functools.lru_cache(16)
+def permutation(count, seed):
+    return np.random.default_rng(seed).permutation(count)
 
 
 @dataclasses.dataclass(frozen=True)

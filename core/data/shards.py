@@ -40,3 +40,7 @@ class ShardClips:
             video = see_still(np.asarray(example["image"]), self.view, rng)
         label = int(example.get("label", -1))
         return {"video": video} | ({"label": np.int32(label)} if label >= 0 else {})
+
+    def encoded(self, index) -> bytes:
+        """The bytes of a video file."""
+        return bytes(self.shards[index]["video"])

@@ -104,21 +104,25 @@ class Reader:
         After the end the last frame stays. `make_view(height, width)` gives a function
         that crops each frame as it is kept, so that full frames do not pile up.
         """
-        images, size, view = [], None, None
+        found, done, size, view = None, 0, None, None
         for frame, until in self._shown(times[0]):
-            count = int(np.sum(times[len(images) :] < until))
-            if count == 0:
+            upto = int(np.searchsorted(times, until))
+            if upto <= done:
                 continue
             if until == np.inf:
                 self._check_complete(frame, times[-1])
             image = _rgb(frame, size)
             if size is None:
                 size = image.shape[:2]
-                view = make_view(*size) if make_view else np.array
-            images += [view(image)] * count
-            if len(images) == len(times):
+                view = make_view(*size) if make_view else np.asarray
+            image = view(image)
+            if found is None:
+                found = np.empty((len(times), *image.shape), np.uint8)
+            found[done:upto] = image
+            done = upto
+            if done == len(times):
                 break
-        return np.stack(images)
+        return found
 
     def sampled(self, fps) -> Iterator[np.ndarray]:
         """The whole video, fps frames a second, one at a time: uint8 [H, W, 3]."""

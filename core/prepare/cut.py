@@ -29,10 +29,10 @@ class Recipe:
     """
 
     size: int = 256
-    fps: float = 15.0
+    fps: float = 8.0
     seconds: float = 10.0
     min_seconds: float = 2.0
-    crf: int = 20
+    crf: int = 23
     keyframe: int = 16
 
     def __post_init__(self):

@@ -42,7 +42,7 @@ class Plan:
     units: tuple[tuple[str, str], ...] = ()
     piece: int = 32
     held: float = 0.05
-    crf: int = 20
+    crf: int = 23
     licence: str = ""
 
     def __post_init__(self):
