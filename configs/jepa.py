@@ -52,11 +52,14 @@ def base():
             "scale": (0.3, 1.0),
             "aspect": (0.75, 1.35),
             "flip": True,
+            "crops": 1,  # clips cut from a stretch of video that is decoded once
             "level": "cluttered",
             "bodies": 3,
             "workers": 8,
             "max_bad_share": 0.01,
         },
+        # How far a clip's brightness, contrast and saturation are drawn from 1.
+        "colour": {"brightness": 0.0, "contrast": 0.0, "saturation": 0.0},
         "objective": {"sigreg": 0.0, "vicreg": 0.0},
         # Evaluations by number of steps between them; 0: after the last, -1: never.
         "eval_steps": {"health": 500, "pictures": 5000, "probe": -1, "baselines": -1},

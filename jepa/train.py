@@ -12,12 +12,15 @@ from core.data.pipeline import make_source
 from core.layers import normalize
 from core.method import Method
 from jepa import evals, flops, loss
+from jepa.colour import NO_JITTER, Jitter, make_look
 from jepa.data import make_benches, make_records, make_train_source
 from jepa.health import make_health
 from jepa.masks import Masker, Pattern
-from jepa.model import Encoder, Predictor, encoder_size, patchify, standardize, take
+from jepa.model import Encoder, Predictor, encoder_size, patchify, take
 from jepa.pictures import make_pictures
 from jepa.publish import make_exports
+
+COLOUR = 1  # the stream of keys that it is drawn from
 
 
 @struct.dataclass
@@ -51,26 +54,30 @@ def make_init(encoder, predictor, *, grid):
     return init
 
 
-def make_loss(encoder, predictor, masker, *, mask_tokens, sigreg=0.0, vicreg=0.0):
+def make_loss(
+    encoder, predictor, masker, *, mask_tokens, sigreg=0.0, vicreg=0.0, colour=NO_JITTER
+):
     """Loss of (params, target, batch, key) -> (scalar, terms).
 
     Predicts the normalised features of the EMA target at hidden tokens, L1. `sigreg`
     and `vicreg` weigh terms on the encoder's features against collapse; the published
-    recipes have neither.
+    recipes have neither. `colour` says how far clips are discoloured, hidden tokens and
+    seen ones alike.
     """
     grid, sizes = masker.grid, {n: masker.sizes(n) for n in ("context", "target")}
 
     def loss_fn(params, target, batch, key):
         patches = patchify(batch["video"], encoder.patch)
+        look = make_look(colour, patches, jax.random.fold_in(key, COLOUR))
         features = encoder.apply(
             {"params": params["encoder"]},
-            standardize(take(patches, batch["context"])),
+            look(take(patches, batch["context"])),
             batch["context"],
             grid=grid,
             valid=batch["context_valid"],
             segments=sizes["context"],
         )
-        truth = encoder.apply({"params": target}, standardize(patches), grid=grid)
+        truth = encoder.apply({"params": target}, look(patches), grid=grid)
         truth = jax.lax.stop_gradient(normalize(truth, eps=1e-5))
         guess = predictor.apply(
             {"params": params["predictor"]},
@@ -215,7 +222,12 @@ def make(config) -> Method:
         )
     init = make_init(encoder, predictor, grid=grid)
     loss_fn = make_loss(
-        encoder, predictor, masker, mask_tokens=use, **config["objective"]
+        encoder,
+        predictor,
+        masker,
+        mask_tokens=use,
+        colour=Jitter(**config["colour"]),
+        **config["objective"],
     )
     optimizer = config["optimizer"]
     for name in ("lr", "decay", "momentum"):

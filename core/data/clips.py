@@ -20,6 +20,8 @@ class View:
     scale, aspect, flip: share of the area and width / height of the random crop, and
       whether half of the clips are mirrored.
     kind: "random" to train; "center" to evaluate: middle of the video, central square.
+    crops: clips cut from a stretch of video that is decoded once; if more than one, they
+      are the first axis of what is seen.
     """
 
     frames: int = 16
@@ -29,9 +31,10 @@ class View:
     aspect: tuple[float, float] = (0.75, 1.35)
     flip: bool = True
     kind: str = "random"
+    crops: int = 1
 
     def __post_init__(self):
-        for field in ("frames", "fps", "size"):
+        for field in ("frames", "fps", "size", "crops"):
             value = getattr(self, field)
             if value <= 0:
                 raise ValueError(f"{field} is {value}; it must be positive")
@@ -46,21 +49,35 @@ class View:
 def see(source, view: View, rng) -> np.ndarray:
     """A clip of a video, a path or the bytes of a file: uint8 [T, size, size, 3].
 
-    A random stretch, or the middle; one crop and mirroring for all frames.
+    A random stretch, or the middle; one crop and mirroring for all frames. Several crops
+    of the same stretch, if the view has them: [crops, T, size, size, 3].
     """
     with open_video(source) as video:
         spare = max(0.0, video.duration - view.frames / view.fps)
         start = spare / 2 if view.kind == "center" else rng.uniform(0, spare)
         times = start + np.arange(view.frames) / view.fps
-        return video.frames_at(times, framing(view, rng))
+        if view.crops == 1:
+            return video.frames_at(times, framing(view, rng))
+        return np.moveaxis(video.frames_at(times, framings(view, rng)), 1, 0)
 
 
 def see_still(image, view: View, rng) -> np.ndarray:
-    """An image [H, W, 3] as a clip in which nothing moves: uint8 [T, size, size, 3]."""
+    """An image [H, W, 3] as a clip, or several, in which nothing moves: as `see`."""
     if image.ndim != 3 or image.shape[-1] != 3 or image.dtype != np.uint8:
         raise BadSample(f"an image is {image.dtype} {image.shape}, not uint8 [h, w, 3]")
-    one = framing(view, rng)(*image.shape[:2])(image)
-    return np.repeat(one[None], view.frames, 0)
+    if view.crops == 1:
+        one = framing(view, rng)(*image.shape[:2])(image)
+        return np.repeat(one[None], view.frames, 0)
+    several = framings(view, rng)(*image.shape[:2])(image)
+    return np.repeat(several[:, None], view.frames, 1)
+
+
+def labelled(video, label: int, view: View) -> dict[str, np.ndarray]:
+    """A sample of what was seen: {"video"}, and "label" where there is one, not below 0."""
+    if label < 0:
+        return {"video": video}
+    shape = (view.crops,) if view.crops > 1 else ()
+    return {"video": video, "label": np.full(shape, label, np.int32)}
 
 
 def framing(view: View, rng):
@@ -79,6 +96,17 @@ def framing(view: View, rng):
         return partial(look, box=box, size=view.size, mirror=mirror)
 
     return make_view
+
+
+def framings(view: View, rng):
+    """The same for several views of every frame: [h, w, 3] -> [crops, size, size, 3]."""
+    ways = [framing(view, rng) for _ in range(view.crops)]
+
+    def make_views(height, width):
+        views = [way(height, width) for way in ways]
+        return lambda image: np.stack([see_one(image) for see_one in views])
+
+    return make_views
 
 
 class Box(NamedTuple):

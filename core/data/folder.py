@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 
 from core.data import lists
-from core.data.clips import View, see, see_still
+from core.data.clips import View, labelled, see, see_still
 from core.data.records import BadSample
 from core.data.video import SUFFIXES
 
@@ -50,8 +50,7 @@ class VideoFolder:
             video = see_still(read_image(source), self.view, rng)
         else:
             video = see(source, self.view, rng)
-        label = {"label": np.int32(self.labels[index])} if self.labels else {}
-        return {"video": video, **label}
+        return labelled(video, self.labels[index] if self.labels else -1, self.view)
 
     def encoded(self, index: int) -> str | bytes:
         """Path of a file, or its bytes if it is not on this machine."""

@@ -42,6 +42,7 @@ def make_source(
     shard: tuple[int, int] = (0, 1),
     shuffle: bool = True,
     transform: Callable | None = None,
+    crops: int = 1,
     max_bad_share: float = 0.01,
     max_tries: int = 8,
 ) -> "Source":
@@ -50,14 +51,17 @@ def make_source(
     shard: (i, n), this host's number among n; it gets `batch` // n samples at a time.
     shuffle: a new order in every epoch; without it, sample p is record p.
     transform: picklable (item, *, position, rng) -> dict of arrays, such as masks.
+    crops: samples that records give at a time, as arrays [crops, ...] if more than one;
+      they follow each other.
     workers: processes that load; with none, `threads` threads of this process do.
     buffer: batches that each worker, or this process, holds ready.
     """
     index, count = shard
-    if batch % count:
+    if batch % (unit := count * crops):
+        of_crops = f" and {crops} crops of each video" if crops > 1 else ""
         raise ValueError(
-            f"batch {batch} does not divide over {count} hosts; "
-            f"use {batch - batch % count or count} or {batch - batch % count + count}"
+            f"batch {batch} does not divide over {count} hosts{of_crops}; "
+            f"use {batch - batch % unit or unit} or {batch - batch % unit + unit}"
         )
     if not 0 <= index < count:
         raise ValueError(f"shard is {shard}; expected (i, n) with 0 <= i < n")
@@ -65,7 +69,7 @@ def make_source(
         raise ValueError(f"seed is {seed}; expected 0 <= seed < 2**32")
     if not len(records):
         raise ValueError(f"{records} has no records")
-    load = Load(records, seed=seed, tries=max_tries, transform=transform)
+    load = Load(records, seed=seed, tries=max_tries, transform=transform, crops=crops)
     samples = make_order(records, seed=seed, shuffle=shuffle).map_with_index(load)
     read = grain.ReadOptions(
         num_threads=threads, prefetch_buffer_size=max(buffer, threads)
@@ -77,20 +81,21 @@ def make_source(
     def start(position):
         """An iterator over this host's batches from a global position on."""
         # Batches are cut before workers share them out: their number changes nothing.
-        mine = samples[position + index :: count].batch(
-            batch // count, drop_remainder=True
+        mine = samples[position // crops + index :: count].batch(
+            batch // unit, drop_remainder=True
         )
         mine = mine.to_iter_dataset(read)
         if not workers:
-            return iter(mine)
+            return iter(mine.map(flat) if crops > 1 else mine)
         if not flags.FLAGS.is_parsed():  # grain's workers read a flag, and fail without
             flags.FLAGS.mark_as_parsed()
         ready = mine.mp_prefetch(processes, worker_init_fn=end_with_parent).map(own)
+        ready = ready.map(flat) if crops > 1 else ready
         return iter(
             grain.experimental.ThreadPrefetchIterDataset(ready, prefetch_buffer_size=1)
         )
 
-    ledger = Ledger(records, max_bad_share)
+    ledger = Ledger(records, max_bad_share, crops)
     return Source(start, ledger, batch=batch, shard=shard)
 
 
@@ -144,6 +149,7 @@ class Load:
     seed: int
     tries: int
     transform: Callable | None
+    crops: int = 1
 
     def __call__(self, position, record):
         failed = {}
@@ -155,8 +161,13 @@ class Load:
             except Exception as error:  # noqa: BLE001, counted and reported
                 failed[record] = explain(error)
             record = self._another(failed, position)
-        if self.transform:
+        if self.transform and self.crops == 1:
             item = self._transform(item, position)
+        elif self.transform:
+            parts = [{k: x[j] for k, x in item.items()} for j in range(self.crops)]
+            first = position * self.crops
+            parts = [self._transform(part, first + j) for j, part in enumerate(parts)]
+            item = {k: np.stack([part[k] for part in parts]) for k in parts[0]}
         return item, self._report(failed)
 
     def _rng(self, stream, attempt, position):
@@ -212,8 +223,9 @@ class Source:
         """The next batch {name: [batch // hosts, ...]}; the state is not used."""
         item, report = self._pull()
         index, count = self.shard
-        positions = range(self.next_index + index, self.next_index + self.batch, count)
+        first, crops = self.next_index, self.ledger.crops
         self.next_index += self.batch
+        positions = range(first + index * crops, self.next_index, count * crops)
         self.ledger.add(positions, report)
         return item
 
@@ -264,6 +276,12 @@ def own(batch):
     return tuple({k: np.array(x) for k, x in arrays.items()} for arrays in batch)
 
 
+def flat(batch):
+    """Samples that came together, one after the other: [b, crops, ...] -> [b crops, ...]."""
+    item, report = batch
+    return {k: x.reshape(-1, *x.shape[2:]) for k, x in item.items()}, report
+
+
 def _close(iterators):
     while iterators:
         iterators.pop().close()
@@ -272,24 +290,27 @@ def _close(iterators):
 class Ledger:
     """The account of bad samples; raises TooManyBad above a share of `limit`."""
 
-    def __init__(self, records: Records, limit: float):
-        self.records, self.limit = records, limit
+    def __init__(self, records: Records, limit: float, crops: int = 1):
+        self.records, self.limit, self.crops = records, limit, crops
         self.seen, self.bad, self.new = 0, 0, []
         self.window = deque(maxlen=WINDOW)  # per sample, whether its own record was bad
         self.examples = {}  # name -> reason
 
     def add(self, positions, report):
-        """Enter the samples of a batch; a sample is bad if its own record failed."""
+        """Enter the samples of a batch; a sample is bad if its own record failed.
+
+        positions: of the first sample of each record.
+        """
         for position, record, reason in zip(
             positions, report["record"], report["reason"], strict=True
         ):
-            self.window.append(bool(record[0] >= 0))
+            self.window.extend([bool(record[0] >= 0)] * self.crops)
             for r, why in zip(record[record >= 0], reason, strict=False):
                 name, why = self.records.name(int(r)), why.decode(errors="ignore")
                 self.new.append({"name": name, "reason": why, "position": position})
                 self.examples.setdefault(name, why)
-        self.seen += len(positions)
-        self.bad += int(np.sum(report["record"][:, 0] >= 0))
+        self.seen += len(positions) * self.crops
+        self.bad += int(np.sum(report["record"][:, 0] >= 0)) * self.crops
         self._check()
 
     def _check(self):

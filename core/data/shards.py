@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 
-from core.data.clips import View, see, see_still
+from core.data.clips import View, labelled, see, see_still
 from core.data.tfds import Shards
 
 
@@ -39,7 +39,7 @@ class ShardClips:
         else:
             video = see_still(np.asarray(example["image"]), self.view, rng)
         label = int(example.get("label", -1))
-        return {"video": video} | ({"label": np.int32(label)} if label >= 0 else {})
+        return labelled(video, label, self.view)
 
     def encoded(self, index) -> bytes:
         """The bytes of a video file."""
