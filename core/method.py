@@ -29,6 +29,7 @@ class Method(NamedTuple):
     exports: format -> function of (state, folder, origin) that writes a whole artefact
       there and returns its largest difference from the live networks.
     benches: name -> function giving numbers of what else there is to time.
+    draw: batch -> uint8 picture [H, W, 3] of what the step is given.
     acts: whether the source needs the newest parameters, so that it waits for updates.
     flops: useful floating point operations of one step, for utilisation.
     batch: examples of one step over all hosts.
@@ -44,6 +45,7 @@ class Method(NamedTuple):
     batch: int
     unit: str = "examples"
     benches: dict = {}
+    draw: Callable | None = None
     acts: bool = False
 
 

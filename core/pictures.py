@@ -227,3 +227,23 @@ def _arrow(picture, point, reach, colour):
         return
     for paint, thickness in ((HALO, 3), (colour, 1)):
         cv2.arrowedLine(picture, start, end, paint, thickness, cv2.LINE_AA, SHIFT, 0.2)
+
+
+def arrows(actions: np.ndarray, *, width: int, height: int = 48) -> list[np.ndarray]:
+    """A tile for each action [n, A]: its first two numbers, right and down.
+
+    The longest fills its tile.
+    """
+    pairs = np.pad(actions[:, :2], ((0, 0), (0, max(0, 2 - actions.shape[1]))))
+    pairs = 0.45 * height * pairs / max(np.abs(pairs).max(initial=0), 1e-6)
+    tiles = []
+    for reach in pairs:
+        drawn = np.full((height, width, 3), PAPER, np.uint8)
+        begin = np.array([width // 2, height // 2])
+        end = np.rint(begin + reach).astype(int)
+        cv2.circle(drawn, begin.tolist(), 2, INK, -1, cv2.LINE_AA)
+        cv2.arrowedLine(
+            drawn, begin.tolist(), end.tolist(), INK, 2, cv2.LINE_AA, 0, 0.25
+        )
+        tiles.append(drawn)
+    return tiles

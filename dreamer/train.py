@@ -10,6 +10,7 @@ from core.method import Method
 from dreamer import behavior as behave
 from dreamer import flops, world_model
 from dreamer.export import make_exports
+from dreamer.pictures import sequences
 from dreamer.rssm import Latent
 
 SLOW_RATE = 0.02
@@ -173,5 +174,6 @@ def make_method(
         batch=batch,
         unit="sequences",
         benches=benches(*networks) if benches else {},
+        draw=sequences,
         acts=acts,
     )

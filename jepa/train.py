@@ -17,7 +17,7 @@ from jepa.data import make_benches, make_records, make_train_source
 from jepa.health import make_health
 from jepa.masks import Masker, Pattern
 from jepa.model import Encoder, Predictor, encoder_size, patchify, take
-from jepa.pictures import make_pictures
+from jepa.pictures import make_pictures, mask_picture
 from jepa.publish import make_exports
 
 COLOUR = 1  # the stream of keys that it is drawn from
@@ -246,6 +246,7 @@ def make(config) -> Method:
         batch=config["batch"],
         unit="clips",
         benches=make_benches(seed=seed, data=data),
+        draw=functools.partial(mask_picture, masker=masker),
     )
 
 

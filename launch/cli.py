@@ -12,11 +12,11 @@ from launch import config, memory
 DONE, USER_ERROR, INTERNAL, PREEMPTED = 0, 1, 2, 75
 
 
-def define_config() -> flags.FlagHolder:
+def define_config(
+    meaning="Config file and preset, such as configs/jepa.py:tiny",
+) -> flags.FlagHolder:
     """The flag --config; its value is the ConfigDict with all overrides."""
-    return flags.DEFINE_string(
-        "config", None, "Config file and preset, such as configs/jepa.py:tiny"
-    )
+    return flags.DEFINE_string("config", None, meaning)
 
 
 def parse(argv) -> None:

@@ -12,7 +12,15 @@ FROM = flags.DEFINE_string(
     "Folder of videos, a list of them (text, CSV or Parquet), or trajectories: a replay's "
     "folder, RLDS, LeRobot or Minari",
 )
-TO = flags.DEFINE_string("to", None, "Folder of the new data set")
+TO = flags.DEFINE_string(
+    "to", None, "Folder of the new data set; of --show, a PNG file"
+)
+SHOW = flags.DEFINE_string(
+    "show", None, "Instead draw this data set, a name as --config.data.source has it"
+)
+CONFIG = cli.define_config(
+    "With --show, a config whose method draws a batch of it, too: masks, sequences"
+)
 SIZE = flags.DEFINE_integer(
     "size",
     None,
@@ -64,6 +72,13 @@ OF_TRAJECTORIES = ("rate", "actions", "clock", "keep", "units", "piece")
 
 
 def main():
+    if SHOW.value:
+        draw()
+        return
+    if CONFIG.value is not None:
+        raise ValueError(
+            "--config is for --show; data sets are prepared for all methods"
+        )
     if not (FROM.value and TO.value):
         raise ValueError("--from=RECORDINGS and --to=DATASET are both needed")
     from core.data import names
@@ -79,6 +94,22 @@ def main():
         return
     workers = WORKERS.value or cpus()
     run.prepare(kind, plan, TO.value, workers=workers, shard_mb=SHARD_MB.value)
+
+
+def draw():
+    """What --show asks for."""
+    import pathlib
+
+    from core.pictures import encode_png
+    from core.prepare.show import show
+
+    path = pathlib.Path(TO.value or "contact_sheet.png")
+    if path.suffix != ".png":
+        raise ValueError(f"--to is {path}; --show writes a .png file")
+    picture = show(SHOW.value, CONFIG.value)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(encode_png(picture))
+    print(f"{SHOW.value} is drawn in {path}")
 
 
 def refuse(others, is_steps):

@@ -6,7 +6,7 @@ import numpy as np
 from core.data.steps import Lazy
 from core.data.tfds import Shards
 from core.data.video import decode_clip
-from core.pictures import HALO, PAPER, caption, rgb, tile
+from core.pictures import arrows, caption, rgb, tile
 
 CLIPS = 24
 MOMENTS = 4  # of each
@@ -52,7 +52,10 @@ def of_steps(recordings) -> np.ndarray:
             if is_pictures(steps[name])
         ]
         rows.append(
-            arrows(np.asarray(steps["action"])[at], rows[-1][0] if rows else None)
+            arrows(
+                np.asarray(steps["action"])[at],
+                width=rows[-1][0].shape[1] if rows else HEIGHT,
+            )
         )
         told = [recordings.name(int(index)), f"{count} steps"]
         told += [f"reward {np.sum(steps['reward']):g}"]
@@ -64,19 +67,3 @@ def of_steps(recordings) -> np.ndarray:
 
 def is_pictures(x) -> bool:
     return isinstance(x, Lazy) or (x.dtype == np.uint8 and x.ndim == 4)
-
-
-def arrows(actions, like=None) -> list[np.ndarray]:
-    """A tile for each of the actions [n, A], as wide as the picture `like`."""
-    pairs = np.pad(actions[:, :2], ((0, 0), (0, max(0, 2 - actions.shape[1]))))
-    pairs = pairs / max(np.abs(pairs).max(), 1e-6)
-    size, width = HEIGHT // 2, HEIGHT if like is None else like.shape[1]
-    tiles = []
-    for x, y in pairs:
-        tile_ = np.full((size, width, 3), PAPER, np.uint8)
-        begin = (width // 2, size // 2)
-        end = (round(begin[0] + 0.45 * size * x), round(begin[1] + 0.45 * size * y))
-        cv2.circle(tile_, begin, 2, HALO, -1, cv2.LINE_AA)
-        cv2.arrowedLine(tile_, begin, end, HALO, 2, cv2.LINE_AA, 0, 0.25)
-        tiles.append(tile_)
-    return tiles
