@@ -76,7 +76,8 @@ def measure_data(config, method, *, steps: int) -> dict:
     the buffers, and count the processor time of all processes that make them.
 
     Then take as many again, each after a pause as long as a batch took: what a device
-    whose step is just as fast would wait for. Where a method tells how fast its data is
+    whose step is just as fast would wait for. Memory is told before, between and after.
+    Where a method tells how fast its data is
     decoded by itself ("decode"), the pipeline is compared with that.
     """
     if method.acts:
@@ -93,6 +94,7 @@ def measure_data(config, method, *, steps: int) -> dict:
         for _ in range(steps):
             batch = source.next()
         wall, busy = time.perf_counter() - begin, cpu_seconds() - before
+        held.append(resident_bytes())
         waited, begin = 0.0, time.perf_counter()
         for _ in range(steps):
             time.sleep(wall / steps)
@@ -111,8 +113,7 @@ def measure_data(config, method, *, steps: int) -> dict:
         "data_wait_share_at_capacity": waited / whole,
         "data_bytes_per_step": size,
         "data_bytes_per_second": size * steps / wall,
-        "data_resident_bytes_before": held[0],
-        "data_resident_bytes_after": held[1],
+        **{f"data_resident_bytes_{i}": x for i, x in enumerate(held)},
     }
     if "decode" in method.benches:
         found |= method.benches["decode"]()

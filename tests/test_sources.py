@@ -2,6 +2,7 @@
 
 import collections
 import json
+import os
 import pathlib
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import pyarrow
 import pytest
 import tensorflow_datasets
 from pyarrow import parquet
+from small import small, start
 from test_data import Numbers, take
 from test_video import STEADY, read_clock, write_clock
 
@@ -214,14 +216,22 @@ def test_what_holds_no_pictures_is_refused(clocks, monkeypatch):
         names.videos(name, "train", VIEW, None)
 
 
-def test_reading_needs_no_tensorflow(clocks):
-    name = str(clocks(train=4))
-    code = (
-        "import sys, numpy\nfrom core.data import names\nfrom core.data.clips import View\n"
-        f"r = names.videos({name!r}, 'train', View(frames=2), None)\n"
-        "r.load(0, numpy.random.default_rng(0))\nassert 'tensorflow' not in sys.modules"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True)
+def test_training_imports_no_tensorflow(clocks, tmp_path):
+    """Not in the command nor in its workers, though there is one to import."""
+    (tmp_path / "there" / "tensorflow").mkdir(parents=True)
+    trace = tmp_path / "imported"
+    module = tmp_path / "there" / "tensorflow" / "__init__.py"
+    module.write_text(f"open({str(trace)!r}, 'w').close()\n")
+    environment = os.environ | {"PYTHONPATH": str(tmp_path / "there"), "XLA_FLAGS": ""}
+    subprocess.run([sys.executable, "-c", "import tensorflow"], env=environment)
+    assert trace.exists()
+    trace.unlink()
+    fields = {"data__source": str(clocks(train=8)), "data__fps": 10.0}
+    config = small(**fields, data__workers=1, steps=2)
+    with start(config, tmp_path / "run", env=environment) as run:
+        told = run.communicate(timeout=120)
+    assert run.returncode == 0, told
+    assert not trace.exists()
 
 
 def test_a_mixture_draws_by_weight_and_each_part_in_epochs():
