@@ -135,6 +135,45 @@ def test_resume_is_exact_with_another_batch_size_and_hosts(reference):
     again.close()
 
 
+@pytest.mark.parametrize(("before", "after"), [(1, 2), (1, 4), (4, 1), (2, 4)])
+def test_in_the_middle_of_an_epoch_hosts_come_and_go(reference, before, after):
+    """24 samples of an epoch of 20 on some hosts, the rest on others: all of it once."""
+
+    def part(host, hosts, state=None, batches=3):
+        records = Numbers(20, bad=[4, 7])
+        source = source_of(records, shard=(host, hosts), max_bad_share=0.5)
+        if state:
+            source.set_state(state)
+        found = take(source, batches)
+        state = source.get_state()
+        source.close()
+        return found, state
+
+    def joined(parts):
+        count = len(parts)
+        whole = {
+            k: np.zeros((count * len(x), *x.shape[1:]), x.dtype)
+            for k, x in parts[0].items()
+        }
+        for host, one in enumerate(parts):
+            for k, x in one.items():
+                whole[k][host::count] = x
+        return whole
+
+    first = [part(host, before) for host in range(before)]
+    state = json.loads(json.dumps(first[0][1]))
+    rest = [part(host, after, state, batches=5)[0] for host in range(after)]
+    both = joined([found for found, _ in first]), joined(rest)
+    assert_same(
+        {k: np.concatenate([x[k] for x in both]) for k in both[0]}, reference[0]
+    )
+    for epoch in range(3):
+        records = reference[0]["record"][20 * epoch : 20 * epoch + 20].ravel().tolist()
+        assert set(range(20)) - {4, 7} <= set(
+            records
+        )  # others stand in for the bad two
+
+
 def test_every_epoch_is_another_order_and_seeds_differ():
     def epochs(seed):
         source = source_of(Numbers(20), batch=20, seed=seed)

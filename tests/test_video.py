@@ -28,16 +28,16 @@ CODECS = {
 }
 
 
-def write(path, images, times, **container_options):
+def write(path, images, times, *, pix_fmt="yuv420p", codec=None, **container_options):
     """Encode RGB images shown from `times` on; the codec follows the file's suffix."""
     suffix = str(path).rpartition(".")[2]
-    codec, options = CODECS[suffix]
+    codec, options = (codec, {}) if codec else CODECS[suffix]
     # AVI counts frames of a steady rate; the others get MPEG's usual clock.
     rate, tick = (20, Fraction(1, 20)) if suffix == "avi" else (10, Fraction(1, 90_000))
     with av.open(str(path), "w", options=container_options) as container:
         stream = container.add_stream(codec, rate=rate)
         stream.height, stream.width = images[0].shape[:2]
-        stream.pix_fmt, stream.options = "yuv420p", options
+        stream.pix_fmt, stream.options = pix_fmt, options
         stream.codec_context.time_base = tick
         for image, time in zip(images, times, strict=True):
             frame = av.VideoFrame.from_ndarray(image, format="rgb24")
@@ -178,9 +178,38 @@ def break_empty(tmp_path):
     return path
 
 
+def break_header(tmp_path):
+    """A file that says it is ten times as long."""
+    content = Path(write_clock(tmp_path / "long.mkv", STEADY)).read_bytes()
+    assert content.count(b"00:00:03.") == 1
+    path = tmp_path / "lies.mkv"
+    path.write_bytes(content.replace(b"00:00:03.", b"00:00:30."))
+    return path
+
+
+def break_codec(tmp_path):
+    """A file in a code that nobody knows."""
+    content = Path(write_clock(tmp_path / "known.mp4", STEADY)).read_bytes()
+    path = tmp_path / "unknown.mp4"
+    path.write_bytes(content.replace(b"avc1", b"zzzz").replace(b"avcC", b"zzzC"))
+    return path
+
+
+def test_ten_bits_a_colour_are_read(tmp_path):
+    deep = {"codec": "libx265", "pix_fmt": "yuv420p10le"}
+    path = write_clock(tmp_path / "deep.mkv", STEADY, **deep)
+    with av.open(path) as container:
+        assert container.streams.video[0].codec_context.pix_fmt == "yuv420p10le"
+    np.testing.assert_array_equal(
+        read_clock(decode_clip(path, 0.5, 10, 6)), [5, 6, 7, 8, 9, 10]
+    )
+
+
 @pytest.mark.parametrize(
     ("make", "reason"),
     [
+        (break_header, r"ends at 3\.0 s of 30\.0 s"),
+        (break_codec, "in a code that is not known"),
         (lambda d: break_truncated(d, "mp4", share=0.3), "InvalidDataError"),
         (lambda d: break_truncated(d, "mp4", movflags="faststart"), "InvalidDataError"),
         (lambda d: break_truncated(d, "webm"), r"ends at 1\.\d s of 3\.0 s"),
@@ -194,7 +223,7 @@ def break_empty(tmp_path):
 def test_broken_files_are_bad_samples(make, reason, tmp_path):
     path = make(tmp_path)
     with pytest.raises(BadSample, match=reason) as error:
-        decode_clip(path, 0, 5, 15)
+        decode_clip(path, 0, 5, 40 if make is break_header else 15)
     assert len(str(error.value)) < 90 and str(tmp_path) not in str(error.value)
 
 

@@ -65,6 +65,8 @@ class Reader:
         if not streams:
             raise BadSample("no video stream")
         self.container, self.stream = container, streams[0]
+        if self.stream.codec_context is None:
+            raise BadSample("in a code that is not known")
         # More threads cost 20-25 % more CPU per clip, and can deadlock with PyAV's log.
         self.stream.thread_type = "NONE"
         self.stream.codec_context.thread_count = 1
