@@ -61,7 +61,8 @@ def make_train_source(split, shard, folder=None, *, masker, batch, seed, data):
 def make_benches(*, seed, data) -> dict:
     """ "decode": how fast the clips' frames are decoded by themselves, where they are."""
     source = data["source"]
-    if source == names.WORLD or source.startswith("images:") or names.terms(source)[1:]:
+    several, made = names.terms(source)[1:], source.startswith(("images:", "camera:"))
+    if source == names.WORLD or several or made:
         return {}
 
     def decode():

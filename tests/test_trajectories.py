@@ -11,6 +11,7 @@ import tensorflow_datasets
 from robots import LENGTHS, RATE, truth
 
 from core.data import names
+from core.data.clips import View
 from core.data.formats.chunks import Chunk, write_chunk
 from core.data.formats.pieces import Pieces
 from core.data.records import BadSample
@@ -316,3 +317,38 @@ def test_pictures_in_rows_and_other_columns(tmp_path):
     np.testing.assert_array_equal(steps["images_top"][2:5], truth(1)["images_top"][2:5])
     np.testing.assert_array_equal(steps["force"], np.arange(12)[:, None])
     assert "log/next_success" in steps
+
+
+def test_what_a_camera_sees_is_a_clip(tmp_path):
+    """Frames at the wanted rate, of one episode alone, though it lies in pieces."""
+    place = robots.write_lerobot(tmp_path / "set")
+    plan = Plan(place, held=0, piece=8)
+    options = {"workers": 1, "shard_mb": 64, "say": id}
+    run.prepare(run.TRAJECTORIES, plan, str(tmp_path / "ready"), **options)
+    view = View(frames=4, fps=2.5, size=32, scale=(1, 1), aspect=(1, 1), flip=False)
+    pictures = [truth(i)["images_top"] for i in range(len(LENGTHS))]
+    pieces = [(0, 0), (1, 0), (1, 6), (2, 0), (2, 4)] + [(3, x) for x in (0, 8, 15, 22)]
+    for name in (f"camera:{tmp_path / 'ready'}", f"camera:{place}#images_top"):
+        clips = names.videos(name, "", view, None)
+        begun = set()
+        for index in range(len(clips)):
+            which, first = pieces[index] if len(clips) == len(pieces) else (index, 0)
+            film = pictures[which]
+            for seed in range(30):
+                video = clips.load(index, np.random.default_rng(seed))["video"]
+                fits = [
+                    start
+                    for start in range(first, len(film))
+                    if (
+                        video
+                        == film[np.minimum(start + 4 * np.arange(4), len(film) - 1)]
+                    ).all()
+                ]
+                assert fits
+                begun.add((which, fits[0]))
+        assert len(begun) > 40
+    with pytest.raises(BadSample, match="has no pictures 'wrist', but images_top"):
+        names.videos(f"camera:{place}#wrist", "", view, None).load(0, None)
+    robots.write_replay(tmp_path / "replay")
+    with pytest.raises(ValueError, match="does not tell how many steps a second has"):
+        names.videos(f"camera:{tmp_path / 'replay'}", "", view, None)

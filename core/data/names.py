@@ -4,6 +4,7 @@ videos           a folder of videos, or a list of them: text, CSV or Parquet
 images:photos    the same of images, clips in which nothing moves
 prepared         the folder of a data set of tensorflow-datasets
 tfds:name/config:version   one in TFDS_DATA_DIR; config and version may be left out
+camera:robot     what the first camera of trajectories sees; camera:robot#wrist, another
 trajectories     a replay's folder, a data set of launch.prepare, RLDS, LeRobot or Minari
 world            the embedded world
 0.7*videos + 0.3*images:photos   several, drawn from by weight
@@ -14,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from core.data import lists
+from core.data.cameras import Cameras
 from core.data.clips import View
 from core.data.folder import VideoFolder
 from core.data.formats.chunks import ChunkFiles, Windows, chunks_in
@@ -65,6 +67,9 @@ def videos(text: str, split: str, view: View, world: Callable) -> Records:
             return world()
         if name.startswith("images:"):
             return VideoFolder(name.removeprefix("images:"), view, stills=True)
+        if name.startswith("camera:"):
+            name, _, camera = name.removeprefix("camera:").partition("#")
+            return Cameras(recordings(name, split), view, camera)
         if name.startswith("tfds:") or is_prepared(name):
             return ShardClips(shards(name, split), view)
         return VideoFolder(name, view)

@@ -3,7 +3,7 @@
 import cv2
 import numpy as np
 
-from core.data.steps import Lazy
+from core.data.cameras import is_pictures
 from core.data.tfds import Shards
 from core.data.video import decode_clip
 from core.pictures import arrows, caption, rgb, tile
@@ -63,7 +63,3 @@ def of_steps(recordings) -> np.ndarray:
             told.append(f"'{steps['language'][0]}'")
         shown.append([caption(tile(rows, pad=2), ", ".join(told))])
     return tile(shown, pad=8)
-
-
-def is_pictures(x) -> bool:
-    return isinstance(x, Lazy) or (x.dtype == np.uint8 and x.ndim == 4)
