@@ -53,8 +53,12 @@ def spaces_of(records):
     return spaces, {"action": Space(item["action"].shape[1:])}
 
 
-def shaped(records: Records, spaces, also=()) -> Records:
-    """Records of which each sample is as the model takes it, or is bad."""
+def shaped(records: Records, spaces, action: int, also=()) -> Records:
+    """Records of which each sample is as the model takes it, or is bad.
+
+    action: how many numbers one has.
+    """
+    spaces = (*spaces, ("action", Space((action,))))
     return each(lambda part: Shaped(part, spaces, also), records)
 
 
@@ -77,7 +81,7 @@ class Shaped:
 
     def load(self, index, rng=None):
         item = self.records.load(index, rng)
-        found = {name: np.asarray(item[name]) for name in ("action", "reward", *FLAGS)}
+        found = {name: np.asarray(item[name]) for name in ("reward", *FLAGS)}
         for name, space in self.spaces:
             if name not in item or item[name].shape[1:] != space.shape:
                 there = item[name].shape[1:] if name in item else "absent"
@@ -133,12 +137,12 @@ class Chunks:
 
 
 def make_offline_source(
-    split, shard, folder=None, *, records, spaces, batch, parts, seed, workers, max_bad_share,
-    deter, stoch,
+    split, shard, folder=None, *, records, spaces, action, batch, parts, seed, workers,
+    max_bad_share, deter, stoch,
 ):  # fmt: skip
     """Endless batches [b, T, ...] of windows in `parts` pieces each; `folder` is not used."""
     source = make_source(
-        shaped(records, spaces),
+        shaped(records, spaces, action),
         batch=batch,
         shard=shard,
         seed=seed,

@@ -27,6 +27,7 @@ def make(config) -> Method:
             data.make_offline_source,
             records=records,
             spaces=model.spaces,
+            action=model.rssm.action,
             batch=config["batch"],
             parts=config["chunks"],
             seed=seed,
@@ -43,7 +44,10 @@ def make_dream(model, behavior, *, look, steps, context, clips, read_clips, read
     """state -> how well it dreams of what training never sees."""
     train, held = (
         data.shaped(
-            data.make_records(split, steps=steps, **look), model.spaces, (evals.PLACE,)
+            data.make_records(split, steps=steps, **look),
+            model.spaces,
+            model.rssm.action,
+            (evals.PLACE,),
         )
         for split in ("train", "held")
     )

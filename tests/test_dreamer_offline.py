@@ -192,6 +192,8 @@ def test_recorded_trajectories_train_and_bad_ones_are_counted(tmp_path):
             steps["reward"][4] = np.inf
         if i == 7:
             steps["height"] = steps["height"][:, :1]
+        if i == 8:
+            steps["action"] = steps["action"][:, :2]
         chunks.write_chunk(tmp_path, chunks.Chunk(i, 0, 9), steps)
     changes = {"data__source": str(tmp_path), "data__max_bad_share": 0.9}
     config = small(**changes, steps=6, behavior="actor", imagination__horizon=3)
@@ -201,6 +203,7 @@ def test_recorded_trajectories_train_and_bad_ones_are_counted(tmp_path):
     assert reasons == {
         "'reward' holds values that are not finite, at step 4",
         "'height' is (1,), not (2,) as elsewhere",
+        "'action' is (2,), not (3,) as elsewhere",
     }
 
 

@@ -14,8 +14,9 @@ from core.data import names
 from core.data.clips import View
 from core.data.formats.chunks import Chunk, write_chunk
 from core.data.formats.pieces import Pieces
+from core.data.rate import resampled
 from core.data.records import BadSample
-from core.data.steps import check, episode, is_observation, resampled
+from core.data.steps import check, episode, is_observation
 from core.data.tfds import Shards
 from core.prepare import run
 from core.prepare.episodes import Plan, steps_of

@@ -1,4 +1,4 @@
-"""What a step of a trajectory holds, and the checks and the clock that all formats share.
+"""What a step of a trajectory holds, and the checks that all formats share.
 
 NAME          an observation: an image, uint8 [H, W, 3], or numbers, float32
 action        a vector, chosen after seeing the observations; one-hot where it is discrete
@@ -23,8 +23,6 @@ from core.data.records import BadSample
 FLAGS = ("is_first", "is_last", "is_terminal")
 NEEDED = ("action", "reward", *FLAGS)
 RESERVED = (*NEEDED, "time", "language")
-ACTIONS = ("last", "sum", "mean")  # what several become that are taken as one
-SLACK = 1e-3  # of a step of the clock: stamps may be rounded
 
 
 def is_observation(name: str) -> bool:
@@ -127,60 +125,3 @@ def shifted(steps: Mapping) -> dict:
     steps["is_first"] = np.array(steps["is_first"], bool)
     steps["is_first"][0] = True
     return steps
-
-
-def resampled(steps: Mapping, rate: float, actions: str) -> dict:
-    """One episode, which tells its time, on a steady clock of `rate` steps a second.
-
-    Observations are those nearest in time, rewards in between add up, and of the actions
-    between two steps the last counts, or their sum or mean, as `actions` says: "last" for
-    places to go to, "sum" for ways to go, "mean" for speeds.
-    """
-    if "time" not in steps:
-        raise BadSample("tells no time; it cannot be brought to another rate")
-    time = np.asarray(steps["time"], np.float64)
-    grid = time[0] + np.arange(round((time[-1] - time[0]) * rate) + 1) / rate
-    near = np.searchsorted((time[1:] + time[:-1]) / 2, grid - SLACK / rate)
-    near[-1] = len(time) - 1  # how an episode ends is not rounded away
-    found = {name: picked(x, near) for name, x in steps.items()}
-    found["time"] = grid
-    total = np.cumsum(steps["reward"], dtype=np.float64)[near]
-    found["reward"] = np.diff(total, prepend=0.0).astype(np.float32)
-    found["action"] = taken(np.asarray(steps["action"]), time, grid, near, actions)
-    over = bool(np.asarray(steps["is_terminal"])[-1])
-    return found | episode(len(grid), terminal=over)
-
-
-def picked(x, at):
-    """Items by number, which rises; of images not decoded yet, once they are asked for."""
-    if not isinstance(x, Lazy):
-        return np.asarray(x)[at]
-
-    def decode(start, stop):
-        which = at[start:stop]
-        if not len(which):
-            return x[0:0]
-        return x[int(which[0]) : int(which[-1]) + 1][which - which[0]]
-
-    return Lazy(len(at), decode)
-
-
-def taken(action, time, grid, near, how: str) -> np.ndarray:
-    """Actions [T, A] at `time` as one for each point of the grid, up to the next one.
-
-    near: the number of the step that each point shows.
-    """
-    if how == "last":
-        return action[np.maximum(np.append(near[1:], len(time)) - 1, near)]
-    tick = np.diff(grid).mean() if len(grid) > 1 else 1.0
-    end = max(
-        grid[-1] + tick, time[-1] + (np.diff(time).mean() if len(time) > 1 else 0)
-    )
-    times, points = np.append(time, end), np.append(grid, end)
-    weight = np.diff(times)[:, None] if how == "mean" else 1.0
-    total = np.cumsum(
-        np.append(np.zeros_like(action[:1]), action * weight, 0), 0, float
-    )
-    flow = [np.diff(np.interp(points, times, x)) for x in total.T]
-    span = np.diff(points)[:, None] if how == "mean" else 1.0
-    return (np.stack(flow, 1) / span).astype(np.float32)

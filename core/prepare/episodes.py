@@ -9,8 +9,9 @@ import cv2
 import numpy as np
 
 from core.data import names
+from core.data.rate import ACTIONS, resampled
 from core.data.records import BadSample, explain
-from core.data.steps import ACTIONS, RESERVED, check, cut, resampled
+from core.data.steps import RESERVED, check, cut
 from core.prepare import work
 from core.prepare.clips import SPLITS, place, threshold
 from core.prepare.cut import Recipe, Writer
@@ -27,7 +28,7 @@ class Plan:
     """What to prepare: trajectories by a name of core/data/names.py, and how.
 
     rate: steps per second that recordings are brought to, 0 as they are; actions: what
-    several become then (core/data/steps.py). clock: steps per second of recordings that
+    several become then (core/data/rate.py). clock: steps per second of recordings that
     do not tell their time. size: pixels of both sides of pictures, 0 as they are. keep:
     (new name, name) of what is kept, nothing for all. units: (name, unit). piece: steps of
     a record at most. held: share of the recordings that becomes the validation split.
