@@ -22,6 +22,7 @@ def make_records(
     aspect,
     flip,
     crops,
+    planar,
     level,
     bodies,
     workers,
@@ -37,19 +38,24 @@ def make_records(
     pipeline = {"seed": seed, "workers": workers, "max_bad_share": max_bad_share}
     held = HELD_OUT if split in ("held", "world_held") else 0
     world = World(seed + held, level=level, bodies=bodies, **clip)
-    if crops != 1 and any(name == names.WORLD for _, name in names.terms(source)):
-        raise ValueError(f"data.crops is {crops}, but the world decodes nothing; use 1")
+    if any(name == names.WORLD for _, name in names.terms(source)):
+        for name, value, usual in (("crops", crops, 1), ("planar", planar, False)):
+            if value != usual:
+                raise ValueError(
+                    f"data.{name} is {value}, but the world decodes nothing; use {usual}"
+                )
     if source == names.WORLD or split not in ("train", "held"):
         return world, pipeline | {"shuffle": False}
     kind = "random" if split == "train" else "center"
-    crops = crops if split == "train" else 1
-    view = View(scale=scale, aspect=aspect, flip=flip, kind=kind, crops=crops, **clip)
+    more = {"crops": crops, "planar": planar} if split == "train" else {}
+    view = View(scale=scale, aspect=aspect, flip=flip, kind=kind, **clip, **more)
     records = names.videos(source, split, view, lambda: world)
-    return records, pipeline | {"crops": crops}
+    return records, pipeline | {"crops": view.crops}
 
 
 def make_train_source(split, shard, folder=None, *, masker, batch, seed, data):
-    """Endless batches: video uint8 [b, T, H, W, 3] and the masker's token indices.
+    """Endless batches: video uint8 [b, T, H, W, 3], or planar [b, T, 3 H / 2, W], and the
+    masker's token indices.
 
     Nothing is kept in the run's `folder`.
     """

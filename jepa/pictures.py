@@ -4,6 +4,7 @@ import jax
 import numpy as np
 
 from core.pictures import overlay_cells, pca_maps, tile, upscale
+from core.planar import rgb_of
 from jepa.model import patchify, standardize
 
 
@@ -18,9 +19,8 @@ def cells_of(index, valid, sizes, pattern, grid):
 
 def mask_picture(batch, masker, *, clips=4):
     """Rows of frames: the clip, then per pattern what is context and what is hidden."""
-    rows = []
-    for i in range(min(clips, len(batch["video"]))):
-        frames = batch["video"][i]
+    rows, videos = [], np.asarray(rgb_of(batch["video"][:clips]))
+    for i, frames in enumerate(videos):
         rows.append(upscale(frames[:: step_of(frames, masker.grid)], scale_of(frames)))
         for p in range(len(masker.patterns)):
             marks = np.zeros(masker.grid, np.int32)

@@ -11,6 +11,7 @@ from core import optim
 from core.data.pipeline import make_source
 from core.layers import normalize
 from core.method import Method
+from core.planar import rgb_of
 from jepa import evals, flops, loss
 from jepa.colour import NO_JITTER, Jitter, make_look
 from jepa.data import make_benches, make_records, make_train_source
@@ -67,7 +68,7 @@ def make_loss(
     grid, sizes = masker.grid, {n: masker.sizes(n) for n in ("context", "target")}
 
     def loss_fn(params, target, batch, key):
-        patches = patchify(batch["video"], encoder.patch)
+        patches = patchify(rgb_of(batch["video"]), encoder.patch)
         look = make_look(colour, patches, jax.random.fold_in(key, COLOUR))
         features = encoder.apply(
             {"params": params["encoder"]},

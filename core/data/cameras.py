@@ -28,8 +28,10 @@ class Cameras:
                 f"{self.recordings} does not tell how many steps a second has; prepare it "
                 "with launch.prepare --clock or --rate"
             )
-        if self.view.crops > 1:
-            raise ValueError("data.crops is for videos; cameras of trajectories take 1")
+        if self.view.crops > 1 or self.view.planar:
+            raise ValueError(
+                "data.crops and data.planar are for videos, not for cameras of trajectories"
+            )
 
     def __str__(self):
         return str(self.recordings)

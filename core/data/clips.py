@@ -7,6 +7,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
+from core.data import planes
 from core.data.records import BadSample
 from core.data.video import open_video
 
@@ -22,6 +23,7 @@ class View:
     kind: "random" to train; "center" to evaluate: middle of the video, central square.
     crops: clips cut from a stretch of video that is decoded once; if more than one, they
       are the first axis of what is seen.
+    planar: pictures as core/data/planes.py has them, [3 size / 2, size], not RGB.
     """
 
     frames: int = 16
@@ -32,6 +34,7 @@ class View:
     flip: bool = True
     kind: str = "random"
     crops: int = 1
+    planar: bool = False
 
     def __post_init__(self):
         for field in ("frames", "fps", "size", "crops"):
@@ -42,6 +45,8 @@ class View:
             raise ValueError(f"scale is {self.scale}; expected 0 < low <= high <= 1")
         if not 0 < self.aspect[0] <= self.aspect[1]:
             raise ValueError(f"aspect is {self.aspect}; expected 0 < low <= high")
+        if self.planar and self.size % 2:
+            raise ValueError(f"size is {self.size}; planar pictures have an even one")
         if self.kind not in ("random", "center"):
             raise ValueError(f"kind is {self.kind!r}; expected 'random' or 'center'")
 
@@ -57,18 +62,21 @@ def see(source, view: View, rng) -> np.ndarray:
         start = spare / 2 if view.kind == "center" else rng.uniform(0, spare)
         times = start + np.arange(view.frames) / view.fps
         if view.crops == 1:
-            return video.frames_at(times, framing(view, rng))
-        return np.moveaxis(video.frames_at(times, framings(view, rng)), 1, 0)
+            return video.frames_at(times, framing(view, rng), view.planar)
+        seen = video.frames_at(times, framings(view, rng), view.planar)
+        return np.moveaxis(seen, 1, 0)
 
 
 def see_still(image, view: View, rng) -> np.ndarray:
     """An image [H, W, 3] as a clip, or several, in which nothing moves: as `see`."""
     if image.ndim != 3 or image.shape[-1] != 3 or image.dtype != np.uint8:
         raise BadSample(f"an image is {image.dtype} {image.shape}, not uint8 [h, w, 3]")
+    size = image.shape[:2]
+    image = planes.planes_of(image) if view.planar else image
     if view.crops == 1:
-        one = framing(view, rng)(*image.shape[:2])(image)
+        one = framing(view, rng)(*size)(image)
         return np.repeat(one[None], view.frames, 0)
-    several = framings(view, rng)(*image.shape[:2])(image)
+    several = framings(view, rng)(*size)(image)
     return np.repeat(several[:, None], view.frames, 1)
 
 
@@ -93,7 +101,8 @@ def framing(view: View, rng):
             box = central_box(height, width, aspect=(1, 1))
         else:
             box = random_box(rng, height, width, scale=view.scale, aspect=view.aspect)
-        return partial(look, box=box, size=view.size, mirror=mirror)
+        see_one = look_at_planes if view.planar else look
+        return partial(see_one, box=box, size=view.size, mirror=mirror)
 
     return make_view
 
@@ -141,3 +150,17 @@ def look(image, *, box: Box, size: int, mirror=False) -> np.ndarray:
     crop = image[top : top + height, left : left + width]
     crop = cv2.resize(crop, (size, size), interpolation=cv2.INTER_LINEAR)
     return cv2.flip(crop, 1) if mirror else crop
+
+
+def look_at_planes(parts, *, box: Box, size: int, mirror=False) -> np.ndarray:
+    """The same of a picture in planes, a planar one: [3 size / 2, size].
+
+    Colours are taken from the box that lies on even pixels.
+    """
+    found = planes.empty(size)
+    halved = Box(*(x // 2 for x in box[:2]), *(max(1, x // 2) for x in box[2:]))
+    boxes, sizes = (box, halved, halved), (size, size // 2, size // 2)
+    each = zip(planes.split(found), parts, boxes, sizes, strict=True)
+    for place, part, where, side in each:
+        place[:] = look(part, box=where, size=side, mirror=mirror)
+    return found

@@ -10,6 +10,7 @@ import av
 import numpy as np
 from av.stream import Disposition
 
+from core.data.planes import planes_of
 from core.data.records import BadSample, explain
 
 SUFFIXES = (".avi", ".mkv", ".mov", ".mp4", ".webm")
@@ -18,6 +19,9 @@ SUFFIXES = (".avi", ".mkv", ".mov", ".mp4", ".webm")
 # earlier than this before its announced end is a truncated file.
 GRACE_SECONDS = 1.0
 MOST_PIXELS = 2**26  # of a frame: as RGB, 200 MB
+# FFmpeg's numbers of BT.601 in its forms, and of what is not told and taken for it.
+USUAL_COLOURS = (2, 5, 6)
+USUAL_RANGES = (0, 1)
 
 
 class Video(NamedTuple):
@@ -100,11 +104,14 @@ class Reader:
             raise BadSample("no frames")
         return frames, (end - self.zero) * self.tick
 
-    def frames_at(self, times, make_view: Callable | None = None) -> np.ndarray:
+    def frames_at(
+        self, times, make_view: Callable | None = None, planar=False
+    ) -> np.ndarray:
         """The frames on screen at the rising `times` (seconds): uint8 [T, H, W, 3].
 
         After the end the last frame stays. `make_view(height, width)` gives a function
-        that crops each frame as it is kept, so that full frames do not pile up.
+        that crops each frame as it is kept, so that full frames do not pile up; if it is
+        `planar`, it gets brightness [H, W] and colour differences [H / 2, W / 2].
         """
         found, done, size, view = None, 0, None, None
         for frame, until in self._shown(times[0]):
@@ -113,9 +120,9 @@ class Reader:
                 continue
             if until == np.inf:
                 self._check_complete(frame, times[-1])
-            image = _rgb(frame, size)
+            image = _planes(frame, size) if planar else _rgb(frame, size)
             if size is None:
-                size = image.shape[:2]
+                size = image[0].shape if planar else image.shape[:2]
                 view = make_view(*size) if make_view else np.asarray
             image = view(image)
             if found is None:
@@ -191,6 +198,32 @@ class Reader:
 def _is_cover(stream):
     """Whether the `video` is the cover picture of a sound file."""
     return bool(stream.disposition & Disposition.attached_pic)
+
+
+def _planes(frame, size=None):
+    """Brightness and colour differences of a decoded frame, upright (core/data/planes.py).
+
+    size: height and width of those before, which it must have, too.
+    """
+    if _is_plain(frame):
+        sides = [(frame.height >> k, frame.width >> k) for k in (0, 1, 1)]
+        planes = tuple(
+            np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)[:h, :w]
+            for plane, (h, w) in zip(frame.planes, sides, strict=True)
+        )
+    else:
+        planes = planes_of(_rgb(frame))
+    if size and planes[0].shape != size:
+        raise BadSample(f"frame size changes from {size} to {planes[0].shape}")
+    return planes
+
+
+def _is_plain(frame) -> bool:
+    """Whether a frame lies in memory as nearly all of them do."""
+    plain = frame.format.name == "yuv420p" and not frame.rotation
+    even = frame.height % 2 == frame.width % 2 == 0
+    usual = frame.colorspace in USUAL_COLOURS and frame.color_range in USUAL_RANGES
+    return plain and even and usual
 
 
 def _rgb(frame, size=None):

@@ -1,0 +1,23 @@
+"""RGB of planar pictures (core/data/planes.py), on the device."""
+
+import jax.numpy as jnp
+
+from core.data.planes import split
+
+# Red, green and blue of (brightness - 16, blue difference - 128, red difference - 128).
+COLOURS = (
+    (1.164383, 0.0, 1.596027),
+    (1.164383, -0.391762, -0.812968),
+    (1.164383, 2.017232, 0.0),
+)
+
+
+def rgb_of(video):
+    """RGB of clips: planar [B, T, 3 H / 2, W] -> uint8 [B, T, H, W, 3]; RGB stays."""
+    if video.ndim == 5:
+        return video
+    bright, *differences = split(video)
+    differences = [jnp.repeat(jnp.repeat(x, 2, -1), 2, -2) for x in differences]
+    x = jnp.stack([bright, *differences], -1).astype(jnp.float32)
+    x = (x - jnp.array([16.0, 128.0, 128.0])) @ jnp.array(COLOURS).T
+    return jnp.clip(jnp.round(x), 0, 255).astype(jnp.uint8)
