@@ -7,9 +7,13 @@ import sys
 import numpy as np
 import pytest
 from small import small
+from test_video import STEADY, write_clock
 
 from core import bench
+from core.data import bare
+from core.data.clips import View
 from core.processes import cpus
+from jepa import data
 from launch.config import load
 
 
@@ -47,6 +51,33 @@ def test_processor_time_of_children_counts():
         spent = bench.cpu_seconds() - before
         process.communicate(b"\n")
     assert 0.45 <= spent < 2  # the kernel counts in ticks
+
+
+def test_data_is_held_against_decoding_alone(tmp_path, monkeypatch):
+    for i in range(2):
+        write_clock(tmp_path / f"{i}.mp4", STEADY)
+    fields = {"data__source": str(tmp_path), "data__fps": 10.0, "mesh__data": 8}
+    asked, frames = [], bare.decode
+    monkeypatch.setattr(bare, "decode", lambda *a: asked.append(a) or frames(*a))
+    found = bench.measure(small(**fields), ("data",), steps=3)
+    # Before and after, from random videos and moments.
+    assert len(asked) == 2 * data.CLIPS
+    assert {file for file, _, _ in asked} == {f"{tmp_path}/0.mp4", f"{tmp_path}/1.mp4"}
+    assert found["data_share_of_decode_speed"] == pytest.approx(
+        found["decode_seconds_per_clip"] * found["data_clips_per_core_second"]
+    )
+    assert found["data_clips_taken"] == 8 * (bench.FILL + 2 * 3)
+    assert 0 <= found["data_wait_share_at_capacity"] < 1
+    assert found["data_resident_bytes_2"] > 1e8
+
+
+def test_decoding_alone_takes_the_frames_of_a_clip(tmp_path, monkeypatch):
+    path = write_clock(tmp_path / "c.mp4", STEADY)
+    shown = []
+    monkeypatch.setattr(bare, "rgb", lambda frame: shown.append(float(frame.time)))
+    bare.decode(path, View(frames=4, fps=5, size=16), 0.5)
+    # Of three seconds, 0.8 from the middle of where they may begin: 1.1.
+    np.testing.assert_allclose(shown, [1.1, 1.3, 1.5, 1.7], atol=1e-6)
 
 
 def test_an_agent_has_no_data_of_its_own():

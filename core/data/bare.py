@@ -8,6 +8,8 @@ import numpy as np
 
 from core.data.clips import View
 
+SLACK = 1e-3  # seconds: containers round
+
 
 def seconds_per_clip(records, view: View, *, clips: int, seed: int = 0) -> float:
     """Processor time that the wanted frames of a clip take to decode into RGB.
@@ -38,10 +40,14 @@ def decode(file, view: View, moment: float):
         container.seek(zero + int(start / tick), stream=stream)
         shown = 0
         for frame in container.decode(stream):
-            now = (frame.pts - zero) * tick
+            now = (frame.pts - zero) * tick + SLACK
             while shown < view.frames and times[shown] <= now:
-                # With more than one thread it would cost more, and be no sooner done.
-                frame.reformat(format="rgb24", threads=1).to_ndarray()
+                rgb(frame)
                 shown += 1
             if shown == view.frames:
                 return
+
+
+def rgb(frame) -> np.ndarray:
+    # With more than one thread it would cost more, and be no sooner done.
+    return frame.reformat(format="rgb24", threads=1).to_ndarray()
