@@ -1,6 +1,7 @@
 """Trajectories in every format: read alike, prepared, brought to a rate, refused."""
 
 import dataclasses
+import errno
 import json
 
 import cv2
@@ -18,7 +19,7 @@ from core.data.rate import resampled
 from core.data.records import BadSample
 from core.data.steps import check, episode, is_observation
 from core.data.tfds import Shards
-from core.prepare import run
+from core.prepare import cut_episodes, run
 from core.prepare.episodes import Plan, steps_of
 
 WRITERS = {
@@ -353,3 +354,54 @@ def test_what_a_camera_sees_is_a_clip(tmp_path):
     robots.write_replay(tmp_path / "replay")
     with pytest.raises(ValueError, match="does not tell how many steps a second has"):
         names.videos(f"camera:{tmp_path / 'replay'}", "", view, None)
+
+
+def test_a_crash_costs_one_recording(tmp_path, monkeypatch):
+    """Of a block that dies twice, what it had not reached is cut by another."""
+    plan, runs = Plan(robots.write_replay(tmp_path / "set")), []
+
+    def run_all(jobs, work, *, workers, timeout_s, lost):
+        runs.append([len(block) for _, block in jobs.values()])
+        for home, (plan, block) in jobs.items():
+            for index, at, name in block:
+                if index in (1, 2):
+                    lost(home, "its reader ended with code -11", plan, block)
+                    break
+                cut_episodes.cut_block(home, plan, [(index, at, name)])
+            yield home
+
+    monkeypatch.setattr(cut_episodes.work, "run_all", run_all)
+    monkeypatch.setattr(cut_episodes, "BLOCK", 3)
+    told = []
+    facts = cut_episodes.cut_here(
+        plan, tmp_path / "work", workers=1, progress=lambda *x: told.append(x)
+    )
+    assert runs == [[2, 2], [1]]
+    bad = ["ended with code -11" in x["bad"] for x in facts.values()]
+    assert bad == [False, True, True, False]
+    assert [x["steps"] for x in facts.values()] == [LENGTHS[0], 0, 0, LENGTHS[3]]
+    assert told[0] == (0, 4) and told[-1] == (4, 4)
+
+
+def test_a_full_disk_is_no_bad_recording(tmp_path, monkeypatch):
+    plan = Plan(robots.write_replay(tmp_path / "set"))
+
+    def full(path, piece):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(cut_episodes, "write_piece", full)
+    home = tmp_path / "home"
+    with pytest.raises(OSError, match="No space left"):
+        cut_episodes.cut_block(None, plan, [(0, home, "x")])
+    assert not cut_episodes.is_cut(plan, home)
+
+
+def test_what_is_cut_is_not_cut_again(tmp_path, monkeypatch):
+    plan = Plan(robots.write_replay(tmp_path / "set"), piece=8)
+    work = tmp_path / "work"
+    first = cut_episodes.cut_here(plan, work, workers=2)
+    stamps = {path: path.stat().st_mtime_ns for path in work.glob("*/*")}
+    assert cut_episodes.cut_here(plan, work, workers=2) == first
+    assert {path: path.stat().st_mtime_ns for path in work.glob("*/*")} == stamps
+    other = dataclasses.replace(plan, piece=4)
+    assert cut_episodes.cut_here(other, work, workers=2) != first

@@ -5,9 +5,10 @@ import functools
 import apache_beam as beam
 
 from core.data import names
-from core.data.records import BadSample, explain
 from core.prepare import episodes
 from core.prepare.beam import count, counts, is_for
+from core.prepare.clips import SPLITS
+from core.prepare.cut_episodes import ODD, until_bad
 from core.prepare.trajectories import Trajectories, example
 
 
@@ -38,7 +39,7 @@ def splits(pipeline, plan, form) -> dict:
         name: cut
         | f"Pick_{name}" >> beam.Filter(functools.partial(is_for, name))
         | f"Examples_{name}" >> beam.Map(lambda judged: judged[1])
-        for name in (episodes.SPLITS if edge else episodes.SPLITS[:1])
+        for name in (SPLITS if edge else SPLITS[:1])
     }
 
 
@@ -46,17 +47,14 @@ def cut_recording(index, plan, recordings, form, edge):
     """(split, (key, example)) of the pieces of a recording, which may be bad."""
     name = recordings.name(index)
     count("recordings")
-    try:
-        steps = episodes.steps_of(plan, recordings, index)
-        pieces = list(episodes.pieces_of(plan, steps))
-        if any(episodes.form_of(piece) != form for _, piece in pieces):
-            raise BadSample(episodes.ODD)
-    except (BadSample, OSError, ValueError) as error:
-        count(f"bad recording: {explain(error)}")
+    pieces = list(until_bad(plan, recordings, index))
+    reasons = [reason for _, _, reason in pieces if reason]
+    if reasons or any(episodes.form_of(piece) != form for _, piece, _ in pieces):
+        count(f"bad recording: {reasons[0] if reasons else ODD}")
         return
-    split = episodes.SPLITS[episodes.spot(name) < edge]
-    count(f"steps {split}", len(steps["action"]))
-    for number, (start, piece) in enumerate(pieces):
+    split = SPLITS[episodes.spot(name) < edge]
+    for number, (start, piece, _) in enumerate(pieces):
         count(f"pieces {split}")
+        count(f"steps {split}", len(piece["is_first"]))
         arrays = episodes.as_example(episodes.plain(piece), form)
         yield split, example(plan, name, index, number, start, arrays)

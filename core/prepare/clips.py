@@ -1,7 +1,6 @@
 """From files of videos to clips with all that is known of them, and which of them to keep."""
 
 import dataclasses
-import hashlib
 import os
 import pathlib
 from collections.abc import Iterator
@@ -12,6 +11,7 @@ from core.data.video import SUFFIXES
 from core.files import digest
 from core.prepare import near, work
 from core.prepare.cut import Recipe, cut
+from core.prepare.work import home_of
 
 TIMEOUT_S = 3600.0  # of a file
 SPLITS = ("train", "validation")
@@ -108,11 +108,6 @@ def file_of(folder, clip) -> pathlib.Path:
     """Where `cut_here` has put a clip."""
     number = clip["id"].rpartition("#")[2]
     return folder / home_of(clip["source"]) / f"{number}.mp4"
-
-
-def home_of(name: str) -> str:
-    """A folder name for a video's, whatever stands in it."""
-    return hashlib.sha1(name.encode()).hexdigest()
 
 
 def made_of(plan, path, label) -> list:

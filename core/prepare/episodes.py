@@ -2,7 +2,6 @@
 
 import dataclasses
 import hashlib
-import pathlib
 import re
 
 import cv2
@@ -12,15 +11,12 @@ from core.data import names
 from core.data.rate import ACTIONS, resampled
 from core.data.records import BadSample, explain
 from core.data.steps import RESERVED, check, cut
-from core.prepare import work
-from core.prepare.clips import SPLITS, place, threshold
+from core.prepare.clips import place, threshold
 from core.prepare.cut import Recipe, Writer
 
-TIMEOUT_S = 3600.0  # of a recording
 EXACT_BELOW = 128  # pixels of a picture's short side, up to which every one is kept
 MODEL = "model/"
 PLAIN = re.compile(r"(log/)?[A-Za-z_]\w*")
-ODD = "has other arrays than most"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,84 +135,6 @@ def form_of(piece: dict) -> dict:
     }
 
 
-def cut_here(plan: Plan, folder: pathlib.Path, *, workers=1, progress=lambda *_: None):
-    """Cut all recordings into `folder`, side by side; those that are there stay.
-
-    progress: (recordings done, of so many) -> None.
-
-    Returns:
-      facts of each recording by name: how many "steps", "pieces" and "bytes", the "form"
-      of a step, and what is "bad".
-    """
-    recordings = names.recordings(plan.place)
-    homes = [folder / home_of(recordings.name(i)) for i in range(len(recordings))]
-    jobs = {}
-    for index, home in enumerate(homes):
-        facts = work.facts_of(home)
-        if facts is None or facts["made_of"] != made_of(plan):
-            jobs[home] = plan, recordings, index
-    before = len(homes) - len(jobs)
-    progress(before, len(homes))
-    run = work.run_all(jobs, cut_one, workers=workers, timeout_s=TIMEOUT_S, lost=lost)
-    for count, _ in enumerate(run, before + 1):
-        progress(count, len(homes))
-    found = [work.facts_of(home) for home in homes]
-    return {facts["name"]: facts for facts in found}
-
-
-def home_of(name: str) -> str:
-    return hashlib.sha1(name.encode()).hexdigest()
-
-
-def made_of(plan: Plan) -> dict:
-    """What the pieces of a recording depend on, but it and the code."""
-    values = dataclasses.asdict(plan) | {"units": None, "held": None}
-    return {
-        k: [list(pair) for pair in x] if k == "keep" else x for k, x in values.items()
-    }
-
-
-def cut_one(folder, plan, recordings, index):
-    """The pieces of one recording as files of its folder, and their facts."""
-    work.begin(folder)
-    facts = {"name": recordings.name(index), "index": index, "bad": ""}
-    facts |= nothing(plan)
-    try:
-        steps = steps_of(plan, recordings, index)
-        facts["seconds"] = seconds_of(steps)
-        for number, (start, piece) in enumerate(pieces_of(plan, steps)):
-            facts["form"] = form_of(piece)
-            facts["pieces"].append(start)
-            facts["steps"] += len(piece["is_first"])
-            facts["bytes"] += write_piece(folder / f"{number:05d}.npz", piece)
-    except (BadSample, OSError, ValueError) as error:
-        facts |= {"bad": explain(error)} | nothing(plan)
-    work.finish(folder, facts)
-
-
-def lost(folder, reason, plan, recordings, index):
-    """What is left of a recording whose reader has died: nothing."""
-    work.begin(folder)
-    facts = {"name": recordings.name(index), "index": index, "bad": reason}
-    work.finish(folder, facts | nothing(plan))
-
-
-def nothing(plan) -> dict:
-    """Facts of a recording of which there is nothing yet, or in the end."""
-    empty = {"pieces": [], "steps": 0, "seconds": 0.0, "bytes": 0, "form": None}
-    return empty | {"made_of": made_of(plan)}
-
-
-def seconds_of(steps) -> float:
-    """How long a recording is, where it tells its time."""
-    time = steps.get("time", ())
-    return (
-        float(time[-1] - time[0]) * len(time) / (len(time) - 1)
-        if len(time) > 1
-        else 0.0
-    )
-
-
 def plain(piece) -> dict:
     """A piece as arrays alone."""
     return {
@@ -232,37 +150,6 @@ def as_example(arrays, form) -> dict:
         name: as_told.get(kind, lambda x: x)(arrays[name])
         for name, (kind, _) in form.items()
     }
-
-
-def write_piece(path, piece) -> int:
-    """Write a piece's arrays and films; gives their bytes."""
-    arrays = plain(piece)
-    with open(path, "wb") as file:
-        np.savez(file, **arrays)
-    return sum(x.nbytes for x in arrays.values())
-
-
-def read_piece(path, form) -> dict:
-    """What `write_piece` has written, as an example takes it."""
-    with open(path, "rb") as file:
-        return as_example(np.load(file, allow_pickle=False), form)
-
-
-def judge(plan: Plan, facts: dict) -> tuple[dict, dict[str, str]]:
-    """(the form of most recordings, {name: its fate}): a split, or why it is dropped."""
-    forms = {str(x["form"]): x["form"] for x in facts.values() if not x["bad"]}
-    told = [str(x["form"]) for x in facts.values() if not x["bad"]]
-    usual = max(forms, key=told.count, default="")
-    edge = edge_of(plan, facts)
-    fates = {}
-    for name, found in facts.items():
-        if found["bad"]:
-            fates[name] = f"bad: {found['bad']}"
-        elif str(found["form"]) != usual:
-            fates[name] = ODD
-        else:
-            fates[name] = SPLITS[spot(name) < edge]
-    return forms.get(usual, {}), fates
 
 
 def foretold_form(plan: Plan) -> dict:

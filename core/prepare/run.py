@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from core.data.formats.pieces import Pieces
 from core.data.tfds import Shards, is_prepared
-from core.prepare import clips, episodes, report, sheet
+from core.prepare import clips, cut_episodes, episodes, report, sheet
 from core.text import duration
 
 NAME = re.compile(r"[a-z][a-z0-9_]*")
@@ -70,7 +70,7 @@ def judge_clips(plan, facts):
 
 
 def judge_steps(plan, facts):
-    form, fates = episodes.judge(plan, facts)
+    form, fates = cut_episodes.judge(plan, facts)
     known = {"facts": facts, "fates": fates, "form": form}
     return report.of_steps(facts, fates, form), known | {"about": episodes.about(plan)}
 
@@ -109,7 +109,7 @@ VIDEOS = Kind(
     lambda folder: sheet.of_clips(Shards(str(folder), "train")),
 )
 TRAJECTORIES = Kind(
-    episodes.cut_here,
+    cut_episodes.cut_here,
     judge_steps,
     report.lines_of_steps,
     build_steps,

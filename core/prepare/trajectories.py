@@ -6,7 +6,9 @@ import pathlib
 import numpy as np
 import tensorflow_datasets as tfds
 
-from core.prepare import episodes
+from core.prepare.clips import SPLITS
+from core.prepare.cut_episodes import read_piece
+from core.prepare.work import home_of
 
 MOST_PIECES = 1 << 24  # of a recording
 
@@ -71,15 +73,15 @@ class Trajectories(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         )
 
     def _split_generators(self, dl_manager):
-        splits = [name for name in episodes.SPLITS if name in self.fates.values()]
+        splits = [name for name in SPLITS if name in self.fates.values()]
         return {name: self._generate_examples(name) for name in splits}
 
     def _generate_examples(self, split):
         for name, found in self.facts.items():
             if self.fates[name] == split:
-                home = pathlib.Path(self.work) / episodes.home_of(name)
+                home = pathlib.Path(self.work) / home_of(name)
                 for number, start in enumerate(found["pieces"]):
-                    piece = episodes.read_piece(home / f"{number:05d}.npz", self.form)
+                    piece = read_piece(home / f"{number:05d}.npz", self.form)
                     yield example(self.plan, name, found["index"], number, start, piece)
 
 

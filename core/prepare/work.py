@@ -1,5 +1,6 @@
 """Many files through a worker each, side by side; what is done stays done after a kill."""
 
+import hashlib
 import json
 import multiprocessing
 import os
@@ -63,6 +64,11 @@ def run_all(
 def _work(work, folder, *arguments):
     end_with_parent()
     work(folder, *arguments)
+
+
+def home_of(name: str) -> str:
+    """A folder name for what is called so, whatever stands in it."""
+    return hashlib.sha1(name.encode()).hexdigest()
 
 
 def begin(folder: pathlib.Path):
