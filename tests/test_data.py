@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from core.data import pipeline
-from core.data.pipeline import Ledger, make_source
+from core.data.ledger import Ledger
+from core.data.pipeline import make_source
 from core.data.records import BadSample, TooManyBad
 
 

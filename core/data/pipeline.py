@@ -6,29 +6,24 @@ one integer; grain's own iterator state is tied to all three.
 """
 
 import dataclasses
-import functools
-import itertools
 import weakref
-from collections import deque
 from collections.abc import Callable
 
 import grain
 import numpy as np
 from absl import flags, logging
 
-from core.data.mixture import spans, weights
+from core.data.ledger import Ledger, list_bad
+from core.data.mixture import spans
+from core.data.order import make_order
 from core.data.records import Records, TooManyBad, explain
 from core.processes import deaf, end_with_parent
 
 LIVES = 4  # of the workers, before dying at one sample ends the run
-WINDOW = 10_000  # samples over which the share of bad ones is taken
-ENOUGH = 200  # samples after which that share means something
 REASON_BYTES = 96
-FEW = 10_000  # records
-ENDLESS = 2**62
 
 # Streams of randomness; the position comes last, as SeedSequence pads with zeros.
-LOAD, REPLACE, TRANSFORM, ORDER = range(4)
+LOAD, REPLACE, TRANSFORM = range(3)  # and a fourth in core/data/order.py
 
 
 def make_source(
@@ -99,47 +94,6 @@ def make_source(
     return Source(start, ledger, batch=batch, shard=shard)
 
 
-def make_order(records, *, seed, shuffle):
-    """Record numbers without end, by position: every part goes through its epochs, and
-    the parts of a mixture take turns by weight."""
-    parts = []
-    for k, (start, stop) in enumerate(spans(records)):
-        part = grain.MapDataset.range(start, stop)
-        if shuffle and stop - start < FEW:
-            part = grain.MapDataset.range(ENDLESS).map(
-                Order(start, stop, (seed, ORDER, k))
-            )
-        elif shuffle:
-            # grain shuffles epoch e with seed + e, so neighbouring seeds must lie apart.
-            part = part.shuffle(seed=(seed * 1_000_003 + k * 7919) % 2**32).repeat()
-        else:
-            part = part.repeat()
-        parts.append(part)
-    return grain.MapDataset.mix(parts, weights(records)) if parts[1:] else parts[0]
-
-
-@dataclasses.dataclass(frozen=True)
-class Order:
-    """Position -> record from `start` up to `stop`, in another order every epoch.
-
-    For few records, for which grain's own shuffle takes milliseconds an index.
-    """
-
-    start: int
-    stop: int
-    seed: tuple[int, ...]
-
-    def __call__(self, position):
-        epoch, place = divmod(position, self.stop - self.start)
-        order = permutation(self.stop - self.start, (*self.seed, epoch))
-        return self.start + int(order[place])
-
-
-@functools.lru_cache(16)
-def permutation(count, seed):
-    return np.random.default_rng(seed).permutation(count)
-
-
 @dataclasses.dataclass(frozen=True)
 class Load:
     """(position, record) -> (sample, report of the records that failed for it)."""
@@ -180,7 +134,7 @@ class Load:
         start, stop = next(s for s in spans(self.records) if first < s[1])
         n = stop - start
         if len(failed) == min(self.tries, n):
-            names = _list_bad((self.records.name(r), why) for r, why in failed.items())
+            names = list_bad((self.records.name(r), why) for r, why in failed.items())
             raise TooManyBad(
                 f"none of the {len(failed)} records tried for sample {position} of "
                 f"{self.records} could be read: {names}; repair or remove such records"
@@ -211,7 +165,7 @@ class Load:
 class Source:
     """The batches of this host: next, a cursor to save, and an account of the bad."""
 
-    def __init__(self, start: Callable, ledger: "Ledger", *, batch, shard):
+    def __init__(self, start: Callable, ledger: Ledger, *, batch, shard):
         self.start, self.ledger = start, ledger
         self.batch, self.shard = batch, shard
         self.next_index = 0
@@ -285,47 +239,3 @@ def flat(batch):
 def _close(iterators):
     while iterators:
         iterators.pop().close()
-
-
-class Ledger:
-    """The account of bad samples; raises TooManyBad above a share of `limit`."""
-
-    def __init__(self, records: Records, limit: float, crops: int = 1):
-        self.records, self.limit, self.crops = records, limit, crops
-        self.seen, self.bad, self.new = 0, 0, []
-        self.window = deque(maxlen=WINDOW)  # per sample, whether its own record was bad
-        self.examples = {}  # name -> reason
-
-    def add(self, positions, report):
-        """Enter the samples of a batch; a sample is bad if its own record failed.
-
-        positions: of the first sample of each record.
-        """
-        for position, record, reason in zip(
-            positions, report["record"], report["reason"], strict=True
-        ):
-            self.window.extend([bool(record[0] >= 0)] * self.crops)
-            for r, why in zip(record[record >= 0], reason, strict=False):
-                name, why = self.records.name(int(r)), why.decode(errors="ignore")
-                self.new.append({"name": name, "reason": why, "position": position})
-                self.examples.setdefault(name, why)
-        self.seen += len(positions) * self.crops
-        self.bad += int(np.sum(report["record"][:, 0] >= 0)) * self.crops
-        self._check()
-
-    def _check(self):
-        n, bad = len(self.window), sum(self.window)
-        enough = n >= ENOUGH or (n >= 8 and bad == n)
-        if enough and bad > self.limit * n:
-            raise TooManyBad(
-                f"{bad} of the last {n} samples ({bad / n:.1%}) of {self.records} "
-                "could not be read, more than data.max_bad_share = "
-                f"{self.limit:g} allows: "
-                f"{_list_bad(self.examples.items())}; repair or remove such records, "
-                "or raise data.max_bad_share"
-            )
-
-
-def _list_bad(bad):
-    """The first few (name, reason), for a sentence."""
-    return ", ".join(f"{name} ({why})" for name, why in itertools.islice(bad, 5))
