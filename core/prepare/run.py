@@ -185,13 +185,14 @@ class Progress:
     def __init__(self, say, seconds=10.0):
         self.say, self.seconds = say, seconds
         self.begin = self.told = time.monotonic()
-        self.first = None
+        self.first, self.ended = None, False
 
     def __call__(self, done, count):
         now = time.monotonic()
         self.first = done if self.first is None else self.first
-        if now < self.told + self.seconds and done < count:
+        if self.ended or (now < self.told + self.seconds and done < count):
             return
+        self.ended = done == count
         self.told, rate = now, (done - self.first) / max(now - self.begin, 1e-3)
         left = f"  ETA {duration((count - done) / rate)}" if rate else ""
         self.say(f"cut {done}/{count} recordings{left}")
