@@ -292,6 +292,26 @@ def test_units_of_a_mixture_agree(tmp_path):
         mixed("a", "b")
 
 
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        (
+            {"units": (("stat", "m"),)},
+            "units names 'stat'; .* gives action, .*, state,",
+        ),
+        ({"keep": (("x", "image"),)}, "cannot be read: has no 'image', but action, im"),
+        ({"keep": (("a b", "state"),)}, "keep has the new name 'a b'; use letters"),
+        ({"actions": "most"}, "actions is 'most'; expected one of last, sum, mean"),
+        ({"rate": -1}, "rate is -1; use 0 or more"),
+    ],
+)
+def test_mistakes_are_told_at_once(fields, words, tmp_path):
+    place = robots.write_replay(tmp_path / "set")
+    with pytest.raises(ValueError, match=words):
+        cut_episodes.cut_here(Plan(place, **fields), tmp_path / "work")
+    assert not (tmp_path / "work").exists()
+
+
 def test_what_holds_no_trajectories_is_told(tmp_path):
     robots.write_replay(tmp_path / "robot")
     with pytest.raises(ValueError, match="holds no trajectories .did you mean .*robot"):

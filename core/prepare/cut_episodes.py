@@ -12,6 +12,7 @@ from core.prepare.clips import SPLITS
 from core.prepare.episodes import (
     Plan,
     as_example,
+    check_names,
     edge_of,
     form_of,
     pieces_of,
@@ -35,6 +36,7 @@ def cut_here(plan: Plan, folder: pathlib.Path, *, workers=1, progress=lambda *_:
       facts of each recording by name: how many "steps", "pieces" and "bytes", the "form"
       of a step, and what is "bad".
     """
+    check_names(plan)
     recordings = names.recordings(plan.place)
     all_names = [recordings.name(i) for i in range(len(recordings))]
     homes = [folder / home_of(name) for name in all_names]

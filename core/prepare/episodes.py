@@ -164,6 +164,16 @@ def foretold_form(plan: Plan) -> dict:
     raise ValueError(f"the first recordings of {plan.place} cannot be read: {why}")
 
 
+def check_names(plan: Plan):
+    """Tell at once of names that are mistyped, as far as the first recordings know."""
+    form = foretold_form(plan) if plan.units or plan.keep else {}
+    for name, _ in plan.units:
+        if name not in form:
+            raise ValueError(
+                f"units names {name!r}; {plan.place} gives {', '.join(sorted(form))}"
+            )
+
+
 def about(plan: Plan) -> dict:
     """What is known of the arrays: names of their numbers, units, steps per second."""
     told = names.recordings(plan.place).about
