@@ -7,10 +7,11 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from core.data.records import BadSample
+from core.data.records import BadSample, explain
 from core.data.steps import episode, numbers, one_hot
 
 DATA = "data"
+TASK = ("mission", "instruction")  # in the name of what tells it
 
 
 def is_minari(place) -> bool:
@@ -43,7 +44,10 @@ class Minari:
 
     def load(self, index):
         data = opened(self.folder)
-        [known] = data.iterate_episodes([index])
+        try:
+            [known] = data.iterate_episodes([index])
+        except (RuntimeError, LookupError, OSError, ValueError) as error:  # of HDF5
+            raise BadSample(f"cannot be read: {explain(error)}") from None
         count = len(known.rewards) + 1
         actions = as_vector(data.spec.action_space, known.actions)
         found = dict(named(known.observations))
@@ -65,25 +69,17 @@ def named(observations, before: str = ""):
         x = numbers(observations)
         yield before or ("image" if x.dtype == np.uint8 else "state"), x
     else:
-        language = np.array([str(x) for x in observations])
-        yield (
-            "language"
-            if "mission" in before or "instruction" in before
-            else (f"log/{before or 'text'}"),
-            language,
-        )
+        tells_task = any(word in before for word in TASK)
+        name = "language" if tells_task else f"log/{before or 'text'}"
+        yield name, np.array([str(x) for x in observations])
 
 
 def as_vector(space, actions) -> np.ndarray:
     """Actions of a space as float32 [T, A]; discrete ones one-hot, parts side by side."""
     kind = type(space).__name__
     if kind in ("Dict", "Tuple"):
-        pairs = (
-            [(space[k], actions[k]) for k in sorted(actions)]
-            if kind == "Dict"
-            else list(zip(space, actions, strict=True))
-        )
-        return np.concatenate([as_vector(part, x) for part, x in pairs], -1)
+        keys = sorted(actions) if kind == "Dict" else range(len(actions))
+        return np.concatenate([as_vector(space[k], actions[k]) for k in keys], -1)
     if kind == "Discrete":
         return one_hot(np.asarray(actions) - space.start, int(space.n))
     if kind == "MultiDiscrete":
