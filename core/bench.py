@@ -15,7 +15,7 @@ import numpy as np
 import psutil
 
 from core import metrics, settings, sharding
-from core.method import choose, load
+from core.method import choose, load, opened
 from core.processes import cpus
 from core.train import build
 
@@ -61,24 +61,14 @@ def measure_step(config, method, *, steps: int) -> dict:
     return account(method, plan, np.array(waits), np.array(times))
 
 
-@contextlib.contextmanager
-def opened(method, shard):
-    """The method's source of training batches, in a folder for as long as it is open."""
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        contextlib.closing(method.source("train", shard, folder)) as source,
-    ):
-        yield source
-
-
 def measure_data(config, method, *, steps: int) -> dict:
     """Take batches as fast as they come, one for each of `steps`, after a few that fill
     the buffers, and count the processor time of all processes that make them.
 
     Then take as many again, each after a pause as long as a batch took: what a device
     whose step is just as fast would wait for. Memory is told before, between and after.
-    Where a method tells how fast its data is
-    decoded by itself ("decode"), the pipeline is compared with that.
+    Where a method tells how fast its data is decoded by itself ("decode"), the pipeline
+    is compared with that.
     """
     if method.acts:
         raise ValueError(

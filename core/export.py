@@ -14,6 +14,7 @@ from jax import export
 from safetensors.numpy import load_file, save_file
 
 from core.files import digest, write_json
+from core.nested import nest
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 WEIGHTS = "params.safetensors"
@@ -86,18 +87,6 @@ def flatten(params: dict) -> dict:
             raise ValueError(f"params{where} is no array in dicts with plain names")
         flat["/".join(names)] = x
     return flat
-
-
-def nest(flat: dict) -> dict:
-    """{"a/b": array} -> nested dicts of arrays."""
-    params = {}
-    for path, x in flat.items():
-        *folders, name = path.split("/")
-        inner = params
-        for folder in folders:
-            inner = inner.setdefault(folder, {})
-        inner[name] = x
-    return params
 
 
 def write_safetensors(folder, params: dict, metadata: dict, *, name: str = WEIGHTS):

@@ -1,8 +1,10 @@
 """The contract between a method and the rest: five pure pieces, found by name."""
 
+import contextlib
 import difflib
 import importlib
 import re
+import tempfile
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -96,6 +98,16 @@ def places(name: str, section: dict, prefix: str = ""):
             yield prefix + key
         if isinstance(value, dict):
             yield from places(name, value, f"{prefix}{key}.")
+
+
+@contextlib.contextmanager
+def opened(method: Method, shard=(0, 1)):
+    """The method's source of training batches, in a folder for as long as it is open."""
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        contextlib.closing(method.source("train", shard, folder)) as source,
+    ):
+        yield source
 
 
 def choose(names, table: dict, kind: str) -> dict:

@@ -12,7 +12,7 @@ import time
 
 import jax
 
-from core import checkpoint
+from core import checkpoint, nested
 from core.files import why, write_json
 
 CONFIG = "config.json"
@@ -92,15 +92,9 @@ def read_config(path) -> dict:
         raise ValueError(f"{path} is no valid JSON: {error}") from None
 
 
-def flatten(config: dict, prefix: str = "") -> dict:
+def flatten(config: dict) -> dict:
     """Nested sections -> {"section.field": value}."""
-    flat = {}
-    for key, value in config.items():
-        if isinstance(value, dict):
-            flat.update(flatten(value, f"{prefix}{key}."))
-        else:
-            flat[prefix + key] = value
-    return flat
+    return nested.flatten(config, ".")
 
 
 def differences(old: dict, new: dict) -> list[str]:

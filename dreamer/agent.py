@@ -89,6 +89,10 @@ def make_online_source(
         length=length,
     )
     policy = make_policy(model, choose, seed=seed)
-    begin = functools.partial(fill, replay, recordings(source)) if source else None
+
+    def begin():
+        if source:
+            fill(replay, recordings(source))
+
     shared = {"batch": batch, "ratio": ratio, "first_steps": first_steps, "seed": seed}
     return Online(make_pool, replay, policy, model, begin, **shared)

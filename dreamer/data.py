@@ -7,7 +7,7 @@ import numpy as np
 from core.data import names
 from core.data.mixture import each
 from core.data.pipeline import make_source
-from core.data.records import BadSample, Records
+from core.data.records import BadSample, Over, Records
 from core.data.steps import FLAGS, is_observation
 from core.data.trajectories import WorldWindows
 from core.data.world import World
@@ -63,24 +63,15 @@ def shaped(records: Records, spaces, action: int, also=()) -> Records:
 
 
 @dataclasses.dataclass(frozen=True)
-class Shaped:
+class Shaped(Over):
     """Records as the model takes them: the arrays it knows, in its types and shapes."""
 
-    records: Records
+    inner: Records
     spaces: tuple
     also: tuple = ()  # other arrays to leave as they are where there are any
 
-    def __len__(self):
-        return len(self.records)
-
-    def __str__(self):
-        return str(self.records)
-
-    def name(self, index):
-        return self.records.name(index)
-
     def load(self, index, rng=None):
-        item = self.records.load(index, rng)
+        item = self.inner.load(index, rng)
         found = {name: np.asarray(item[name]) for name in ("reward", *FLAGS)}
         for name, space in self.spaces:
             if name not in item or item[name].shape[1:] != space.shape:

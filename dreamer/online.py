@@ -74,7 +74,7 @@ class Online:
         replay: Replay,
         policy,
         model,
-        begin=None,
+        begin,
         *,
         batch,
         ratio,
@@ -97,7 +97,7 @@ class Online:
     def next(self, state):
         """The batch of the next update; acts by the parameters of `state` if it is due."""
         self.write_back(state)
-        if self.begin and not self.replay.added:
+        if not self.replay.added:
             self.begin()
         cost = self.batch * self.replay.length
         while not self.enough() or self.credit < cost:

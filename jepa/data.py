@@ -65,7 +65,7 @@ def make_train_source(split, shard, folder=None, *, masker, batch, seed, data):
 
 
 def make_benches(*, seed, data) -> dict:
-    """ "decode": how fast the clips' frames are decoded by themselves, where they are."""
+    """How fast frames are decoded by themselves, "decode", where they are."""
     source = data["source"]
     several, made = names.terms(source)[1:], source.startswith(("images:", "camera:"))
     if source == names.WORLD or several or made:

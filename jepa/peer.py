@@ -31,6 +31,8 @@ def comparable(config):
             config.optimizer[name] = {"kind": "constant", "value": value}
     config.optimizer.clip_norm = 0.0
     config.objective.sigreg = config.objective.vicreg = 0.0
+    config.data.planar = False
+    config.colour = {name: 0.0 for name in config.colour}
     return config
 
 

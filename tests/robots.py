@@ -244,3 +244,32 @@ def write_minari(folder):
             jpeg_encoding=False,
         )
     return str(folder / "robot" / "push-v0")
+
+
+WRITERS = {
+    "replay": write_replay,
+    "rlds": write_rlds,
+    "lerobot": write_lerobot,
+    "minari": write_minari,
+}
+
+
+def whole(steps):
+    return {name: x[:] for name, x in steps.items()}
+
+
+def expected(form, i):
+    """What a format can tell of an episode."""
+    steps = truth(i)
+    if form == "minari":  # nothing is done after the last step is seen
+        steps["action"][-1] = 0
+        del steps["time"], steps["language"]
+    return steps
+
+
+def assert_same(found, steps):
+    assert found.keys() - {"model/deter"} == steps.keys()
+    for name, x in steps.items():
+        np.testing.assert_allclose(found[name], x, err_msg=name) if x.dtype.kind == (
+            "f"
+        ) else np.testing.assert_array_equal(found[name], x, err_msg=name)

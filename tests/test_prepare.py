@@ -236,7 +236,7 @@ def test_what_is_prepared_trains(prepared, tmp_path):
     view = View(frames=4, fps=5, size=32)
     train_, held = (names.videos(str(folder), s, view, None) for s in ("train", "held"))
     places = {
-        split: {text(records.shards[i], "source") for i in range(len(records))}
+        split: {text(records.inner[i], "source") for i in range(len(records))}
         for split, records in (("train", train_), ("held", held))
     }
     assert places["train"] and places["held"]

@@ -5,27 +5,27 @@ import dataclasses
 import numpy as np
 
 from core.data.clips import View, framing
-from core.data.records import BadSample
+from core.data.records import BadSample, Over
 from core.data.steps import Lazy, check
 from core.data.trajectories import Recordings
 
 
 @dataclasses.dataclass(frozen=True)
-class Cameras:
+class Cameras(Over):
     """A clip of each recording, begun anywhere in it; it never runs into another episode.
 
     camera: name of the pictures; empty for the first by name. Recordings must tell how
     many steps a second has.
     """
 
-    recordings: Recordings
+    inner: Recordings
     view: View
     camera: str = ""
 
     def __post_init__(self):
-        if not self.recordings.about.get("rate"):
+        if not self.inner.about.get("rate"):
             raise ValueError(
-                f"{self.recordings} does not tell how many steps a second has; prepare it "
+                f"{self.inner} does not tell how many steps a second has; prepare it "
                 "with launch.prepare --clock or --rate"
             )
         if self.view.crops > 1 or self.view.planar:
@@ -33,20 +33,9 @@ class Cameras:
                 "data.crops and data.planar are for videos, not for cameras of trajectories"
             )
 
-    def __str__(self):
-        return str(self.recordings)
-
-    def __len__(self):
-        return len(self.recordings)
-
-    def name(self, index):
-        return self.recordings.name(index)
-
     def load(self, index, rng):
         """{"video": uint8 [T, H, W, 3]}; after an episode's end its last frame stays."""
-        ahead = (
-            np.arange(self.view.frames) * self.recordings.about["rate"] / self.view.fps
-        )
+        ahead = np.arange(self.view.frames) * self.inner.about["rate"] / self.view.fps
         ahead = np.rint(ahead).astype(int)
         pictures = self.pictures(index)
         spare = len(pictures) if self.view.kind != "center" else 1
@@ -64,7 +53,7 @@ class Cameras:
 
     def pictures(self, index, goes_on=False):
         """Those of a recording; None if one that goes on is asked for, and it does not."""
-        steps = check(self.recordings.load(index))
+        steps = check(self.inner.load(index))
         if goes_on and steps["is_first"][0]:
             return None
         known = sorted(name for name, x in steps.items() if is_pictures(x))

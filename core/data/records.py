@@ -1,10 +1,13 @@
 """What a data set is to the pipeline: records that can be counted, read and named."""
 
+import dataclasses
 from typing import Protocol
 
 import numpy as np
 
 from core.text import told
+
+HELD = 20  # one of so many is held out, where no split is told
 
 
 class Records(Protocol):
@@ -17,6 +20,27 @@ class Records(Protocol):
 
     def name(self, index: int) -> str:
         """What a person would look for to repair the record: a path, an id."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Over:
+    """What gives otherwise what another one holds: as much, called the same."""
+
+    inner: object
+
+    def __len__(self):
+        return len(self.inner)
+
+    def __str__(self):
+        return str(self.inner)
+
+    def name(self, index):
+        return self.inner.name(index)
+
+
+def held_from(count: int) -> int:
+    """Of so many, the first of the last 20th, which is held out; of one, none is."""
+    return count - max(1, count // HELD) if count > 1 else count
 
 
 class BadSample(Exception):

@@ -5,35 +5,27 @@ import dataclasses
 import numpy as np
 
 from core.data.clips import View, labelled, see, see_still
+from core.data.records import Over
 from core.data.tfds import Shards
 
 
 @dataclasses.dataclass(frozen=True)
-class ShardClips:
+class ShardClips(Over):
     """Clips of the feature "video", the bytes of a file, or of "image", which stands still."""
 
-    shards: Shards
+    inner: Shards
     view: View
 
     def __post_init__(self):
-        if not {"video", "image"} & set(self.shards.features):
+        if not {"video", "image"} & set(self.inner.features):
             raise ValueError(
-                f"{self} holds {', '.join(self.shards.features)}; expected video, the "
+                f"{self} holds {', '.join(self.inner.features)}; expected video, the "
                 "bytes of a file, or image"
             )
 
-    def __str__(self):
-        return self.shards.folder
-
-    def __len__(self):
-        return len(self.shards)
-
-    def name(self, index):
-        return self.shards.where(index)
-
     def load(self, index, rng):
         """{"video": uint8 [T, H, W, 3]}, and "label": int32 where there is one."""
-        example = self.shards[index]
+        example = self.inner[index]
         if "video" in example:
             video = see(bytes(example["video"]), self.view, rng)
         else:
@@ -43,4 +35,4 @@ class ShardClips:
 
     def encoded(self, index) -> bytes:
         """The bytes of a video file."""
-        return bytes(self.shards[index]["video"])
+        return bytes(self.inner[index]["video"])

@@ -49,6 +49,15 @@ def cut(steps: Mapping, start: int, stop: int | None = None) -> dict:
     return {name: x[start:stop] for name, x in steps.items()}
 
 
+def joined(parts: list[Mapping]) -> dict:
+    """Steps that follow each other as one; BadSample if not all hold the same."""
+    names = parts[0].keys()
+    for part in parts[1:]:
+        if part.keys() != names:
+            raise BadSample(f"holds {sorted(names)}, what follows {sorted(part)}")
+    return {name: np.concatenate([part[name] for part in parts]) for name in names}
+
+
 def check(steps: Mapping, count: int | None = None) -> dict:
     """The same steps; BadSample if something is absent, not finite or of another length."""
     if missing := [name for name in NEEDED if name not in steps]:

@@ -15,12 +15,11 @@ from bisect import bisect_right
 
 import numpy as np
 
-from core.data.records import BadSample
+from core.data.records import BadSample, held_from
 from core.text import told
 
 INFO = "dataset_info.json"
 HOME = "~/tensorflow_datasets"  # unless TFDS_DATA_DIR says otherwise
-HELD = 20  # of a data set without a split to evaluate on, one record of so many
 
 
 def is_prepared(place) -> bool:
@@ -71,7 +70,7 @@ class Shards:
     folder: str
     split: str
     place: str = dataclasses.field(init=False)  # of the version
-    name: str = dataclasses.field(init=False)  # of the split in the data set
+    section: str = dataclasses.field(init=False)  # the split's name in the data set
     start: int = dataclasses.field(init=False)
     stop: int = dataclasses.field(init=False)
     files: tuple = dataclasses.field(
@@ -95,8 +94,7 @@ class Shards:
         count = splits[name].num_examples
         # What comes of one source must not sit in both.
         whole = held or "source" in builder(str(place)).info.features
-        edge = count - max(1, count // HELD) if count > 1 else count
-        cut = count if whole or not self.split else edge
+        cut = count if whole or not self.split else held_from(count)
         start, stop = (cut, count) if self.split == "held" and not held else (0, cut)
         if start == stop:
             raise ValueError(f"{place} has no records to be {self.split}")
@@ -107,7 +105,7 @@ class Shards:
             )
         ends = itertools.accumulate(splits[name].shard_lengths)
         names = [os.path.basename(path) for path in paths]
-        values = {"place": str(place), "name": name, "start": start, "stop": stop}
+        values = {"place": str(place), "section": name, "start": start, "stop": stop}
         values["files"] = tuple(zip(names, ends, strict=True))
         for field, value in values.items():
             object.__setattr__(self, field, value)
@@ -120,7 +118,7 @@ class Shards:
 
     def __getitem__(self, index: int) -> dict:
         try:
-            return opened(self.place, self.name)[self.start + index]
+            return opened(self.place, self.section)[self.start + index]
         except RuntimeError as error:  # a damaged block; its hash tells
             raise BadSample(f"cannot be read: {told(error)}") from None
 
@@ -129,7 +127,7 @@ class Shards:
         """Names of what an example holds."""
         return tuple(builder(self.place).info.features)
 
-    def where(self, index: int) -> str:
+    def name(self, index: int) -> str:
         """The file of an example and its number there."""
         index += self.start
         ends = [end for _, end in self.files]

@@ -8,11 +8,9 @@ from typing import Protocol
 
 import numpy as np
 
-from core.data.records import BadSample
-from core.data.steps import check, cut, shifted
+from core.data.records import BadSample, Over, held_from
+from core.data.steps import check, cut, episode, joined, shifted
 from core.data.world import World
-
-HELD = 20  # where no split is told, one recording of so many, the last
 
 
 class Recordings(Protocol):
@@ -61,53 +59,40 @@ class Part:
 def split_of(recordings: Recordings, which: str) -> Recordings:
     """All but the last 20th to "train", that one to be "held"; all for the empty word."""
     count = len(recordings)
-    edge = count - max(1, count // HELD)
+    edge = held_from(count)
     if not which:
         return recordings
-    if not edge:
+    if edge == count:
         raise ValueError(f"{recordings} has one recording; some must be held out")
     parts = {"train": (0, edge), "held": (edge, count)}
     return Part(recordings, *parts[which])
 
 
 @dataclasses.dataclass(frozen=True)
-class Stretches:
+class Stretches(Over):
     """Windows of `length` steps, one a recording in each epoch, begun anywhere in it.
 
     One that outlasts its recording goes on in those after it, as a stream of episodes.
     """
 
-    recordings: Recordings
+    inner: Recordings
     length: int
-
-    def __len__(self):
-        return len(self.recordings)
-
-    def __str__(self):
-        return str(self.recordings)
 
     @property
     def about(self):
-        return self.recordings.about
-
-    def name(self, index):
-        return self.recordings.name(index)
+        return self.inner.about
 
     def load(self, index, rng=None):
         """One window: every array [length, ...]."""
         parts, left = [], self.length
         while left:
-            steps = check(self.recordings.load(index))
+            steps = check(self.inner.load(index))
             count = len(steps["action"])
             begin = int(rng.integers(count)) if rng and not parts else 0
             parts.append(cut(steps, begin, begin + left))
             left -= min(left, count - begin)
-            index = (index + 1) % len(self.recordings)
-        names = parts[0].keys()
-        for part in parts[1:]:
-            if part.keys() != names:
-                raise BadSample(f"holds {sorted(names)}, the next one {sorted(part)}")
-        return shifted({k: np.concatenate([p[k] for p in parts]) for k in names})
+            index = (index + 1) % len(self.inner)
+        return shifted(joined(parts))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,9 +117,7 @@ class WorldWindows:
             "image": item["video"],
             "action": item["action"],
             "reward": np.zeros(T, np.float32),
-            "is_first": np.arange(T) == 0,
-            "is_last": np.arange(T) == T - 1,
-            "is_terminal": np.zeros(T, bool),
+            **episode(T, terminal=False),
             "log/position": item["position"],
         }
         return shifted(steps)

@@ -120,10 +120,10 @@ class Reader:
                 continue
             if until == np.inf:
                 self._check_complete(frame, times[-1])
-            image = _planes(frame, size) if planar else _rgb(frame, size)
-            if size is None:
-                size = image[0].shape if planar else image.shape[:2]
-                view = make_view(*size) if make_view else np.asarray
+            image = _planes(frame) if planar else _rgb(frame)
+            before, size = size, image[0].shape if planar else image.shape[:2]
+            _check_size(size, before)
+            view = view or (make_view(*size) if make_view else np.asarray)
             image = view(image)
             if found is None:
                 found = np.empty((len(times), *image.shape), np.uint8)
@@ -143,8 +143,9 @@ class Reader:
             ticks = int(np.ceil(until * fps - 1e-6)) - count
             if ticks <= 0:
                 continue
-            image, count = _rgb(frame, size), count + ticks
+            image, count, before = _rgb(frame), count + ticks, size
             size = image.shape[:2]
+            _check_size(size, before)
             for _ in range(ticks):
                 yield image
 
@@ -200,22 +201,21 @@ def _is_cover(stream):
     return bool(stream.disposition & Disposition.attached_pic)
 
 
-def _planes(frame, size=None):
-    """Brightness and colour differences of a decoded frame, upright (core/data/planes.py).
+def _check_size(size, before):
+    """All frames have the height and width of the one before."""
+    if before and size != before:
+        raise BadSample(f"frame size changes from {before} to {size}")
 
-    size: height and width of those before, which it must have, too.
-    """
-    if _is_plain(frame):
-        sides = [(frame.height >> k, frame.width >> k) for k in (0, 1, 1)]
-        planes = tuple(
-            np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)[:h, :w]
-            for plane, (h, w) in zip(frame.planes, sides, strict=True)
-        )
-    else:
-        planes = planes_of(_rgb(frame))
-    if size and planes[0].shape != size:
-        raise BadSample(f"frame size changes from {size} to {planes[0].shape}")
-    return planes
+
+def _planes(frame):
+    """Brightness and colour differences of a decoded frame, upright (core/data/planes.py)."""
+    if not _is_plain(frame):
+        return planes_of(_rgb(frame))
+    sides = [(frame.height >> k, frame.width >> k) for k in (0, 1, 1)]
+    return tuple(
+        np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)[:h, :w]
+        for plane, (h, w) in zip(frame.planes, sides, strict=True)
+    )
 
 
 def _is_plain(frame) -> bool:
@@ -226,14 +226,8 @@ def _is_plain(frame) -> bool:
     return plain and even and usual
 
 
-def _rgb(frame, size=None):
-    """A decoded frame, upright: uint8 [H, W, 3]. Rows may be padded in memory.
-
-    size: height and width of those before, which it must have, too.
-    """
+def _rgb(frame):
+    """A decoded frame, upright: uint8 [H, W, 3]. Rows may be padded in memory."""
     # By default swscale starts a thread per core for each frame.
     image = frame.reformat(format="rgb24", threads=1).to_ndarray()
-    image = np.rot90(image, frame.rotation // 90) if frame.rotation else image
-    if size and image.shape[:2] != size:
-        raise BadSample(f"frame size changes from {size} to {image.shape[:2]}")
-    return image
+    return np.rot90(image, frame.rotation // 90) if frame.rotation else image

@@ -13,16 +13,20 @@ from core.prepare.videos import Videos
 SPACE = "prepare"
 
 
-class BeamVideos(Videos):
-    """The builder of videos as a pipeline, which no single machine has to hold."""
+class Counted:
+    """A builder that tells what has become of all that it has read, once it has run."""
 
-    counts = None  # of what has become of videos and clips, once it has run
-
-    def _split_generators(self, dl_manager, pipeline):
-        return splits(pipeline, self.plan)
+    counts = None
 
     def _process_pipeline_result(self, pipeline_result):
         self.counts = counts(pipeline_result)
+
+
+class BeamVideos(Counted, Videos):
+    """The builder of videos as a pipeline, which no single machine has to hold."""
+
+    def _split_generators(self, dl_manager, pipeline):
+        return splits(pipeline, self.plan)
 
 
 def splits(pipeline, plan) -> dict:
@@ -53,11 +57,16 @@ def splits(pipeline, plan) -> dict:
         | "GroupById" >> beam.CoGroupByKey()
         | "Judge" >> beam.FlatMap(judge, rules, beam.pvalue.AsSingleton(edge))
     )
+    return by_split(judged, clips.SPLITS if rules.held else clips.SPLITS[:1])
+
+
+def by_split(judged, splits) -> dict:
+    """{split: its examples} of (split, example)s."""
     return {
         name: judged
         | f"Pick_{name}" >> beam.Filter(functools.partial(is_for, name))
         | f"Examples_{name}" >> beam.Map(lambda judged: judged[1])
-        for name in (("train", "validation") if rules.held else ("train",))
+        for name in splits
     }
 
 

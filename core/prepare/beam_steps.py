@@ -1,27 +1,20 @@
 """The same cuts and decisions as core/prepare/episodes.py, as steps of a Beam pipeline."""
 
-import functools
-
 import apache_beam as beam
 
 from core.data import names
 from core.prepare import episodes
-from core.prepare.beam import count, counts, is_for
+from core.prepare.beam import Counted, by_split, count
 from core.prepare.clips import SPLITS
 from core.prepare.cut_episodes import ODD, until_bad
 from core.prepare.trajectories import Trajectories, example
 
 
-class BeamTrajectories(Trajectories):
+class BeamTrajectories(Counted, Trajectories):
     """The builder of trajectories as a pipeline, which no single machine has to hold."""
-
-    counts = None  # of what has become of recordings and steps, once it has run
 
     def _split_generators(self, dl_manager, pipeline):
         return splits(pipeline, self.plan, self.form)
-
-    def _process_pipeline_result(self, pipeline_result):
-        self.counts = counts(pipeline_result)
 
 
 def splits(pipeline, plan, form) -> dict:
@@ -35,12 +28,7 @@ def splits(pipeline, plan, form) -> dict:
         | "Spread" >> beam.Reshuffle()
         | "Cut" >> beam.FlatMap(cut_recording, plan, recordings, form, edge)
     )
-    return {
-        name: cut
-        | f"Pick_{name}" >> beam.Filter(functools.partial(is_for, name))
-        | f"Examples_{name}" >> beam.Map(lambda judged: judged[1])
-        for name in (SPLITS if edge else SPLITS[:1])
-    }
+    return by_split(cut, SPLITS if edge else SPLITS[:1])
 
 
 def cut_recording(index, plan, recordings, form, edge):

@@ -17,6 +17,11 @@ TIMEOUT_S = 3600.0  # of a file
 SPLITS = ("train", "validation")
 
 
+def check_held(held: float):
+    if not 0 <= held < 1:
+        raise ValueError(f"held is {held}; use 0 or more and less than 1")
+
+
 @dataclasses.dataclass(frozen=True)
 class Rules:
     """Which clips are kept, and for what.
@@ -33,8 +38,7 @@ class Rules:
     def __post_init__(self):
         if not -1 <= self.near < near.BANDS:
             raise ValueError(f"near is {self.near}; use -1 to {near.BANDS - 1} bits")
-        if not 0 <= self.held < 1:
-            raise ValueError(f"held is {self.held}; use 0 or more and less than 1")
+        check_held(self.held)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -19,7 +19,7 @@ from core.prepare.episodes import (
     plain,
     spot,
     steps_of,
-)  # fmt: skip
+)
 from core.prepare.work import home_of
 
 BLOCK = 64  # recordings that a process cuts, for which it opens the data set once

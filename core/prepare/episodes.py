@@ -11,7 +11,7 @@ from core.data import names
 from core.data.rate import ACTIONS, resampled
 from core.data.records import BadSample, explain
 from core.data.steps import RESERVED, check, cut
-from core.prepare.clips import place, threshold
+from core.prepare.clips import check_held, place, threshold
 from core.prepare.cut import Recipe, Writer
 
 EXACT_BELOW = 128  # pixels of a picture's short side, up to which every one is kept
@@ -47,6 +47,7 @@ class Plan:
             raise ValueError(
                 f"actions is {self.actions!r}; expected one of {', '.join(ACTIONS)}"
             )
+        check_held(self.held)
         for name, _ in self.keep:
             if not PLAIN.fullmatch(name):
                 raise ValueError(

@@ -12,9 +12,7 @@ SIDE = 8
 MOMENTS = (1 / 6, 1 / 2, 5 / 6)  # of a clip, at which it is looked at
 BITS = SIDE * SIDE * len(MOMENTS)
 BANDS = 16
-MOST = (
-    500  # clips of a group that each one is compared with, or black ones take for ever
-)
+MOST = 500  # clips of a group that each is compared with, or black ones take for ever
 
 
 def fingerprint(small) -> str:

@@ -25,9 +25,7 @@ class Kind(NamedTuple):
     cut_here: Callable  # (plan, folder, workers=, progress=) -> facts by name
     judge: Callable  # (plan, facts) -> (report, what else the builder takes)
     lines: Callable  # (report) -> sentences
-    build: (
-        Callable  # (what judge gives, ...) -> builder, with tensorflow-datasets loaded
-    )
+    build: Callable  # (what judge gives, ...) -> builder
     pipe: Callable  # (plan, ...) -> the same as a pipeline of Apache Beam
     sheet: Callable  # (folder of the version) -> picture
 

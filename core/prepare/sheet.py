@@ -24,6 +24,11 @@ def of_clips(shards: Shards) -> np.ndarray:
         frames = decode_clip(video, 0.0, fps, MOMENTS, _small)
         label = f" label {example['label']}" if example["label"] >= 0 else ""
         shown.append(caption(tile([frames], pad=2), f"{example['id']}{label}"))
+    return in_columns(shown)
+
+
+def in_columns(shown) -> np.ndarray:
+    """Pictures two by two."""
     return tile([shown[i : i + 2] for i in range(0, len(shown), 2)], pad=8)
 
 

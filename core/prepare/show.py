@@ -1,14 +1,11 @@
 """Pictures of any data set: what is in it, and what a method makes of it."""
 
-import contextlib
-import tempfile
-
 import numpy as np
 
 from core.data import names
 from core.data.clips import View
 from core.data.records import explain
-from core.method import load
+from core.method import load, opened
 from core.pictures import PAPER, caption, tile
 from core.prepare import sheet
 
@@ -46,7 +43,7 @@ def sheet_of(name: str) -> np.ndarray:
                 (LOOK.size, MOMENTS * (LOOK.size + 2), 3), PAPER, np.uint8
             )
             shown.append(caption(nothing, f"{records.name(index)}: {explain(error)}"))
-    return tile([shown[i : i + 2] for i in range(0, len(shown), 2)], pad=8)
+    return sheet.in_columns(shown)
 
 
 def batch_of(text: str, config) -> np.ndarray:
@@ -57,8 +54,5 @@ def batch_of(text: str, config) -> np.ndarray:
     method = load(config)
     if method.draw is None:
         raise ValueError(f"{config.method} has no picture of what it reads")
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        contextlib.closing(method.source("train", (0, 1), folder)) as source,
-    ):
+    with opened(method) as source:
         return method.draw(source.next())

@@ -6,6 +6,7 @@ import pathlib
 import numpy as np
 import tensorflow_datasets as tfds
 
+from core.nested import nest
 from core.prepare.clips import SPLITS
 from core.prepare.cut_episodes import read_piece
 from core.prepare.work import home_of
@@ -30,18 +31,6 @@ def feature(kind: str, shape) -> tfds.features.FeatureConnector:
     return tfds.features.Tensor(shape=(None, *shape), dtype=dtype, encoding="bytes")
 
 
-def nested(flat: dict) -> dict:
-    """Dictionaries in each other, for names with slashes."""
-    found = {}
-    for name, value in flat.items():
-        *path, last = name.split("/")
-        inner = found
-        for part in path:
-            inner = inner.setdefault(part, {})
-        inner[last] = value
-    return found
-
-
 class Trajectories(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     """Pieces of recordings, in the order in which they follow each other.
 
@@ -60,7 +49,7 @@ class Trajectories(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         super().__init__(file_format="array_record", **options)
 
     def _info(self):
-        steps = nested({name: feature(*kind) for name, kind in self.form.items()})
+        steps = nest({name: feature(*kind) for name, kind in self.form.items()})
         return tfds.core.DatasetInfo(
             builder=self,
             description="Pieces of trajectories, in order.",
@@ -88,5 +77,5 @@ class Trajectories(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 def example(plan, name, index, number, start, piece) -> tuple[int, dict]:
     """(key, example) of a piece: the keys tell the order."""
     fields = {"id": f"{name}#{number:05d}", "source": name, "start": start}
-    fields |= {"licence": plan.licence, "steps": nested(piece)}
+    fields |= {"licence": plan.licence, "steps": nest(piece)}
     return index * MOST_PIECES + number, fields

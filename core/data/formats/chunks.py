@@ -14,13 +14,12 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from core.data.records import BadSample
-from core.data.steps import NEEDED, check, shifted
+from core.data.records import HELD, BadSample
+from core.data.steps import NEEDED, check, cut, joined, shifted
 from core.text import told
 
 NAME = re.compile(r"(\d{6})-(\d{12})-(\d{6})\.npz")
 KEPT_CHUNKS = 16  # decompressed, per process
-HELD = 20  # one step of so many is held out
 
 
 @dataclasses.dataclass(frozen=True, order=True)
@@ -123,8 +122,8 @@ class Windows:
             raise ValueError(f"{self.folder} is no folder of trajectories")
         runs = without_gaps(chunks_in(self.folder))
         steps = np.array([sum(c.steps for c in run) for run in runs], int)
-        cut = steps.sum() - max(steps.sum() // HELD, self.apart)
-        cuts = np.clip(cut - (np.cumsum(steps) - steps), 0, steps)  # within each run
+        edge = steps.sum() - max(steps.sum() // HELD, self.apart)
+        cuts = np.clip(edge - (np.cumsum(steps) - steps), 0, steps)  # within each run
         starts = cuts if self.split == "held" else 0 * cuts
         stops = cuts if self.split == "train" else steps
         counts = np.maximum(0, stops - starts - self.length + 1)
@@ -133,7 +132,7 @@ class Windows:
         object.__setattr__(self, "runs", runs)
         if not counts.sum():
             where = {"train": "before", "held": "among"}.get(self.split, "")
-            where = f" {where} the last {steps.sum() - cut}" if where else ""
+            where = f" {where} the last {steps.sum() - edge}" if where else ""
             raise ValueError(
                 f"{self.folder} has no {self.length} steps in a row{where}; expected "
                 f"files {Chunk(0, 0, 1024).name} with the arrays {', '.join(NEEDED)} and "
@@ -164,14 +163,8 @@ class Windows:
         """One window: every array [length, ...]."""
         chunks, offset = self.place(index)
         parts = [load_chunk(self.folder, chunk) for chunk in chunks]
-        names = parts[0].keys()
-        for chunk, part in zip(chunks, parts, strict=True):
-            if part.keys() != names:
-                raise BadSample(
-                    f"{chunk.name} holds {sorted(part)}, not {sorted(names)}"
-                )
-        cut = slice(offset, offset + self.length)
-        return shifted({k: np.concatenate([p[k] for p in parts])[cut] for k in names})
+        steps = joined(parts)
+        return shifted(cut(steps, offset, offset + self.length))
 
 
 @functools.lru_cache(maxsize=KEPT_CHUNKS)

@@ -10,10 +10,9 @@ import pathlib
 
 import numpy as np
 
-from core.data.folder import read_image
+from core.data.formats.pictures import film, images
 from core.data.records import BadSample
 from core.data.steps import Lazy, arrived, episode, numbers
-from core.data.video import open_video
 from core.text import told
 
 INFO = "meta/info.json"
@@ -81,7 +80,7 @@ class LeRobot:
             if kind["dtype"] == "video":
                 found[known_as(name)] = self.film(where, name, found["time"])
             elif kind["dtype"] == "image":
-                found[known_as(name)] = images(rows[name])
+                found[known_as(name)] = images([cell["bytes"] for cell in rows[name]])
             elif kind["dtype"] != "string":
                 found[known_as(name)] = numbers(rows[name])
         if "action" not in found:
@@ -117,12 +116,7 @@ class LeRobot:
         path = self.path("video_path", where, f"videos/{key}", video_key=key)
         # A quarter of a frame later, so that no rounding shows the one before.
         times = where[f"videos/{key}/from_timestamp"] + time + 0.25 / self.info["fps"]
-
-        def decode(start, stop):
-            with open_video(path) as video:
-                return video.frames_at(times[start:stop])
-
-        return Lazy(len(times), decode)
+        return film(path, times)
 
     def path(self, field, where, kind, **more) -> pathlib.Path:
         """The file that a field of the info names for an episode."""
@@ -171,12 +165,3 @@ def listed(names) -> list[str]:
     if isinstance(names, dict):
         return [x for group in names.values() for x in listed(group)]
     return [str(x) for x in names] if isinstance(names, list) else [str(names)]
-
-
-def images(cells) -> Lazy:
-    """Pictures in the rows themselves: {"bytes", "path"} each."""
-
-    def decode(start, stop):
-        return np.stack([read_image(cell["bytes"]) for cell in cells[start:stop]])
-
-    return Lazy(len(cells), decode)

@@ -8,43 +8,26 @@ import dataclasses
 
 import numpy as np
 
-from core.data.folder import read_image
-from core.data.records import BadSample
-from core.data.steps import FLAGS, Lazy, arrived, episode, numbers, one_hot
+from core.data.formats.pictures import images
+from core.data.records import BadSample, Over
+from core.data.steps import FLAGS, arrived, episode, numbers, one_hot
 from core.data.tfds import Shards, builder, is_picture, steps_of
+from core.nested import flatten
 
 NOT_KEPT = ("reward", "discount", *FLAGS)
 
 
 @dataclasses.dataclass(frozen=True)
-class Rlds:
+class Rlds(Over):
     """The episodes of a split as recordings."""
 
-    shards: Shards
+    inner: Shards
     about = {}
 
-    def __str__(self):
-        return str(self.shards)
-
-    def __len__(self):
-        return len(self.shards)
-
-    def name(self, index):
-        return self.shards.where(index)
-
     def load(self, index):
-        kinds = steps_of(builder(self.shards.place).info.features)
-        rows = [dict(flat(step)) for step in self.shards[index]["steps"]]
-        return translated(dict(flat(kinds)), rows)
-
-
-def flat(nested, before: str = ""):
-    """(name, value) of all that is in nested dictionaries, names joined by slashes."""
-    for name, value in nested.items():
-        if hasattr(value, "items"):
-            yield from flat(value, f"{before}{name}/")
-        else:
-            yield before + name, value
+        kinds = steps_of(builder(self.inner.place).info.features)
+        rows = [flatten(step) for step in self.inner[index]["steps"]]
+        return translated(flatten(kinds), rows)
 
 
 def is_text(kind) -> bool:
@@ -74,7 +57,7 @@ def translated(kinds: dict, rows: list[dict]) -> dict:
         elif inside == "timestamp":
             found["time"] = np.asarray(values, np.float64).reshape(len(rows))
         else:
-            known = pictures(values) if is_picture(kind) else numbers(values)
+            known = images(values) if is_picture(kind) else numbers(values)
             plain = inside.replace("/", "_")
             found[plain if inside != name else f"log/{plain}"] = known
     if not actions:
@@ -90,10 +73,3 @@ def vector(kind, values) -> np.ndarray:
     if count := getattr(kind, "num_classes", None):
         return one_hot(values, count)
     return numbers(values).reshape(len(values), -1).astype(np.float32)
-
-
-def pictures(files: list[bytes]) -> Lazy:
-    def decode(start, stop):
-        return np.stack([read_image(file) for file in files[start:stop]])
-
-    return Lazy(len(files), decode)
