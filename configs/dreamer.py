@@ -63,6 +63,7 @@ def base():
         "init_from": "",
         "dtype": "auto",
         "batch": 16,
+        "accumulate": 1,  # parts that a batch is taken in, one after another
         "length": 64,  # steps of a sequence in one update
         "behavior": "actor",  # "none": the world model alone; "cem": it plans instead
         "imagination": {

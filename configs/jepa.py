@@ -43,6 +43,7 @@ def base():
         "save_steps": 1000,
         "keep_checkpoints": 3,
         "held_batch": 32,
+        "accumulate": 1,  # parts that a batch is taken in, one after another
         "mesh": {"replica": 1, "data": 1, "fsdp": -1, "sequence": 1, "tensor": 1},
         "data": {
             "source": "world",  # or what else core/data/names.py has, such as a folder
@@ -88,6 +89,7 @@ def published(size, *, steps, batch, mask_tokens, positions, rescale):
             "positions": positions,
             "rescale": rescale,
             "remat": "block",
+            "attention": "auto",
         },
         "predictor": {
             "width": 384,
@@ -207,6 +209,7 @@ def tiny():
             "positions": "tiled",
             "rescale": True,
             "remat": "none",
+            "attention": "auto",
         },
         "predictor": {
             "width": 64,

@@ -1,42 +1,53 @@
 """Multi-head self-attention with rotary positions, inside independent segments."""
 
 import functools
+from typing import NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from core.kernels import attend
 from core.layers import Dense
 from core.positions import halve, rotate
+
+
+class Shard(NamedTuple):
+    """Mesh axes over which a device holds a part only; None where it holds all."""
+
+    tokens: str | None = None
+    heads: str | None = None
 
 
 class Attention(nn.Module):
     """Multi-head self-attention with rotary positions, inside independent segments.
 
-    `segments` are lengths that sum to N: tokens see only their own segment. Several mask
-    patterns of a clip thus share every matrix product and pay attention only for
-    themselves.
+    `heads` of `head_dim` channels and `segments` are those of one device: lengths that
+    sum to its tokens. Tokens see only their own segment, so several mask patterns of a
+    clip share every matrix product and pay attention only for themselves. `lengths` [B,
+    segments] are the tokens that count, over all devices, from the first; None is all.
     """
 
     heads: int
+    head_dim: int
     dtype: jnp.dtype = jnp.float32
     qkv_bias: bool = True
+    kernel: str = "plain"
 
     @nn.compact
-    def __call__(self, x, rope, valid, segments):
+    def __call__(self, x, rope, lengths, segments, shard=Shard()):
         B, N, D = x.shape
-        d = D // self.heads
-        assert d * self.heads == D and sum(segments) == N, (x.shape, segments)
+        H, d = self.heads, self.head_dim
+        assert sum(segments) == N, (x.shape, segments)
 
         def project(name, order=None):
-            names = ("embed", "heads")
-            layer = Dense(D, names, self.dtype, self.qkv_bias, name=name)
-            return layer(x, order).reshape(B, N, self.heads, d)
+            layer = Dense(H * d, ("embed", "heads"), self.dtype, self.qkv_bias, name=name)
+            return layer(x, order).reshape(B, N, H, d)
 
         def halve_heads(w):
             """Channels of each head as `rotate` wants them; cheaper here than on tokens."""
-            return halve(w.reshape(*w.shape[:-1], self.heads, d)).reshape(w.shape)
+            return halve(w.reshape(*w.shape[:-1], H, d)).reshape(w.shape)
 
         turned = None if rope is None else halve_heads
         q, k, v = project("query", turned), project("key", turned), project("value")
@@ -45,49 +56,16 @@ class Attention(nn.Module):
         split = functools.partial(
             jnp.split, indices_or_sections=np.cumsum(segments)[:-1], axis=1
         )
-        seen = len(segments) * [None] if valid is None else split(valid)
-        each = zip(split(q), split(k), split(v), seen, strict=True)
-        parts = [attend(*one) for one in each]
+        parts = []
+        for i, (q, k, v) in enumerate(zip(split(q), split(k), split(v), strict=True)):
+            if shard.tokens:
+                k, v = (
+                    jax.lax.all_gather(x, shard.tokens, axis=1, tiled=True)
+                    for x in (k, v)
+                )
+            length = None if lengths is None else lengths[:, i]
+            parts.append(attend(q, k, v, length, kernel=self.kernel))
         y = jnp.concatenate(parts, 1) if len(parts) > 1 else parts[0]
-        out = Dense(D, ("heads", "embed"), self.dtype, name="out")
-        return out(y.reshape(B, N, D))
-
-
-@jax.custom_vjp
-def attend(q, k, v, valid=None):
-    """Softmax attention [B, N, H, d] x3 -> [B, N, H, d]; keys where `valid` [B, N] is
-    false are left out. Softmax in float32; its gradient computes the weights anew."""
-    return jnp.einsum("bhqk,bkhd->bqhd", attention(q, k, valid).astype(v.dtype), v)
-
-
-def attention(q, k, valid):
-    """Softmax weights [B, H, N, N] in float32."""
-    scores = jnp.einsum(
-        "bqhd,bkhd->bhqk",
-        q * q.shape[-1] ** -0.5,
-        k,
-        preferred_element_type=jnp.float32,
-    )
-    if valid is not None:
-        scores = jnp.where(valid[:, None, None, :], scores, -1e30)
-    return jax.nn.softmax(scores)
-
-
-def attend_fwd(q, k, v, valid=None):
-    return attend(q, k, v, valid), (q, k, v, valid)
-
-
-def attend_bwd(saved, dy):
-    q, k, v, valid = saved
-    weights = attention(q, k, valid)
-    dv = jnp.einsum("bhqk,bqhd->bkhd", weights.astype(v.dtype), dy)
-    dweights = jnp.einsum("bqhd,bkhd->bhqk", dy, v, preferred_element_type=jnp.float32)
-    along = (weights * dweights).sum(-1, keepdims=True)
-    dscores = weights * (dweights - along) * q.shape[-1] ** -0.5
-    dscores = dscores.astype(q.dtype)
-    dq = jnp.einsum("bhqk,bkhd->bqhd", dscores, k)
-    dk = jnp.einsum("bhqk,bqhd->bkhd", dscores, q)
-    return dq, dk, dv, None
-
-
-attend.defvjp(attend_fwd, attend_bwd)
+        names = ("heads", "embed")
+        out = Dense(D, names, self.dtype, over=shard.heads, name="out")
+        return out(y.reshape(B, N, H * d))

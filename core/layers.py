@@ -18,7 +18,8 @@ named = nn.with_logical_partitioning
 class Dense(nn.Module):
     """A linear layer whose kernel [in, features] carries the two axis `names`.
 
-    `order` rearranges the output channels of kernel and bias before they are used.
+    `order` rearranges the output channels of kernel and bias before they are used. Where
+    a device holds a part of the input channels, `over` is the mesh axis to sum over.
     """
 
     features: int
@@ -26,6 +27,7 @@ class Dense(nn.Module):
     dtype: jnp.dtype = jnp.float32
     use_bias: bool = True
     init: Callable = nn.initializers.normal(0.02)
+    over: str | None = None
 
     @nn.compact
     def __call__(self, x, order=None):
@@ -39,6 +41,8 @@ class Dense(nn.Module):
         if order is not None:
             weights = [order(w) for w in weights]
         y = linear(x.astype(self.dtype), weights[0])
+        if self.over:
+            y = jax.lax.psum(y, self.over)
         return y + weights[1] if self.use_bias else y
 
 

@@ -8,7 +8,11 @@ import tempfile
 from collections.abc import Callable
 from typing import NamedTuple
 
+import jax
 import numpy as np
+from ml_collections import ConfigDict
+
+from core.platforms import settled
 
 UNKNOWN = re.compile(r"got an unexpected keyword argument '(\w+)'")
 TWICE = re.compile(r"got multiple values for (?:keyword )?argument '(\w+)'")
@@ -51,8 +55,11 @@ class Method(NamedTuple):
     acts: bool = False
 
 
-def load(config) -> Method:
-    """Import the module that `config.method` names and let it read the config."""
+def load(config, platform: str | None = None) -> Method:
+    """Import the module that `config.method` names and let it read the config.
+
+    platform: what is to compute it, "cpu", "gpu" or "tpu"; what is here by default.
+    """
     try:
         module = importlib.import_module(config.method)
     except ModuleNotFoundError as error:
@@ -61,8 +68,9 @@ def load(config) -> Method:
         ) from None
     if not hasattr(module, "make"):
         raise ValueError(f"method {config.method!r} has no make(config)")
+    platform = platform or jax.default_backend()
     try:
-        return module.make(config)
+        return module.make(ConfigDict(settled(config.to_dict(), platform)))
     except (TypeError, KeyError) as error:
         mistake = explain(error, config.to_dict())
         if mistake is None:

@@ -4,6 +4,7 @@
 NUMBERS = {
     "steps": 1,
     "batch": 1,
+    "accumulate": 1,
     "seed": 0,
     "log_steps": 1,
     "save_steps": 0,

@@ -94,9 +94,14 @@ def shardings(mesh: Mesh, tree):
     return jax.tree.map(one, tree, is_leaf=is_box)
 
 
+def batch_ways(mesh) -> int:
+    """Into how many parts a batch is split."""
+    return math.prod(mesh.shape[axis] for axis in RULES["batch"])
+
+
 def batch_sharding(mesh: Mesh, size: int) -> NamedSharding:
     """Layout of a batch of `size` samples along its first axis."""
-    ways = math.prod(mesh.shape[axis] for axis in RULES["batch"])
+    ways = batch_ways(mesh)
     if size % ways:
         raise ValueError(
             f"batch {size} does not divide over {ways} devices of the mesh; "
@@ -146,10 +151,16 @@ def nearby(mesh: Mesh, tree):
     return make_mesh(fsdp=-1, devices=jax.local_devices()), copies
 
 
+def in_use():
+    """The mesh of `jax.set_mesh`; None without one, or where it is one device."""
+    mesh = jax.sharding.get_abstract_mesh()
+    return None if mesh.empty or mesh.size == 1 else mesh
+
+
 def constrain(x, *names):
     """Fix the layout of an activation by logical names; does nothing without a mesh."""
-    mesh = jax.sharding.get_abstract_mesh()
-    if mesh.empty:
+    mesh = in_use()
+    if mesh is None:
         return x
     return jax.lax.with_sharding_constraint(x, spec(mesh, names, x.shape))
 

@@ -32,7 +32,8 @@ def dream(model, params, batch, key, *, context: int):
     B, T = batch["is_first"].shape
     seen = {k: x[:, :context] for k, x in batch.items()}
     first = model.rssm.first(B)
-    states, _ = world_model.observe(model, params, first, seen, keys[0])
+    gumbel = world_model.noise_of(model, seen, keys[0])
+    states, _ = world_model.observe(model, params, first, seen, gumbel)
     actions = batch["action"].swapaxes(0, 1)[context:]
     last = jax.tree.map(lambda x: x[-1], states)
     dreamt = model.rssm.apply(
@@ -61,8 +62,8 @@ def make_dream(model, held, known, *, context, read_steps):
     @jax.jit
     def watch(params, batch):
         first = model.rssm.first(len(batch["is_first"]))
-        key = jax.random.key(0)
-        states, _ = world_model.observe(model, params, first, batch, key)
+        gumbel = world_model.noise_of(model, batch, jax.random.key(0))
+        states, _ = world_model.observe(model, params, first, batch, gumbel)
         return states.features().swapaxes(0, 1)
 
     def evaluate(state):

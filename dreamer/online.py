@@ -29,7 +29,8 @@ def make_policy(model, choose, *, seed):
         latent, action = carry
         keys = jax.random.split(jax.random.fold_in(jax.random.key(seed), count))
         one = {k: x[:, None] for k, x in obs.items()} | {"action": action[:, None]}
-        states, _ = world_model.observe(model, params, latent, one, keys[0])
+        gumbel = world_model.noise_of(model, one, keys[0])
+        states, _ = world_model.observe(model, params, latent, one, gumbel)
         latent = jax.tree.map(lambda x: x[0], states)
         action = choose(params, latent, keys[1])
         ids = jnp.argmax(latent.stoch, -1).astype(jnp.uint8)

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from core import optim
+from core.accumulate import mean_gradients
 from core.layers import named
 from core.method import Method
 from dreamer import behavior as behave
@@ -78,41 +79,55 @@ def start_of(model, batch, seen: Latent) -> Latent:
     return unpack(model, deter, jnp.where(go_on, seen.stoch[:, -1], batch["stoch"]))
 
 
-def make_loss(model, behavior):
-    """(params, slow, range, start, batch, key) -> (loss, (states, range, metrics))."""
+def prepare(model, batch, seen: Latent, key):
+    """The batch with all that is drawn for it, row by row: where sequences begin, and the
+    noise of their states."""
+    gumbel = world_model.noise_of(model, batch, key).swapaxes(0, 1)
+    return {**batch, "start": start_of(model, batch, seen), "gumbel": gumbel}
 
-    def loss_fn(params, slow, seen_range, start, batch, key):
-        keys = jax.random.split(key)
+
+def make_loss(model, behavior):
+    """(params, slow, range, prepared batch, key) -> (loss, ((metrics, range), states)).
+
+    A mean over sequences, but for the behaviour: its range is that of all returns.
+    """
+
+    def loss_fn(params, slow, seen_range, batch, key):
+        gumbel = batch["gumbel"].swapaxes(0, 1)
         found, states, metrics = world_model.losses(
-            model, params, start, batch, keys[0]
+            model, params, batch["start"], batch, gumbel
         )
         whole, means = world_model.total(found)
         metrics |= means
         if behavior is not None:
             found, seen_range, more = behave.losses(
-                model, behavior, params, slow, seen_range, states, batch, keys[1]
+                model, behavior, params, slow, seen_range, states, batch, key
             )
             means = {name: loss.mean() for name, loss in found.items()}
             whole += means["actor"] + means["critic"]
             whole += behave.REPLAY_SCALE * means["replay"]
             metrics |= more | {f"loss_{name}": mean for name, mean in means.items()}
-        return whole, (states, seen_range, metrics | {"loss": whole})
+        return whole, ((metrics | {"loss": whole}, seen_range), pack(states))
 
     return loss_fn
 
 
-def make_step(model, behavior, *, lr, agc, betas, eps, seed):
+def make_step(model, behavior, *, lr, agc, betas, eps, accumulate, seed):
     """(state, batch) -> (state, metrics); an update that is not finite is not applied.
 
     lr is a schedule of the updates done before, so that a warmup from 0 begins with 0.
+    A batch is taken in `accumulate` parts.
     """
     grad_fn = jax.value_and_grad(make_loss(model, behavior), has_aux=True)
 
     def step(state, batch):
         key = jax.random.fold_in(jax.random.key(seed), state.step)
-        start = start_of(model, batch, state.seen)
-        (total, (states, seen_range, metrics)), grads = grad_fn(
-            state.params, state.slow, state.range, start, batch, key
+        keys = jax.random.split(key)
+        given = state.params, state.slow, state.range
+        (total, ((metrics, seen_range), states)), grads = mean_gradients(
+            lambda part: grad_fn(*given, part, keys[1]),
+            prepare(model, batch, state.seen, keys[0]),
+            parts=accumulate,
         )
         norm = jnp.sqrt(sum(jnp.square(g).sum() for g in jax.tree.leaves(grads)))
         params, opt = optim.laprop(
@@ -121,7 +136,7 @@ def make_step(model, behavior, *, lr, agc, betas, eps, seed):
         )  # fmt: skip
         slow = optim.ema(state.slow, params.get("critic", {}), 1 - SLOW_RATE)
         ok = jnp.isfinite(total) & jnp.isfinite(norm)
-        new = params, slow, seen_range, opt, pack(states)
+        new = params, slow, seen_range, opt, states
         old = state.params, state.slow, state.range, state.opt, state.seen
         bad = jnp.where(ok, 0, state.bad_steps + 1)
         metrics |= {"grad_norm": norm, "lr": lr(state.step), "bad_steps": bad}
@@ -132,10 +147,6 @@ def make_step(model, behavior, *, lr, agc, betas, eps, seed):
 
 def make_networks(spaces, actions, *, dtype, behavior, model, imagination):
     """World model and behaviour, from their config sections; None for no behaviour."""
-    if dtype not in ("auto", "float32", "bfloat16"):
-        raise ValueError(f"dtype is {dtype!r}; use 'auto', 'float32' or 'bfloat16'")
-    if dtype == "auto":
-        dtype = "float32" if jax.default_backend() == "cpu" else "bfloat16"
     dtype = jnp.dtype(dtype)
     world = world_model.make_world_model(spaces, actions, **model, dtype=dtype)
     if behavior not in ("actor", "cem", "none"):
@@ -162,11 +173,19 @@ def make_method(
         raise ValueError(
             f"imagination.last is {last}; use 0 for all steps, or 2 to {length}, the length"
         )
+    parts = config["accumulate"]
+    if parts > 1 and networks[1] is not None:
+        raise ValueError(
+            f"accumulate is {parts}, but an actor's advantages are scaled by the range of "
+            "all returns of an update; use 1, or behavior 'none'"
+        )
     optimizer = dict(config["optimizer"])
     optimizer["lr"] = optim.make_schedule(**optimizer["lr"], steps=config["steps"])
     return Method(
         init=make_init(*networks, batch=batch, length=length),
-        step=make_step(*networks, **optimizer, seed=config["seed"]),
+        step=make_step(
+            *networks, **optimizer, accumulate=parts, seed=config["seed"]
+        ),
         source=source(*networks),
         evals={name: one(*networks) for name, one in evals.items()},
         exports=make_exports(*networks, config=resolved),

@@ -96,21 +96,26 @@ def encode(model, params, obs):
     return embeds.reshape(*lead, -1).swapaxes(0, 1)
 
 
-def observe(model, params, latent: Latent, batch, key):
+def noise_of(model, batch, key):
+    """What the states of a batch [B, T, ...] are drawn with: [T, B, S, C]."""
+    B, T = batch["is_first"].shape
+    return noise(key, (T, B, model.rssm.stoch, model.rssm.classes))
+
+
+def observe(model, params, latent: Latent, batch, gumbel):
     """States and posterior log-probabilities, both [T, B, ...], of what happened.
 
     batch: observations, "action" (the vector of what was done before each observation)
-    and "is_first", [B, T, ...].
+    and "is_first", [B, T, ...]. gumbel: its `noise_of`.
     """
     embeds = encode(model, params, batch)
-    shape = (*embeds.shape[:2], model.rssm.stoch, model.rssm.classes)
     return model.rssm.apply(
         {"params": params["rssm"]},
         latent,
         batch["action"].swapaxes(0, 1),
         embeds,
         batch["is_first"].swapaxes(0, 1),
-        noise(key, shape),
+        gumbel,
         method="observe",
     )
 
@@ -127,12 +132,12 @@ def decode(model, params, latent: Latent):
     return {k: x.reshape(*lead, *x.shape[1:]) for k, x in out.items()}
 
 
-def losses(model, params, latent: Latent, batch, key):
+def losses(model, params, latent: Latent, batch, gumbel):
     """Losses of every step {name: [T, B]}, the states [T, B, ...], and metrics.
 
-    batch also holds "reward", "is_terminal" and all observations.
+    As `observe`; batch also holds "reward", "is_terminal" and all observations.
     """
-    states, post = observe(model, params, latent, batch, key)
+    states, post = observe(model, params, latent, batch, gumbel)
     prior = model.rssm.apply({"params": params["rssm"]}, states.deter, method="prior")
     fixed = jax.lax.stop_gradient
     dyn, rep = dists.kl(fixed(post), prior), dists.kl(post, fixed(prior))

@@ -26,20 +26,27 @@ class Jitter(NamedTuple):
 NO_JITTER = Jitter()
 
 
-def make_look(jitter: Jitter, patches, key) -> Callable:
-    """What makes the network's input of uint8 tubelets of these clips [B, N, D].
-
-    It takes any of their tubelets, [B, n, D] -> float32 [B, n, D].
-    """
+def draw_factors(jitter: Jitter, count: int, key):
+    """Factors of `count` clips, [count, 3]; None where nothing is to change."""
     for name, value in jitter._asdict().items():
         if not 0 <= value <= 1:
             raise ValueError(f"colour.{name} is {value}; expected 0 to 1")
     if not any(jitter):
+        return None
+    factors = jax.random.uniform(key, (count, 3), minval=-1.0, maxval=1.0)
+    return 1 + factors * jnp.array(jitter)
+
+
+def make_look(factors, patches) -> Callable:
+    """What makes the network's input of uint8 tubelets of these clips [B, N, D].
+
+    It takes any of their tubelets, [B, n, D] -> float32 [B, n, D]. `factors` are those
+    of `draw_factors`.
+    """
+    if factors is None:
         return standardize
-    B, limits = len(patches), jnp.array(jitter)
-    factors = jax.random.uniform(key, (3, B, 1, 1, 1), minval=-1.0, maxval=1.0)
-    factors = 1 + factors * limits[:, None, None, None, None]
     mean = gray(as_colours(patches)).mean((1, 2), keepdims=True)
+    factors = factors.T[..., None, None, None]
 
     def look(some):
         x = discoloured(as_colours(some), mean, *factors)

@@ -10,22 +10,32 @@ def per_pattern(x, sizes):
     return jnp.split(x, np.cumsum(sizes)[:-1], 1)
 
 
-def masked_l1(predicted, target, valid, sizes):
-    """Mean absolute error per mask pattern over valid tokens, then over patterns.
+def token_weights(valid, sizes):
+    """How much each token counts, float32 [B, M], of bool [B, M].
 
-    [B, M, D], [B, M, D], bool [B, M] -> (scalar, [patterns]). In float32; every valid
-    token of a pattern weighs the same over the whole batch (arXiv 2506.09985).
+    The mean over rows of a row's weighted sum is the mean over all tokens of a pattern
+    that are valid, wherever they are: all weigh the same over the whole batch (arXiv
+    2506.09985), and no row needs to know of the others.
+    """
+    B = len(valid)
+    parts = (part.astype(jnp.float32) for part in per_pattern(valid, sizes))
+    return jnp.concatenate([p * B / jnp.maximum(p.sum(), 1) for p in parts], 1)
+
+
+def masked_l1(predicted, target, weight, sizes):
+    """Mean absolute error per mask pattern over weighted tokens, then over patterns.
+
+    [B, M, D], [B, M, D], float [B, M] of `token_weights` -> (scalar, [patterns]), in
+    float32.
     """
     B, M, D = predicted.shape
-    assert target.shape == (B, M, D) and valid.shape == (B, M), (
+    assert target.shape == (B, M, D) and weight.shape == (B, M), (
         target.shape,
-        valid.shape,
+        weight.shape,
     )
     error = jnp.abs(predicted.astype(jnp.float32) - target.astype(jnp.float32)).mean(-1)
-    error, weight = error * valid, valid.astype(jnp.float32)
-    sums = zip(per_pattern(error, sizes), per_pattern(weight, sizes), strict=True)
-    terms = jnp.stack([e.sum() / jnp.maximum(w.sum(), 1) for e, w in sums])
-    return terms.mean(), terms
+    terms = [e.sum(1).mean() for e in per_pattern(error * weight, sizes)]
+    return jnp.stack(terms).mean(), jnp.stack(terms)
 
 
 def sigreg(z, key, *, slices=256, knots=17, reach=3.0):

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from core.layers import Dense, LayerNorm
-from core.nn import Stack
+from core.stack import Stack
 from core.positions import rope_tables, sincos
 from core.sharding import constrain
 
@@ -118,6 +118,7 @@ class Encoder(nn.Module):
     qkv_bias: bool = True
     rescale: bool = True
     remat: str = "none"
+    attention: str = "plain"
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
@@ -138,7 +139,7 @@ class Encoder(nn.Module):
         )
         if added is not None:
             x = x + added.astype(x.dtype)
-        x = constrain(x, "batch", None, None)
+        x = constrain(x, "batch", "tokens", None)
         x = Stack(
             self.depth,
             self.heads,
@@ -148,6 +149,7 @@ class Encoder(nn.Module):
             self.qkv_bias,
             self.rescale,
             self.remat,
+            self.attention,
             name="stack",
         )(x, rope, valid, segments)
         return LayerNorm(self.eps, self.dtype, name="norm")(x)
@@ -172,6 +174,7 @@ class Predictor(nn.Module):
     qkv_bias: bool = True
     rescale: bool = True
     remat: str = "none"
+    attention: str = "plain"
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
@@ -241,6 +244,7 @@ class Predictor(nn.Module):
             self.qkv_bias,
             self.rescale,
             self.remat,
+            self.attention,
             name="stack",
         )(x, rope, valid, tuple(c + m for c, m in pairs))
         ends = np.cumsum([n for pair in pairs for n in pair])[:-1]

@@ -37,7 +37,8 @@ def make_exports(encoder: Encoder, predictor: Predictor, *, use, config: dict) -
       use: the mask token of each mask pattern.
       config: the resolved config, for the card.
     """
-    encoder, predictor = (m.clone(dtype=jnp.float32) for m in (encoder, predictor))
+    anywhere = {"dtype": jnp.float32, "attention": "plain"}
+    encoder, predictor = (m.clone(**anywhere) for m in (encoder, predictor))
     frames, size = config["data"]["frames"], config["data"]["size"]
     clip = {"frames": frames, "rows": size, "cols": size}
     words = {"title": TITLE, "what": WHAT.format(encoder.patch), "config": config}
@@ -105,7 +106,7 @@ def publish_hf(
 def fields(module) -> dict:
     """What a network was built from, but for what changes only how it is computed."""
     names = {f.name for f in dataclasses.fields(module)}
-    names -= {"parent", "name", "dtype", "remat", "rescale"}
+    names -= {"parent", "name", "dtype", "remat", "attention", "rescale"}
     return {name: getattr(module, name) for name in sorted(names)}
 
 

@@ -8,12 +8,13 @@ import optax
 from flax import struct
 
 from core import optim
+from core.accumulate import mean_gradients
 from core.data.pipeline import make_source
 from core.layers import normalize
 from core.method import Method
 from core.planar import rgb_of
 from jepa import evals, flops, loss
-from jepa.colour import NO_JITTER, Jitter, make_look
+from jepa.colour import NO_JITTER, Jitter, draw_factors, make_look
 from jepa.data import make_benches, make_records, make_train_source
 from jepa.health import make_health
 from jepa.masks import Masker, Pattern
@@ -55,21 +56,35 @@ def make_init(encoder, predictor, *, grid):
     return init
 
 
-def make_loss(
-    encoder, predictor, masker, *, mask_tokens, sigreg=0.0, vicreg=0.0, colour=NO_JITTER
-):
-    """Loss of (params, target, batch, key) -> (scalar, terms).
+def make_prepare(masker, colour: Jitter = NO_JITTER):
+    """(batch, key) -> the batch with what its loss must know of all clips together.
+
+    Adds the weight of each hidden token, and factors by which clips are discoloured,
+    hidden tokens and seen ones alike, where `colour` says so.
+    """
+
+    def prepare(batch, key):
+        weight = loss.token_weights(batch["target_valid"], masker.sizes("target"))
+        key = jax.random.fold_in(key, COLOUR)
+        factors = draw_factors(colour, len(weight), key)
+        more = {} if factors is None else {"colour": factors}
+        return {**batch, "target_weight": weight, **more}
+
+    return prepare
+
+
+def make_loss(encoder, predictor, masker, *, mask_tokens, sigreg=0.0, vicreg=0.0):
+    """Loss of (params, target, prepared batch, key) -> (scalar, (metrics, {})).
 
     Predicts the normalised features of the EMA target at hidden tokens, L1. `sigreg`
     and `vicreg` weigh terms on the encoder's features against collapse; the published
-    recipes have neither. `colour` says how far clips are discoloured, hidden tokens and
-    seen ones alike.
+    recipes have neither, and with them the loss is no mean over clips any more.
     """
     grid, sizes = masker.grid, {n: masker.sizes(n) for n in ("context", "target")}
 
     def loss_fn(params, target, batch, key):
         patches = patchify(rgb_of(batch["video"]), encoder.patch)
-        look = make_look(colour, patches, jax.random.fold_in(key, COLOUR))
+        look = make_look(batch.get("colour"), patches)
         features = encoder.apply(
             {"params": params["encoder"]},
             look(take(patches, batch["context"])),
@@ -93,7 +108,7 @@ def make_loss(
             target_valid=batch["target_valid"],
         )
         total, terms = loss.masked_l1(
-            guess, take(truth, batch["target"]), batch["target_valid"], sizes["target"]
+            guess, take(truth, batch["target"]), batch["target_weight"], sizes["target"]
         )
         metrics = {"loss_prediction": total}
         metrics |= {f"loss_pattern{i}": term for i, term in enumerate(terms)}
@@ -107,7 +122,7 @@ def make_loss(
                 vicreg_weight=vicreg,
             )
             total, metrics = total + extra, metrics | terms
-        return total, metrics | {"loss": total}
+        return total, (metrics | {"loss": total}, {})
 
     return loss_fn
 
@@ -124,19 +139,37 @@ def ratios(batch, masker):
     return metrics
 
 
-def make_step(loss_fn, *, lr, decay, momentum, betas, eps, clip_norm, clip_steps, seed):
+def make_step(
+    loss_fn,
+    *,
+    prepare,
+    lr,
+    decay,
+    momentum,
+    betas,
+    eps,
+    clip_norm,
+    clip_steps,
+    accumulate,
+    seed,
+):
     """(state, batch) -> (state, metrics); an update that is not finite is not applied.
 
     lr, decay and momentum are schedules of the 1-based update count. Gradients of the
     encoder and of the predictor are clipped apart, to `clip_norm`, after `clip_steps`
-    updates; 0 never clips.
+    updates; 0 never clips. They are those of the whole batch, `prepare`d as such and
+    taken in `accumulate` parts.
     """
     grad_fn = jax.value_and_grad(loss_fn, has_aux=True)
 
     def step(state, batch):
         s = state.step + 1
         key = jax.random.fold_in(jax.random.key(seed), state.step)
-        (total, metrics), grads = grad_fn(state.params, state.target, batch, key)
+        (total, (metrics, _)), grads = mean_gradients(
+            lambda part: grad_fn(state.params, state.target, part, key),
+            prepare(batch, key),
+            parts=accumulate,
+        )
         norm = optax.tree.norm(grads)
         if clip_norm:
             limit = jnp.where(s > clip_steps, clip_norm, jnp.inf)
@@ -168,10 +201,6 @@ def make_step(loss_fn, *, lr, decay, momentum, betas, eps, clip_norm, clip_steps
 def make_networks(*, dtype, encoder, predictor):
     """Encoder and predictor, from their config sections."""
     encoder, predictor = dict(encoder), dict(predictor)
-    if dtype not in ("auto", "float32", "bfloat16"):
-        raise ValueError(f"dtype is {dtype!r}; use 'auto', 'float32' or 'bfloat16'")
-    if dtype == "auto":
-        dtype = "float32" if jax.default_backend() == "cpu" else "bfloat16"
     size = encoder_size(encoder.pop("size"))
     encoder = Encoder(**size, **encoder, dtype=jnp.dtype(dtype))
     predictor = Predictor(
@@ -180,6 +209,7 @@ def make_networks(*, dtype, encoder, predictor):
         positions=encoder.positions,
         rescale=encoder.rescale,
         remat=encoder.remat,
+        attention=encoder.attention,
         dtype=encoder.dtype,
     )
     return encoder, predictor
@@ -227,9 +257,14 @@ def make(config) -> Method:
         predictor,
         masker,
         mask_tokens=use,
-        colour=Jitter(**config["colour"]),
         **config["objective"],
     )
+    parts, extra = config["accumulate"], [k for k, w in config["objective"].items() if w]
+    if parts > 1 and extra:
+        raise ValueError(
+            f"accumulate is {parts}, but objective.{extra[0]} looks at all clips of a "
+            "batch together; use 1"
+        )
     optimizer = config["optimizer"]
     for name in ("lr", "decay", "momentum"):
         optimizer[name] = optim.make_schedule(**optimizer[name], steps=steps)
@@ -237,7 +272,13 @@ def make(config) -> Method:
     read = functools.partial(make_train_source, masker=masker, seed=seed, data=data)
     return Method(
         init=init,
-        step=make_step(loss_fn, **optimizer, seed=seed),
+        step=make_step(
+            loss_fn,
+            prepare=make_prepare(masker, Jitter(**config["colour"])),
+            **optimizer,
+            accumulate=parts,
+            seed=seed,
+        ),
         source=functools.partial(read, batch=config["batch"]),
         evals=make_evals(
             encoder, predictor, masker, init, read, use=use, config=config

@@ -9,7 +9,7 @@ from small import small
 
 from core.method import load
 from core.sharding import unbox
-from jepa.colour import NO_JITTER, Jitter, gray, make_look
+from jepa.colour import NO_JITTER, Jitter, draw_factors, gray, make_look
 from jepa.model import MEAN, STD, patchify, standardize
 
 PATCH = (2, 4, 4)
@@ -18,9 +18,14 @@ VIDEO = RNG.integers(0, 256, (64, 4, 8, 8, 3)).astype(np.uint8)
 PATCHES = patchify(VIDEO, PATCH)
 
 
+def look_of(jitter, seed):
+    factors = draw_factors(jitter, len(PATCHES), jax.random.key(seed))
+    return make_look(factors, PATCHES)
+
+
 def looked(**jitter):
     """Clips as the network gets them, in 0 to 1: [B, n, P, 3]."""
-    x = make_look(Jitter(**jitter), PATCHES, jax.random.key(3))(PATCHES)
+    x = look_of(Jitter(**jitter), 3)(PATCHES)
     x = np.asarray(x).reshape(*PATCHES.shape[:2], -1, 3)
     return x * np.asarray(STD) + np.asarray(MEAN)
 
@@ -30,7 +35,7 @@ GRAY = PLAIN @ np.array([0.299, 0.587, 0.114])
 
 
 def test_without_jitter_nothing_changes():
-    assert make_look(NO_JITTER, PATCHES, jax.random.key(0)) is standardize
+    assert look_of(NO_JITTER, 0) is standardize
     np.testing.assert_allclose(looked(brightness=1e-9), PLAIN, atol=1e-5)
 
 
@@ -75,10 +80,10 @@ def test_each_factor_is_the_formula_s(name, formula):
 
 def test_seen_and_hidden_tokens_change_alike():
     jitter = Jitter(0.5, 0.5, 0.5)
-    look = make_look(jitter, PATCHES, jax.random.key(1))
+    look = look_of(jitter, 1)
     some = PATCHES[:, 3:5]
     np.testing.assert_allclose(look(some), look(PATCHES)[:, 3:5], atol=1e-6)
-    other = make_look(jitter, PATCHES, jax.random.key(2))
+    other = look_of(jitter, 2)
     assert np.abs(look(PATCHES) - other(PATCHES)).max() > 0.1
     np.testing.assert_allclose(gray(PLAIN)[..., 0], GRAY, atol=1e-5)
 
@@ -99,4 +104,4 @@ def test_it_is_a_part_of_the_step_and_of_its_key():
     assert losses[0.8][0] == losses[0.8][1] != losses[0.0][0]
     assert losses[0.8][2] != losses[0.8][0]
     with pytest.raises(ValueError, match="colour.saturation is 2.0; expected 0 to 1"):
-        make_look(Jitter(saturation=2.0), PATCHES, jax.random.key(0))
+        look_of(Jitter(saturation=2.0), 0)

@@ -130,7 +130,8 @@ def test_acting_step_by_step_is_observing_a_sequence(monkeypatch):
             kept.append(one)
     batch = {"state": state, "action": action, "is_first": first}
     begin = rssm.Latent(*(x * 0 for x in model.rssm.first(2)))
-    states, _ = world_model.observe(model, params, begin, batch, jax.random.key(0))
+    gumbel = world_model.noise_of(model, batch, jax.random.key(0))
+    states, _ = world_model.observe(model, params, begin, batch, gumbel)
     found = np.stack([one["deter"] for one in kept])
     np.testing.assert_allclose(found, states.deter, atol=1e-3)  # kept in half precision
     ids = np.stack([one["stoch"] for one in kept])

@@ -96,12 +96,12 @@ def test_the_range_of_returns_follows_its_percentiles():
 
 def test_what_a_first_update_reports(networks):
     model, head, state = networks
-    loss = train.make_loss(model, head)
-    start = train.start_of(model, batch(), state.seen)
-    total, (states, seen, metrics) = jax.jit(loss)(
-        state.params, state.slow, state.range, start, batch(), jax.random.key(0)
+    loss, keys = train.make_loss(model, head), jax.random.split(jax.random.key(0))
+    told = train.prepare(model, batch(), state.seen, keys[0])
+    total, ((metrics, _), states) = jax.jit(loss)(
+        state.params, state.slow, state.range, told, keys[1]
     )
-    assert states.deter.shape == (T, B, D) and np.isfinite(total)
+    assert states.deter.shape == (B, T, D) and np.isfinite(total)
     np.testing.assert_allclose(metrics["loss_reward"], np.log(255), rtol=1e-5)
     np.testing.assert_allclose(metrics["loss_replay"], 2 * np.log(255), rtol=1e-5)
     assert metrics["return"] == 0 and metrics["value"] == 0
@@ -130,7 +130,8 @@ def test_gradients_go_where_they_should_and_nowhere_else(networks, name):
 
     def one(params):
         keys = jax.random.split(jax.random.key(0))
-        found, states, _ = world_model.losses(model, params, start, batch(), keys[0])
+        gumbel = world_model.noise_of(model, batch(), keys[0])
+        found, states, _ = world_model.losses(model, params, start, batch(), gumbel)
         found |= behavior.losses(
             model, head, params, state.slow, state.range, states, batch(), keys[1]
         )[0]
@@ -145,7 +146,8 @@ def test_dreams_may_begin_at_the_last_steps_alone(networks):
     model, head, state = networks
     key, told = jax.random.key(0), batch()
     start = train.start_of(model, told, state.seen)
-    _, states, _ = world_model.losses(model, state.params, start, told, key)
+    gumbel = world_model.noise_of(model, told, key)
+    _, states, _ = world_model.losses(model, state.params, start, told, gumbel)
     rest = state.params, state.slow, state.range
 
     def found(head, cut):
@@ -177,7 +179,8 @@ def test_updates_begin_with_warmup_and_leave_bad_batches_out(networks):
     lr = optim.make_schedule(
         "warmup_constant", steps=1, start=0.0, peak=4e-5, warmup_steps=1000
     )
-    numbers = {"agc": 0.3, "betas": (0.9, 0.999), "eps": 1e-20, "seed": 0}
+    numbers = {"agc": 0.3, "betas": (0.9, 0.999), "eps": 1e-20}
+    numbers |= {"accumulate": 1, "seed": 0}
     step = jax.jit(train.make_step(model, head, lr=lr, **numbers))
     first, metrics = step(state, batch())
     jax.tree.map(np.testing.assert_array_equal, first.params, state.params)

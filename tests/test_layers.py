@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from core import attention, layers
-from core.nn import Stack
+from core import kernels, layers
+from core.stack import Stack
 from core.sharding import unbox
 
 
@@ -71,10 +71,10 @@ def test_gelu(dtype, atol):
 @pytest.mark.parametrize("padded", [False, True])
 def test_attend(padded, dtype, atol):
     qkv = [normal(i, 2, 7, 3, 4, dtype=dtype) for i in range(3)]
-    valid = jnp.arange(7)[None] < jnp.array([[5], [7]]) if padded else None
+    length = jnp.array([5, 7]) if padded else None
     agree(
-        lambda *qkv: attention.attend(*qkv, valid),
-        lambda *qkv: attention.attend.fun(*qkv, valid),
+        lambda *qkv: kernels.plain(*qkv, length),
+        lambda *qkv: kernels.plain.fun(*qkv, length),
         *qkv,
         atol=atol,
     )

@@ -12,7 +12,7 @@ from core import export
 from core.layers import normalize
 from jepa import weights
 from jepa.export import usage_hf
-from jepa.loss import masked_l1
+from jepa.loss import masked_l1, token_weights
 from jepa.model import grid_of, take
 
 KINDS = ("context", "target")
@@ -61,8 +61,9 @@ def compute(model, io):
         if name == "a":
             student = model.encode(video, context)
             guess = model.predict(student, context, target, grid)
-            truth, valid = take(normed, target), jnp.ones(target.shape, bool)
-            loss, _ = masked_l1(guess, truth, valid, (target.shape[1],))
+            truth, sizes = take(normed, target), (target.shape[1],)
+            weight = token_weights(jnp.ones(target.shape, bool), sizes)
+            loss, _ = masked_l1(guess, truth, weight, sizes)
             out |= {
                 "a_target_hidden_state": take(features, target),
                 "a_student_hidden_state": student,

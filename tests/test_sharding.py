@@ -12,6 +12,8 @@ from core.method import load
 
 STEPS = 3
 MESHES = [
+    {"sequence": 2},
+    {"data": 2, "fsdp": 2, "sequence": 2},
     {"data": 8},
     {"fsdp": 8},
     {"fsdp": 4, "tensor": 2},

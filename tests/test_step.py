@@ -10,7 +10,7 @@ from core.sharding import unbox
 from jepa.loss import spread
 from jepa.masks import Masker, Pattern
 from jepa.model import Encoder, Predictor, patchify, standardize
-from jepa.train import State, make_init, make_loss, make_step
+from jepa.train import State, make_init, make_loss, make_prepare, make_step
 
 GRID = (2, 4, 4)
 SIZE = {"width": 24, "depth": 2, "heads": 2, "hidden": 48}
@@ -73,11 +73,18 @@ def alone(params, target, batch, use):
     return sums, counts
 
 
+def loss_of(params, target, batch, **options):
+    """(loss, metrics) of a batch as the step computes them."""
+    key, loss_fn = jax.random.key(0), make_loss(ENCODER, PREDICTOR, MASKER, **options)
+    batch = make_prepare(MASKER)(batch, key)
+    total, (metrics, _) = jax.jit(loss_fn)(params, target, batch, key)
+    return total, metrics
+
+
 @pytest.mark.parametrize("use", [(0, 0), (0, 1)])
 def test_loss_is_that_of_samples_alone(drawn, use):
     params, target, batch = drawn
-    loss_fn = make_loss(ENCODER, PREDICTOR, MASKER, mask_tokens=use)
-    total, metrics = jax.jit(loss_fn)(params, target, batch, jax.random.key(0))
+    total, metrics = loss_of(params, target, batch, mask_tokens=use)
     sums, counts = alone(params, target, batch, use)
     terms = sums / counts
     found = [metrics[f"loss_pattern{i}"] for i in range(2)]
@@ -92,8 +99,7 @@ def test_extra_terms_are_added_with_their_weights(drawn):
     key = jax.random.key(0)
 
     def total(**weights):
-        loss_fn = make_loss(ENCODER, PREDICTOR, MASKER, mask_tokens=(0, 0), **weights)
-        return jax.jit(loss_fn)(*drawn, key)
+        return loss_of(*drawn, mask_tokens=(0, 0), **weights)
 
     plain, one, two = total(), total(vicreg=0.5), total(vicreg=1.0, sigreg=0.1)
     extra = one[0] - plain[0]
@@ -108,7 +114,7 @@ def toy(params, target, batch, key):
     """A loss whose gradient is the batch itself."""
     parts = jax.tree.map(lambda p, g: (p * g).sum(), params, batch["grads"])
     total = sum(jax.tree.leaves(parts))
-    return total, {"loss": total, "noise": jax.random.normal(key)}
+    return total, ({"loss": total, "noise": jax.random.normal(key)}, {})
 
 
 NUMBERS = {
@@ -117,6 +123,8 @@ NUMBERS = {
     "momentum": lambda s: 1 - 0.5 / s,
     "betas": (0.9, 0.999),
     "eps": 1e-8,
+    "accumulate": 1,
+    "prepare": lambda batch, key: batch,
     "seed": 0,
 }
 FIRST = {

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from core import nn
+from core.stack import Stack
 from core.positions import rope_tables
 from core.sharding import unbox
 from jepa import weights
@@ -50,7 +50,7 @@ class Model:
         where = np.stack(np.unravel_index(np.arange(x.shape[1]), grid), -1)[None]
         rope = rope_tables(where, head_dim=e.width // e.heads, variant=e.positions)
         block = jax.tree.map(lambda w: w[:1], p["stack"]["blocks"])
-        stack = nn.Stack(1, e.heads, e.hidden, e.eps)
+        stack = Stack(1, e.heads, e.hidden, e.eps)
         return x, stack.apply({"params": {"blocks": block}}, x, rope)
 
 

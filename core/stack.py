@@ -1,0 +1,209 @@
+"""A stack of transformer blocks, run on whatever part of the work a device holds.
+
+Under a mesh every device runs the same program on its own rows, tokens and heads, and
+says itself what it exchanges with others: the weights of a layer are gathered over
+`fsdp` just before they are used (their gradients come back scattered), keys and values
+over `sequence`, partial sums over `tensor`.
+"""
+
+from collections.abc import Sequence
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import PartitionSpec
+
+from core import segments as order_of
+from core.attention import Shard
+from core.nn import Block
+from core.sharding import in_use, is_box, spec
+
+# What each kind of rematerialisation keeps besides the input of each block.
+FUSED = ("dot_product_attention_fwd_wrapper",)  # cuDNN's primitive
+NAMED = jax.checkpoint_policies.save_only_these_names("attention")
+LINEAR = jax.checkpoint_policies.dots_with_no_batch_dims_saveable
+
+
+def keep_attention(primitive, *args, **params):
+    """Outputs of fused attention kernels."""
+    return primitive.name in FUSED or NAMED(primitive, *args, **params)
+
+
+def keep_dots(primitive, *args, **params):
+    """Outputs of linear layers and of fused attention kernels."""
+    kept = LINEAR(primitive, *args, **params)
+    return kept or keep_attention(primitive, *args, **params)
+
+
+POLICIES = {"block": None, "attention": keep_attention, "dots": keep_dots}
+
+
+class Stack(nn.Module):
+    """`depth` equal blocks as one stacked pytree, run in turn.
+
+    Args:
+      rescale: divide the two output projections of block l (from 1) by sqrt(2 l) at
+        initialisation, as V-JEPA 2 does.
+      remat: "none" keeps activations and runs the blocks one by one: a scan would copy
+        all of them into stacked arrays and out again (15% of a small step on CPU).
+        Otherwise blocks run in a scan, so that a deep stack compiles fast, and are
+        recomputed backward: all of a "block", all but "attention" where a fused kernel
+        computes it, or all but matrix products ("dots").
+      attention: one of core/kernels.py.
+    """
+
+    depth: int
+    heads: int
+    hidden: int
+    eps: float = 1e-6
+    dtype: jnp.dtype = jnp.float32
+    qkv_bias: bool = True
+    rescale: bool = True
+    remat: str = "none"
+    attention: str = "plain"
+
+    @nn.compact
+    def __call__(self, x, rope=None, valid=None, segments: Sequence[int] | None = None):
+        B, N, D = x.shape
+        segments = tuple(segments or (N,))
+        if self.remat not in ("none", *POLICIES):
+            raise ValueError(
+                f"remat is {self.remat!r}; use 'none' or one of {list(POLICIES)}"
+            )
+        if not self.depth:
+            return x
+
+        def init(key):
+            one = jnp.zeros((1, 8, D), self.dtype)
+            keys = jax.random.split(key, self.depth)
+            block = self.block(D // self.heads)
+            params = jax.vmap(lambda k: block.init(k, one, None, None, (8,)))(keys)
+            return name_layers(params["params"], self.depth, self.rescale)
+
+        params = self.param("blocks", init)
+        mesh = in_use()
+        ways = 1 if mesh is None else parts_of(mesh, segments)
+        order, lengths = order_of.arrange(valid, segments, ways, B)
+        if order is not None:
+            inverse = jnp.argsort(order, axis=1)
+            x = order_of.permute(x, order, inverse)
+            rope = jax.tree.map(lambda table: order_of.take(table, order), rope)
+        if mesh is None:
+            y = self.run(params, x, rope, lengths, segments, Shard(), None, D)
+        else:
+            named = jax.eval_shape(init, jax.random.key(0))
+            y = self.spread(mesh, named, params, x, rope, lengths, segments, ways)
+        return y if order is None else order_of.permute(y, inverse, order)
+
+    def block(self, head_dim, ways: int = 1) -> Block:
+        """A block with its part of the heads and of the hidden channels."""
+        return Block(
+            self.heads // ways,
+            head_dim,
+            self.hidden // ways,
+            self.eps,
+            self.dtype,
+            self.qkv_bias,
+            self.attention,
+            parent=None,
+        )
+
+    def spread(self, mesh, named, params, x, rope, lengths, segments, ways):
+        """Run it on each device's part of a mesh."""
+        tensor, D = mesh.shape["tensor"], x.shape[-1]
+        for name, size in (("heads", self.heads), ("hidden channels", self.hidden)):
+            if size % tensor:
+                near = max(n for n in range(1, tensor) if size % n == 0)
+                raise ValueError(
+                    f"mesh.tensor {tensor} does not divide {size} {name}; use {near}"
+                )
+        shard = Shard("sequence" if ways > 1 else None, "tensor" if tensor > 1 else None)
+        tokens = "tokens" if ways > 1 else None
+
+        def placed(x, *names):
+            return None if x is None else spec(mesh, names, x.shape)
+
+        of_rope = jax.tree.map(
+            lambda table: placed(table, "batch", tokens, None, None), rope
+        )
+        of_x, of_lengths = placed(x, "batch", tokens, None), placed(lengths, "batch", None)
+        kept = jax.tree.map(
+            lambda box: spec(mesh, box.names, box.value.shape), named, is_leaf=is_box
+        )
+        segments = tuple(n // ways for n in segments)
+
+        def local(params, x, rope, lengths):
+            return self.run(params, x, rope, lengths, segments, shard, kept, D, tensor)
+
+        run = jax.shard_map(
+            local,
+            in_specs=(kept, of_x, of_rope, of_lengths),
+            out_specs=of_x,
+            check_vma=False,
+        )
+        return run(params, x, rope, lengths)
+
+    def run(self, params, x, rope, lengths, segments, shard, kept, D, tensor=1):
+        """All blocks on one device's part; `kept` says how their weights are split."""
+        block = self.block(D // self.heads, tensor)
+
+        def body(x, weights):
+            if kept is not None:
+                weights = jax.tree.map(self.gather, weights, kept)
+            args = (x, rope, lengths, segments, shard)
+            return block.apply({"params": weights}, *args), None
+
+        if self.remat != "none":
+            body = jax.checkpoint(
+                body, prevent_cse=False, policy=POLICIES[self.remat]
+            )
+            return jax.lax.scan(body, x, params)[0]
+        for weights in unstack(params, self.depth):
+            x, _ = body(x, weights)
+        return x
+
+    def gather(self, weight, kept: PartitionSpec):
+        """A layer's weight, whole but for `tensor`; kernels in the compute dtype."""
+        for axis, part in enumerate(kept[1:]):  # the first is that of layers
+            if part == "fsdp":
+                weight = weight.astype(self.dtype) if weight.ndim > 1 else weight
+                weight = jax.lax.all_gather(weight, part, axis=axis, tiled=True)
+        return weight
+
+
+def parts_of(mesh, segments) -> int:
+    """Devices that share the tokens of a clip; 1 where its one segment does not divide."""
+    ways = mesh.shape["sequence"]
+    left = [n for n in segments if n % ways]
+    if left and len(segments) > 1:
+        near = max(n for n in range(1, ways) if all(s % n == 0 for s in segments))
+        raise ValueError(
+            f"mesh.sequence {ways} does not divide the {left[0]} tokens of a mask "
+            f"pattern; use {near}"
+        )
+    return 1 if left else ways
+
+
+def unstack(params, depth):
+    """Weights of `depth` layers, one tree each; their gradients are joined at once."""
+    leaves, tree = jax.tree.flatten(params)
+    layers = zip(*(jnp.unstack(w) for w in leaves), strict=True)
+    return [jax.tree.unflatten(tree, layer) for layer in layers]
+
+
+def name_layers(params, depth, rescale):
+    """Name the leading axis of stacked block weights; scale down the residual outputs."""
+    scale = 1 / np.sqrt(2 * np.arange(1, depth + 1, dtype=np.float32))[:, None, None]
+
+    def one(path, box):
+        names = [str(k.key) for k in path]
+        value = box.value
+        if rescale and names[-2:] in (["out", "kernel"], ["down", "kernel"]):
+            value = value * scale
+        return box.replace(value=value, names=("layers", *box.names))
+
+    boxed = nn.LogicallyPartitioned
+    return jax.tree_util.tree_map_with_path(
+        one, params, is_leaf=lambda x: isinstance(x, boxed)
+    )
