@@ -20,6 +20,9 @@ class Shard(NamedTuple):
     heads: str | None = None
 
 
+ALL = Shard()
+
+
 class Attention(nn.Module):
     """Multi-head self-attention with rotary positions, inside independent segments.
 
@@ -36,13 +39,15 @@ class Attention(nn.Module):
     kernel: str = "plain"
 
     @nn.compact
-    def __call__(self, x, rope, lengths, segments, shard=Shard()):
+    def __call__(self, x, rope, lengths, segments, shard=ALL):
         B, N, D = x.shape
         H, d = self.heads, self.head_dim
         assert sum(segments) == N, (x.shape, segments)
 
         def project(name, order=None):
-            layer = Dense(H * d, ("embed", "heads"), self.dtype, self.qkv_bias, name=name)
+            layer = Dense(
+                H * d, ("embed", "heads"), self.dtype, self.qkv_bias, name=name
+            )
             return layer(x, order).reshape(B, N, H, d)
 
         def halve_heads(w):
@@ -57,14 +62,14 @@ class Attention(nn.Module):
             jnp.split, indices_or_sections=np.cumsum(segments)[:-1], axis=1
         )
         parts = []
-        for i, (q, k, v) in enumerate(zip(split(q), split(k), split(v), strict=True)):
+        for i, (a, *keys) in enumerate(zip(split(q), split(k), split(v), strict=True)):
             if shard.tokens:
-                k, v = (
+                keys = (
                     jax.lax.all_gather(x, shard.tokens, axis=1, tiled=True)
-                    for x in (k, v)
+                    for x in keys
                 )
             length = None if lengths is None else lengths[:, i]
-            parts.append(attend(q, k, v, length, kernel=self.kernel))
+            parts.append(attend(a, *keys, length, kernel=self.kernel))
         y = jnp.concatenate(parts, 1) if len(parts) > 1 else parts[0]
         names = ("heads", "embed")
         out = Dense(D, names, self.dtype, over=shard.heads, name="out")

@@ -5,8 +5,6 @@ All take q [B, N, H, d] and keys and values [B, M, H, d] of the devices' own par
 in float32.
 """
 
-import functools
-
 import jax
 import jax.numpy as jnp
 
@@ -21,7 +19,9 @@ def attend(q, k, v, length=None, *, kernel: str = "plain"):
     B, N, H, d = q.shape
     assert k.shape == v.shape == (B, k.shape[1], H, d), (q.shape, k.shape, v.shape)
     if kernel not in KERNELS:
-        raise ValueError(f"attention is {kernel!r}; use 'auto' or one of {list(KERNELS)}")
+        raise ValueError(
+            f"attention is {kernel!r}; use 'auto' or one of {list(KERNELS)}"
+        )
     return KERNELS[kernel](q, k, v, length)
 
 

@@ -3,7 +3,7 @@
 import flax.linen as nn
 import jax.numpy as jnp
 
-from core.attention import Attention, Shard
+from core.attention import ALL, Attention
 from core.layers import Dense, LayerNorm, gelu
 
 
@@ -37,7 +37,7 @@ class Block(nn.Module):
     kernel: str = "plain"
 
     @nn.compact
-    def __call__(self, x, rope, lengths, segments, shard=Shard()):
+    def __call__(self, x, rope, lengths, segments, shard=ALL):
         norm = {"eps": self.eps, "dtype": self.dtype}
         attention = Attention(
             self.heads,

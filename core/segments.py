@@ -17,7 +17,10 @@ def arrange(valid, segments, ways: int, B: int):
     that is there, and for all tokens.
     """
     ends = np.cumsum(segments)
-    lengths, parts = None, [np.arange(e - n, e) for e, n in zip(ends, segments, strict=True)]
+    lengths, parts = (
+        None,
+        [np.arange(e - n, e) for e, n in zip(ends, segments, strict=True)],
+    )
     if valid is None and (ways == 1 or len(segments) == 1):
         return None, None
     parts = [jnp.broadcast_to(part, (B, len(part))) for part in parts]

@@ -4,6 +4,7 @@ Models name the axes of their weights and activations; `RULES` says which mesh a
 them. An axis that a mesh axis does not divide stays whole, and the layout report says so.
 """
 
+import functools
 import math
 
 import flax.linen as nn
@@ -16,7 +17,6 @@ AXES = ("replica", "data", "fsdp", "sequence", "tensor")
 
 RULES = {
     "batch": ("replica", "data", "fsdp"),
-    "tokens": ("sequence",),
     "embed": ("fsdp",),
     "heads": ("tensor",),
     "mlp": ("tensor",),
@@ -74,6 +74,25 @@ def spec(mesh: Mesh, names, shape) -> PartitionSpec:
     return PartitionSpec(*parts)
 
 
+def only(spec: PartitionSpec, axes) -> PartitionSpec:
+    """A layout without the mesh axes that are not among `axes`."""
+
+    def one(part):
+        kept = tuple(a for a in as_tuple(part) if a in axes)
+        return kept if len(kept) > 1 else kept[0] if kept else None
+
+    return PartitionSpec(*map(one, spec))
+
+
+def as_tuple(part) -> tuple[str, ...]:
+    return part if isinstance(part, tuple) else () if part is None else (part,)
+
+
+def axes_of(spec: PartitionSpec) -> set[str]:
+    """The mesh axes that a layout splits over."""
+    return {axis for part in spec for axis in as_tuple(part)}
+
+
 def is_box(x) -> bool:
     return isinstance(x, nn.LogicallyPartitioned)
 
@@ -83,15 +102,21 @@ def unbox(tree):
     return jax.tree.map(lambda x: x.value if is_box(x) else x, tree, is_leaf=is_box)
 
 
-def shardings(mesh: Mesh, tree):
-    """Layouts for a tree of named shapes; what carries no names is replicated."""
+def specs(mesh, tree, axes=AXES):
+    """Layouts for a tree of named shapes, over `axes` alone; what carries no names is
+    replicated."""
 
     def one(x):
-        if is_box(x):
-            return NamedSharding(mesh, spec(mesh, x.names, x.value.shape))
-        return NamedSharding(mesh, PartitionSpec())
+        if not is_box(x):
+            return PartitionSpec()
+        return only(spec(mesh, x.names, x.value.shape), axes)
 
     return jax.tree.map(one, tree, is_leaf=is_box)
+
+
+def shardings(mesh: Mesh, tree):
+    """Placements for a tree of named shapes on the devices of a mesh."""
+    return jax.tree.map(lambda spec: NamedSharding(mesh, spec), specs(mesh, tree))
 
 
 def batch_ways(mesh) -> int:
@@ -158,11 +183,56 @@ def in_use():
 
 
 def constrain(x, *names):
-    """Fix the layout of an activation by logical names; does nothing without a mesh."""
+    """Fix the layout of an activation by logical names, over the axes that the compiler
+    splits; does nothing where there are none."""
     mesh = in_use()
-    if mesh is None:
+    if mesh is None or not mesh.auto_axes:
         return x
-    return jax.lax.with_sharding_constraint(x, spec(mesh, names, x.shape))
+    parts = spec(mesh, names, x.shape)
+    return jax.lax.with_sharding_constraint(x, only(parts, mesh.auto_axes))
+
+
+def by_hand() -> tuple[str, ...]:
+    """Axes over which this code runs on its own part and says what it exchanges."""
+    mesh = in_use()
+    axes = () if mesh is None else mesh.manual_axes
+    return tuple(axis for axis in axes if mesh.shape[axis] > 1)
+
+
+def gather(x, spec: PartitionSpec, dtype):
+    """The whole of a weight that is split over `fsdp`, sent in `dtype`."""
+    for axis, part in enumerate(spec):
+        if part == "fsdp":
+            x = jax.lax.all_gather(x.astype(dtype), part, axis=axis, tiled=True)
+    return x
+
+
+def all_rows(x, axis: int = 0):
+    """Rows of all devices, where each has its own."""
+    axes = tuple(a for a in RULES["batch"] if a in by_hand())
+    return jax.lax.all_gather(x, axes, axis=axis, tiled=True) if axes else x
+
+
+def shared(f, tree, axis: int = 0):
+    """f(tree), where devices of `sequence` each take a part of `axis` of all arrays.
+
+    What f gives has that axis in front, and does not depend on how it is cut.
+    """
+    ways = in_use().shape["sequence"] if "sequence" in by_hand() else 1
+    steps = jax.tree.leaves(tree)[0].shape[axis]
+    if ways == 1 or steps % ways:
+        return f(tree)
+    own = functools.partial(part_of, "sequence", axis=axis)
+    found = f(jax.tree.map(own, tree))
+    together = functools.partial(jax.lax.all_gather, axis_name="sequence", tiled=True)
+    return jax.tree.map(together, found)
+
+
+def part_of(mesh_axis: str, x, axis: int = 1):
+    """The part of `axis` that is this device's along a mesh axis."""
+    size = x.shape[axis] // jax.lax.axis_size(mesh_axis)
+    start = jax.lax.axis_index(mesh_axis) * size
+    return jax.lax.dynamic_slice_in_dim(x, start, size, axis)
 
 
 def layout_report(shapes, layouts, *, large: int = 1 << 20) -> str:

@@ -6,6 +6,7 @@ says itself what it exchanges with others: the weights of a layer are gathered o
 over `sequence`, partial sums over `tensor`.
 """
 
+import functools
 from collections.abc import Sequence
 
 import flax.linen as nn
@@ -15,9 +16,9 @@ import numpy as np
 from jax.sharding import PartitionSpec
 
 from core import segments as order_of
-from core.attention import Shard
+from core.attention import ALL, Shard
 from core.nn import Block
-from core.sharding import in_use, is_box, spec
+from core.sharding import gather, in_use, part_of, spec, specs
 
 # What each kind of rematerialisation keeps besides the input of each block.
 FUSED = ("dot_product_attention_fwd_wrapper",)  # cuDNN's primitive
@@ -65,6 +66,10 @@ class Stack(nn.Module):
 
     @nn.compact
     def __call__(self, x, rope=None, valid=None, segments: Sequence[int] | None = None):
+        """Tokens [B, N, D] of one device's rows, or of all -> the same, after all blocks.
+
+        As in core/attention.py, but for whole rows; `valid` [B, N] marks what is padding.
+        """
         B, N, D = x.shape
         segments = tuple(segments or (N,))
         if self.remat not in ("none", *POLICIES):
@@ -81,7 +86,10 @@ class Stack(nn.Module):
             params = jax.vmap(lambda k: block.init(k, one, None, None, (8,)))(keys)
             return name_layers(params["params"], self.depth, self.rescale)
 
-        params = self.param("blocks", init)
+        # Not by `param` once there, which knows the whole shape and no device's part.
+        params = self.get_variable("params", "blocks")
+        if params is None:
+            params = self.param("blocks", init)
         mesh = in_use()
         ways = 1 if mesh is None else parts_of(mesh, segments)
         order, lengths = order_of.arrange(valid, segments, ways, B)
@@ -90,7 +98,7 @@ class Stack(nn.Module):
             x = order_of.permute(x, order, inverse)
             rope = jax.tree.map(lambda table: order_of.take(table, order), rope)
         if mesh is None:
-            y = self.run(params, x, rope, lengths, segments, Shard(), None, D)
+            y = self.run(params, x, rope, lengths, segments)
         else:
             named = jax.eval_shape(init, jax.random.key(0))
             y = self.spread(mesh, named, params, x, rope, lengths, segments, ways)
@@ -110,66 +118,65 @@ class Stack(nn.Module):
         )
 
     def spread(self, mesh, named, params, x, rope, lengths, segments, ways):
-        """Run it on each device's part of a mesh."""
-        tensor, D = mesh.shape["tensor"], x.shape[-1]
+        """Run it on one device's part of a mesh: its rows, tokens and heads."""
+        tensor = mesh.shape["tensor"]
         for name, size in (("heads", self.heads), ("hidden channels", self.hidden)):
             if size % tensor:
                 near = max(n for n in range(1, tensor) if size % n == 0)
                 raise ValueError(
                     f"mesh.tensor {tensor} does not divide {size} {name}; use {near}"
                 )
-        shard = Shard("sequence" if ways > 1 else None, "tensor" if tensor > 1 else None)
-        tokens = "tokens" if ways > 1 else None
-
-        def placed(x, *names):
-            return None if x is None else spec(mesh, names, x.shape)
-
-        of_rope = jax.tree.map(
-            lambda table: placed(table, "batch", tokens, None, None), rope
+        split = specs(mesh, named)
+        local = functools.partial(
+            self.run,
+            segments=tuple(n // ways for n in segments),
+            split=split,
+            shard=Shard(
+                "sequence" if ways > 1 else None, "tensor" if tensor > 1 else None
+            ),
+            tensor=tensor,
         )
-        of_x, of_lengths = placed(x, "batch", tokens, None), placed(lengths, "batch", None)
-        kept = jax.tree.map(
-            lambda box: spec(mesh, box.names, box.value.shape), named, is_leaf=is_box
-        )
-        segments = tuple(n // ways for n in segments)
+        if mesh.manual_axes:
+            return local(params, x, rope, lengths)
 
-        def local(params, x, rope, lengths):
-            return self.run(params, x, rope, lengths, segments, shard, kept, D, tensor)
+        def rows(x):
+            return spec(mesh, ("batch", *(None,) * (x.ndim - 1)), x.shape)
 
+        given = x, rope, lengths
         run = jax.shard_map(
             local,
-            in_specs=(kept, of_x, of_rope, of_lengths),
-            out_specs=of_x,
+            in_specs=(split, *jax.tree.map(rows, given)),
+            out_specs=rows(x),
             check_vma=False,
         )
-        return run(params, x, rope, lengths)
+        return run(params, *given)
 
-    def run(self, params, x, rope, lengths, segments, shard, kept, D, tensor=1):
-        """All blocks on one device's part; `kept` says how their weights are split."""
-        block = self.block(D // self.heads, tensor)
+    def run(self, params, x, rope, lengths, segments, split=None, shard=ALL, tensor=1):
+        """All blocks on one device's part; `split` says how their weights are laid out."""
+        block = self.block(x.shape[-1] // self.heads, tensor)
+        if shard.tokens:
+            x, rope = jax.tree.map(functools.partial(part_of, shard.tokens), (x, rope))
 
         def body(x, weights):
-            if kept is not None:
-                weights = jax.tree.map(self.gather, weights, kept)
+            if split is not None:
+                weights = jax.tree.map(self.whole, weights, split)
             args = (x, rope, lengths, segments, shard)
             return block.apply({"params": weights}, *args), None
 
         if self.remat != "none":
-            body = jax.checkpoint(
-                body, prevent_cse=False, policy=POLICIES[self.remat]
-            )
-            return jax.lax.scan(body, x, params)[0]
-        for weights in unstack(params, self.depth):
-            x, _ = body(x, weights)
+            body = jax.checkpoint(body, prevent_cse=False, policy=POLICIES[self.remat])
+            x, _ = jax.lax.scan(body, x, params)
+        else:
+            for weights in unstack(params, self.depth):
+                x, _ = body(x, weights)
+        if shard.tokens:
+            x = jax.lax.all_gather(x, shard.tokens, axis=1, tiled=True)
         return x
 
-    def gather(self, weight, kept: PartitionSpec):
-        """A layer's weight, whole but for `tensor`; kernels in the compute dtype."""
-        for axis, part in enumerate(kept[1:]):  # the first is that of layers
-            if part == "fsdp":
-                weight = weight.astype(self.dtype) if weight.ndim > 1 else weight
-                weight = jax.lax.all_gather(weight, part, axis=axis, tiled=True)
-        return weight
+    def whole(self, weight, split: PartitionSpec):
+        """A layer's weight, whole but for `tensor`; the first axis is that of layers."""
+        dtype = self.dtype if weight.ndim > 1 else weight.dtype
+        return gather(weight, PartitionSpec(*split[1:]), dtype)
 
 
 def parts_of(mesh, segments) -> int:

@@ -10,8 +10,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from core.sharding import constrain
-from dreamer import dists, policies
+from core.sharding import all_rows, constrain
+from dreamer import dists, keys, policies
 from dreamer.layers import Head
 from dreamer.rssm import Latent
 from dreamer.world_model import GAMMA, WorldModel
@@ -84,7 +84,7 @@ def no_range() -> Range:
 
 
 def imagine(model: WorldModel, behavior: Behavior, params, start: Latent, key):
-    """Dream on from N states by the actor.
+    """Dream on from N states by the actor; keys are as in dreamer/keys.py.
 
     Returns:
       features [H + 1, N, F], those of the start first, and the actions [H + 1, N, A]
@@ -92,13 +92,12 @@ def imagine(model: WorldModel, behavior: Behavior, params, start: Latent, key):
     """
     params = jax.lax.stop_gradient(params)
     start = jax.lax.stop_gradient(start)
-    keys = jax.random.split(key, behavior.horizon + 1)
-
     choose = functools.partial(make_chooser(model, behavior), params)
     rssm = {"params": params["rssm"]}
-    states, actions = model.rssm.apply(rssm, start, choose, keys[:-1], method="imagine")
+    given = start, choose, keys.fold(key, 0), behavior.horizon
+    states, actions = model.rssm.apply(rssm, *given, method="imagine")
     states = jax.tree.map(lambda a, b: jnp.concatenate([a[None], b]), start, states)
-    last = choose(jax.tree.map(lambda x: x[-1], states), keys[-1])
+    last = choose(jax.tree.map(lambda x: x[-1], states), keys.fold(key, 1))
     actions = jnp.concatenate([actions, last[None]])
     return constrain(states.features(), None, "batch", None), actions
 
@@ -136,7 +135,8 @@ def replay_returns(reward, last, terminal, bootstrap):
 
 
 def update_range(seen: Range, returns) -> Range:
-    """One step of the moving percentiles over all imagined returns."""
+    """One step of the moving percentiles over all imagined returns [H, N]."""
+    returns = all_rows(returns, axis=1)
     low, high = jnp.percentile(returns, jnp.array([5.0, 95.0]))
     mix = lambda old, new: (1 - RANGE_RATE) * old + RANGE_RATE * new  # noqa: E731
     return Range(mix(seen.low, low), mix(seen.high, high))
@@ -149,12 +149,14 @@ def losses(model, behavior, params, slow, seen: Range, states, batch, key):
       slow: moving average of the critic's weights.
       states: what the world model has observed [T, B, ...], with its gradient.
       batch: reward, is_last, is_terminal [B, T].
+      key: one, or one for each sequence [B].
     """
     fixed = jax.lax.stop_gradient
     lead = {k: batch[k].swapaxes(0, 1) for k in ("reward", "is_last", "is_terminal")}
     states, lead = jax.tree.map(lambda x: x[-behavior.last :], (states, lead))
     T, B = states.deter.shape[:2]
     start = jax.tree.map(lambda x: x.reshape(T * B, *x.shape[2:]), states)
+    key = keys.grid(key, T) if key.ndim else key
     features, actions = imagine(model, behavior, params, start, key)
     features = fixed(features)
 

@@ -36,7 +36,7 @@ def make_chooser(model, *, horizon, candidates, best, rounds, explore):
             {"params": params["rssm"]},
             many,
             plans.reshape(H, E * J, A),
-            jax.random.split(key, H),
+            key,
             method="follow",
         )
         x = states.features()

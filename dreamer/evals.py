@@ -40,7 +40,7 @@ def dream(model, params, batch, key, *, context: int):
         {"params": params["rssm"]},
         last,
         actions,
-        jax.random.split(keys[1], T - context),
+        keys[1],
         method="follow",
     )
     return jax.tree.map(lambda a, b: jnp.concatenate([a, b]), states, dreamt)

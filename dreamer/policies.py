@@ -7,7 +7,7 @@ normal around tanh of the mean, not squashed (arXiv 2301.04104, "actor learning"
 import jax
 import jax.numpy as jnp
 
-from dreamer import dists
+from dreamer import dists, keys
 from dreamer.rssm import noise
 
 LEAST, MOST = 0.1, 1.0  # deviation of a continuous action
@@ -44,17 +44,21 @@ def gaussian(part):
 
 
 def sample(actions, out, key, *, unimix):
-    """Draw actions: output [..., n] -> the vector that a model reads [..., A]."""
+    """Draw actions: output [N, n] -> the vector that a model reads [N, A].
+
+    Keys are as in dreamer/keys.py.
+    """
     parts = []
-    keys = jax.random.split(key, len(actions))
-    for (_, space), part, key in zip(actions, outputs(actions, out), keys, strict=True):
+    given = zip(actions, outputs(actions, out), strict=True)
+    for i, ((_, space), part) in enumerate(given):
+        own = keys.fold(key, i)
         if space.is_discrete:
             logp = dists.unimix(classes(space, part), unimix)
-            best = jnp.argmax(logp + noise(key, logp.shape), -1)
+            best = jnp.argmax(logp + noise(own, logp.shape), -1)
             drawn = jax.nn.one_hot(best, space.classes).reshape(part.shape)
         else:
             mean, std = gaussian(part)
-            drawn = mean + std * jax.random.normal(key, mean.shape)
+            drawn = mean + std * keys.draw(jax.random.normal, own, mean.shape)
         parts.append(drawn)
     return jnp.concatenate(parts, -1)
 

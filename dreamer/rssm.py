@@ -12,6 +12,7 @@ import jax.numpy as jnp
 
 from core.layers import named
 from core.sharding import constrain
+from dreamer import keys
 from dreamer.dists import draw, unimix
 from dreamer.layers import fan_in, norm_act, product
 from dreamer.scan import scan
@@ -34,8 +35,8 @@ def flat(stoch):
 
 
 def noise(key, shape):
-    """Gumbel noise of categorical draws, one key for all of it."""
-    return jax.random.gumbel(key, shape, jnp.float32)
+    """Gumbel noise of categorical draws; keys are as in dreamer/keys.py."""
+    return keys.draw(jax.random.gumbel, key, shape)
 
 
 class Affine(nn.Module):
@@ -148,22 +149,27 @@ class Rssm(nn.Module):
         used = {name: kernels[name] for name in inside}
         return scan(step, used, rest, latent, xs)[1]
 
-    def imagine(self, latent: Latent, act, keys):
-        """Go on without seeing, a step per key: act(latent, key) -> action [B, A].
+    def imagine(self, latent: Latent, act, key, steps: int):
+        """Go on without seeing for `steps` steps: act(latent, key) -> action [B, A].
 
         Gives the state that each step led to and the action of it, [H, B, ...]. No
         gradient is meant to pass.
         """
 
-        def choose(latent, key):
-            for_action, for_state = jax.random.split(key)
-            return act(latent, for_action), for_state
+        def choose(latent, step):
+            now = keys.fold(key, step)
+            return act(latent, keys.fold(now, 0)), keys.fold(now, 1)
 
-        return self.roll(latent, choose, keys)
+        return self.roll(latent, choose, jnp.arange(steps))
 
-    def follow(self, latent: Latent, actions, keys):
+    def follow(self, latent: Latent, actions, key):
         """Go on without seeing under actions that are given [H, B, A]: the states."""
-        return self.roll(latent, lambda _, x: x, (actions, keys))[0]
+
+        def choose(_, given):
+            step, action = given
+            return action, keys.fold(key, step)
+
+        return self.roll(latent, choose, (jnp.arange(len(actions)), actions))[0]
 
     def roll(self, latent, choose, xs):
         """choose(latent, x) -> (action, key of the draw), for each x in turn."""

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from core import optim
-from core.accumulate import mean_gradients
+from core.gradients import mean_gradients
 from core.layers import named
 from core.method import Method
 from dreamer import behavior as behave
@@ -80,19 +80,26 @@ def start_of(model, batch, seen: Latent) -> Latent:
 
 
 def prepare(model, batch, seen: Latent, key):
-    """The batch with all that is drawn for it, row by row: where sequences begin, and the
-    noise of their states."""
-    gumbel = world_model.noise_of(model, batch, key).swapaxes(0, 1)
-    return {**batch, "start": start_of(model, batch, seen), "gumbel": gumbel}
+    """The batch with what is drawn for each of its rows: where sequences begin, noise of
+    their states, and keys of the dreams."""
+    for_states, for_dreams = jax.random.split(key)
+    gumbel = world_model.noise_of(model, batch, for_states).swapaxes(0, 1)
+    return {
+        **batch,
+        "start": start_of(model, batch, seen),
+        "gumbel": gumbel,
+        "keys": jax.random.split(for_dreams, len(gumbel)),
+    }
 
 
 def make_loss(model, behavior):
-    """(params, slow, range, prepared batch, key) -> (loss, ((metrics, range), states)).
+    """(params, (slow, range), prepared batch) -> (loss, ((metrics, range), states)).
 
-    A mean over sequences, but for the behaviour: its range is that of all returns.
+    A mean over sequences, but for the range: it is that of the returns of all.
     """
 
-    def loss_fn(params, slow, seen_range, batch, key):
+    def loss_fn(params, frozen, batch):
+        slow, seen_range = frozen
         gumbel = batch["gumbel"].swapaxes(0, 1)
         found, states, metrics = world_model.losses(
             model, params, batch["start"], batch, gumbel
@@ -101,7 +108,7 @@ def make_loss(model, behavior):
         metrics |= means
         if behavior is not None:
             found, seen_range, more = behave.losses(
-                model, behavior, params, slow, seen_range, states, batch, key
+                model, behavior, params, slow, seen_range, states, batch, batch["keys"]
             )
             means = {name: loss.mean() for name, loss in found.items()}
             whole += means["actor"] + means["critic"]
@@ -112,22 +119,26 @@ def make_loss(model, behavior):
     return loss_fn
 
 
-def make_step(model, behavior, *, lr, agc, betas, eps, accumulate, seed):
+def make_step(init, model, behavior, *, lr, agc, betas, eps, accumulate, seed):
     """(state, batch) -> (state, metrics); an update that is not finite is not applied.
 
     lr is a schedule of the updates done before, so that a warmup from 0 begins with 0.
     A batch is taken in `accumulate` parts.
     """
-    grad_fn = jax.value_and_grad(make_loss(model, behavior), has_aux=True)
+    loss_fn = make_loss(model, behavior)
 
     def step(state, batch):
         key = jax.random.fold_in(jax.random.key(seed), state.step)
-        keys = jax.random.split(key)
-        given = state.params, state.slow, state.range
-        (total, ((metrics, seen_range), states)), grads = mean_gradients(
-            lambda part: grad_fn(*given, part, keys[1]),
-            prepare(model, batch, state.seen, keys[0]),
+        like = jax.eval_shape(init, key)
+        total, (metrics, seen_range), states, grads = mean_gradients(
+            loss_fn,
+            state.params,
+            (state.slow, state.range),
+            prepare(model, batch, state.seen, key),
+            like=(like.params, (like.slow, like.range)),
+            dtype=model.rssm.dtype,
             parts=accumulate,
+            auto=("tensor",),
         )
         norm = jnp.sqrt(sum(jnp.square(g).sum() for g in jax.tree.leaves(grads)))
         params, opt = optim.laprop(
@@ -181,10 +192,11 @@ def make_method(
         )
     optimizer = dict(config["optimizer"])
     optimizer["lr"] = optim.make_schedule(**optimizer["lr"], steps=config["steps"])
+    init = make_init(*networks, batch=batch, length=length)
     return Method(
-        init=make_init(*networks, batch=batch, length=length),
+        init=init,
         step=make_step(
-            *networks, **optimizer, accumulate=parts, seed=config["seed"]
+            init, *networks, **optimizer, accumulate=parts, seed=config["seed"]
         ),
         source=source(*networks),
         evals={name: one(*networks) for name, one in evals.items()},

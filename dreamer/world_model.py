@@ -3,12 +3,13 @@
 arXiv 2301.04104, "world model learning". Batches are [B, T, ...]; inside, time leads.
 """
 
+import functools
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from core.sharding import unbox
+from core.sharding import shared, unbox
 from dreamer import dists, nets
 from dreamer.layers import Head
 from dreamer.rssm import Latent, Rssm, noise
@@ -90,10 +91,14 @@ def init(model: WorldModel, key) -> dict:
 
 def encode(model, params, obs):
     """Observations [B, T, ...] by name -> embeddings [T, B, E]."""
-    lead = obs[model.spaces[0][0]].shape[:2]
-    flat = {k: obs[k].reshape(-1, *s.shape) for k, s in model.spaces}
-    embeds = model.encoder.apply({"params": params["encoder"]}, flat)
-    return embeds.reshape(*lead, -1).swapaxes(0, 1)
+
+    def frames(obs):
+        lead = obs[model.spaces[0][0]].shape[:2]
+        flat = {k: obs[k].reshape(-1, *s.shape) for k, s in model.spaces}
+        embeds = model.encoder.apply({"params": params["encoder"]}, flat)
+        return embeds.reshape(*lead, -1).swapaxes(0, 1)
+
+    return shared(frames, {k: obs[k] for k, _ in model.spaces}, axis=1)
 
 
 def noise_of(model, batch, key):
@@ -132,6 +137,18 @@ def decode(model, params, latent: Latent):
     return {k: x.reshape(*lead, *x.shape[1:]) for k, x in out.items()}
 
 
+def rebuild(model, params, given):
+    """Losses {name: [T, B]} of decoding states to the true observations [T, B, ...]."""
+    states, true = given
+    predicted, found = decode(model, params, states), {}
+    for name, space in model.spaces:
+        lead = true[name].shape[:2]
+        flat = predicted[name].reshape(-1, *predicted[name].shape[2:])
+        loss = nets.reconstruction(flat, true[name].reshape(-1, *space.shape), space)
+        found[name] = loss.reshape(lead)
+    return found
+
+
 def losses(model, params, latent: Latent, batch, gumbel):
     """Losses of every step {name: [T, B]}, the states [T, B, ...], and metrics.
 
@@ -142,12 +159,8 @@ def losses(model, params, latent: Latent, batch, gumbel):
     fixed = jax.lax.stop_gradient
     dyn, rep = dists.kl(fixed(post), prior), dists.kl(post, fixed(prior))
     found = {"dyn": jnp.maximum(dyn, FREE_BITS), "rep": jnp.maximum(rep, FREE_BITS)}
-    predicted = decode(model, params, states)
-    for name, space in model.spaces:
-        flat = predicted[name].reshape(-1, *predicted[name].shape[2:])
-        true = batch[name].swapaxes(0, 1).reshape(-1, *space.shape)
-        loss = nets.reconstruction(flat, true, space)
-        found[name] = loss.reshape(dyn.shape)
+    true = {k: batch[k].swapaxes(0, 1) for k, _ in model.spaces}
+    found |= shared(functools.partial(rebuild, model, params), (states, true))
     x = states.features()
     reward = model.reward.apply({"params": params["reward"]}, x)
     found["reward"] = dists.two_hot_loss(reward, batch["reward"].swapaxes(0, 1))

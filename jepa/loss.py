@@ -4,6 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from core.sharding import all_rows
+
 
 def per_pattern(x, sizes):
     """Cut rows [B, sum(sizes), ...] into one array per mask pattern."""
@@ -82,6 +84,7 @@ def spread(features, valid, key, *, sigreg_weight, vicreg_weight):
     the one keeps features from telling only where they are, the other from falling
     into one direction.
     """
+    features, valid = all_rows(features), all_rows(valid)
     weight = valid.astype(jnp.float32)
     features = features.astype(jnp.float32)
     share = weight / jnp.maximum(weight.sum(1, keepdims=True), 1)

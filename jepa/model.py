@@ -11,9 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from core.layers import Dense, LayerNorm
-from core.stack import Stack
 from core.positions import rope_tables, sincos
 from core.sharding import constrain
+from core.stack import Stack
 
 # width, depth, heads, hidden
 SIZES = {
@@ -139,7 +139,7 @@ class Encoder(nn.Module):
         )
         if added is not None:
             x = x + added.astype(x.dtype)
-        x = constrain(x, "batch", "tokens", None)
+        x = constrain(x, "batch", None, None)
         x = Stack(
             self.depth,
             self.heads,

@@ -8,8 +8,8 @@ import optax
 from flax import struct
 
 from core import optim
-from core.accumulate import mean_gradients
 from core.data.pipeline import make_source
+from core.gradients import mean_gradients
 from core.layers import normalize
 from core.method import Method
 from core.planar import rgb_of
@@ -140,9 +140,11 @@ def ratios(batch, masker):
 
 
 def make_step(
+    init,
     loss_fn,
     *,
     prepare,
+    dtype,
     lr,
     decay,
     momentum,
@@ -160,14 +162,18 @@ def make_step(
     updates; 0 never clips. They are those of the whole batch, `prepare`d as such and
     taken in `accumulate` parts.
     """
-    grad_fn = jax.value_and_grad(loss_fn, has_aux=True)
 
     def step(state, batch):
         s = state.step + 1
         key = jax.random.fold_in(jax.random.key(seed), state.step)
-        (total, (metrics, _)), grads = mean_gradients(
-            lambda part: grad_fn(state.params, state.target, part, key),
+        like = jax.eval_shape(init, key)
+        total, metrics, _, grads = mean_gradients(
+            lambda *given: loss_fn(*given, key),
+            state.params,
+            state.target,
             prepare(batch, key),
+            like=(like.params, like.target),
+            dtype=dtype,
             parts=accumulate,
         )
         norm = optax.tree.norm(grads)
@@ -259,7 +265,10 @@ def make(config) -> Method:
         mask_tokens=use,
         **config["objective"],
     )
-    parts, extra = config["accumulate"], [k for k, w in config["objective"].items() if w]
+    parts, extra = (
+        config["accumulate"],
+        [k for k, w in config["objective"].items() if w],
+    )
     if parts > 1 and extra:
         raise ValueError(
             f"accumulate is {parts}, but objective.{extra[0]} looks at all clips of a "
@@ -273,8 +282,10 @@ def make(config) -> Method:
     return Method(
         init=init,
         step=make_step(
+            init,
             loss_fn,
             prepare=make_prepare(masker, Jitter(**config["colour"])),
+            dtype=encoder.dtype,
             **optimizer,
             accumulate=parts,
             seed=seed,

@@ -96,10 +96,10 @@ def test_the_range_of_returns_follows_its_percentiles():
 
 def test_what_a_first_update_reports(networks):
     model, head, state = networks
-    loss, keys = train.make_loss(model, head), jax.random.split(jax.random.key(0))
-    told = train.prepare(model, batch(), state.seen, keys[0])
+    loss = train.make_loss(model, head)
+    told = train.prepare(model, batch(), state.seen, jax.random.key(0))
     total, ((metrics, _), states) = jax.jit(loss)(
-        state.params, state.slow, state.range, told, keys[1]
+        state.params, (state.slow, state.range), told
     )
     assert states.deter.shape == (B, T, D) and np.isfinite(total)
     np.testing.assert_allclose(metrics["loss_reward"], np.log(255), rtol=1e-5)
@@ -181,7 +181,7 @@ def test_updates_begin_with_warmup_and_leave_bad_batches_out(networks):
     )
     numbers = {"agc": 0.3, "betas": (0.9, 0.999), "eps": 1e-20}
     numbers |= {"accumulate": 1, "seed": 0}
-    step = jax.jit(train.make_step(model, head, lr=lr, **numbers))
+    step = jax.jit(train.make_step(lambda key: state, model, head, lr=lr, **numbers))
     first, metrics = step(state, batch())
     jax.tree.map(np.testing.assert_array_equal, first.params, state.params)
     assert metrics["lr"] == 0

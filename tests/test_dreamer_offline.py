@@ -1,4 +1,4 @@
-"""A world model on trajectories through the one train loop: resumed, sharded, dreaming."""
+"""A world model on trajectories through the one train loop: resumed, dreaming."""
 
 import functools
 import json
@@ -43,7 +43,7 @@ def small(**fields):
     return changed(get_config("tiny"), SMALL, **fields)
 
 
-ALL, ONE = jax.devices(), jax.devices()[:1]
+ONE = jax.devices()[:1]
 
 
 @pytest.fixture(autouse=True)
@@ -92,29 +92,6 @@ def test_pieces_of_a_window_follow_each_other():
 
 
 LOOK = ("source", "size", "level", "bodies", "fps")
-
-
-def test_sharded_is_single_device():
-    method = load(small(behavior="actor", imagination__horizon=3))
-    source = method.source("train", (0, 1))
-    batches = [source.next() for _ in range(2)]
-    source.close()
-    found = []
-    meshes = ({"devices": ONE}, {"data": 8, "devices": ALL})
-    for sizes in (*meshes, {"fsdp": 2, "tensor": 4, "devices": ALL}):
-        mesh = sharding.make_mesh(**sizes)
-        plan = train.build(method, mesh, seed=0)
-        state, losses = plan.create(), []
-        with jax.set_mesh(mesh):
-            for batch in batches:
-                batch = sharding.to_device(mesh, batch, method.batch)
-                state, metrics = plan.step(state, batch)
-                losses.append(float(metrics["loss"]))
-        found.append((losses, jax.device_get(state.params)))
-    same = functools.partial(np.testing.assert_allclose, atol=1e-5)
-    for losses, params in found[1:]:
-        np.testing.assert_allclose(losses, found[0][0], rtol=1e-5)
-        jax.tree.map(same, params, found[0][1])
 
 
 def test_dreams_are_judged_beside_standing_still(tmp_path):

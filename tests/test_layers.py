@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from core import kernels, layers
-from core.stack import Stack
 from core.sharding import unbox
+from core.stack import Stack
 
 
 def normal(seed, *shape, dtype=jnp.float32):

@@ -125,12 +125,17 @@ NUMBERS = {
     "eps": 1e-8,
     "accumulate": 1,
     "prepare": lambda batch, key: batch,
+    "dtype": jnp.float32,
     "seed": 0,
 }
 FIRST = {
     "encoder": {"kernel": jnp.arange(6.0).reshape(2, 3), "bias": jnp.ones(3)},
     "predictor": {"kernel": jnp.full((3, 1), 2.0)},
 }
+
+
+def like(key):
+    return start()
 
 
 def start():
@@ -144,7 +149,7 @@ def grads(scale=1.0):
 
 
 def test_update_is_adamw_then_ema():
-    step = jax.jit(make_step(toy, **NUMBERS, clip_norm=0.0, clip_steps=0))
+    step = jax.jit(make_step(like, toy, **NUMBERS, clip_norm=0.0, clip_steps=0))
     state, (params, opt, target) = start(), (FIRST, start().opt, FIRST["encoder"])
     noise = set()
     for s in range(1, 4):
@@ -163,7 +168,7 @@ def test_update_is_adamw_then_ema():
 
 
 def test_encoder_and_predictor_are_clipped_apart_after_warmup():
-    step = jax.jit(make_step(toy, **NUMBERS, clip_norm=1.0, clip_steps=1))
+    step = jax.jit(make_step(like, toy, **NUMBERS, clip_norm=1.0, clip_steps=1))
     state, batch = start(), {"grads": grads(100.0)}
     batch["grads"]["predictor"] = {"kernel": np.full((3, 1), 0.1)}
     moments = []
@@ -182,7 +187,7 @@ def test_encoder_and_predictor_are_clipped_apart_after_warmup():
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_an_update_that_is_not_finite_leaves_no_trace(bad):
-    step = jax.jit(make_step(toy, **NUMBERS, clip_norm=1.0, clip_steps=0))
+    step = jax.jit(make_step(like, toy, **NUMBERS, clip_norm=1.0, clip_steps=0))
     state, _ = step(start(), {"grads": grads()})
     before = jax.device_get(state)
     for count in (1, 2):

@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from core.stack import Stack
 from core.positions import rope_tables
 from core.sharding import unbox
+from core.stack import Stack
 from jepa import weights
 from jepa.model import Encoder, Predictor, grid_of, patchify, take
 

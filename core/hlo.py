@@ -1,0 +1,285 @@
+"""What a compiled program exchanges and moves, read from its text.
+
+A compiler counts the body of a loop once. Here every computation counts as often as it
+runs, by the trip counts that the compiler notes at its loops.
+"""
+
+import math
+import re
+from collections import defaultdict
+from typing import NamedTuple
+
+import numpy as np
+
+KINDS = (
+    "all-gather",
+    "all-reduce",
+    "reduce-scatter",
+    "all-to-all",
+    "collective-permute",
+    "collective-broadcast",
+    "ragged-all-to-all",
+)
+BITS = {"pred": 8, "bf16": 16, "c64": 64, "c128": 128, "token": 0, "opaque": 0}
+HEAD = re.compile(r"^(ENTRY )?%?([\w.-]+) \(.*\{$")
+LINE = re.compile(r"^\s+(?:ROOT )?%?([\w.-]+) = (.*)$")
+OP = re.compile(r"([a-z][a-z0-9-]*)\(")
+SHAPE = re.compile(r"(\w+)\[([\d,]*)\](?:\{([^}]*)\})?")
+CALLED = re.compile(
+    r"(?:calls|to_apply|body|branch_computations|called_computations)="
+    r"\{?(%?[\w.-]+(?:, ?%?[\w.-]+)*)\}?"
+)
+TRIPS = re.compile(r'known_trip_count"?[:=]\{"n":"(\d+)"')
+GROUPS = re.compile(r"replica_groups=\{(\{[\d,{}]*\})\}")
+IOTA = re.compile(r"replica_groups=\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?")
+NAMED = re.compile(r"replica_groups=mesh\[([^\]]*)\]\s*\{([^}]*)\}")
+PAIRS = re.compile(r"source_target_pairs=\{(\{[\d,{}]*\})\}")
+CHANNEL = re.compile(r"channel_id=(\d+)")
+
+
+class Instruction(NamedTuple):
+    name: str
+    shape: str  # of its result, as text
+    op: str
+    inner: str  # what stands in its brackets
+    rest: str  # of the line
+
+    @property
+    def operands(self) -> tuple[str, ...]:
+        return tuple(re.findall(r"%([\w.-]+)", self.inner))
+
+
+class Collective(NamedTuple):
+    """One exchange between devices.
+
+    size: bytes of the whole array that a group exchanges. times: how often a step runs it.
+    """
+
+    kind: str
+    axes: tuple[str, ...]
+    ways: int
+    size: float
+    times: int
+
+    @property
+    def sent(self) -> float:
+        """Bytes that a device sends in a step, by the best algorithm on a ring."""
+        share = (self.ways - 1) / self.ways
+        each = {"all-reduce": 2 * share, "collective-permute": 1.0}
+        return self.times * self.size * each.get(self.kind, share)
+
+
+def parse(text: str) -> tuple[dict[str, list[Instruction]], str]:
+    """Instructions of each computation by name, and the name of the first to run."""
+    found, entry, now = {}, "", []
+    for line in text.splitlines():
+        if line.endswith("{") and (head := HEAD.match(line)):
+            now = found[head[2]] = []
+            entry = head[2] if head[1] else entry
+        elif match := LINE.match(line):
+            name, rest = match.groups()
+            if op := next((m for m in OP.finditer(rest) if outside(rest, m)), None):
+                inner, after = between(rest, op.end() - 1)
+                now.append(Instruction(name, rest[: op.start()], op[1], inner, after))
+    return found, entry
+
+
+def outside(text: str, match) -> bool:
+    """Whether an op's name stands after its shape: not in a layout such as {1,0:T(8)}."""
+    before = text[: match.start()]
+    return before.count("{") == before.count("}") and (
+        before.count("(") == before.count(")")
+    )
+
+
+def between(text: str, start: int) -> tuple[str, str]:
+    """What stands inside the bracket that opens at `start`, and after it."""
+    depth = 0
+    for i in range(start, len(text)):
+        depth += (text[i] == "(") - (text[i] == ")")
+        if not depth:
+            return text[start + 1 : i], text[i + 1 :]
+    return text[start + 1 :], ""
+
+
+def bytes_of(shape: str, *, off_chip: bool = False) -> float:
+    """Bytes of all arrays in a shape; `off_chip` leaves out what is kept on the chip."""
+    total = 0.0
+    for kind, dims, layout in SHAPE.findall(shape):
+        if off_chip and "S(" in layout and "S(0)" not in layout:
+            continue
+        bits = BITS.get(kind)
+        if bits is None:
+            number = re.search(r"\d+", kind)
+            bits = int(number[0]) if number else 0
+        total += math.prod(int(n) for n in dims.split(",") if n) * bits / 8
+    return total
+
+
+def times_run(found, entry) -> dict[str, int]:
+    """How often each computation runs in one step."""
+    times: dict[str, int] = defaultdict(int)
+
+    def visit(name, count):
+        times[name] += count
+        for item in found.get(name, ()):
+            trips = 1
+            if item.op == "while":
+                trips = trips_of(item, found)
+            if item.op in KINDS or item.op.startswith(("reduce", "scatter", "sort")):
+                continue  # what they call adds two numbers
+            for names in CALLED.findall(item.rest):
+                for inner in re.findall(r"[\w.-]+", names):
+                    if inner in found:
+                        visit(inner, count * trips)
+
+    visit(entry, 1)
+    return times
+
+
+def trips_of(loop, found) -> int:
+    """How often a loop runs: as the compiler notes, or as its condition counts from 0."""
+    if known := TRIPS.search(loop.rest):
+        return int(known[1])
+    name = re.search(r"condition=%?([\w.-]+)", loop.rest)
+    limits = [
+        int(item.inner)
+        for item in found.get(name[1] if name else "", ())
+        if item.op == "constant" and item.inner.isdigit()
+    ]
+    return max(limits, default=1)
+
+
+def collectives(text: str, mesh) -> list[Collective]:
+    """All exchanges of a program that runs on the devices of a mesh."""
+    found, entry = parse(text)
+    times, seen, result = times_run(found, entry), set(), []
+    callers = callers_of(found)
+    for name, items in found.items():
+        shapes = {item.name: item.shape for item in items}
+        for item in items:
+            kind = item.op.removesuffix("-start")
+            if kind not in KINDS or not times[name]:
+                continue
+            channel = CHANNEL.search(item.rest)
+            # A fused exchange is written down once where it starts, once where it ends.
+            key = (callers.get(name, name), channel and channel[1])
+            if channel and name in callers and key in seen:
+                continue
+            seen.add(key)
+            axes, ways = group_of(item.rest, mesh)
+            given = sum(bytes_of(shapes[o]) for o in item.operands if o in shapes)
+            size = given * ways if kind == "all-gather" else given
+            if ways > 1:
+                result.append(Collective(kind, axes, ways, size, times[name]))
+    return result
+
+
+def callers_of(found) -> dict[str, str]:
+    """The computation that a fused or asynchronous one is part of, by its name."""
+    callers = {}
+    for name, items in found.items():
+        for item in items:
+            if item.op == "fusion" or item.op.startswith("async-"):
+                for names in CALLED.findall(item.rest):
+                    for inner in re.findall(r"[\w.-]+", names):
+                        callers[inner] = name
+    for inner, outer in callers.items():
+        while outer in callers:
+            outer = callers[outer]
+        callers[inner] = outer
+    return callers
+
+
+def numbers(text: str) -> list[int]:
+    return [int(n) for n in re.findall(r"\d+", text)]
+
+
+def group_of(rest: str, mesh) -> tuple[tuple[str, ...], int]:
+    """(mesh axes that an exchange crosses, devices of a group)."""
+    if pairs := PAIRS.search(rest):
+        ids = numbers(pairs[1])
+        places = np.array(np.unravel_index(ids, mesh.devices.shape)).T
+        moved = (places[0::2] != places[1::2]).any(0)
+        return tuple(a for a, m in zip(mesh.axis_names, moved, strict=True) if m), 2
+    group = first_group(rest, mesh.devices.size)
+    places = np.array(np.unravel_index(group, mesh.devices.shape))
+    axes = [a for a, row in zip(mesh.axis_names, places, strict=True) if len(set(row)) > 1]
+    return tuple(axes), len(group)
+
+
+def first_group(rest: str, devices: int) -> list[int]:
+    """The devices of the first group, as numbers in the order of the mesh."""
+    if match := GROUPS.search(rest):
+        return numbers(match[1].split("}")[0])
+    if match := IOTA.search(rest):
+        shape, dims = numbers(match[1]), numbers(match[2])
+        ids = np.arange(math.prod(dims)).reshape(dims)
+        if match[3]:
+            ids = ids.transpose(numbers(match[3]))
+        return list(ids.reshape(shape)[0].reshape(-1))
+    if match := NAMED.search(rest):
+        sizes = dict(re.findall(r"'([^']+)'=(\d+)", match[1]))
+        chosen = re.findall(r"'([^']+)'", match[2])
+        ids = np.arange(devices).reshape([int(n) for n in sizes.values()])
+        rest_of = tuple(0 if a not in chosen else slice(None) for a in sizes)
+        return list(ids[rest_of].reshape(-1))
+    return list(range(devices))
+
+
+FREE = ("parameter", "constant", "tuple", "get-tuple-element", "bitcast", "while",
+        "conditional", "call", "after-all", "partition-id", "replica-id", "iota")  # fmt: skip
+
+
+def memory_traffic(text: str) -> float:
+    """Bytes that a step reads from and writes to a device's memory, loops counted.
+
+    Every instruction that is not fused reads its operands and writes its result; of an
+    array of which a fusion takes slices, those alone are counted.
+    """
+    found, entry = parse(text)
+    times = times_run(found, entry)
+    inside = set(callers_of(found))
+    total = 0.0
+    for name, items in found.items():
+        if name in inside or not times[name]:
+            continue
+        shapes = {item.name: item.shape for item in items}
+        for item in items:
+            if item.op in FREE or item.op.endswith("-done"):
+                continue
+            total += times[name] * traffic_of(item, shapes, found)
+    return total
+
+
+def traffic_of(item, shapes, found) -> float:
+    """Bytes of one instruction."""
+    sizes = [bytes_of(shapes.get(o, ""), off_chip=True) for o in item.operands]
+    out = bytes_of(item.shape, off_chip=True)
+    if item.op == "dynamic-slice":
+        return 2 * out
+    if item.op == "dynamic-update-slice":
+        return 2 * sizes[1]
+    if item.op in ("copy-start", "slice-start"):
+        return max(sizes, default=0.0)
+    if item.op == "fusion" and (called := CALLED.search(item.rest)):
+        inner = found.get(called[1].lstrip("%"), [])
+        for i, size in enumerate(sizes):
+            sizes[i] = min(size, read_of(inner, i, size))
+        if inner and inner[-1].op == "dynamic-update-slice":
+            local = {x.name: x.shape for x in inner}
+            out = bytes_of(local.get(inner[-1].operands[1], ""))
+    return sum(sizes) + out
+
+
+def read_of(items, number: int, whole: float) -> float:
+    """Bytes that a fusion reads of its parameter of that number."""
+    name = next(
+        (x.name for x in items if x.op == "parameter" and x.inner == str(number)), None
+    )
+    users = [x for x in items if name in x.operands]
+    if not users or any(
+        x.op not in ("dynamic-slice", "dynamic-update-slice", "gather") for x in users
+    ):
+        return whole
+    return sum(0.0 if x.op == "dynamic-update-slice" else bytes_of(x.shape) for x in users)
