@@ -204,7 +204,9 @@ def group_of(rest: str, mesh) -> tuple[tuple[str, ...], int]:
         return tuple(a for a, m in zip(mesh.axis_names, moved, strict=True) if m), 2
     group = first_group(rest, mesh.devices.size)
     places = np.array(np.unravel_index(group, mesh.devices.shape))
-    axes = [a for a, row in zip(mesh.axis_names, places, strict=True) if len(set(row)) > 1]
+    axes = [
+        a for a, row in zip(mesh.axis_names, places, strict=True) if len(set(row)) > 1
+    ]
     return tuple(axes), len(group)
 
 
@@ -282,4 +284,6 @@ def read_of(items, number: int, whole: float) -> float:
         x.op not in ("dynamic-slice", "dynamic-update-slice", "gather") for x in users
     ):
         return whole
-    return sum(0.0 if x.op == "dynamic-update-slice" else bytes_of(x.shape) for x in users)
+    return sum(
+        0.0 if x.op == "dynamic-update-slice" else bytes_of(x.shape) for x in users
+    )

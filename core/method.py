@@ -38,6 +38,7 @@ class Method(NamedTuple):
     draw: batch -> uint8 picture [H, W, 3] of what the step is given.
     acts: whether the source needs the newest parameters, so that it waits for updates.
     flops: useful floating point operations of one step, for utilisation.
+    recomputed: those that are done a second time to save memory, besides.
     batch: examples of one step over all hosts.
     unit: what an example is called on the progress line.
     """
@@ -51,6 +52,7 @@ class Method(NamedTuple):
     batch: int
     unit: str = "examples"
     benches: dict = {}
+    recomputed: float = 0.0
     draw: Callable | None = None
     acts: bool = False
 

@@ -10,7 +10,7 @@ import math
 import flax.linen as nn
 import jax
 import numpy as np
-from jax.experimental import multihost_utils
+from jax.experimental import mesh_utils, multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 AXES = ("replica", "data", "fsdp", "sequence", "tensor")
@@ -47,8 +47,26 @@ def make_mesh(*, devices=None, **sizes: int) -> Mesh:
             f"mesh {dict(zip(AXES, shape, strict=True))} needs {math.prod(shape)} devices "
             f"but there are {len(devices)}; set one axis to -1 to take what is left"
         )
-    return jax.make_mesh(
-        shape, AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices
+    return Mesh(arranged(shape, devices), AXES, axis_types=(AxisType.Auto,) * len(AXES))
+
+
+def arranged(shape, devices) -> np.ndarray:
+    """Devices in the shape of a mesh: `replica` counts slices, the rest lies within one.
+
+    Within a slice neighbours on the mesh are neighbours on the torus where that can be.
+    """
+    slices = len({getattr(d, "slice_index", None) or 0 for d in devices})
+    if slices > 1 and shape[0] % slices:
+        raise ValueError(
+            f"mesh.replica is {shape[0]} but there are {slices} slices; use {slices}"
+        )
+    if slices == 1:
+        make = mesh_utils.create_device_mesh
+        return make(tuple(shape), devices, allow_split_physical_axes=True)
+    inside = (shape[0] // slices, *shape[1:])
+    across = (slices, *(1 for _ in shape[1:]))
+    return mesh_utils.create_hybrid_device_mesh(
+        inside, across, devices, allow_split_physical_axes=True
     )
 
 
@@ -235,21 +253,43 @@ def part_of(mesh_axis: str, x, axis: int = 1):
     return jax.lax.dynamic_slice_in_dim(x, start, size, axis)
 
 
-def layout_report(shapes, layouts, *, large: int = 1 << 20) -> str:
-    """A table of every array: shape, layout, bytes per device; large replicated ones marked."""
-    rows, total, replicated = [], 0, []
+LARGE = 1 << 20  # bytes of an array that should not be on every device
+
+
+def local_bytes(x, layout) -> int:
+    """Bytes of an array on one device."""
+    return math.prod(layout.shard_shape(x.shape)) * np.dtype(x.dtype).itemsize
+
+
+def named_arrays(shapes, layouts):
+    """(name, shape, layout) of every array."""
     leaves = jax.tree_util.tree_leaves_with_path(unbox(shapes))
     for (path, x), layout in zip(leaves, jax.tree.leaves(layouts), strict=True):
-        local = math.prod(layout.shard_shape(x.shape)) * np.dtype(x.dtype).itemsize
+        yield jax.tree_util.keystr(path, simple=True, separator="/"), x, layout
+
+
+def replicated(shapes, layouts) -> list[str]:
+    """Names of large arrays of which every device has a whole copy."""
+    return [
+        name
+        for name, x, layout in named_arrays(shapes, layouts)
+        if layout.is_fully_replicated
+        and layout.num_devices > 1
+        and local_bytes(x, layout) >= LARGE
+    ]
+
+
+def layout_report(shapes, layouts) -> str:
+    """A table of every array: shape, layout, bytes per device; large replicated ones marked."""
+    whole, rows, total = replicated(shapes, layouts), [], 0
+    for name, x, layout in named_arrays(shapes, layouts):
+        local = local_bytes(x, layout)
         total += local
-        whole = layout.is_fully_replicated and layout.num_devices > 1 and local >= large
-        name = jax.tree_util.keystr(path, simple=True, separator="/")
-        replicated += [name] if whole else []
-        mark = "  REPLICATED" if whole else ""
+        mark = "  REPLICATED" if name in whole else ""
         rows.append(f"{name}  {x.dtype}{list(x.shape)}  {layout.spec}  {local}{mark}")
     head = [
         f"{total / 2**20:.1f} MiB per device in {len(rows)} arrays; "
-        f"{len(replicated)} of {large / 2**20:.0f} MiB or more are replicated",
+        f"{len(whole)} of {LARGE / 2**20:.0f} MiB or more are replicated",
         "name  shape  layout  bytes per device",
     ]
     return "\n".join(head + rows) + "\n"

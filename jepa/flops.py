@@ -13,8 +13,9 @@ def forward(*, tokens, segments, width, depth, hidden, inputs, outputs=0):
     return 2 * (depth * (tokens * dense + attention) + edges)
 
 
-def step(encoder, predictor, *, grid, context, target, batch) -> float:
-    """Both towers and the target encoder on `batch` clips, each counted once.
+def step(encoder, predictor, *, grid, context, target, batch) -> tuple[float, float]:
+    """(useful, recomputed) operations of both towers and the target encoder on `batch`
+    clips, each counted once.
 
     context, target: tokens per mask pattern.
     """
@@ -32,5 +33,6 @@ def step(encoder, predictor, *, grid, context, target, batch) -> float:
         hidden=predictor.hidden,
         inputs=0,
     )
+    again = seen + guess if encoder.remat in ("block", "attention") else 0
     guess += 2 * predictor.width * encoder.width * (sum(context) + sum(target))
-    return float(batch * (3 * (seen + guess) + whole))
+    return float(batch * (3 * (seen + guess) + whole)), float(batch * again)

@@ -278,6 +278,9 @@ def make(config) -> Method:
     for name in ("lr", "decay", "momentum"):
         optimizer[name] = optim.make_schedule(**optimizer[name], steps=steps)
     sizes = {name: masker.sizes(name) for name in ("context", "target")}
+    useful, again = flops.step(
+        encoder, predictor, grid=grid, batch=config["batch"], **sizes
+    )
     read = functools.partial(make_train_source, masker=masker, seed=seed, data=data)
     return Method(
         init=init,
@@ -295,7 +298,8 @@ def make(config) -> Method:
             encoder, predictor, masker, init, read, use=use, config=config
         ),
         exports=make_exports(encoder, predictor, use=use, config=resolved),
-        flops=flops.step(encoder, predictor, grid=grid, batch=config["batch"], **sizes),
+        flops=useful,
+        recomputed=again,
         batch=config["batch"],
         unit="clips",
         benches=make_benches(seed=seed, data=data),

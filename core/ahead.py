@@ -1,0 +1,176 @@
+"""A train step compiled for a machine that is not here: memory, exchanges, a forecast.
+
+Nothing is run. What is said of speed is arithmetic with published rates: `bound` is a
+step in which all that can overlap does, `serial` one in which nothing does.
+"""
+
+import collections
+import math
+import re
+import time
+
+import jax
+
+from core import hlo, machines, settings, sharding
+from core.method import load, opened
+from core.train import Plan, build
+
+FULL = 0.9  # of a device's memory that a step may take
+CHIPS = 4096  # up to which weak scaling is foretold
+# Published: XLA cannot time kernels of a GPU that is not there.
+OPTIONS = {"gpu": {"xla_gpu_autotune_level": "0"}, "tpu": {}}
+
+
+def forecast(config, machine: machines.Machine) -> dict:
+    """What the step of a config would be on a machine; see the words of `columns`.
+
+    Raises ValueError where config and machine do not go together; a step that does not
+    fit is told in the result, by "fits" and "cure".
+    """
+    settings.check(config.to_dict())
+    chip = machine.chip
+    method = load(config, chip.platform)
+    devices = machines.devices_of(machine)
+    mesh = sharding.make_mesh(devices=devices, **config.mesh)
+    plan = build(method, mesh, seed=config.seed)
+    found = {
+        "machine": machine.name,
+        "devices": machine.devices,
+        "mesh": {axis: n for axis, n in mesh.shape.items() if n > 1},
+        "batch": method.batch,
+        "state_bytes": state_bytes(plan),
+        "replicated": sharding.replicated(plan.shapes, plan.layouts),
+        "device_bytes": chip.memory,
+        "flops_useful": method.flops,
+        "flops_executed": method.flops + method.recomputed,
+    }
+    begin = time.perf_counter()
+    try:
+        compiled = lowered(method, plan).compile(OPTIONS[chip.platform])
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        needed = asked_for(str(error), chip.memory)
+        return found | fitting(needed, chip, config)
+    found["compile_seconds"] = time.perf_counter() - begin
+    memory, text = compiled.memory_analysis(), compiled.as_text()
+    found |= fitting(taken(memory), chip, config)
+    found["argument_bytes"] = memory.argument_size_in_bytes
+    found["temporary_bytes"] = memory.temp_size_in_bytes
+    sent = hlo.collectives(text, mesh)
+    found["collectives"] = by_kind(sent)
+    found["sent_bytes"] = by_axes(sent)
+    return found | rooflines(method, machine, mesh, sent, hlo.memory_traffic(text))
+
+
+def lowered(method, plan: Plan):
+    """The step's program for shapes alone."""
+    state = jax.tree.map(
+        lambda x, layout: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=layout),
+        sharding.unbox(plan.shapes),
+        plan.layouts,
+    )
+    layout = sharding.batch_sharding(plan.mesh, method.batch)
+    with opened(method, (0, method.batch)) as source:  # one row is enough to know
+        row = source.next()
+    batch = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(
+            (method.batch, *x.shape[1:]), x.dtype, sharding=layout
+        ),
+        row,
+    )
+    with jax.set_mesh(plan.mesh):
+        return plan.step.lower(state, batch)
+
+
+def state_bytes(plan) -> dict[str, int]:
+    """Bytes per device of each field of the state."""
+    shapes = sharding.unbox(plan.shapes)
+    found = {}
+    for name in shapes.__dataclass_fields__:
+        leaves = jax.tree.leaves(getattr(shapes, name))
+        layouts = jax.tree.leaves(getattr(plan.layouts, name))
+        found[name] = sum(map(sharding.local_bytes, leaves, layouts))
+    return found
+
+
+def taken(memory) -> int:
+    """Bytes of a device that a step needs at its peak."""
+    whole = memory.argument_size_in_bytes + memory.temp_size_in_bytes
+    fresh = memory.output_size_in_bytes - memory.alias_size_in_bytes
+    return max(whole + fresh, memory.peak_memory_in_bytes)
+
+
+def asked_for(error: str, memory: float) -> float:
+    """Bytes that a program would have needed, from its compiler's complaint."""
+    found = re.search(r"Used ([\d.]+)([KMGT]?)", error)
+    if not found:
+        found = re.search(r"\(([\d.]+)([KMGT])\) exceeds", error)
+    units = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+    return float(found[1]) * units[found[2]] if found else math.nan
+
+
+def fitting(needed: float, chip, config) -> dict:
+    """Whether it fits, and what to turn where it does not."""
+    share = needed / chip.memory
+    found = {"peak_bytes": needed, "memory_share": share, "fits": share <= FULL}
+    if not found["fits"]:
+        over = (needed - FULL * chip.memory) / 2**30
+        found["cure"] = f"{over:.1f} GiB too much; {cure_of(config)}"
+    return found
+
+
+def cure_of(config) -> str:
+    """The knob to turn first."""
+    remat = config.get("encoder", {}).get("remat", "block")
+    if remat != "block":
+        return f"set encoder.remat to 'block' (it is {remat!r})"
+    return (
+        f"raise accumulate (it is {config.accumulate}), split the state over more devices "
+        "by mesh.fsdp, or lower batch"
+    )
+
+
+def by_kind(sent) -> list[dict]:
+    """Exchanges of a step, added up by kind and mesh axes."""
+    table = collections.defaultdict(lambda: [0, 0.0])
+    for one in sent:
+        row = table[one.kind, one.axes]
+        row[0] += one.times
+        row[1] += one.sent
+    return [
+        {"kind": kind, "axes": list(axes), "count": count, "bytes": size}
+        for (kind, axes), (count, size) in sorted(table.items())
+    ]
+
+
+def by_axes(sent) -> dict[str, float]:
+    """Bytes that a device sends in a step along each mesh axis, or several together."""
+    table = collections.Counter()
+    for one in sent:
+        table["+".join(one.axes)] += one.sent
+    return dict(table)
+
+
+def rooflines(method, machine, mesh, sent, moved: float) -> dict:
+    """Seconds that each resource is busy in a step, and what follows."""
+    chip, n = machine.chip, machine.devices
+    seconds = {
+        "compute": (method.flops + method.recomputed) / n / chip.flops,
+        "memory": moved / chip.bandwidth,
+    }
+    for one in sent:
+        rate = min(machines.link_rate(machine, mesh, axis) for axis in one.axes)
+        name = "network" if rate == chip.network else "links"
+        seconds[name] = seconds.get(name, 0.0) + one.sent / rate
+    bound, serial = max(seconds.values()), sum(seconds.values())
+    ideal = method.flops / n / chip.flops
+    return {
+        "memory_traffic_bytes": moved,
+        "seconds": seconds,
+        "dominated_by": max(seconds, key=seconds.get),
+        "step_seconds_bound": bound,
+        "step_seconds_serial": serial,
+        "mfu_bound": ideal / bound,
+        "mfu_serial": ideal / serial,
+    }
