@@ -5,6 +5,9 @@ python -m launch.train --config=configs/dreamer.py:tiny --workdir=runs/dreamer
 
 size1m to size400m: the published sizes, trained with actor and critic on trajectories,
 from --config.data.source, recordings or the embedded world.
+
+A preset on a machine of MACHINES is written size200m@v5e:8x8; its batch is as large as
+the machine wants, the published one is 16. docs/scaling.md says what to expect there.
 """
 
 from ml_collections import ConfigDict
@@ -28,6 +31,12 @@ SUITES = {
     "atari100k": ("atari:pong", "200m", 1, 4, 256, 110_000),
     "crafter": ("crafter:reward", "200m", 1, 1, 512, 1_100_000),
 }
+# Machines that a preset is laid out for (core/machines.py): its batch, devices along data
+# and fsdp.
+MACHINES = {
+    "size200m": {"v5e:8x8": (128, 4, 16), "h200:1x1": (64, 1, 1)},
+    "size400m": {"v5e:8x8": (64, 4, 16), "h200:1x1": (32, 1, 1)},
+}
 FIELDS = ("deter", "hidden", "classes", "depth", "units")
 
 
@@ -37,6 +46,7 @@ def get_config(size="tiny"):
     makers |= {name: lambda row=row: agent(*row) for name, row in SUITES.items()}
     makers |= {f"size{name}": lambda name=name: offline(name) for name in SIZES}
     year = "_2024"
+    size, _, machine = size.partition("@")
     plain = size.removesuffix(year)
     if plain not in makers:
         raise ValueError(
@@ -47,7 +57,22 @@ def get_config(size="tiny"):
     if plain != size:
         config["model"]["form"] = "stride"
         config["imagination"]["true_start"] = True
+    if machine:
+        lay_out(config, size, machine)
     return ConfigDict(config)
+
+
+def lay_out(config, size, machine):
+    """Make a preset that of one of its machines."""
+    known = MACHINES.get(size, {})
+    if machine not in known:
+        raise ValueError(
+            f"{size} is not laid out for machine {machine!r}, but for "
+            f"{', '.join(known) or 'none'}; name --topology and set mesh yourself"
+        )
+    batch, data, fsdp = known[machine]
+    config |= {"machine": machine, "batch": batch}
+    config["mesh"] |= {"data": data, "fsdp": fsdp}
 
 
 def network(name):
@@ -61,6 +86,7 @@ def base():
     return {
         "seed": 0,
         "init_from": "",
+        "machine": "",  # that the layout is for
         "dtype": "auto",
         "batch": 16,
         "accumulate": 1,  # parts that a batch is taken in, one after another

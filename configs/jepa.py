@@ -5,30 +5,71 @@ python -m launch.train --config=configs/jepa.py:tiny --workdir=runs/tiny
 
 Published recipes by name: v1_l, v1_h, v1_h384, v2_l, v2_h, v2_g and, from their last
 checkpoint (--config.init_from), the cooldowns v2_l_cooldown, v2_h_cooldown,
-v2_g_cooldown and v2_g384_cooldown. V-JEPA 2 g takes 252,000 steps of 3,072 clips.
+v2_g_cooldown and v2_g384_cooldown. V-JEPA 2 g takes 252,000 steps of 3,072 clips. v2_G
+is the same recipe for the 1.8B encoder of arXiv 2603.14482.
+
+A recipe on a machine of MACHINES is written v2_l@h200:1x8: as published, laid out for it.
+docs/scaling.md says what to expect there.
 """
 
 from ml_collections import ConfigDict
 
 WORDS = (
-    "tiny, v1_l, v1_h, v1_h384, v2_l, v2_h, v2_g, v2_l_cooldown, v2_h_cooldown, "
+    "tiny, v1_l, v1_h, v1_h384, v2_l, v2_h, v2_g, v2_G, v2_l_cooldown, v2_h_cooldown, "
     "v2_g_cooldown, v2_g384_cooldown"
 )
+
+# Machines that a recipe is laid out for (core/machines.py): parts that a batch is taken
+# in, what blocks keep for the gradient, devices along data and fsdp. A weight is split
+# over few enough devices that each holds a multiple of eight rows.
+MACHINES = {
+    "v2_l": {
+        "h200:1x1": (24, "dots", 1, 1),
+        "h200:1x8": (3, "dots", 1, 8),
+    },
+    "v2_g": {
+        "v5p:4x4x8": (1, "dots", 8, 16),
+        "h100:64x8": (1, "dots", 64, 8),
+    },
+    "v2_g384_cooldown": {"v5p:4x8x8": (1, "attention", 16, 16)},
+    "v2_G": {
+        "v5p:4x8x8": (1, "dots", 16, 16),
+        "h100:32x8": (1, "block", 32, 8),
+    },
+}
 
 
 def get_config(size="tiny"):
     """The config of a preset by name."""
+    size, _, machine = size.partition("@")
     makers = {"tiny": tiny}
     for letter in "lh":
         makers[f"v1_{letter}"] = lambda letter=letter: v1(letter.upper())
     makers["v1_h384"] = lambda: v1("H", size=384)
-    for letter, name in (("l", "L"), ("h", "H"), ("g", "g")):
+    for letter, name in (("l", "L"), ("h", "H"), ("g", "g"), ("G", "G")):
         makers[f"v2_{letter}"] = lambda name=name: v2(name)
         makers[f"v2_{letter}_cooldown"] = lambda name=name: cooldown(name)
     makers["v2_g384_cooldown"] = lambda: cooldown("g", size=384)
     if size not in makers:
         raise ValueError(f"configs/jepa.py has no preset {size!r}; use one of {WORDS}")
-    return ConfigDict(makers[size]())
+    config = makers[size]()
+    if machine:
+        lay_out(config, size, machine)
+    return ConfigDict(config)
+
+
+def lay_out(config, size, machine):
+    """Make a recipe that of one of its machines."""
+    known = MACHINES.get(size, {})
+    if machine not in known:
+        raise ValueError(
+            f"{size} is not laid out for machine {machine!r}, but for "
+            f"{', '.join(known) or 'none'}; name --topology and set mesh yourself"
+        )
+    accumulate, remat, data, fsdp = known[machine]
+    config |= {"machine": machine, "accumulate": accumulate}
+    config["encoder"]["remat"] = remat
+    config["mesh"] |= {"data": data, "fsdp": fsdp}
 
 
 def base():
@@ -37,6 +78,7 @@ def base():
         "method": "jepa.train",
         "seed": 0,
         "init_from": "",
+        "machine": "",  # that the layout is for
         "dtype": "auto",
         "max_bad_steps": 10,
         "log_steps": 10,
@@ -154,7 +196,7 @@ def v1(letter, *, size=224):
 
 def v2(letter):
     """V-JEPA 2 (arXiv 2506.09985), primary phase: warmup, then a constant rate."""
-    steps = 240_000 if letter == "g" else 90_000
+    steps = 240_000 if letter in "gG" else 90_000
     config = published(
         letter, steps=steps, batch=3072, mask_tokens=10, positions="tiled", rescale=True
     )
