@@ -10,19 +10,20 @@ import re
 import time
 
 import jax
+import jax.numpy as jnp
 
-from core import hlo, machines, settings, sharding
+from core import hlo, machines, settings, sharding, traffic
 from core.method import load, opened
 from core.train import Plan, build
 
 FULL = 0.9  # of a device's memory that a step may take
 CHIPS = 4096  # up to which weak scaling is foretold
-# Published: XLA cannot time kernels of a GPU that is not there.
+# XLA cannot time kernels on a GPU that is not there.
 OPTIONS = {"gpu": {"xla_gpu_autotune_level": "0"}, "tpu": {}}
 
 
 def forecast(config, machine: machines.Machine) -> dict:
-    """What the step of a config would be on a machine; see the words of `columns`.
+    """What the step of a config would be on a machine; see core/tables.py for words.
 
     Raises ValueError where config and machine do not go together; a step that does not
     fit is told in the result, by "fits" and "cure".
@@ -40,7 +41,9 @@ def forecast(config, machine: machines.Machine) -> dict:
         "batch": method.batch,
         "state_bytes": state_bytes(plan),
         "replicated": sharding.replicated(plan.shapes, plan.layouts),
+        "accumulate": config.accumulate,
         "device_bytes": chip.memory,
+        "device_flops": chip.flops,
         "flops_useful": method.flops,
         "flops_executed": method.flops + method.recomputed,
     }
@@ -60,7 +63,17 @@ def forecast(config, machine: machines.Machine) -> dict:
     sent = hlo.collectives(text, mesh)
     found["collectives"] = by_kind(sent)
     found["sent_bytes"] = by_axes(sent)
-    return found | rooflines(method, machine, mesh, sent, hlo.memory_traffic(text))
+    least = traffic.least_sent(
+        method, plan, parts=config.accumulate, dtype=jnp.dtype(jnp.bfloat16)
+    )
+    found["least_bytes"] = least
+    if least:
+        total = sum(found["sent_bytes"].values()) / sum(least.values())
+        found["sent_over_least"] = total
+    found |= rooflines(method, machine, mesh, sent, hlo.memory_traffic(text))
+    gradients = traffic.gradient_bytes(plan)
+    found["weak_scaling"] = traffic.weak_scaling(found, machine, gradients, most=CHIPS)
+    return found
 
 
 def lowered(method, plan: Plan):
@@ -159,15 +172,20 @@ def rooflines(method, machine, mesh, sent, moved: float) -> dict:
         "compute": (method.flops + method.recomputed) / n / chip.flops,
         "memory": moved / chip.bandwidth,
     }
+    rates = {a: machines.link_rate(machine, mesh, a) for a in mesh.axis_names}
+    fixed = 0.0  # on links, and the same on any number of copies
     for one in sent:
-        rate = min(machines.link_rate(machine, mesh, axis) for axis in one.axes)
+        rate = min(rates[axis] for axis in one.axes)
         name = "network" if rate == chip.network else "links"
         seconds[name] = seconds.get(name, 0.0) + one.sent / rate
+        fixed += one.sent / rate * (not {"data", "replica"} & set(one.axes))
     bound, serial = max(seconds.values()), sum(seconds.values())
     ideal = method.flops / n / chip.flops
     return {
         "memory_traffic_bytes": moved,
         "seconds": seconds,
+        "fixed_link_seconds": fixed,
+        "data_rate": rates["data"],
         "dominated_by": max(seconds, key=seconds.get),
         "step_seconds_bound": bound,
         "step_seconds_serial": serial,

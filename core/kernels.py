@@ -11,7 +11,7 @@ import jax.numpy as jnp
 QUERIES = 512  # that `chunked` takes at a time
 LANES = 128  # of a TPU: splash attention wants blocks that are multiples
 BLOCKS = (1024, 512, 256, 128)  # of splash attention, the best first
-PADDING = 0.08  # of more work that a larger block may cost
+PADDING = 0.1  # of the tokens that a larger block may add
 
 
 def attend(q, k, v, length=None, *, kernel: str = "plain"):
@@ -129,8 +129,7 @@ def splash(q, k, v, length=None, *, interpret: bool = False):
 
 def block_of(tokens: int) -> int:
     """The largest block that adds little padding to this many tokens."""
-    least = -(-tokens // LANES) * LANES
-    fits = (b for b in BLOCKS if -(-tokens // b) * b <= least * (1 + PADDING))
+    fits = (b for b in BLOCKS if -(-tokens // b) * b <= tokens * (1 + PADDING))
     return next(fits, LANES)
 
 

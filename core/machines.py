@@ -24,23 +24,22 @@ class Chip(NamedTuple):
     link: float
     network: float
     dimensions: int  # of the torus; 0: a switch joins the devices of a host
+    slice: int  # most devices of a slice, or of a host
 
 
 GIB = 2**30
 CHIPS = {
-    "v4": Chip("tpu", 275e12, 32 * GIB, 1228e9, 50e9, 6.25e9, 3),
-    "v5e": Chip("tpu", 197e12, 16 * GIB, 819e9, 50e9, 3.125e9, 2),
-    "v5p": Chip("tpu", 459e12, 95 * GIB, 2765e9, 100e9, 6.25e9, 3),
-    "v6e": Chip("tpu", 918e12, 32 * GIB, 1640e9, 112e9, 12.5e9, 2),
-    "h100": Chip("gpu", 989e12, 84_929_347_584, 3352e9, 450e9, 50e9, 0),
-    "h200": Chip("gpu", 989e12, 150_754_820_096, 4800e9, 450e9, 50e9, 0),
+    "v4": Chip("tpu", 275e12, 32 * GIB, 1228e9, 50e9, 6.25e9, 3, 4096),
+    "v5e": Chip("tpu", 197e12, 16 * GIB, 819e9, 50e9, 3.125e9, 2, 256),
+    "v5p": Chip("tpu", 459e12, 95 * GIB, 2765e9, 100e9, 6.25e9, 3, 4096),
+    "v6e": Chip("tpu", 918e12, 32 * GIB, 1640e9, 112e9, 12.5e9, 2, 256),
+    "h100": Chip("gpu", 989e12, 84_929_347_584, 3352e9, 450e9, 50e9, 0, 8),
+    "h200": Chip("gpu", 989e12, 150_754_820_096, 4800e9, 450e9, 50e9, 0, 8),
 }
 # Shapes that a slice can have, smallest first; of 3-D tori the usual ones.
 FLAT = ("1x1", "2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16")
 DEEP = ("2x2x1", "2x2x2", "2x2x4", "2x4x4", "4x4x4", "4x4x8", "4x8x8", "8x8x8",
         "8x8x16", "8x16x16", "16x16x16", "16x16x24")  # fmt: skip
-HOST_GPUS = 8
-
 # What XLA must know of a GPU to compile for it where there is none.
 GPU = """gpu_device_info {{ threads_per_block_limit: 1024 threads_per_warp: 32
  shared_memory_per_block: 49152 shared_memory_per_core: 233472
@@ -88,10 +87,10 @@ def parse(name: str, slices: int = 1) -> Machine:
     fits = all(p.isdigit() and int(p) > 0 for p in parts)
     shape = tuple(map(int, parts)) if fits else ()
     if CHIPS[kind].platform == "gpu":
-        if len(shape) != 2 or shape[1] > HOST_GPUS:
+        if len(shape) != 2 or shape[1] > CHIPS[kind].slice:
             raise ValueError(
                 f"topology {name!r} does not exist; write {kind}:HOSTSxGPUS with up to "
-                f"{HOST_GPUS} GPUs a host, such as {kind}:4x8"
+                f"{CHIPS[kind].slice} GPUs a host, such as {kind}:4x8"
             )
     elif not is_slice(CHIPS[kind], shape):
         near = nearest(CHIPS[kind], math.prod(shape))

@@ -39,6 +39,8 @@ class Method(NamedTuple):
     acts: whether the source needs the newest parameters, so that it waits for updates.
     flops: useful floating point operations of one step, for utilisation.
     recomputed: those that are done a second time to save memory, besides.
+    gathers: field of the state -> how often a step gathers the weights of its layers.
+    shares: mesh -> {axis: bytes that a device has to send along it for tokens}.
     batch: examples of one step over all hosts.
     unit: what an example is called on the progress line.
     """
@@ -53,6 +55,8 @@ class Method(NamedTuple):
     unit: str = "examples"
     benches: dict = {}
     recomputed: float = 0.0
+    gathers: dict = {}
+    shares: Callable = lambda mesh: {}
     draw: Callable | None = None
     acts: bool = False
 

@@ -1,8 +1,10 @@
-"""Useful floating point operations of a training step, counted from shapes.
+"""Work of a training step, counted from shapes: operations, and tokens that are sent.
 
 Matrix products only, two operations per multiply-add; backward costs twice forward.
-Recomputation does not count, nor does padding inside a budget.
+Padding inside a budget does not count.
 """
+
+from core.sharding import batch_ways
 
 
 def forward(*, tokens, segments, width, depth, hidden, inputs, outputs=0):
@@ -36,3 +38,20 @@ def step(encoder, predictor, *, grid, context, target, batch) -> tuple[float, fl
     again = seen + guess if encoder.remat in ("block", "attention") else 0
     guess += 2 * predictor.width * encoder.width * (sum(context) + sum(target))
     return float(batch * (3 * (seen + guess) + whole)), float(batch * again)
+
+
+def shares(encoder, predictor, mesh, *, grid, context, target, batch) -> dict:
+    """Bytes that a device sends along `sequence` in a step: keys and values of every
+    layer, forward, when they are recomputed, and their gradients; tokens at the end."""
+    ways, rows = mesh.shape["sequence"], batch / batch_ways(mesh)
+    if ways == 1:
+        return {}
+    passes = 2 + (encoder.remat != "none")
+    sizes = ((encoder, sum(context), passes), (encoder, grid[0] * grid[1] * grid[2], 1))
+    sizes += ((predictor, sum(context) + sum(target), passes),)
+    each = encoder.dtype.itemsize
+    values = sum(
+        tokens * net.width * (2 * net.depth * count + min(count, 2))
+        for net, tokens, count in sizes
+    )
+    return {"sequence": rows * each * values * (ways - 1) / ways}

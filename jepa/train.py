@@ -278,9 +278,8 @@ def make(config) -> Method:
     for name in ("lr", "decay", "momentum"):
         optimizer[name] = optim.make_schedule(**optimizer[name], steps=steps)
     sizes = {name: masker.sizes(name) for name in ("context", "target")}
-    useful, again = flops.step(
-        encoder, predictor, grid=grid, batch=config["batch"], **sizes
-    )
+    shape = {"grid": grid, "batch": config["batch"], **sizes}
+    useful, again = flops.step(encoder, predictor, **shape)
     read = functools.partial(make_train_source, masker=masker, seed=seed, data=data)
     return Method(
         init=init,
@@ -300,6 +299,8 @@ def make(config) -> Method:
         exports=make_exports(encoder, predictor, use=use, config=resolved),
         flops=useful,
         recomputed=again,
+        gathers={"params": parts * (1 + (encoder.remat != "none")), "target": parts},
+        shares=lambda mesh: flops.shares(encoder, predictor, mesh, **shape),
         batch=config["batch"],
         unit="clips",
         benches=make_benches(seed=seed, data=data),

@@ -1,25 +1,62 @@
-"""Compile the train step of a config for machines that are not here, and forecast it."""
+"""Compile the train step of a config for a machine that is not here: memory, exchanges,
+and what its speed may be. Needs requirements-compile.txt."""
+
+import json
+import os
+import pathlib
 
 from absl import flags
 
-from launch import cli
+from launch import cli, config
 
 CONFIG = cli.define_config()
 TOPOLOGY = flags.DEFINE_string(
-    "topology", None, "Machine, such as v5p:4x4x8, h200:1x8 (hosts x GPUs)"
-)
-SLICES = flags.DEFINE_integer("slices", 1, "Slices of it")
+    "topology", None, "Machine: v5p:4x4x8, v6e:16x16, h100:64x8 (hosts x GPUs); the"
+    " config's by default"
+)  # fmt: skip
+SLICES = flags.DEFINE_integer("slices", 1, "Slices of it, for mesh.replica")
 JSON = flags.DEFINE_bool("json", False, "Print one JSON object instead of lines")
+OUT = flags.DEFINE_string("out", None, "File to write the JSON to as well")
+ALL = flags.DEFINE_bool(
+    "all", False, "All configs on all machines they are laid out for"
+)
+TABLE = flags.DEFINE_string("table", "docs/scaling.md", "Where --all writes its table")
 
 
 def main():
-    import json
+    # The others' devices are compiled for, not started.
+    os.environ["JAX_PLATFORMS"] = "cpu"
+    from core import ahead, machines, tables
 
-    from core import ahead, machines
+    if ALL.value:
+        return everything()
+    if CONFIG.value is None:
+        raise ValueError("--config=FILE[:preset] is needed, or --all")
+    name = TOPOLOGY.value or CONFIG.value.machine
+    if not name:
+        raise ValueError("--topology=MACHINE is needed, or a config laid out for one")
+    found = ahead.forecast(CONFIG.value, machines.parse(name, SLICES.value))
+    text = json.dumps(found, indent=1)
+    if OUT.value:
+        pathlib.Path(OUT.value).write_text(text + "\n")
+    print(text if JSON.value else tables.lines(found))
+    return cli.DONE if found["fits"] else cli.USER_ERROR
 
-    machine = machines.parse(TOPOLOGY.value, SLICES.value)
-    found = ahead.forecast(CONFIG.value, machine)
-    print(json.dumps(found, indent=1))
+
+def everything() -> int:
+    """Forecast every config that is laid out for a machine, and write the page."""
+    from core import ahead, machines, tables
+
+    rows = []
+    for place in config.laid_out("configs"):
+        one = config.load(place)
+        row = ahead.forecast(one, machines.parse(one.machine))
+        rows.append({"config": place.split("/")[-1].replace(".py:", " "), **row})
+        print(place, f"{row['memory_share']:.0%} of memory", flush=True)
+    page = pathlib.Path(TABLE.value)
+    page.with_suffix(".json").write_text(json.dumps(rows, indent=1) + "\n")
+    page.write_text(tables.markdown(rows))
+    return cli.DONE if all(row["fits"] for row in rows) else cli.USER_ERROR
 
 
 if __name__ == "__main__":

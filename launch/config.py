@@ -27,20 +27,37 @@ def preset(place: str) -> ConfigDict:
     if not path.is_file():
         files = [str(p) for p in path.parent.glob("*.py") if p.stem != "__init__"]
         raise ValueError(f"there is no config file {name}{near(name, files)}")
+    module = module_of(path)
+    if not hasattr(module, "get_config"):
+        raise ValueError(f"config file {name} has no get_config(size)")
+    return ConfigDict(module.get_config(*size))
+
+
+def module_of(path: pathlib.Path):
+    """What a config file defines."""
     spec = importlib.util.spec_from_file_location("config_file", path)
     if spec is None:
-        raise ValueError(f"config file {name} is no Python file")
+        raise ValueError(f"config file {path} is no Python file")
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
     except Exception as error:  # anything may stand in a user's file
         kind = type(error).__name__
         raise ValueError(
-            f"config file {name} cannot be loaded: {kind}: {error}"
+            f"config file {path} cannot be loaded: {kind}: {error}"
         ) from error
-    if not hasattr(module, "get_config"):
-        raise ValueError(f"config file {name} has no get_config(size)")
-    return ConfigDict(module.get_config(*size))
+    return module
+
+
+def laid_out(folder: str) -> list[str]:
+    """ "FILE:preset@machine" of all presets in a folder that name machines."""
+    places = []
+    for path in sorted(pathlib.Path(folder).glob("*.py")):
+        machines = getattr(module_of(path), "MACHINES", {})
+        places += [
+            f"{path}:{size}@{name}" for size in machines for name in machines[size]
+        ]
+    return places
 
 
 def override(config: ConfigDict, text: str) -> None:
