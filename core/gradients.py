@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
 from core import sharding
+from core.parts import gather, in_use
 
 
 def mean_gradients(
@@ -23,7 +24,7 @@ def mean_gradients(
     Args:
       loss_fn: (params, frozen, batch) -> (loss, (metrics, rows)); metrics are means over
         rows too, `rows` arrays with a row for each of the batch. It sees the rows of one
-        device; what it must know of all goes through `sharding.all_rows`.
+        device; what it must know of all goes through core/parts.py.
       frozen: what has no gradient.
       like: (params, frozen) as boxed shapes, whose names say how they are laid out.
       dtype: of kernels on their way to other devices.
@@ -31,7 +32,7 @@ def mean_gradients(
       auto: mesh axes that are left to the compiler.
     """
     grad_fn = jax.value_and_grad(loss_fn, has_aux=True)
-    mesh = sharding.in_use()
+    mesh = in_use()
     if mesh is None:
         return in_parts(lambda part: grad_fn(params, frozen, part), batch, parts)
     check_parts(mesh, batch, parts)
@@ -123,7 +124,7 @@ def gathered(tree, split, like, dtype):
         if sharding.is_box(box) and box.names[:1] == ("layers",):
             return x
         kernel = "kernel" in jax.tree_util.keystr(path[-1:])
-        return sharding.gather(x, spec, dtype if kernel else x.dtype)
+        return gather(x, spec, dtype if kernel else x.dtype)
 
     return jax.tree_util.tree_map_with_path(one, tree, split, like)
 

@@ -4,7 +4,6 @@ Models name the axes of their weights and activations; `RULES` says which mesh a
 them. An axis that a mesh axis does not divide stays whole, and the layout report says so.
 """
 
-import functools
 import math
 
 import flax.linen as nn
@@ -25,6 +24,9 @@ RULES = {
     "layers": (),
     "vector": (),
 }
+
+SMALL = 1 << 16  # bytes of a weight that is not worth splitting
+LARGE = 1 << 20  # bytes of an array that should not be on every device
 
 
 def make_mesh(*, devices=None, **sizes: int) -> Mesh:
@@ -92,6 +94,25 @@ def spec(mesh: Mesh, names, shape) -> PartitionSpec:
     return PartitionSpec(*parts)
 
 
+def spread(mesh, found: PartitionSpec, box) -> PartitionSpec:
+    """A weight that no rule splits over `fsdp`, split along its longest whole axis."""
+    ways, shape = mesh.shape["fsdp"], box.value.shape
+    size = math.prod(shape) * np.dtype(box.value.dtype).itemsize
+    if "fsdp" in axes_of(found) or ways == 1 or size < SMALL:
+        return found
+    parts = [*found, *(None,) * (len(shape) - len(found))]
+    whole = [
+        (n, axis)
+        for axis, (n, part, name) in enumerate(
+            zip(shape, parts, box.names, strict=True)
+        )
+        if part is None and n % ways == 0 and name != "layers"
+    ]
+    if whole:
+        parts[max(whole)[1]] = "fsdp"
+    return PartitionSpec(*parts)
+
+
 def only(spec: PartitionSpec, axes) -> PartitionSpec:
     """A layout without the mesh axes that are not among `axes`."""
 
@@ -127,7 +148,8 @@ def specs(mesh, tree, axes=AXES):
     def one(x):
         if not is_box(x):
             return PartitionSpec()
-        return only(spec(mesh, x.names, x.value.shape), axes)
+        found = spec(mesh, x.names, x.value.shape)
+        return only(spread(mesh, found, x), axes)
 
     return jax.tree.map(one, tree, is_leaf=is_box)
 
@@ -192,68 +214,6 @@ def nearby(mesh: Mesh, tree):
         return mesh, tree
     copies = multihost_utils.process_allgather(tree, tiled=True)
     return make_mesh(fsdp=-1, devices=jax.local_devices()), copies
-
-
-def in_use():
-    """The mesh of `jax.set_mesh`; None without one, or where it is one device."""
-    mesh = jax.sharding.get_abstract_mesh()
-    return None if mesh.empty or mesh.size == 1 else mesh
-
-
-def constrain(x, *names):
-    """Fix the layout of an activation by logical names, over the axes that the compiler
-    splits; does nothing where there are none."""
-    mesh = in_use()
-    if mesh is None or not mesh.auto_axes:
-        return x
-    parts = spec(mesh, names, x.shape)
-    return jax.lax.with_sharding_constraint(x, only(parts, mesh.auto_axes))
-
-
-def by_hand() -> tuple[str, ...]:
-    """Axes over which this code runs on its own part and says what it exchanges."""
-    mesh = in_use()
-    axes = () if mesh is None else mesh.manual_axes
-    return tuple(axis for axis in axes if mesh.shape[axis] > 1)
-
-
-def gather(x, spec: PartitionSpec, dtype):
-    """The whole of a weight that is split over `fsdp`, sent in `dtype`."""
-    for axis, part in enumerate(spec):
-        if part == "fsdp":
-            x = jax.lax.all_gather(x.astype(dtype), part, axis=axis, tiled=True)
-    return x
-
-
-def all_rows(x, axis: int = 0):
-    """Rows of all devices, where each has its own."""
-    axes = tuple(a for a in RULES["batch"] if a in by_hand())
-    return jax.lax.all_gather(x, axes, axis=axis, tiled=True) if axes else x
-
-
-def shared(f, tree, axis: int = 0):
-    """f(tree), where devices of `sequence` each take a part of `axis` of all arrays.
-
-    What f gives has that axis in front, and does not depend on how it is cut.
-    """
-    ways = in_use().shape["sequence"] if "sequence" in by_hand() else 1
-    steps = jax.tree.leaves(tree)[0].shape[axis]
-    if ways == 1 or steps % ways:
-        return f(tree)
-    own = functools.partial(part_of, "sequence", axis=axis)
-    found = f(jax.tree.map(own, tree))
-    together = functools.partial(jax.lax.all_gather, axis_name="sequence", tiled=True)
-    return jax.tree.map(together, found)
-
-
-def part_of(mesh_axis: str, x, axis: int = 1):
-    """The part of `axis` that is this device's along a mesh axis."""
-    size = x.shape[axis] // jax.lax.axis_size(mesh_axis)
-    start = jax.lax.axis_index(mesh_axis) * size
-    return jax.lax.dynamic_slice_in_dim(x, start, size, axis)
-
-
-LARGE = 1 << 20  # bytes of an array that should not be on every device
 
 
 def local_bytes(x, layout) -> int:

@@ -18,7 +18,8 @@ from jax.sharding import PartitionSpec
 from core import segments as order_of
 from core.attention import ALL, Shard
 from core.nn import Block
-from core.sharding import gather, in_use, part_of, spec, specs
+from core.parts import gather, in_use, part_of
+from core.sharding import spec, specs
 
 # What each kind of rematerialisation keeps besides the input of each block.
 FUSED = ("dot_product_attention_fwd_wrapper",)  # cuDNN's primitive

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from core.sharding import all_rows, constrain
+from core.parts import all_rows, constrain
 from dreamer import dists, keys, policies
 from dreamer.layers import Head
 from dreamer.rssm import Latent

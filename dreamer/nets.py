@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from core.layers import Dense, named
-from core.sharding import constrain
+from core.parts import constrain
 from dreamer import convs
 from dreamer.dists import symexp, symlog
 from dreamer.layers import Mlp, NormAct, fan_in, product

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from core.layers import named
-from core.sharding import constrain
+from core.parts import constrain
 from dreamer import keys
 from dreamer.dists import draw, unimix
 from dreamer.layers import fan_in, norm_act, product

@@ -9,7 +9,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from core.sharding import shared, unbox
+from core.parts import shared
+from core.sharding import unbox
 from dreamer import dists, nets
 from dreamer.layers import Head
 from dreamer.rssm import Latent, Rssm, noise

@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from core.layers import Dense, LayerNorm
+from core.parts import constrain
 from core.positions import rope_tables, sincos
-from core.sharding import constrain
 from core.stack import Stack
 
 # width, depth, heads, hidden

@@ -1,14 +1,20 @@
 """Layouts split what is large, and say what they did not; any mesh reads a checkpoint."""
 
+import os
+import pathlib
+
 import flax.linen as nn
 import jax
 import numpy as np
 import pytest
+from jax.sharding import AbstractMesh, AxisType
 from small import small
 
 from configs.jepa import get_config
 from core import checkpoint, sharding, train
 from core.method import load
+from launch.config import laid_out
+from launch.config import load as load_config
 
 STEPS = 3
 
@@ -71,3 +77,25 @@ def test_a_batch_that_does_not_divide_is_told():
     with pytest.raises(ValueError, match="batch 12 does not divide .* use 8 or 16"):
         sharding.host_shard(mesh, 12)
     assert sharding.host_shard(mesh, 16) == (0, 1)
+
+
+def preset_layout(place):
+    """The layout report of a preset on the machine that it is laid out for."""
+    config = load_config(place)
+    sizes = [config.mesh[axis] for axis in sharding.AXES]
+    mesh = AbstractMesh(
+        tuple(sizes), sharding.AXES, axis_types=(AxisType.Auto,) * len(sizes)
+    )
+    shapes = jax.eval_shape(load(config, "tpu").init, jax.random.key(0))
+    return sharding.layout_report(shapes, sharding.shardings(mesh, shapes))
+
+
+@pytest.mark.parametrize("place", laid_out("configs"))
+def test_layouts_of_presets_are_as_written_down(place):
+    name = place.split("/")[-1].translate(str.maketrans(".:@", "___"))
+    path = pathlib.Path(__file__).parent / "layouts" / f"{name}.txt"
+    found = preset_layout(place)
+    if os.environ.get("REVERIE_WRITE_LAYOUTS"):
+        path.write_text(found)
+    assert found == path.read_text()
+    assert "; 0 of 1 MiB or more are replicated" in found.splitlines()[0]
