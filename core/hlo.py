@@ -151,28 +151,29 @@ def trips_of(loop, found) -> int:
 
 
 def collectives(text: str, mesh) -> list[Collective]:
-    """All exchanges of a program that runs on the devices of a mesh."""
+    """All exchanges of a program that runs on the devices of a mesh.
+
+    One that overlaps with other work is written down in the fusion where it starts, where
+    it ends and in all that it overlaps with, a loop perhaps, by the same channel.
+    """
     found, entry = parse(text)
-    times, seen, result = times_run(found, entry), set(), []
-    callers = callers_of(found)
+    times, fused, result = times_run(found, entry), callers_of(found), {}
     for name, items in found.items():
         shapes = {item.name: item.shape for item in items}
-        for item in items:
+        for number, item in enumerate(items):
             kind = item.op.removesuffix("-start")
             if kind not in KINDS or not times[name]:
                 continue
-            channel = CHANNEL.search(item.rest)
-            # A fused exchange is written down once where it starts, once where it ends.
-            key = (callers.get(name, name), channel and channel[1])
-            if channel and name in callers and key in seen:
-                continue
-            seen.add(key)
             axes, ways = group_of(item.rest, mesh)
             given = sum(bytes_of(shapes[o]) for o in item.operands if o in shapes)
             size = given * ways if kind == "all-gather" else given
-            if ways > 1:
-                result.append(Collective(kind, axes, ways, size, times[name]))
-    return result
+            one = Collective(kind, axes, ways, size, times[name])
+            channel = CHANNEL.search(item.rest)
+            apart = name not in fused or not channel
+            key = (name, number) if apart else (channel[1], kind, size)
+            if ways > 1 and (key not in result or result[key].times > one.times):
+                result[key] = one
+    return list(result.values())
 
 
 def callers_of(found) -> dict[str, str]:
@@ -266,24 +267,28 @@ def traffic_of(item, shapes, found) -> float:
         return max(sizes, default=0.0)
     if item.op == "fusion" and (called := CALLED.search(item.rest)):
         inner = found.get(called[1].lstrip("%"), [])
-        for i, size in enumerate(sizes):
-            sizes[i] = min(size, read_of(inner, i, size))
-        if inner and inner[-1].op == "dynamic-update-slice":
-            local = {x.name: x.shape for x in inner}
-            out = bytes_of(local.get(inner[-1].operands[1], ""))
-    return sum(sizes) + out
+        sizes = [min(size, read_of(inner, i, size)) for i, size in enumerate(sizes)]
+        local = {x.name: x.shape for x in inner}
+        for x in inner:  # writes a part of its operand, in place
+            if x.op == "dynamic-update-slice":
+                out -= bytes_of(x.shape) - bytes_of(local.get(x.operands[1], ""))
+    return sum(sizes) + max(out, 0.0)
+
+
+VIEWS = ("bitcast", "reshape", "get-tuple-element")
 
 
 def read_of(items, number: int, whole: float) -> float:
     """Bytes that a fusion reads of its parameter of that number."""
-    name = next(
-        (x.name for x in items if x.op == "parameter" and x.inner == str(number)), None
-    )
-    users = [x for x in items if name in x.operands]
-    if not users or any(
-        x.op not in ("dynamic-slice", "dynamic-update-slice", "gather") for x in users
-    ):
-        return whole
-    return sum(
-        0.0 if x.op == "dynamic-update-slice" else bytes_of(x.shape) for x in users
-    )
+    names = {x.name for x in items if x.op == "parameter" and x.inner == str(number)}
+    total = 0.0
+    for x in items:
+        if not x.operands or not names & set(x.operands):
+            continue
+        if x.op in VIEWS:
+            names.add(x.name)
+        elif x.op in ("dynamic-slice", "gather"):
+            total += bytes_of(x.shape)
+        elif x.op != "dynamic-update-slice" or x.operands[0] not in names:
+            return whole
+    return total

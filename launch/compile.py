@@ -4,6 +4,7 @@ and what its speed may be. Needs requirements-compile.txt."""
 import json
 import os
 import pathlib
+import time
 
 from absl import flags
 
@@ -45,17 +46,25 @@ def main():
 
 def everything() -> int:
     """Forecast every config that is laid out for a machine, and write the page."""
+    import jax
+
     from core import ahead, machines, tables
 
-    rows = []
-    for place in config.laid_out("configs"):
+    page, rows = pathlib.Path(TABLE.value), []
+    places = config.laid_out("configs")
+    for i, place in enumerate(places):
         one = config.load(place)
+        begin = time.perf_counter()
         row = ahead.forecast(one, machines.parse(one.machine))
         rows.append({"config": place.split("/")[-1].replace(".py:", " "), **row})
-        print(place, f"{row['memory_share']:.0%} of memory", flush=True)
-    page = pathlib.Path(TABLE.value)
-    page.with_suffix(".json").write_text(json.dumps(rows, indent=1) + "\n")
-    page.write_text(tables.markdown(rows))
+        page.with_suffix(".json").write_text(json.dumps(rows, indent=1) + "\n")
+        page.write_text(tables.markdown(rows))
+        print(
+            f"{i + 1}/{len(places)} {place}: {row['memory_share']:.0%} of memory, "
+            f"{time.perf_counter() - begin:.0f} s",
+            flush=True,
+        )
+        jax.clear_caches()
     return cli.DONE if all(row["fits"] for row in rows) else cli.USER_ERROR
 
 
