@@ -7,6 +7,7 @@ in float32.
 
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 
 QUERIES = 512  # that `chunked` takes at a time
 LANES = 128  # of a TPU: splash attention wants blocks that are multiples
@@ -22,7 +23,9 @@ def attend(q, k, v, length=None, *, kernel: str = "plain"):
         raise ValueError(
             f"attention is {kernel!r}; use 'auto' or one of {list(KERNELS)}"
         )
-    return KERNELS[kernel](q, k, v, length)
+    y = KERNELS[kernel](q, k, v, length)
+    # What the gradient of these two wants besides is cheap; the fused ones keep more.
+    return checkpoint_name(y, "attention") if kernel in ("plain", "chunked") else y
 
 
 def counted(length, M: int):
@@ -114,6 +117,7 @@ def splash(q, k, v, length=None, *, interpret: bool = False):
     kernel = lib.make_splash_mha(
         mask,
         head_shards=1,
+        residual_checkpoint_name="attention",
         q_seq_shards=1,
         block_sizes=lib.BlockSizes(**sizes),
         interpret=interpret,

@@ -50,8 +50,8 @@ class Stack(nn.Module):
       remat: "none" keeps activations and runs the blocks one by one: a scan would copy
         all of them into stacked arrays and out again (15% of a small step on CPU).
         Otherwise blocks run in a scan, so that a deep stack compiles fast, and are
-        recomputed backward: all of a "block", all but "attention" where a fused kernel
-        computes it, or all but matrix products ("dots").
+        recomputed backward: all of a "block", all but "attention", or all but attention
+        and matrix products ("dots").
       attention: one of core/kernels.py.
     """
 

@@ -83,7 +83,7 @@ HloModule step
   %i = s32[]{:T(128)} get-tuple-element(%p), index=0
   %w = f32[8,256]{1,0:T(8,128)} get-tuple-element(%p), index=1
   %x = bf16[128]{0:T(256)} custom-call(%w, %i), custom_call_target="take"
-  %y = bf16[1024]{0:T(256)} all-gather(%x), channel_id=3, replica_groups=[1,8]<=[8], dimensions={0}
+  %y = bf16[1024]{0:T(256)} all-gather(%x), channel_id=3, replica_groups=[1,8]<=[8]
   ROOT %t = (s32[]{:T(128)}, f32[8,256]{1,0:T(8,128)}) tuple(%i, %w)
 }
 

@@ -1,5 +1,7 @@
 """Gradients that are written out are those of automatic differentiation."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -82,10 +84,17 @@ def test_attend(padded, dtype, atol):
 
 def test_a_stack_that_recomputes_is_the_same():
     x = normal(0, 2, 6, 8)
-    stacks = {remat: Stack(3, 2, 16, remat=remat) for remat in ("none", "block")}
-    params = unbox(stacks["none"].init(jax.random.key(0), x))
-    run = [lambda x, p, s=s: s.apply(p, x, segments=(4, 2)) for s in stacks.values()]
-    found, expected = (gradients(f, x, params) for f in run)
-    jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), found, expected
-    )
+    kinds = ("none", "dots", "attention", "block")
+    stacks = [Stack(3, 2, 16, remat=remat) for remat in kinds]
+    params = unbox(stacks[0].init(jax.random.key(0), x))
+    run = [lambda x, p, s=s: s.apply(p, x, segments=(4, 2)) for s in stacks]
+    expected, *found = (gradients(f, x, params) for f in run)
+    close = functools.partial(np.testing.assert_allclose, atol=1e-5)
+    for other in found:
+        jax.tree.map(close, other, expected)
+    # The more is kept, the fewer products there are.
+    programs = [
+        str(jax.make_jaxpr(jax.grad(lambda p, f=f: f(x, p).sum()))(params)) for f in run
+    ]
+    products = [text.count("dot_general") for text in programs[1:]]
+    assert products[0] < products[1] < products[2]
