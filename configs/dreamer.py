@@ -87,6 +87,7 @@ def base():
         "seed": 0,
         "init_from": "",
         "machine": "",  # that the layout is for
+        "offload": "",  # fields of the state that wait in host memory, such as "opt"
         "dtype": "auto",
         "batch": 16,
         "accumulate": 1,  # parts that a batch is taken in, one after another

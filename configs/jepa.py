@@ -79,6 +79,7 @@ def base():
         "seed": 0,
         "init_from": "",
         "machine": "",  # that the layout is for
+        "offload": "",  # fields of the state that wait in host memory, "opt,target"
         "dtype": "auto",
         "max_bad_steps": 10,
         "log_steps": 10,

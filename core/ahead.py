@@ -36,7 +36,7 @@ def forecast(config, machine: machines.Machine) -> dict:
     method = load(config, chip.platform)
     devices = machines.devices_of(machine)
     mesh = sharding.make_mesh(devices=devices, **config.mesh)
-    plan = build(method, mesh, seed=config.seed)
+    plan = build(method, mesh, seed=config.seed, offload=config.offload)
     found = {
         "machine": machine.name,
         "devices": machine.devices,

@@ -63,6 +63,8 @@ class Reporter:
             with writing(self.folder / "layout.txt"):
                 (self.folder / "layout.txt").write_text(report)
             self.say(report.splitlines()[0])
+            for name in sharding.replicated(plan.shapes, plan.layouts):
+                self.say(f"every device holds the whole of {name}")
         verb = f"resuming after step {self.start}" if self.start else "starting"
         devices = f"{jax.device_count()} x {jax.devices()[0].device_kind}"
         self.say(f"{verb} in {self.folder} on {devices}")

@@ -25,6 +25,7 @@ RULES = {
     "vector": (),
 }
 
+HOST = "pinned_host"
 SMALL = 1 << 16  # bytes of a weight that is not worth splitting
 LARGE = 1 << 20  # bytes of an array that should not be on every device
 
@@ -157,6 +158,24 @@ def specs(mesh, tree, axes=AXES):
 def shardings(mesh: Mesh, tree):
     """Placements for a tree of named shapes on the devices of a mesh."""
     return jax.tree.map(lambda spec: NamedSharding(mesh, spec), specs(mesh, tree))
+
+
+def on_host(mesh: Mesh, layouts, fields: tuple[str, ...]) -> dict:
+    """{field: layouts in the memory of the hosts} of some fields of the state."""
+    device = mesh.devices.flat[0]
+    for field in fields:
+        if field not in layouts.__dataclass_fields__:
+            known = ", ".join(layouts.__dataclass_fields__)
+            raise ValueError(f"offload: the state has no {field!r}; it has {known}")
+        kinds = [memory.kind for memory in device.addressable_memories()]
+        if HOST not in kinds:
+            raise ValueError(
+                f"offload: a {device.device_kind} knows no {HOST} memory; leave it empty"
+            )
+    return {
+        field: jax.tree.map(lambda x: x.with_memory_kind(HOST), getattr(layouts, field))
+        for field in fields
+    }
 
 
 def batch_ways(mesh) -> int:

@@ -20,22 +20,33 @@ class Plan(NamedTuple):
     mesh: jax.sharding.Mesh
     shapes: object
     layouts: object
+    near: object  # the same with nothing in the host's memory
     create: object
     step: object
 
 
-def build(method: Method, mesh, *, seed: int) -> Plan:
-    """Shapes first, then layouts; nothing is ever created unsharded."""
+def build(method: Method, mesh, *, seed: int, offload: str = "") -> Plan:
+    """Shapes first, then layouts; nothing is ever created unsharded.
+
+    offload: fields of the state that wait in the host's memory, with commas between.
+    """
 
     def init():
         return method.init(jax.random.key(seed))
 
     shapes = jax.eval_shape(init)
-    layouts = sharding.shardings(mesh, shapes)
+    near = sharding.shardings(mesh, shapes)
+    away = sharding.on_host(mesh, near, tuple(filter(None, offload.split(","))))
+    layouts = near.replace(**away)
+
+    def step(state, batch):
+        here = {k: jax.device_put(getattr(state, k), getattr(near, k)) for k in away}
+        return method.step(state.replace(**here), batch)
+
     everywhere = NamedSharding(mesh, PartitionSpec())
     create = jax.jit(lambda: sharding.unbox(init()), out_shardings=layouts)
-    step = jax.jit(method.step, donate_argnums=0, out_shardings=(layouts, everywhere))
-    return Plan(mesh, shapes, layouts, create, step)
+    step = jax.jit(step, donate_argnums=0, out_shardings=(layouts, everywhere))
+    return Plan(mesh, shapes, layouts, near, create, step)
 
 
 def begin(plan, checkpoints, source, *, init_from: str):
@@ -69,10 +80,11 @@ def due_evals(method: Method, config, step: int) -> dict:
     return {k: f for k, f in method.evals.items() if due(step, every[k], last)}
 
 
-def evaluate(evals: dict, step: int, state, *, mesh, reporter, stopping) -> bool:
+def evaluate(evals: dict, step: int, state, *, plan, reporter, stopping) -> bool:
     """Run evaluations by name at a step, in order; False if a stop has left some."""
+    mesh = plan.mesh
     if evals:
-        mesh, state = sharding.nearby(mesh, state)
+        mesh, state = sharding.nearby(mesh, jax.device_put(state, plan.near))
     with jax.set_mesh(mesh):
         for name, one in evals.items():
             if stopping():
@@ -91,7 +103,8 @@ def fit(config, workdir, *, allow_config_change: bool = False):
     method, mesh = load(config), sharding.make_mesh(**config.mesh)
     settings.check_names("eval_steps", config.eval_steps, method.evals)
     shard = sharding.host_shard(mesh, method.batch)
-    plan, last = build(method, mesh, seed=config.seed), config.steps
+    plan = build(method, mesh, seed=config.seed, offload=config.offload)
+    last = config.steps
     folder = run.open_folder(
         workdir, config.to_dict(), allow_change=allow_config_change
     )
@@ -110,7 +123,7 @@ def fit(config, workdir, *, allow_config_change: bool = False):
         reporter.opening(plan)
         clock = reporter.clock
         judge = functools.partial(
-            evaluate, mesh=mesh, reporter=reporter, stopping=stopping
+            evaluate, plan=plan, reporter=reporter, stopping=stopping
         )
         left = reporter.unwritten(start, due_evals(method, config, start))
         done = judge(left, start, state)

@@ -10,7 +10,9 @@ PEER = flags.DEFINE_enum(
     "peer", None, ["torch"], "Alternate with the same step in another framework"
 )
 WHAT = flags.DEFINE_list(
-    "what", ["step"], "What to time: step, data, or parts of the method"
+    "what",
+    ["step"],
+    "What to time: step, data, checkpoint, startup, or parts of the method",
 )
 JSON = flags.DEFINE_bool("json", False, "Print one JSON object instead of lines")
 
