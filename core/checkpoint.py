@@ -108,13 +108,22 @@ class Checkpoints:
             ) from error
 
 
-def read(folder, shapes, layouts):
-    """The state of a checkpoint anywhere: a run's folder (its newest) or one step's."""
+def read(folder, shapes, layouts, *, without: tuple[str, ...] = ()):
+    """The state of a checkpoint anywhere: a run's folder (its newest) or one step's.
+
+    Fields named in `without` are left on the disk; the state has None in their place.
+    """
     folder, like = find(folder), abstract(shapes, layouts)
+    gaps = {
+        name: jax.tree.map(lambda _: ocp.PLACEHOLDER, getattr(like, name))
+        for name in without
+    }
 
     def load():
         check_arrays(folder, like)
-        return ocp.load(folder, like, checkpointable_name="state")
+        wanted = like.replace(**gaps) if gaps else like
+        state = ocp.load(folder, wanted, checkpointable_name="state")
+        return state.replace(**dict.fromkeys(gaps)) if gaps else state
 
     return told(load, folder, cure="use another one")
 

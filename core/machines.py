@@ -51,6 +51,12 @@ GPU = """gpu_device_info {{ threads_per_block_limit: 1024 threads_per_warp: 32
  registers_per_block_limit: 65536 }} platform_name: "CUDA"
  dnn_version_info {{ major: 9 minor: 8 }} runtime_version {{ major: 12 minor: 8 }}
  device_description_str: "{name}" """
+# libtpu asks for no TPU, and lets other processes have it too.
+COMPILER_ONLY = {
+    "TPU_SKIP_MDS_QUERY": "1",
+    "TPU_WORKER_HOSTNAMES": "localhost",
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+}
 TITLES = {"h100": "NVIDIA H100 80GB HBM3", "h200": "NVIDIA H200"}
 
 
@@ -118,8 +124,8 @@ def nearest(chip: Chip, count: int) -> str:
 
 def devices_of(machine: Machine) -> list:
     """Devices of a machine that need not be here, to compile for."""
-    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
-    os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
+    for name, value in COMPILER_ONLY.items():
+        os.environ.setdefault(name, value)
     chip, shape = machine.chip, "x".join(map(str, machine.shape))
     try:
         if chip.platform == "gpu":
@@ -131,6 +137,8 @@ def devices_of(machine: Machine) -> list:
             options = {"target_config": info, "topology": f"{machine.slices}x{shape}"}
             return topologies.get_topology_desc("", "cuda", **options).devices
         options = {"num_slices": machine.slices} if machine.slices > 1 else {}
+        if math.prod(machine.shape) == 1:
+            options["chips_per_host_bounds"] = (1, 1, 1)
         if machine.kind == "v4":
             options["chip_config_name"] = "megacore"  # one device per chip
         name = f"{machine.kind}:{shape}"

@@ -39,6 +39,7 @@ class Method(NamedTuple):
     acts: whether the source needs the newest parameters, so that it waits for updates.
     flops: useful floating point operations of one step, for utilisation.
     recomputed: those that are done a second time to save memory, besides.
+    needs: fields of the state that evaluations and exports read; all where none is named.
     gathers: field of the state -> how often a step gathers the weights of its layers.
     shares: mesh -> {axis: bytes that a device has to send along it for tokens}.
     batch: examples of one step over all hosts.
@@ -55,6 +56,7 @@ class Method(NamedTuple):
     unit: str = "examples"
     benches: dict = {}
     recomputed: float = 0.0
+    needs: tuple[str, ...] = ()
     gathers: dict = {}
     shares: Callable = lambda mesh: {}
     draw: Callable | None = None

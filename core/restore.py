@@ -48,8 +48,11 @@ def find(folder: pathlib.Path, step: int | None) -> pathlib.Path:
 
 
 def read_state(opened: Opened, mesh):
-    """The state of the checkpoint, laid out on `mesh`, which need not be the run's."""
+    """What the method's evaluations and exports need of a checkpoint's state, laid out on
+    `mesh`, which need not be the run's; None stands for the rest."""
     key = jax.random.key(opened.config["seed"])
     shapes = jax.eval_shape(opened.method.init, key)
     layouts = sharding.shardings(mesh, shapes)
-    return checkpoint.read(opened.checkpoint, shapes, layouts)
+    needs = opened.method.needs or shapes.__dataclass_fields__
+    rest = tuple(name for name in shapes.__dataclass_fields__ if name not in needs)
+    return checkpoint.read(opened.checkpoint, shapes, layouts, without=rest)

@@ -202,6 +202,7 @@ def make_method(
         evals={name: one(*networks) for name, one in evals.items()},
         exports=make_exports(*networks, config=resolved),
         flops=flops.update(*networks, batch=batch, length=length),
+        needs=("step", "params"),
         gathers={"params": parts, "slow": parts},
         batch=batch,
         unit="sequences",

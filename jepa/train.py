@@ -299,6 +299,7 @@ def make(config) -> Method:
         exports=make_exports(encoder, predictor, use=use, config=resolved),
         flops=useful,
         recomputed=again,
+        needs=("step", "params", "target"),
         gathers={"params": parts * (1 + (encoder.remat != "none")), "target": parts},
         shares=lambda mesh: flops.shares(encoder, predictor, mesh, **shape),
         batch=config["batch"],

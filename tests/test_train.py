@@ -7,7 +7,7 @@ import signal
 import jax
 import numpy as np
 import pytest
-from small import record, steady
+from small import record, small, steady
 
 from core import checkpoint, sharding, train
 from core.method import load
@@ -151,3 +151,17 @@ def test_a_second_run_beside_the_first_is_refused(tmp_path):
             pass
     with run.alone(tmp_path):
         pass
+
+
+def test_state_may_wait_in_the_memory_of_the_host(tmp_path):
+    config = small(steps=1)
+    near = train.fit(config, tmp_path / "near")
+    config.offload, config.eval_steps.health = "opt,target", 0
+    away = train.fit(config, tmp_path / "away")
+    kinds = {k: jax.tree.leaves(getattr(away, k))[1] for k in ("opt", "target", "params")}
+    kinds = {k: x.sharding.memory_kind for k, x in kinds.items()}
+    assert kinds == {"opt": "pinned_host", "target": "pinned_host", "params": "device"}
+    jax.tree.map(np.testing.assert_array_equal, *jax.device_get((near, away)))
+    config.offload = "moments"
+    with pytest.raises(ValueError, match="the state has no 'moments'; it has step, params"):
+        train.fit(config, tmp_path / "wrong")
