@@ -26,8 +26,8 @@ LINE = re.compile(r"^\s+(?:ROOT )?%?([\w.-]+) = (.*)$")
 OP = re.compile(r"([a-z][a-z0-9-]*)\(")
 SHAPE = re.compile(r"(\w+)\[([\d,]*)\](?:\{([^}]*)\})?")
 CALLED = re.compile(
-    r"(?:calls|to_apply|body|branch_computations|called_computations)="
-    r"\{?(%?[\w.-]+(?:, ?%?[\w.-]+)*)\}?"
+    r"\b(?:calls|to_apply|body|branch_computations|called_computations)="
+    r"(?:\{([^}]*)\}|%?([\w.-]+))"
 )
 TRIPS = re.compile(r'known_trip_count"?[:=]\{"n":"(\d+)"')
 GROUPS = re.compile(r"replica_groups=\{(\{[\d,{}]*\})\}")
@@ -116,6 +116,15 @@ def bytes_of(shape: str, *, off_chip: bool = False) -> float:
     return total
 
 
+def called_by(item) -> list[str]:
+    """Names of the computations that an instruction calls."""
+    return [
+        name
+        for several, one in CALLED.findall(item.rest)
+        for name in re.findall(r"[\w.-]+", several or one)
+    ]
+
+
 def times_run(found, entry) -> dict[str, int]:
     """How often each computation runs in one step."""
     times: dict[str, int] = defaultdict(int)
@@ -128,10 +137,9 @@ def times_run(found, entry) -> dict[str, int]:
                 trips = trips_of(item, found)
             if item.op in KINDS or item.op.startswith(("reduce", "scatter", "sort")):
                 continue  # what they call adds two numbers
-            for names in CALLED.findall(item.rest):
-                for inner in re.findall(r"[\w.-]+", names):
-                    if inner in found:
-                        visit(inner, count * trips)
+            for inner in called_by(item):
+                if inner in found:
+                    visit(inner, count * trips)
 
     visit(entry, 1)
     return times
@@ -182,9 +190,8 @@ def callers_of(found) -> dict[str, str]:
     for name, items in found.items():
         for item in items:
             if item.op == "fusion" or item.op.startswith("async-"):
-                for names in CALLED.findall(item.rest):
-                    for inner in re.findall(r"[\w.-]+", names):
-                        callers[inner] = name
+                for inner in called_by(item):
+                    callers[inner] = name
     for inner, outer in callers.items():
         while outer in callers:
             outer = callers[outer]
@@ -265,8 +272,8 @@ def traffic_of(item, shapes, found) -> float:
         return 2 * sizes[1]
     if item.op in ("copy-start", "slice-start"):
         return max(sizes, default=0.0)
-    if item.op == "fusion" and (called := CALLED.search(item.rest)):
-        inner = found.get(called[1].lstrip("%"), [])
+    if item.op == "fusion":
+        inner = found.get(next(iter(called_by(item)), ""), [])
         sizes = [min(size, read_of(inner, i, size)) for i, size in enumerate(sizes)]
         local = {x.name: x.shape for x in inner}
         for x in inner:  # writes a part of its operand, in place

@@ -105,6 +105,39 @@ ENTRY %main (a: f32[8,256]) -> f32[8,256] {
 """
 
 
+FUSED = """
+HloModule step
+
+%write (old: f32[24,64], part: f32[1,64], i: s32[]) -> f32[24,64] {
+  %old = f32[24,64]{1,0} parameter(0)
+  %part = f32[1,64]{1,0} parameter(1)
+  %i = s32[] parameter(2)
+  %zero = s32[] constant(0)
+  ROOT %new = f32[24,64]{1,0} dynamic-update-slice(%old, %part, %i, %zero)
+}
+
+%read (all: f32[24,64], j: s32[]) -> f32[1,64] {
+  %all = f32[24,64]{1,0} parameter(0)
+  %j = s32[] parameter(1)
+  %none = s32[] constant(0)
+  %view = f32[24,64]{1,0} bitcast(%all)
+  ROOT %some = f32[1,64]{1,0} dynamic-slice(%view, %j, %none), dynamic_slice_sizes={1,64}
+}
+
+ENTRY %main (a: f32[24,64], b: s32[]) -> f32[24,64] {
+  %a = f32[24,64]{1,0} parameter(0)
+  %b = s32[] parameter(1)
+  %x = f32[1,64]{1,0} fusion(%a, %b), kind=kLoop, calls=%read, metadata={op_name="x"}
+  ROOT %y = f32[24,64]{1,0} fusion(%a, %x, %b), kind=kLoop, calls=%write, metadata={}
+}
+"""
+
+
+def test_what_is_sliced_or_written_in_place_counts_in_part():
+    row, number = 64 * 4, 4
+    assert hlo.memory_traffic(FUSED) == (row + row + number) + (row + row + number)
+
+
 def test_a_tpu_program_is_read_too():
     (one,) = hlo.collectives(TEXT, ORDER)
     assert one == hlo.Collective("all-gather", ("a", "b"), 8, 2048.0, 24)

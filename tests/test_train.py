@@ -158,10 +158,14 @@ def test_state_may_wait_in_the_memory_of_the_host(tmp_path):
     near = train.fit(config, tmp_path / "near")
     config.offload, config.eval_steps.health = "opt,target", 0
     away = train.fit(config, tmp_path / "away")
-    kinds = {k: jax.tree.leaves(getattr(away, k))[1] for k in ("opt", "target", "params")}
+    kinds = {
+        k: jax.tree.leaves(getattr(away, k))[1] for k in ("opt", "target", "params")
+    }
     kinds = {k: x.sharding.memory_kind for k, x in kinds.items()}
     assert kinds == {"opt": "pinned_host", "target": "pinned_host", "params": "device"}
     jax.tree.map(np.testing.assert_array_equal, *jax.device_get((near, away)))
     config.offload = "moments"
-    with pytest.raises(ValueError, match="the state has no 'moments'; it has step, params"):
+    with pytest.raises(
+        ValueError, match="the state has no 'moments'; it has step, params"
+    ):
         train.fit(config, tmp_path / "wrong")
