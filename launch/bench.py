@@ -2,7 +2,7 @@
 
 from absl import flags
 
-from launch import cli
+from launch import cli, config
 
 CONFIG = cli.define_config()
 STEPS = flags.DEFINE_integer("steps", 20, "Steps to time, after the one that compiles")
@@ -13,6 +13,12 @@ WHAT = flags.DEFINE_list(
     "what",
     ["step"],
     "What to time: step, data, checkpoint, startup, or parts of the method",
+)
+SWEEP = flags.DEFINE_string(
+    "sweep", None, "Combinations of settings to time: FIELD=VALUE,VALUE FIELD=..."
+)
+SECONDS = flags.DEFINE_float(
+    "seconds", 540.0, "Time after which --sweep begins no more"
 )
 JSON = flags.DEFINE_bool("json", False, "Print one JSON object instead of lines")
 
@@ -25,11 +31,26 @@ def main():
     from core import bench, devices
 
     devices.start()
+    if SWEEP.value:
+        return swept()
     if PEER.value:
         found = bench.compare(CONFIG.value, steps=STEPS.value)
     else:
         found = bench.measure(CONFIG.value, WHAT.value, steps=STEPS.value)
     print(bench.as_json(found) if JSON.value else bench.as_lines(found))
+
+
+def swept():
+    """Time the config's step with every combination of --sweep, a line each."""
+    from core import sweep
+
+    variants = [
+        (choice, config.varied(CONFIG.value, choice))
+        for choice in sweep.choices(SWEEP.value)
+    ]
+    show = sweep.as_json if JSON.value else sweep.row
+    for found in sweep.sweep(variants, steps=STEPS.value, seconds=SECONDS.value):
+        print(show(found), flush=True)
 
 
 if __name__ == "__main__":

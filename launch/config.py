@@ -1,6 +1,7 @@
 """`--config=FILE[:preset]` and what overrides it, `--config.section.field=value`."""
 
 import ast
+import copy
 import difflib
 import importlib.util
 import pathlib
@@ -58,6 +59,14 @@ def laid_out(folder: str) -> list[str]:
             f"{path}:{size}@{name}" for size in machines for name in machines[size]
         ]
     return places
+
+
+def varied(config: ConfigDict, choice: dict[str, str]) -> ConfigDict:
+    """A copy with other values, {"section.field": text}."""
+    config = copy.deepcopy(config).unlock()
+    for field, value in choice.items():
+        override(config, f"--config.{field}={value}")
+    return config.lock()
 
 
 def override(config: ConfigDict, text: str) -> None:

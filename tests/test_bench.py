@@ -9,12 +9,12 @@ import pytest
 from small import small
 from test_video import STEADY, write_clock
 
-from core import bench
+from core import bench, sweep
 from core.data import bare
 from core.data.clips import View
 from core.processes import cpus
 from jepa import data
-from launch.config import load
+from launch.config import load, varied
 
 
 def test_a_small_config_is_measured():
@@ -26,6 +26,41 @@ def test_a_small_config_is_measured():
         found["flops_per_step"] / found["step_seconds_median"]
     )
     assert found["host_peak_bytes"] > 50e6
+
+
+def test_starts_and_saves_are_measured():
+    found = bench.measure(small(mesh__data=8), ("startup", "checkpoint"), steps=2)
+    parts = ("plan", "state", "first_batch", "first_step")
+    assert all(found[f"startup_{part}_seconds"] > 0 for part in parts)
+    # Weights, their average of the encoder, two moments.
+    assert found["checkpoint_bytes"] > 3 * 4 * 850_000
+    block = found["checkpoint_block_seconds"]
+    assert found["checkpoint_block_share"] == pytest.approx(block / 300)
+    scaled = block / 300 * 16e9 / found["checkpoint_bytes"]
+    assert found["checkpoint_block_share_of_1b"] == pytest.approx(scaled)
+
+
+def test_a_sweep_times_every_combination_and_goes_on_after_an_error():
+    text = "mesh.data=8,3 batch=8"
+    assert sweep.choices("a=1,2 b.c=x,y") == [
+        {"a": "1", "b.c": "x"},
+        {"a": "1", "b.c": "y"},
+        {"a": "2", "b.c": "x"},
+        {"a": "2", "b.c": "y"},
+    ]
+    config = small(mesh__data=8)
+    pairs = [(choice, varied(config, choice)) for choice in sweep.choices(text)]
+    good, bad = sweep.sweep(pairs, steps=2, seconds=1e4)
+    assert good["step_seconds_min"] <= good["step_seconds_median"]
+    assert good["clips_per_second"] == pytest.approx(8 / good["step_seconds_median"])
+    assert "needs 3 devices but there are 8" in bad["error"] and bad["mesh.data"] == "3"
+    (late,) = sweep.sweep(pairs[:1], steps=2, seconds=-1)
+    assert late["error"].startswith("not begun")
+    for wrong, words in (("mesh", "write FIELD=VALUE"), ("", "is empty")):
+        with pytest.raises(ValueError, match=words):
+            sweep.choices(wrong)
+    with pytest.raises(ValueError, match="did you mean mesh.data"):
+        varied(config, {"mesh.dat": "3"})
 
 
 def test_data_is_measured_alone():

@@ -1,0 +1,70 @@
+"""How long a run takes to begin, and how long its saves keep it from training."""
+
+import tempfile
+import time
+
+import jax
+import numpy as np
+
+from core import checkpoint, sharding
+from core.method import load, opened
+from core.train import build
+
+SAVES = 4  # the first of them prepares
+INTERVAL = 300.0  # seconds between saves, for the share that they block
+STATE = 16e9  # bytes of a state of 1B parameters: weights, their average, two moments
+
+
+def measure_startup(config) -> dict:
+    """Seconds from a config to the end of its first step, by what they go to."""
+    found, mark = {}, time.perf_counter()
+
+    def told(name):
+        nonlocal mark
+        found[f"startup_{name}_seconds"] = time.perf_counter() - mark
+        mark = time.perf_counter()
+
+    method, mesh = load(config), sharding.make_mesh(**config.mesh)
+    plan = build(method, mesh, seed=config.seed, offload=config.offload)
+    told("plan")
+    state = jax.block_until_ready(plan.create())
+    told("state")
+    with opened(method, sharding.host_shard(mesh, method.batch)) as source:
+        batch = sharding.to_device(mesh, source.next(state), method.batch)
+        told("first_batch")
+        with jax.set_mesh(mesh):
+            jax.block_until_ready(plan.step(state, batch))
+    told("first_step")
+    return found
+
+
+def measure_checkpoint(config, method) -> dict:
+    """How long a save blocks training, and how long it is written in the background.
+
+    The share is that of one save in five minutes; for a state of 1B parameters the block
+    is scaled by bytes.
+    """
+    mesh = sharding.make_mesh(**config.mesh)
+    plan = build(method, mesh, seed=config.seed, offload=config.offload)
+    state = jax.block_until_ready(plan.create())
+    size = sum(x.nbytes for x in jax.tree.leaves(state))
+    blocks, commits = [], []
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        checkpoint.Checkpoints(folder, keep=2) as checkpoints,
+    ):
+        for step in range(1, SAVES + 1):
+            begin = time.perf_counter()
+            checkpoints.save(step, state, {"next_index": step})
+            blocks.append(time.perf_counter() - begin)
+            checkpoints.wait()
+            commits.append(time.perf_counter() - begin - blocks[-1])
+    block, commit = (float(np.median(x[1:])) for x in (blocks, commits))
+    return {
+        "checkpoint_bytes": size,
+        "checkpoint_block_seconds": block,
+        "checkpoint_commit_seconds": commit,
+        "checkpoint_bytes_per_second": size / commit,
+        "checkpoint_block_share": block / INTERVAL,
+        "checkpoint_block_share_of_1b": block * STATE / size / INTERVAL,
+    }
