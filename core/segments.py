@@ -16,11 +16,8 @@ def arrange(valid, segments, ways: int, B: int):
     of the whole, each holds an equal part of every segment. None stands for the order
     that is there, and for all tokens.
     """
-    ends = np.cumsum(segments)
-    lengths, parts = (
-        None,
-        [np.arange(e - n, e) for e, n in zip(ends, segments, strict=True)],
-    )
+    ends, lengths = np.cumsum(segments), None
+    parts = [np.arange(e - n, e) for e, n in zip(ends, segments, strict=True)]
     if valid is None and (ways == 1 or len(segments) == 1):
         return None, None
     parts = [jnp.broadcast_to(part, (B, len(part))) for part in parts]

@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 
+from configs.jepa import get_config
 from jepa.masks import Masker, Pattern, block_size, cut, hide
+from jepa.train import make_patterns, token_grid
 
 GRID = (8, 16, 16)
 CELLS = 256
@@ -214,3 +216,16 @@ def test_what_cannot_be_masked_is_told():
     full = masker(Pattern(1, (1.0, 1.0), **ALL, aspect=(1.0, 1.0)))
     with pytest.raises(ValueError, match="cover the whole"):
         draw(full, 0)
+
+
+@pytest.mark.parametrize("preset", ["v1_l", "v2_l", "v2_g384_cooldown"])
+def test_published_budgets_are_nearly_full(preset):
+    """Both patterns go through the networks in one pass; little of it is padding."""
+    config = get_config(preset).to_dict()
+    clip = {name: config["data"][name] for name in ("frames", "size")}
+    grid = token_grid(config["encoder"]["patch"], **clip)
+    patterns = make_patterns(config["masks"]["patterns"])
+    make = masker(*patterns, grid=grid, truncation=config["masks"]["truncation"])
+    found = [make({}, i, np.random.default_rng(i)) for i in range(64)]
+    for name in ("context_valid", "target_valid"):
+        assert np.mean([item[name] for item in found]) > 0.98
