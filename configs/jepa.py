@@ -19,16 +19,22 @@ WORDS = (
     "v2_g_cooldown, v2_g384_cooldown"
 )
 
-# Machines that a recipe is laid out for (core/machines.py): parts that a batch is taken
-# in, what blocks keep for the gradient, devices along data and fsdp. A weight is split
-# over few enough devices that each holds a multiple of eight rows.
+# Machines that a recipe is laid out for (core/machines.py), some in several slices: parts
+# that a batch is taken in, what blocks keep for the gradient, devices along data and fsdp.
+# A weight is split over few enough devices that each holds a multiple of eight rows.
 MACHINES = {
     "v2_l": {
         "h200:1x1": (24, "dots", 1, 1),
         "h200:1x8": (3, "dots", 1, 8),
+        "h100:4x8": (2, "dots", 4, 8),
+        "v4:4x4x8": (1, "dots", 8, 16),
+        "v5e:16x16": (1, "dots", 16, 16),
+        "2xv5e:16x16": (1, "dots", 16, 16),
+        "v6e:16x16": (1, "dots", 16, 16),
     },
     "v2_g": {
         "v5p:4x4x8": (1, "dots", 8, 16),
+        "v5p:8x8x8": (1, "dots", 32, 16),
         "h100:64x8": (1, "dots", 64, 8),
     },
     "v2_g384_cooldown": {"v5p:4x8x8": (1, "attention", 16, 16)},
@@ -69,7 +75,9 @@ def lay_out(config, size, machine):
     accumulate, remat, data, fsdp = known[machine]
     config |= {"machine": machine, "accumulate": accumulate}
     config["encoder"]["remat"] = remat
-    config["mesh"] |= {"data": data, "fsdp": fsdp}
+    slices = machine.split("x")[0]  # of "2xv5e:16x16", two
+    replica = int(slices) if slices.isdigit() else 1
+    config["mesh"] |= {"replica": replica, "data": data, "fsdp": fsdp}
 
 
 def base():

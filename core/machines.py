@@ -8,6 +8,7 @@ its host.
 import difflib
 import math
 import os
+import re
 from typing import NamedTuple
 
 import numpy as np
@@ -78,10 +79,10 @@ class Machine(NamedTuple):
 
 
 def parse(name: str, slices: int = 1) -> Machine:
-    """The machine of a name such as "v5e:16x16", "h200:1x8" or, of two slices, with a
-    count in front: "2x v5e:16x16". Raises ValueError with the nearest that there is."""
-    count, _, rest = name.rpartition("x ")
-    slices = int(count) if count.isdigit() else slices
+    """The machine of a name such as "v5e:16x16", "h200:1x8" or, with several slices,
+    "2xv5e:16x16". Raises ValueError with the nearest that there is."""
+    count, rest = re.fullmatch(r"(?:(\d+)x(?=[a-z]))?(.*)", name).groups()
+    slices = int(count) if count else slices
     kind, _, text = rest.partition(":")
     if kind not in CHIPS:
         close = difflib.get_close_matches(kind, CHIPS, 1, cutoff=0.4) or ["v5e"]
@@ -103,7 +104,7 @@ def parse(name: str, slices: int = 1) -> Machine:
         raise ValueError(
             f"topology {name!r} does not exist; the nearest is {kind}:{near}"
         )
-    whole = f"{slices}x {rest}" if slices > 1 else rest
+    whole = f"{slices}x{rest}" if slices > 1 else rest
     return Machine(whole, kind, shape, slices)
 
 

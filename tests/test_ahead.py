@@ -99,7 +99,9 @@ def test_a_machine_that_is_not_is_told(name, words):
 def test_slices_are_counted_by_replica():
     machine = machines.parse("v5e:2x2", 2)
     devices = machines.devices_of(machine)
-    assert machine.devices == len(devices) == 8 and machine.name == "2x v5e:2x2"
+    assert machine.devices == len(devices) == 8 and machine == machines.parse(
+        "2xv5e:2x2"
+    )
     with pytest.raises(ValueError, match="replica is 1 but there are 2 slices; use 2"):
         sharding.make_mesh(devices=devices, fsdp=-1)
     mesh = sharding.make_mesh(devices=devices, replica=2, fsdp=-1)
