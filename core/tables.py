@@ -32,8 +32,9 @@ python -m launch.compile --all
 """
 
 
-def markdown(rows: list[dict]) -> str:
-    """The page of all forecasts."""
+def markdown(rows: dict[str, dict]) -> str:
+    """The page of all forecasts, by name of the config."""
+    rows = [{"config": name, **row} for name, row in rows.items()]
     parts = [
         INTRO,
         "## Steps\n",

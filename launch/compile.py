@@ -21,6 +21,9 @@ OUT = flags.DEFINE_string("out", None, "File to write the JSON to as well")
 ALL = flags.DEFINE_bool(
     "all", False, "All configs on all machines they are laid out for"
 )
+ONLY = flags.DEFINE_list(
+    "only", [], "Parts of names that --all is limited to; other rows stay as they are"
+)
 TABLE = flags.DEFINE_string("table", "docs/scaling.md", "Where --all writes its table")
 
 
@@ -45,27 +48,38 @@ def main():
 
 
 def everything() -> int:
-    """Forecast every config that is laid out for a machine, and write the page."""
+    """Forecast every config that is laid out for a machine, and write the page.
+
+    It is written after each, with its rows as JSON beside it.
+    """
     import jax
 
-    from core import ahead, machines, tables
+    from core import ahead, machines, run, tables
 
-    page, rows = pathlib.Path(TABLE.value), []
-    places = config.laid_out("configs")
-    for i, place in enumerate(places):
-        one = config.load(place)
-        begin = time.perf_counter()
-        row = ahead.forecast(one, machines.parse(one.machine))
-        rows.append({"config": place.split("/")[-1].replace(".py:", " "), **row})
-        page.with_suffix(".json").write_text(json.dumps(rows, indent=1) + "\n")
+    page = pathlib.Path(TABLE.value)
+    kept = page.with_suffix(".json")
+    rows = run.read_config(kept) if ONLY.value and kept.exists() else {}
+    places = {name_of(place): place for place in config.laid_out("configs")}
+    chosen = [n for n in places if not ONLY.value or any(o in n for o in ONLY.value)]
+    for i, name in enumerate(chosen):
+        one, begin = config.load(places[name]), time.perf_counter()
+        found = ahead.forecast(one, machines.parse(one.machine))
+        rows[name] = {"revision": run.revision(), **found}
+        rows = {name: rows[name] for name in places if name in rows}
+        kept.write_text(json.dumps(rows, indent=1) + "\n")
         page.write_text(tables.markdown(rows))
+        share, seconds = found["memory_share"], time.perf_counter() - begin
         print(
-            f"{i + 1}/{len(places)} {place}: {row['memory_share']:.0%} of memory, "
-            f"{time.perf_counter() - begin:.0f} s",
+            f"{i + 1}/{len(chosen)} {name}: {share:.0%} of memory, {seconds:.0f} s",
             flush=True,
         )
         jax.clear_caches()
-    return cli.DONE if all(row["fits"] for row in rows) else cli.USER_ERROR
+    return cli.DONE if all(row["fits"] for row in rows.values()) else cli.USER_ERROR
+
+
+def name_of(place: str) -> str:
+    """ "configs/jepa.py:v2_l@h200:1x8" -> "jepa v2_l@h200:1x8"."""
+    return pathlib.Path(place).name.replace(".py:", " ")
 
 
 if __name__ == "__main__":

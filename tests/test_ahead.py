@@ -42,7 +42,7 @@ def test_a_step_is_compiled_for_tpus(found):
 def test_it_is_told_in_lines_and_tables(found):
     text = tables.lines(found)
     assert "v5e:2x4, 8 devices" in text and "all-gather along fsdp" in text
-    page = tables.markdown([{"config": "jepa tiny", **found}])
+    page = tables.markdown({"jepa tiny": found})
     assert "| jepa tiny | data 2 fsdp 4 | 2 in 1 |" in page
 
 
