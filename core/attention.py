@@ -1,6 +1,5 @@
 """Multi-head self-attention with rotary positions, inside independent segments."""
 
-import functools
 from typing import NamedTuple
 
 import flax.linen as nn
@@ -28,8 +27,8 @@ class Attention(nn.Module):
 
     `heads` of `head_dim` channels and `segments` are those of one device: lengths that
     sum to its tokens. Tokens see only their own segment, so several mask patterns of a
-    clip share every matrix product and pay attention only for themselves. `lengths` [B,
-    segments] are the tokens that count, over all devices, from the first; None is all.
+    clip share every matrix product and pay attention only for themselves. `seen` are the
+    tokens of all devices that count, segment after segment; None is all.
     """
 
     heads: int
@@ -39,7 +38,7 @@ class Attention(nn.Module):
     kernel: str = "plain"
 
     @nn.compact
-    def __call__(self, x, rope, lengths, segments, shard=ALL):
+    def __call__(self, x, rope, seen, segments, shard=ALL):
         B, N, D = x.shape
         H, d = self.heads, self.head_dim
         assert sum(segments) == N, (x.shape, segments)
@@ -58,18 +57,21 @@ class Attention(nn.Module):
         q, k, v = project("query", turned), project("key", turned), project("value")
         if rope is not None:
             q, k = rotate(q, *rope), rotate(k, *rope)
-        split = functools.partial(
-            jnp.split, indices_or_sections=np.cumsum(segments)[:-1], axis=1
-        )
+
+        def split(x):
+            """One array per segment, of a device's tokens or of those of all."""
+            ends = np.cumsum(segments)[:-1] * (x.shape[1] // N)
+            return jnp.split(x, ends, axis=1)
+
+        marks = len(segments) * [None] if seen is None else split(seen)
         parts = []
-        for i, (a, *keys) in enumerate(zip(split(q), split(k), split(v), strict=True)):
+        for a, *keys, mark in zip(split(q), split(k), split(v), marks, strict=True):
             if shard.tokens:
                 keys = (
                     jax.lax.all_gather(x, shard.tokens, axis=1, tiled=True)
                     for x in keys
                 )
-            length = None if lengths is None else lengths[:, i]
-            parts.append(attend(a, *keys, length, kernel=self.kernel))
+            parts.append(attend(a, *keys, mark, kernel=self.kernel))
         y = jnp.concatenate(parts, 1) if len(parts) > 1 else parts[0]
         names = ("heads", "embed")
         out = Dense(D, names, self.dtype, over=shard.heads, name="out")

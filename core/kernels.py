@@ -1,21 +1,21 @@
 """Softmax attention, exact, in four ways: whichever suits the machine.
 
-All take q [B, N, H, d] and keys and values [B, M, H, d] of the devices' own parts, and
-`length` [B], the keys of each row that count, from the first; None counts all. Softmax is
-in float32.
+All take q [B, N, H, d], keys and values [B, M, H, d] of a device's own part, and `seen`,
+bool [B, M], the keys that count; None counts all. Softmax is in float32.
 """
 
 import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
+FIRST = ("cudnn",)  # kernels that want the keys that count before the others
 QUERIES = 512  # that `chunked` takes at a time
 LANES = 128  # of a TPU: splash attention wants blocks that are multiples
 BLOCKS = (1024, 512, 256, 128)  # of splash attention, the best first
 PADDING = 0.1  # of the tokens that a larger block may add
 
 
-def attend(q, k, v, length=None, *, kernel: str = "plain"):
+def attend(q, k, v, seen=None, *, kernel: str = "plain"):
     """softmax(q k' / sqrt(d)) v by one of KERNELS: [B, N, H, d]."""
     B, N, H, d = q.shape
     assert k.shape == v.shape == (B, k.shape[1], H, d), (q.shape, k.shape, v.shape)
@@ -23,23 +23,18 @@ def attend(q, k, v, length=None, *, kernel: str = "plain"):
         raise ValueError(
             f"attention is {kernel!r}; use 'auto' or one of {list(KERNELS)}"
         )
-    y = KERNELS[kernel](q, k, v, length)
+    y = KERNELS[kernel](q, k, v, seen)
     # What the gradient of these two wants besides is cheap; the fused ones keep more.
     return checkpoint_name(y, "attention") if kernel in ("plain", "chunked") else y
 
 
-def counted(length, M: int):
-    """bool [B, M], the keys that count."""
-    return jnp.arange(M) < length[:, None]
-
-
 @jax.custom_vjp
-def plain(q, k, v, length=None):
+def plain(q, k, v, seen=None):
     """All scores at once; the gradient computes them anew."""
-    return jnp.einsum("bhqk,bkhd->bqhd", weights_of(q, k, length).astype(v.dtype), v)
+    return jnp.einsum("bhqk,bkhd->bqhd", weights_of(q, k, seen).astype(v.dtype), v)
 
 
-def weights_of(q, k, length):
+def weights_of(q, k, seen):
     """Softmax weights [B, H, N, M] in float32."""
     scores = jnp.einsum(
         "bqhd,bkhd->bhqk",
@@ -47,19 +42,18 @@ def weights_of(q, k, length):
         k,
         preferred_element_type=jnp.float32,
     )
-    if length is not None:
-        seen = counted(length, k.shape[1])
+    if seen is not None:
         scores = jnp.where(seen[:, None, None, :], scores, -1e30)
     return jax.nn.softmax(scores)
 
 
-def plain_fwd(q, k, v, length=None):
-    return plain(q, k, v, length), (q, k, v, length)
+def plain_fwd(q, k, v, seen=None):
+    return plain(q, k, v, seen), (q, k, v, seen)
 
 
 def plain_bwd(saved, dy):
-    q, k, v, length = saved
-    weights = weights_of(q, k, length)
+    q, k, v, seen = saved
+    weights = weights_of(q, k, seen)
     dv = jnp.einsum("bhqk,bqhd->bkhd", weights.astype(v.dtype), dy)
     dweights = jnp.einsum("bqhd,bkhd->bhqk", dy, v, preferred_element_type=jnp.float32)
     along = (weights * dweights).sum(-1, keepdims=True)
@@ -73,36 +67,40 @@ def plain_bwd(saved, dy):
 plain.defvjp(plain_fwd, plain_bwd)
 
 
-def chunked(q, k, v, length=None):
+def chunked(q, k, v, seen=None):
     """Some queries after others, so that scores of a few alone are in memory."""
     B, N, H, d = q.shape
     if N <= QUERIES:
-        return plain(q, k, v, length)
+        return plain(q, k, v, seen)
     count = -(-N // QUERIES)
     size = -(-N // count)
     parts = jnp.pad(q, ((0, 0), (0, count * size - N), (0, 0), (0, 0)))
     parts = parts.reshape(B, count, size, H, d).swapaxes(0, 1)
-    y = jax.lax.map(lambda part: plain(part, k, v, length), parts)
+    y = jax.lax.map(lambda part: plain(part, k, v, seen), parts)
     return y.swapaxes(0, 1).reshape(B, count * size, H, d)[:, :N]
 
 
-def cudnn(q, k, v, length=None):
-    """cuDNN's fused kernel of NVIDIA GPUs; it knows 16 bits alone, others are `chunked`."""
+def cudnn(q, k, v, seen=None):
+    """cuDNN's fused kernel of NVIDIA GPUs; it knows 16 bits alone, others are `chunked`.
+
+    Keys that count come first: a mask of any other form would be an array of all scores.
+    """
     if q.dtype not in (jnp.bfloat16, jnp.float16):
-        return chunked(q, k, v, length)
+        return chunked(q, k, v, seen)
+    length = None if seen is None else seen.sum(1)
     return jax.nn.dot_product_attention(
         q, k, v, key_value_seq_lengths=length, implementation="cudnn"
     )
 
 
-def splash(q, k, v, length=None, *, interpret: bool = False):
+def splash(q, k, v, seen=None, *, interpret: bool = False):
     """The fused Pallas kernel of TPUs; tokens are padded to whole blocks."""
     from jax.experimental.pallas.ops.tpu import splash_attention as lib
 
     B, N, H, d = q.shape
     M = k.shape[1]
     if min(N, M) < LANES:
-        return plain(q, k, v, length)
+        return plain(q, k, v, seen)
     rows, cols = block_of(N), block_of(M)
     sizes = dict.fromkeys(("block_q", "block_q_dkv", "block_q_dq"), rows)
     names = ("kv", "kv_compute", "kv_dkv", "kv_dkv_compute", "kv_dq")
@@ -123,8 +121,9 @@ def splash(q, k, v, length=None, *, interpret: bool = False):
         interpret=interpret,
     )
     ids = None
-    if length is not None or k.shape[2] > M:
-        seen = counted(jnp.full(B, M) if length is None else length, k.shape[2])
+    if seen is not None or k.shape[2] > M:
+        seen = jnp.ones((B, M), bool) if seen is None else seen
+        seen = jnp.pad(seen, ((0, 0), (0, k.shape[2] - M)))
         every = jnp.ones((B, q.shape[2]), jnp.int32)
         ids = lib.SegmentIds(every, seen.astype(jnp.int32))
     y = jax.vmap(kernel)(q, k, v, ids)

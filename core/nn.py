@@ -37,7 +37,7 @@ class Block(nn.Module):
     kernel: str = "plain"
 
     @nn.compact
-    def __call__(self, x, rope, lengths, segments, shard=ALL):
+    def __call__(self, x, rope, seen, segments, shard=ALL):
         norm = {"eps": self.eps, "dtype": self.dtype}
         attention = Attention(
             self.heads,
@@ -48,6 +48,6 @@ class Block(nn.Module):
             name="attention",
         )
         y = LayerNorm(**norm, name="norm1")(x)
-        x = x + attention(y, rope, lengths, segments, shard)
+        x = x + attention(y, rope, seen, segments, shard)
         mlp = Mlp(self.hidden, self.dtype, shard.heads, name="mlp")
         return x + mlp(LayerNorm(**norm, name="norm2")(x))

@@ -1,7 +1,8 @@
 """The order in which a transformer takes its tokens: what counts first, parts on devices.
 
-Attention does not care about order, for positions travel with the tokens. It does want
-the tokens that count before padding, and of each segment an equal part on every device.
+Attention does not care about order, for positions travel with the tokens. But one of its
+kernels wants the tokens that count before padding, and devices that share the tokens of a
+clip want an equal part of each segment.
 """
 
 import jax
@@ -9,27 +10,27 @@ import jax.numpy as jnp
 import numpy as np
 
 
-def arrange(valid, segments, ways: int, B: int):
-    """(order, lengths): rows [B, N] to take tokens in, and how many count [B, segments].
+def arrange(valid, segments, ways: int, B: int, *, first: bool):
+    """(order, seen): rows [B, N] to take tokens in, and which keys count [B, N].
 
-    Within each segment those that are `valid` [B, N] come first. Of `ways` equal parts
-    of the whole, each holds an equal part of every segment. None stands for the order
-    that is there, and for all tokens.
+    first: whether those that are `valid` [B, N] come first in each segment. Of `ways`
+    equal parts of the whole, each holds an equal part of every segment; `seen` is in the
+    order of segments all the same, as keys are once they are gathered. None stands for
+    the order that is there, and for all tokens.
     """
-    ends, lengths = np.cumsum(segments), None
+    first = first and valid is not None
+    if not first and (ways == 1 or len(segments) == 1):
+        return None, valid
+    ends = np.cumsum(segments)
     parts = [np.arange(e - n, e) for e, n in zip(ends, segments, strict=True)]
-    if valid is None and (ways == 1 or len(segments) == 1):
-        return None, None
     parts = [jnp.broadcast_to(part, (B, len(part))) for part in parts]
-    if valid is not None:
-        seen = jnp.split(valid, ends[:-1], 1)
-        lengths = jnp.stack([s.sum(1) for s in seen], 1)
-        parts = [
-            jnp.take_along_axis(part, jnp.argsort(~s, axis=1, stable=True), 1)
-            for part, s in zip(parts, seen, strict=True)
-        ]
+    if first:
+        marks = jnp.split(valid, ends[:-1], 1)
+        turned = [jnp.argsort(~m, axis=1, stable=True) for m in marks]
+        parts = [take(part, turn) for part, turn in zip(parts, turned, strict=True)]
+        valid = take(valid, jnp.concatenate(parts, 1))
     parts = [part.reshape(B, ways, -1) for part in parts]
-    return jnp.concatenate(parts, 2).reshape(B, -1), lengths
+    return jnp.concatenate(parts, 2).reshape(B, -1), valid
 
 
 @jax.custom_vjp

@@ -17,6 +17,7 @@ from jax.sharding import PartitionSpec
 
 from core import segments as order_of
 from core.attention import ALL, Shard
+from core.kernels import FIRST
 from core.nn import Block
 from core.parts import gather, in_use, part_of
 from core.sharding import spec, specs
@@ -93,16 +94,17 @@ class Stack(nn.Module):
             params = self.param("blocks", init)
         mesh = in_use()
         ways = 1 if mesh is None else parts_of(mesh, segments)
-        order, lengths = order_of.arrange(valid, segments, ways, B)
+        first = self.attention in FIRST
+        order, seen = order_of.arrange(valid, segments, ways, B, first=first)
         if order is not None:
             inverse = jnp.argsort(order, axis=1)
             x = order_of.permute(x, order, inverse)
             rope = jax.tree.map(lambda table: order_of.take(table, order), rope)
         if mesh is None:
-            y = self.run(params, x, rope, lengths, segments)
+            y = self.run(params, x, rope, seen, segments)
         else:
             named = jax.eval_shape(init, jax.random.key(0))
-            y = self.spread(mesh, named, params, x, rope, lengths, segments, ways)
+            y = self.spread(mesh, named, params, x, rope, seen, segments, ways)
         return y if order is None else order_of.permute(y, inverse, order)
 
     def block(self, head_dim, ways: int = 1) -> Block:
@@ -118,7 +120,7 @@ class Stack(nn.Module):
             parent=None,
         )
 
-    def spread(self, mesh, named, params, x, rope, lengths, segments, ways):
+    def spread(self, mesh, named, params, x, rope, seen, segments, ways):
         """Run it on one device's part of a mesh: its rows, tokens and heads."""
         tensor = mesh.shape["tensor"]
         for name, size in (("heads", self.heads), ("hidden channels", self.hidden)):
@@ -138,12 +140,12 @@ class Stack(nn.Module):
             tensor=tensor,
         )
         if mesh.manual_axes:
-            return local(params, x, rope, lengths)
+            return local(params, x, rope, seen)
 
         def rows(x):
             return spec(mesh, ("batch", *(None,) * (x.ndim - 1)), x.shape)
 
-        given = x, rope, lengths
+        given = x, rope, seen
         run = jax.shard_map(
             local,
             in_specs=(split, *jax.tree.map(rows, given)),
@@ -152,7 +154,7 @@ class Stack(nn.Module):
         )
         return run(params, *given)
 
-    def run(self, params, x, rope, lengths, segments, split=None, shard=ALL, tensor=1):
+    def run(self, params, x, rope, seen, segments, split=None, shard=ALL, tensor=1):
         """All blocks on one device's part; `split` says how their weights are laid out."""
         block = self.block(x.shape[-1] // self.heads, tensor)
         if shard.tokens:
@@ -161,7 +163,7 @@ class Stack(nn.Module):
         def body(x, weights):
             if split is not None:
                 weights = jax.tree.map(self.whole, weights, split)
-            args = (x, rope, lengths, segments, shard)
+            args = (x, rope, seen, segments, shard)
             return block.apply({"params": weights}, *args), None
 
         if self.remat != "none":

@@ -73,10 +73,10 @@ def test_gelu(dtype, atol):
 @pytest.mark.parametrize("padded", [False, True])
 def test_attend(padded, dtype, atol):
     qkv = [normal(i, 2, 7, 3, 4, dtype=dtype) for i in range(3)]
-    length = jnp.array([5, 7]) if padded else None
+    seen = jnp.array([[1, 0, 1, 1, 1, 0, 1], 7 * [1]], bool) if padded else None
     agree(
-        lambda *qkv: kernels.plain(*qkv, length),
-        lambda *qkv: kernels.plain.fun(*qkv, length),
+        lambda *qkv: kernels.plain(*qkv, seen),
+        lambda *qkv: kernels.plain.fun(*qkv, seen),
         *qkv,
         atol=atol,
     )

@@ -9,7 +9,7 @@ import small
 from ml_collections import ConfigDict
 
 from configs import dreamer
-from core import sharding, train
+from core import sharding, stack, train
 from core.method import load
 
 STEPS = 5
@@ -157,3 +157,12 @@ def test_terms_of_the_whole_batch_know_of_all_devices():
 def test_an_axis_that_does_not_divide_is_told(mesh, words):
     with pytest.raises(ValueError, match=words):
         run(jepa(), mesh, steps=1)
+
+
+def test_tokens_that_count_come_first_where_a_kernel_wants_it(monkeypatch):
+    """cuDNN's order on devices that share tokens, computed by a plain kernel."""
+    whole, numbers, _ = run(jepa(), {"data": 1}, steps=2)
+    monkeypatch.setattr(stack, "FIRST", ("chunked",))
+    for mesh in ({"data": 1}, {"sequence": 2}):
+        _, found, _ = run(jepa(), mesh, steps=2)
+        np.testing.assert_allclose(found, numbers, rtol=1e-5)
