@@ -22,7 +22,8 @@ def settled(config: dict, platform: str, prefix: str = "") -> dict:
         elif name in KNOWN:
             value = AUTO[name][platform] if value == "auto" else value
             if value not in KNOWN[name]:
-                known = ", ".join(map(repr, KNOWN[name]))
-                raise ValueError(f"{prefix}{name} is {value!r}; use 'auto', {known}")
+                *some, last = map(repr, ("auto", *KNOWN[name]))
+                known = f"{', '.join(some)} or {last}"
+                raise ValueError(f"{prefix}{name} is {value!r}; use {known}")
         found[name] = value
     return found

@@ -77,7 +77,7 @@ def refusal(config, folder, **options) -> str:
         (
             TINY,
             ["encoder=3"],
-            "config.encoder is a section; set one of its fields, patch",
+            "config.encoder is a section; set one of its fields, attention, patch",
         ),
     ],
 )
