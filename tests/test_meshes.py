@@ -15,15 +15,12 @@ from core.method import load
 STEPS = 5
 MESHES = {
     "jepa": [
-        {"data": 2},
         {"fsdp": 8},
         {"tensor": 4},
         {"data": 2, "fsdp": 2, "sequence": 2},
         {"replica": 2, "fsdp": 2, "tensor": 2},
     ],
     "dreamer": [
-        {"fsdp": 4},
-        {"tensor": 2},
         {"data": 2, "fsdp": 2, "sequence": 2},
         {"replica": 2, "fsdp": 2, "tensor": 2},
     ],
@@ -34,7 +31,9 @@ CONSTANT = {"kind": "constant", "value": 1e-3}
 
 
 def jepa(**fields):
-    config = small.small(dtype="float32", optimizer__eps=1e-4, **fields)
+    # A scan of blocks compiles in half the time.
+    fields = {"encoder__remat": "block", "optimizer__eps": 1e-4, **fields}
+    config = small.small(dtype="float32", **fields)
     config.optimizer.lr = ConfigDict(CONSTANT)
     return config
 
@@ -115,13 +114,13 @@ def test_any_mesh_trains_the_same_run(name, mesh, capfd):
 
 @pytest.mark.parametrize(
     ("name", "mesh"),
-    [("jepa", {"data": 1}), ("jepa", {"data": 2, "fsdp": 2}), ("dreamer", {"data": 2})],
+    [("jepa", {"data": 2, "fsdp": 2}), ("dreamer", {"data": 2})],
     ids=str,
 )
 def test_a_batch_in_parts_gives_the_same_update(name, mesh):
     fields = {"colour__brightness": 0.4} if name == "jepa" else {"behavior": "none"}
-    whole, numbers, _ = run(CONFIGS[name](**fields), {"data": 1}, steps=3)
-    parts, found, _ = run(CONFIGS[name](accumulate=2, **fields), mesh, steps=3)
+    whole, numbers, _ = run(CONFIGS[name](**fields), {"data": 1}, steps=2)
+    parts, found, _ = run(CONFIGS[name](accumulate=2, **fields), mesh, steps=2)
     np.testing.assert_allclose(found, numbers, rtol=1e-5)
     close = functools.partial(np.testing.assert_allclose, atol=1e-5, rtol=0)
     jax.tree.map(close, *(jax.device_get(s.params) for s in (parts, whole)))
@@ -142,8 +141,8 @@ def test_parts_that_cannot_be_are_told(name, fields, words):
 
 def test_terms_of_the_whole_batch_know_of_all_devices():
     fields = {"objective__vicreg": 0.5, "objective__sigreg": 0.1}
-    whole, numbers, _ = run(jepa(**fields), {"data": 1}, steps=2)
-    spread, found, _ = run(jepa(**fields), {"data": 2, "fsdp": 2}, steps=2)
+    _, numbers, _ = run(jepa(**fields), {"data": 1}, steps=1)
+    _, found, _ = run(jepa(**fields), {"data": 2, "fsdp": 2}, steps=1)
     np.testing.assert_allclose(found, numbers, rtol=2e-5)
 
 
@@ -161,8 +160,7 @@ def test_an_axis_that_does_not_divide_is_told(mesh, words):
 
 def test_tokens_that_count_come_first_where_a_kernel_wants_it(monkeypatch):
     """cuDNN's order on devices that share tokens, computed by a plain kernel."""
-    whole, numbers, _ = run(jepa(), {"data": 1}, steps=2)
+    numbers = single("jepa")[1][:2]
     monkeypatch.setattr(stack, "FIRST", ("chunked",))
-    for mesh in ({"data": 1}, {"sequence": 2}):
-        _, found, _ = run(jepa(), mesh, steps=2)
-        np.testing.assert_allclose(found, numbers, rtol=1e-5)
+    _, found, _ = run(jepa(), {"sequence": 2}, steps=2)
+    np.testing.assert_allclose(found, numbers, rtol=1e-5)
