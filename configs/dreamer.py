@@ -31,13 +31,25 @@ SUITES = {
     "atari100k": ("atari:pong", "200m", 1, 4, 256, 110_000),
     "crafter": ("crafter:reward", "200m", 1, 1, 512, 1_100_000),
 }
-# Machines that a preset is laid out for (core/machines.py): its batch, devices along data
-# and fsdp.
-MACHINES = {
-    "size200m": {"v5e:8x8": (128, 4, 16), "h200:1x1": (64, 1, 1)},
-    "size400m": {"v5e:8x8": (64, 4, 16), "h200:1x1": (32, 1, 1)},
-}
 FIELDS = ("deter", "hidden", "classes", "depth", "units")
+
+
+def laid(batch, data, fsdp):
+    """The fields that lay a preset out for a machine."""
+    return {"batch": batch, "mesh.data": data, "mesh.fsdp": fsdp}
+
+
+# Machines that a preset is laid out for (core/machines.py).
+MACHINES = {
+    "size200m": {
+        "v5e:8x8": laid(128, data=4, fsdp=16),
+        "h200:1x1": laid(64, data=1, fsdp=1),
+    },
+    "size400m": {
+        "v5e:8x8": laid(64, data=4, fsdp=16),
+        "h200:1x1": laid(32, data=1, fsdp=1),
+    },
+}
 
 
 def get_config(size="tiny"):
@@ -46,7 +58,6 @@ def get_config(size="tiny"):
     makers |= {name: lambda row=row: agent(*row) for name, row in SUITES.items()}
     makers |= {f"size{name}": lambda name=name: offline(name) for name in SIZES}
     year = "_2024"
-    size, _, machine = size.partition("@")
     plain = size.removesuffix(year)
     if plain not in makers:
         raise ValueError(
@@ -57,22 +68,7 @@ def get_config(size="tiny"):
     if plain != size:
         config["model"]["form"] = "stride"
         config["imagination"]["true_start"] = True
-    if machine:
-        lay_out(config, size, machine)
     return ConfigDict(config)
-
-
-def lay_out(config, size, machine):
-    """Make a preset that of one of its machines."""
-    known = MACHINES.get(size, {})
-    if machine not in known:
-        raise ValueError(
-            f"{size} is not laid out for machine {machine!r}, but for "
-            f"{', '.join(known) or 'none'}; name --topology and set mesh yourself"
-        )
-    batch, data, fsdp = known[machine]
-    config |= {"machine": machine, "batch": batch}
-    config["mesh"] |= {"data": data, "fsdp": fsdp}
 
 
 def network(name):

@@ -19,35 +19,45 @@ WORDS = (
     "v2_g_cooldown, v2_g384_cooldown"
 )
 
-# Machines that a recipe is laid out for (core/machines.py), some in several slices: parts
-# that a batch is taken in, what blocks keep for the gradient, devices along data and fsdp.
-# A weight is split over few enough devices that each holds a multiple of eight rows.
+
+def laid(accumulate, remat, data, fsdp, replica=1):
+    """The fields that lay a recipe out for a machine."""
+    return {
+        "accumulate": accumulate,
+        "encoder.remat": remat,
+        "mesh.replica": replica,
+        "mesh.data": data,
+        "mesh.fsdp": fsdp,
+    }
+
+
+# Machines that a recipe is laid out for (core/machines.py), some in several slices. A
+# weight is split over few enough devices that each holds a multiple of eight rows.
 MACHINES = {
     "v2_l": {
-        "h200:1x1": (24, "dots", 1, 1),
-        "h200:1x8": (3, "dots", 1, 8),
-        "h100:4x8": (2, "dots", 4, 8),
-        "v4:4x4x8": (1, "dots", 8, 16),
-        "v5e:16x16": (1, "dots", 16, 16),
-        "2xv5e:16x16": (1, "dots", 16, 16),
-        "v6e:16x16": (1, "dots", 16, 16),
+        "h200:1x1": laid(24, "dots", data=1, fsdp=1),
+        "h200:1x8": laid(3, "dots", data=1, fsdp=8),
+        "h100:4x8": laid(2, "dots", data=4, fsdp=8),
+        "v4:4x4x8": laid(2, "dots", data=8, fsdp=16),
+        "v5e:16x16": laid(1, "dots", data=16, fsdp=16),
+        "2xv5e:16x16": laid(1, "dots", data=16, fsdp=16, replica=2),
+        "v6e:16x16": laid(1, "dots", data=16, fsdp=16),
     },
     "v2_g": {
-        "v5p:4x4x8": (1, "dots", 8, 16),
-        "v5p:8x8x8": (1, "dots", 32, 16),
-        "h100:64x8": (1, "dots", 64, 8),
+        "v5p:4x4x8": laid(1, "dots", data=8, fsdp=16),
+        "v5p:8x8x8": laid(1, "dots", data=32, fsdp=16),
+        "h100:64x8": laid(1, "dots", data=64, fsdp=8),
     },
-    "v2_g384_cooldown": {"v5p:4x8x8": (1, "attention", 16, 16)},
+    "v2_g384_cooldown": {"v5p:4x8x8": laid(1, "attention", data=16, fsdp=16)},
     "v2_G": {
-        "v5p:4x8x8": (1, "dots", 16, 16),
-        "h100:32x8": (1, "block", 32, 8),
+        "v5p:4x8x8": laid(1, "dots", data=16, fsdp=16),
+        "h100:32x8": laid(1, "block", data=32, fsdp=8),
     },
 }
 
 
 def get_config(size="tiny"):
     """The config of a preset by name."""
-    size, _, machine = size.partition("@")
     makers = {"tiny": tiny}
     for letter in "lh":
         makers[f"v1_{letter}"] = lambda letter=letter: v1(letter.upper())
@@ -58,26 +68,7 @@ def get_config(size="tiny"):
     makers["v2_g384_cooldown"] = lambda: cooldown("g", size=384)
     if size not in makers:
         raise ValueError(f"configs/jepa.py has no preset {size!r}; use one of {WORDS}")
-    config = makers[size]()
-    if machine:
-        lay_out(config, size, machine)
-    return ConfigDict(config)
-
-
-def lay_out(config, size, machine):
-    """Make a recipe that of one of its machines."""
-    known = MACHINES.get(size, {})
-    if machine not in known:
-        raise ValueError(
-            f"{size} is not laid out for machine {machine!r}, but for "
-            f"{', '.join(known) or 'none'}; name --topology and set mesh yourself"
-        )
-    accumulate, remat, data, fsdp = known[machine]
-    config |= {"machine": machine, "accumulate": accumulate}
-    config["encoder"]["remat"] = remat
-    slices = machine.split("x")[0]  # of "2xv5e:16x16", two
-    replica = int(slices) if slices.isdigit() else 1
-    config["mesh"] |= {"replica": replica, "data": data, "fsdp": fsdp}
+    return ConfigDict(makers[size]())
 
 
 def base():

@@ -14,8 +14,9 @@ import jax
 import jax.numpy as jnp
 
 from core import hlo, machines, settings, sharding, traffic
-from core.method import load, opened
-from core.train import Plan, build
+from core.checkpoint import abstract
+from core.method import opened
+from core.train import Plan, planned
 
 FULL = 0.9  # of a device's memory that a step may take
 CHIPS = 4096  # up to which weak scaling is foretold
@@ -33,10 +34,9 @@ def forecast(config, machine: machines.Machine) -> dict:
     config, chip = copy.deepcopy(config), machine.chip
     if "workers" in config.get("data", {}):
         config.data.workers = 0  # one row is all that is read
-    method = load(config, chip.platform)
     devices = machines.devices_of(machine)
-    mesh = sharding.make_mesh(devices=devices, **config.mesh)
-    plan = build(method, mesh, seed=config.seed, offload=config.offload)
+    method, plan = planned(config, devices=devices, platform=chip.platform)
+    mesh = plan.mesh
     found = {
         "machine": machine.name,
         "devices": machine.devices,
@@ -56,7 +56,7 @@ def forecast(config, machine: machines.Machine) -> dict:
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
-        needed = asked_for(str(error), chip.memory)
+        needed = asked_for(str(error))
         return found | fitting(needed, chip, config)
     found["compile_seconds"] = time.perf_counter() - begin
     memory, text = compiled.memory_analysis(), compiled.as_text()
@@ -74,18 +74,14 @@ def forecast(config, machine: machines.Machine) -> dict:
         total = sum(found["sent_bytes"].values()) / sum(least.values())
         found["sent_over_least"] = total
     found |= rooflines(method, machine, mesh, sent, hlo.memory_traffic(text))
-    gradients = traffic.gradient_bytes(plan)
+    gradients = found["state_bytes"]["params"]  # as many, in float32
     found["weak_scaling"] = traffic.weak_scaling(found, machine, gradients, most=CHIPS)
     return found
 
 
 def lowered(method, plan: Plan):
     """The step's program for shapes alone."""
-    state = jax.tree.map(
-        lambda x, layout: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=layout),
-        sharding.unbox(plan.shapes),
-        plan.layouts,
-    )
+    state = abstract(plan.shapes, plan.layouts)
     layout = sharding.batch_sharding(plan.mesh, method.batch)
     with opened(method, (0, method.batch)) as source:
         row = source.next()
@@ -117,7 +113,7 @@ def taken(memory) -> int:
     return max(whole + fresh, memory.peak_memory_in_bytes)
 
 
-def asked_for(error: str, memory: float) -> float:
+def asked_for(error: str) -> float:
     """Bytes that a program would have needed, from its compiler's complaint."""
     found = re.search(r"Used ([\d.]+)([KMGT]?)", error)
     if not found:

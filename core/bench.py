@@ -29,7 +29,7 @@ def measure(config, what=("step",), *, steps: int) -> dict:
     table = {
         "step": functools.partial(measure_step, config, method, steps=steps),
         "data": functools.partial(measure_data, config, method, steps=steps),
-        "checkpoint": functools.partial(starts.measure_checkpoint, config, method),
+        "checkpoint": functools.partial(starts.measure_checkpoint, config),
         "startup": functools.partial(starts.measure_startup, config),
     }
     chosen = choose(what, table | method.benches, "part to time")

@@ -31,11 +31,11 @@ def mean_gradients(
       parts: how many times a share of the rows is taken, one after another.
       auto: mesh axes that are left to the compiler.
     """
-    grad_fn = jax.value_and_grad(loss_fn, has_aux=True)
     mesh = in_use()
+    check_parts(batch, parts, 1 if mesh is None else sharding.batch_ways(mesh))
     if mesh is None:
+        grad_fn = jax.value_and_grad(loss_fn, has_aux=True)
         return in_parts(lambda part: grad_fn(params, frozen, part), batch, parts)
-    check_parts(mesh, batch, parts)
     axes = tuple(a for a in mesh.axis_names if mesh.shape[a] > 1 and a not in auto)
     split = sharding.specs(mesh, like, axes)
     rows = PartitionSpec(tuple(a for a in sharding.RULES["batch"] if a in axes))
@@ -71,9 +71,9 @@ def mean_gradients(
     return run(params, frozen, batch)
 
 
-def check_parts(mesh, batch, parts: int) -> None:
-    """Refuse a batch that does not divide."""
-    B, ways = len(jax.tree.leaves(batch)[0]), sharding.batch_ways(mesh)
+def check_parts(batch, parts: int, ways: int) -> None:
+    """Refuse a batch that does not divide into parts on each of `ways` devices."""
+    B = len(jax.tree.leaves(batch)[0])
     if B % (parts * ways):
         near = max(n for n in range(1, parts + 1) if B % (n * ways) == 0)
         raise ValueError(
@@ -90,11 +90,6 @@ def in_parts(grad_fn, batch, parts: int):
         (loss, (metrics, rows)), grads = grad_fn(batch)
         return loss, metrics, rows, grads
     B = len(jax.tree.leaves(batch)[0])
-    if B % parts:
-        raise ValueError(
-            f"batch {B} does not divide into {parts} parts; use accumulate "
-            f"{math.gcd(B, parts)}"
-        )
 
     def apart(part):
         (loss, (metrics, rows)), grads = grad_fn(part)

@@ -14,6 +14,8 @@ from typing import NamedTuple
 import numpy as np
 from jax.experimental import topologies
 
+from core.metrics import GPU_PEAK, TPU_PEAK
+
 
 class Chip(NamedTuple):
     """What one device can do: operations and bytes per second, bytes of memory."""
@@ -30,12 +32,16 @@ class Chip(NamedTuple):
 
 GIB = 2**30
 CHIPS = {
-    "v4": Chip("tpu", 275e12, 32 * GIB, 1228e9, 50e9, 6.25e9, 3, 4096),
-    "v5e": Chip("tpu", 197e12, 16 * GIB, 819e9, 50e9, 3.125e9, 2, 256),
-    "v5p": Chip("tpu", 459e12, 95 * GIB, 2765e9, 100e9, 6.25e9, 3, 4096),
-    "v6e": Chip("tpu", 918e12, 32 * GIB, 1640e9, 112e9, 12.5e9, 2, 256),
-    "h100": Chip("gpu", 989e12, 84_929_347_584, 3352e9, 450e9, 50e9, 0, 8),
-    "h200": Chip("gpu", 989e12, 150_754_820_096, 4800e9, 450e9, 50e9, 0, 8),
+    "v4": Chip("tpu", TPU_PEAK["TPU v4"], 32 * GIB, 1228e9, 50e9, 6.25e9, 3, 4096),
+    "v5e": Chip("tpu", TPU_PEAK["TPU v5e"], 16 * GIB, 819e9, 50e9, 3.125e9, 2, 256),
+    "v5p": Chip("tpu", TPU_PEAK["TPU v5p"], 95 * GIB, 2765e9, 100e9, 6.25e9, 3, 4096),
+    "v6e": Chip("tpu", TPU_PEAK["TPU v6e"], 32 * GIB, 1640e9, 112e9, 12.5e9, 2, 256),
+    "h100": Chip(
+        "gpu", GPU_PEAK["NVIDIA H100"], 84_929_347_584, 3352e9, 450e9, 50e9, 0, 8
+    ),
+    "h200": Chip(
+        "gpu", GPU_PEAK["NVIDIA H200"], 150_754_820_096, 4800e9, 450e9, 50e9, 0, 8
+    ),
 }
 # Shapes that a slice can have, smallest first; of 3-D tori the usual ones.
 FLAT = ("1x1", "2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16")

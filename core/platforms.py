@@ -1,9 +1,8 @@
 """What "auto" in a config means on a platform: "cpu", "gpu" or "tpu"."""
 
-KNOWN = {
-    "dtype": ("float32", "bfloat16"),
-    "attention": ("plain", "chunked", "cudnn", "splash"),
-}
+from core.kernels import KERNELS
+
+KNOWN = {"dtype": ("float32", "bfloat16"), "attention": tuple(KERNELS)}
 AUTO = {
     "dtype": {"cpu": "float32", "gpu": "bfloat16", "tpu": "bfloat16"},
     "attention": {"cpu": "chunked", "gpu": "cudnn", "tpu": "splash"},

@@ -41,6 +41,7 @@ def permute(x, order, inverse):
 
 
 def take(x, order):
+    """Tokens of each row by index: [B, N, ...], [B, n] -> [B, n, ...]."""
     return jnp.take_along_axis(x, order.reshape(*order.shape, *(1,) * (x.ndim - 2)), 1)
 
 

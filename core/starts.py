@@ -7,8 +7,8 @@ import jax
 import numpy as np
 
 from core import checkpoint, sharding
-from core.method import load, opened
-from core.train import build
+from core.method import opened
+from core.train import planned
 
 SAVES = 4  # the first of them prepares
 INTERVAL = 300.0  # seconds between saves, for the share that they block
@@ -24,28 +24,26 @@ def measure_startup(config) -> dict:
         found[f"startup_{name}_seconds"] = time.perf_counter() - mark
         mark = time.perf_counter()
 
-    method, mesh = load(config), sharding.make_mesh(**config.mesh)
-    plan = build(method, mesh, seed=config.seed, offload=config.offload)
+    method, plan = planned(config)
     told("plan")
     state = jax.block_until_ready(plan.create())
     told("state")
-    with opened(method, sharding.host_shard(mesh, method.batch)) as source:
-        batch = sharding.to_device(mesh, source.next(state), method.batch)
+    with opened(method, sharding.host_shard(plan.mesh, method.batch)) as source:
+        batch = sharding.to_device(plan.mesh, source.next(state), method.batch)
         told("first_batch")
-        with jax.set_mesh(mesh):
+        with jax.set_mesh(plan.mesh):
             jax.block_until_ready(plan.step(state, batch))
     told("first_step")
     return found
 
 
-def measure_checkpoint(config, method) -> dict:
+def measure_checkpoint(config) -> dict:
     """How long a save blocks training, and how long it is written in the background.
 
     The share is that of one save in five minutes; for a state of 1B parameters the block
     is scaled by bytes.
     """
-    mesh = sharding.make_mesh(**config.mesh)
-    plan = build(method, mesh, seed=config.seed, offload=config.offload)
+    _, plan = planned(config)
     state = jax.block_until_ready(plan.create())
     size = sum(x.nbytes for x in jax.tree.leaves(state))
     blocks, commits = [], []

@@ -1,15 +1,16 @@
 """The same step with other settings, one after the other, in one call and a given time."""
 
 import itertools
-import json
 import time
 
 import jax
 import numpy as np
 
-from core import metrics, settings, sharding
-from core.method import load, opened
-from core.train import build
+from core import bench, metrics, settings, sharding
+from core.method import opened
+from core.train import planned
+
+SHOWN = ("step_seconds_median", "mfu", "compile_seconds", "device_peak_bytes")
 
 
 def choices(text: str) -> list[dict[str, str]]:
@@ -45,10 +46,10 @@ def sweep(variants, *, steps: int, seconds: float):
 
 
 def measure(config, *, steps: int) -> dict:
-    """Seconds of a step, of examples, use of the peak, memory."""
+    """What its steps' times say, where data is never waited for."""
     settings.check(config.to_dict())
-    method, mesh = load(config), sharding.make_mesh(**config.mesh)
-    plan = build(method, mesh, seed=config.seed, offload=config.offload)
+    method, plan = planned(config)
+    mesh = plan.mesh
     with opened(method, sharding.host_shard(mesh, method.batch)) as source:
         batch = source.next(state := plan.create())
     times = []
@@ -59,27 +60,13 @@ def measure(config, *, steps: int) -> dict:
             state, scalars = plan.step(state, batch)
             jax.block_until_ready((state, scalars))
             times.append(time.perf_counter() - begin)
-    first, *times = times
-    median = float(np.median(times))
-    device = jax.devices()[0].device_kind
-    return {
-        "step_seconds_median": median,
-        "step_seconds_min": min(times),
-        f"{method.unit}_per_second": method.batch / median,
-        "mfu": metrics.mfu(method.flops, median, jax.device_count(), device),
-        "compile_seconds": first - median,
-        **metrics.device_memory(),
-    }
+    times = np.array(times)
+    return bench.account(method, plan, np.zeros_like(times), times)
 
 
 def row(found: dict) -> str:
-    """One finding as a line for people."""
+    """One finding as a line for people: what was chosen, and what matters of it."""
     parts = [f"{k} {v}" for k, v in found.items() if isinstance(v, str)]
-    parts += [
-        f"{k} {metrics.short(v)}" for k, v in found.items() if isinstance(v, float)
-    ]
+    told = [k for k in found if k in SHOWN or k.endswith("s_per_second")]
+    parts += [f"{k} {metrics.short(found[k])}" for k in told if found[k] is not None]
     return "  ".join(parts)
-
-
-def as_json(found: dict) -> str:
-    return json.dumps(found)

@@ -8,8 +8,6 @@ then holds of them is added up over the other axes, in float32.
 import collections
 import math
 
-import jax
-
 from core import sharding
 
 REST = ("replica", "data")  # axes that gradients are added up over, apart from fsdp
@@ -46,13 +44,6 @@ def others(mesh, split):
     for axis in ("fsdp", *REST):
         if axis not in split and mesh.shape[axis] > 1:
             yield axis, mesh.shape[axis]
-
-
-def gradient_bytes(plan) -> int:
-    """Bytes of the gradients that a device holds, in float32."""
-    leaves = jax.tree.leaves(sharding.unbox(plan.shapes.params))
-    layouts = jax.tree.leaves(plan.layouts.params)
-    return sum(map(sharding.local_bytes, leaves, layouts))
 
 
 def weak_scaling(found: dict, machine, gradients: float, *, most: int) -> list[dict]:

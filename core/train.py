@@ -49,6 +49,13 @@ def build(method: Method, mesh, *, seed: int, offload: str = "") -> Plan:
     return Plan(mesh, shapes, layouts, near, create, step)
 
 
+def planned(config, *, devices=None, platform: str | None = None):
+    """(method, plan) of a config, on all devices that are here or on others."""
+    method = load(config, platform)
+    mesh = sharding.make_mesh(devices=devices, **config.mesh)
+    return method, build(method, mesh, seed=config.seed, offload=config.offload)
+
+
 def begin(plan, checkpoints, source, *, init_from: str):
     """(state, steps done): resume this run, else start from a checkpoint, else afresh."""
     if checkpoints.latest() is not None:

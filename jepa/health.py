@@ -6,7 +6,9 @@ import numpy as np
 
 from core.health import health_alarms
 from core.layers import normalize
-from jepa.model import coordinates, patchify, standardize, take
+from core.segments import take
+from jepa.loss import per_pattern
+from jepa.model import coordinates, patchify, standardize
 
 
 def effective_rank(x) -> float:
@@ -69,7 +71,8 @@ def make_health(encoder, predictor, masker, *, mask_tokens, batch):
 
         hidden, valid = batch["target"], batch["target_valid"]
         near, start = [], 0
-        for part, n in zip(split(hidden, masker.sizes("target")), sizes, strict=True):
+        parts = per_pattern(hidden, masker.sizes("target"))
+        for part, n in zip(parts, sizes, strict=True):
             mine = slice(start, start + n)
             row = nearest(seen[:, mine], batch["context_valid"][:, mine], part, grid)
             near.append(jnp.take_along_axis(seen[:, mine], row, 1))
@@ -102,10 +105,6 @@ def make_health(encoder, predictor, masker, *, mask_tokens, batch):
         return scalars | {"alarms": health_alarms(scalars | known)}
 
     return health
-
-
-def split(x, sizes):
-    return jnp.split(x, np.cumsum(sizes)[:-1], 1)
 
 
 def mean_error(guess, truth, valid):

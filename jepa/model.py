@@ -64,11 +64,6 @@ def standardize(patches):
     return ((x - MEAN) / STD).reshape(patches.shape)
 
 
-def take(x, index):
-    """Tokens of each row by index: [B, N, D], [B, n] -> [B, n, D]."""
-    return jnp.take_along_axis(x, index[..., None], 1)
-
-
 def coordinates(index, grid):
     """Flat token indices [...] -> (time, row, column) [..., 3]."""
     _, h, w = grid

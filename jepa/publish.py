@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from core import export
+from core.segments import take
 from jepa import weights
 from jepa.export import (
     NETWORK,
@@ -18,7 +19,7 @@ from jepa.export import (
     usage_hf,
     video_specs,
 )
-from jepa.model import Encoder, Predictor, grid_of, patchify, take
+from jepa.model import Encoder, Predictor, grid_of, patchify
 
 TITLE = "A V-JEPA video encoder, pretrained with Reverie"
 WHAT = """\

@@ -13,12 +13,13 @@ from core.gradients import mean_gradients
 from core.layers import normalize
 from core.method import Method
 from core.planar import rgb_of
+from core.segments import take
 from jepa import evals, flops, loss
 from jepa.colour import NO_JITTER, Jitter, draw_factors, make_look
 from jepa.data import make_benches, make_records, make_train_source
 from jepa.health import make_health
 from jepa.masks import Masker, Pattern
-from jepa.model import Encoder, Predictor, encoder_size, patchify, take
+from jepa.model import Encoder, Predictor, encoder_size, patchify
 from jepa.pictures import make_pictures, mask_picture
 from jepa.publish import make_exports
 

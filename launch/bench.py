@@ -42,13 +42,13 @@ def main():
 
 def swept():
     """Time the config's step with every combination of --sweep, a line each."""
-    from core import sweep
+    from core import bench, sweep
 
     variants = [
         (choice, config.varied(CONFIG.value, choice))
         for choice in sweep.choices(SWEEP.value)
     ]
-    show = sweep.as_json if JSON.value else sweep.row
+    show = bench.as_json if JSON.value else sweep.row
     for found in sweep.sweep(variants, steps=STEPS.value, seconds=SECONDS.value):
         print(show(found), flush=True)
 

@@ -15,15 +15,16 @@ KINDS = {bool: "true or false", int: "a whole number", float: "a number"}
 
 def load(place: str, overrides=()) -> ConfigDict:
     """The config of a preset, with overrides written as on the command line."""
-    config = preset(place)
+    name, *size = place.split(":", 1)
+    size, _, machine = "".join(size).partition("@")
+    config = preset(name, size, machine)
     for text in overrides:
         override(config, text)
     return config.lock()
 
 
-def preset(place: str) -> ConfigDict:
-    """What `get_config` of a file gives for the preset named after the colon."""
-    name, *size = place.split(":", 1)
+def preset(name: str, size: str, machine: str) -> ConfigDict:
+    """What `get_config` of a file gives for a preset, and its MACHINES for a machine."""
     path = pathlib.Path(name)
     if not path.is_file():
         files = [str(p) for p in path.parent.glob("*.py") if p.stem != "__init__"]
@@ -31,7 +32,14 @@ def preset(place: str) -> ConfigDict:
     module = module_of(path)
     if not hasattr(module, "get_config"):
         raise ValueError(f"config file {name} has no get_config(size)")
-    return ConfigDict(module.get_config(*size))
+    config = ConfigDict(module.get_config(*([size] if size else [])))
+    known = getattr(module, "MACHINES", {}).get(size, {})
+    if machine and machine not in known:
+        raise ValueError(
+            f"{size or name} is not laid out for machine {machine!r}, but for "
+            f"{', '.join(known) or 'none'}; name --topology and set mesh yourself"
+        )
+    return varied(config, known[machine] | {"machine": machine} if machine else {})
 
 
 def module_of(path: pathlib.Path):
@@ -61,8 +69,8 @@ def laid_out(folder: str) -> list[str]:
     return places
 
 
-def varied(config: ConfigDict, choice: dict[str, str]) -> ConfigDict:
-    """A copy with other values, {"section.field": text}."""
+def varied(config: ConfigDict, choice: dict) -> ConfigDict:
+    """A copy with other values, {"section.field": value}, texts as on the command line."""
     config = copy.deepcopy(config).unlock()
     for field, value in choice.items():
         override(config, f"--config.{field}={value}")

@@ -5,11 +5,13 @@ import os
 import shutil
 import tempfile
 
+from small import QUICK
+
 if "PYTEST_XDIST_WORKER" not in os.environ:  # those inherit what is set here
     os.environ["JAX_PLATFORMS"] = "cpu"
     os.environ["XLA_FLAGS"] = (
-        os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
-        " --xla_backend_optimization_level=0"
+        os.environ.get("XLA_FLAGS", "")
+        + f" --xla_force_host_platform_device_count=8 {QUICK}"
     )
     # Fresh for every session: what a compiler says is said once.
     folder = tempfile.mkdtemp(prefix="reverie-tests-")

@@ -6,42 +6,14 @@ import json
 import jax
 import numpy as np
 import pytest
-from small import changed
+from small import dream as small
 
-from configs.dreamer import get_config
 from core import sharding, train
 from core.data.formats import chunks
 from core.data.steps import FLAGS
 from core.method import load
 from dreamer import data, evals
 from dreamer.spaces import Space
-
-SMALL = {
-    "batch": 8,
-    "length": 4,
-    "chunks": 2,
-    "steps": 4,
-    "log_steps": 1,
-    "save_steps": 2,
-    "data": {"workers": 0, "size": 48},
-    "model": {
-        "deter": 16,
-        "hidden": 8,
-        "classes": 4,
-        "depth": 2,
-        "units": 8,
-        "stoch": 4,
-    },
-    "dream": {"steps": 8, "clips": 4, "read_clips": 8, "read_steps": 5},
-    "eval_steps": {"dream": -1},
-    "mesh": {"data": 1, "fsdp": 1},
-}
-
-
-def small(**fields):
-    """The tiny preset made smaller still; fields are written section__field=value."""
-    return changed(get_config("tiny"), SMALL, **fields)
-
 
 ONE = jax.devices()[:1]
 

@@ -16,6 +16,7 @@ from small import small
 from core import export, publish, restore, sharding
 from core.judge import judge
 from core.pictures import encode_png
+from core.segments import take
 from core.train import fit
 from jepa import weights
 from jepa.export import make_encode
@@ -25,7 +26,6 @@ from jepa.model import (
     encoder_size,
     grid_of,
     standardize,
-    take,
 )
 
 ROOT = pathlib.Path(__file__).parents[1]

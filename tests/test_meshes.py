@@ -8,7 +8,6 @@ import pytest
 import small
 from ml_collections import ConfigDict
 
-from configs import dreamer
 from core import sharding, stack, train
 from core.method import load
 
@@ -39,23 +38,7 @@ def jepa(**fields):
 
 
 def dream(**fields):
-    changes = {
-        "batch": 8,
-        "length": 4,
-        "behavior": "actor",
-        "data": {"workers": 0, "size": 48},
-        "model": {
-            "deter": 32,
-            "hidden": 8,
-            "classes": 4,
-            "depth": 2,
-            "units": 8,
-            "stoch": 4,
-        },
-        "dream": {"steps": 8, "clips": 4, "read_clips": 8, "read_steps": 5},
-        "eval_steps": {"dream": -1},
-    }
-    config = small.changed(dreamer.get_config("tiny"), changes, **fields)
+    config = small.dream(**{"behavior": "actor", "model__deter": 32, **fields})
     config.imagination.horizon = 3
     config.optimizer.lr = ConfigDict(CONSTANT)
     config.optimizer.eps = 1e-4

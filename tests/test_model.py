@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from core.positions import halve, rope_tables, rotate, sincos
+from core.segments import take
 from core.sharding import unbox
-from jepa.model import SIZES, Encoder, Predictor, coordinates, encoder_size, take
+from jepa.model import SIZES, Encoder, Predictor, coordinates, encoder_size
 
 GRID = (3, 2, 4)
 N = math.prod(GRID)

@@ -10,10 +10,11 @@ from tiny_vjepa2 import FIXTURE, Model, clip_of, random_model, write
 
 from core import export
 from core.layers import normalize
+from core.segments import take
 from jepa import weights
 from jepa.export import usage_hf
 from jepa.loss import masked_l1, token_weights
-from jepa.model import grid_of, take
+from jepa.model import grid_of
 
 KINDS = ("context", "target")
 

@@ -7,10 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from core.positions import rope_tables
+from core.segments import take
 from core.sharding import unbox
 from core.stack import Stack
 from jepa import weights
-from jepa.model import Encoder, Predictor, grid_of, patchify, take
+from jepa.model import Encoder, Predictor, grid_of, patchify
 
 FIXTURE = pathlib.Path(__file__).parent / "fixtures" / "vjepa2_tiny_hf"
 USE = 1  # the mask token that transformers takes
