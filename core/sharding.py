@@ -169,8 +169,10 @@ def on_host(mesh: Mesh, layouts, fields: tuple[str, ...]) -> dict:
             raise ValueError(f"offload: the state has no {field!r}; it has {known}")
         kinds = [memory.kind for memory in device.addressable_memories()]
         if HOST not in kinds:
+            absent = "" if kinds else " that is not here"  # a GPU's compiler knows none
             raise ValueError(
-                f"offload: a {device.device_kind} knows no {HOST} memory; leave it empty"
+                f"offload: a {device.device_kind}{absent} knows no {HOST} memory; "
+                "leave it empty"
             )
     return {
         field: jax.tree.map(lambda x: x.with_memory_kind(HOST), getattr(layouts, field))
