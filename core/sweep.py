@@ -1,6 +1,7 @@
-"""The same step with other settings, one after the other, in one call and a given time."""
+"""A step with other settings, one after the other, in one call and a given time."""
 
 import itertools
+import math
 import time
 
 import jax
@@ -10,7 +11,10 @@ from core import bench, metrics, settings, sharding
 from core.method import opened
 from core.train import planned
 
-SHOWN = ("step_seconds_median", "mfu", "compile_seconds", "device_peak_bytes")
+SHOWN = (
+    *("step_seconds_median", "mfu", "compile_seconds", "device_peak_bytes"),
+    *("peak_bytes", "memory_share", "step_seconds_bound", "mfu_bound", "mfu_serial"),
+)
 
 
 def choices(text: str) -> list[dict[str, str]]:
@@ -26,8 +30,8 @@ def choices(text: str) -> list[dict[str, str]]:
     return [dict(row) for row in itertools.product(*fields)]
 
 
-def sweep(variants, *, steps: int, seconds: float):
-    """Yield what is found of each of (choice, config): its step on one batch, repeated.
+def sweep(variants, look, *, seconds: float = math.inf):
+    """Yield what `look(config)` finds, a dict, of each of (choice, config).
 
     What does not fit in memory or cannot be is told as "error"; what time is left for is
     not begun.
@@ -38,7 +42,7 @@ def sweep(variants, *, steps: int, seconds: float):
             yield {**choice, "error": f"not begun: {seconds:.0f} s are over"}
             continue
         try:
-            yield {**choice, **measure(config, steps=steps)}
+            yield {**choice, **look(config)}
         except (ValueError, jax.errors.JaxRuntimeError) as error:
             text = str(error).strip().splitlines()[0][:160]
             yield {**choice, "error": text}
@@ -46,7 +50,7 @@ def sweep(variants, *, steps: int, seconds: float):
 
 
 def measure(config, *, steps: int) -> dict:
-    """What its steps' times say, where data is never waited for."""
+    """What the times of a config's steps say, on one batch, again and again."""
     settings.check(config.to_dict())
     method, plan = planned(config)
     mesh = plan.mesh

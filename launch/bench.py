@@ -1,5 +1,7 @@
 """Measure a config on this machine: step time, data wait, FLOP/s, memory, compilation."""
 
+import functools
+
 from absl import flags
 
 from launch import cli, config
@@ -44,12 +46,10 @@ def swept():
     """Time the config's step with every combination of --sweep, a line each."""
     from core import bench, sweep
 
-    variants = [
-        (choice, config.varied(CONFIG.value, choice))
-        for choice in sweep.choices(SWEEP.value)
-    ]
+    variants = config.variants(CONFIG.value, sweep.choices(SWEEP.value))
     show = bench.as_json if JSON.value else sweep.row
-    for found in sweep.sweep(variants, steps=STEPS.value, seconds=SECONDS.value):
+    look = functools.partial(sweep.measure, steps=STEPS.value)
+    for found in sweep.sweep(variants, look, seconds=SECONDS.value):
         print(show(found), flush=True)
 
 

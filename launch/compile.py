@@ -16,7 +16,10 @@ TOPOLOGY = flags.DEFINE_string(
     " config's by default"
 )  # fmt: skip
 SLICES = flags.DEFINE_integer("slices", 1, "Slices of it, for mesh.replica")
-JSON = flags.DEFINE_bool("json", False, "Print one JSON object instead of lines")
+SWEEP = flags.DEFINE_string(
+    "sweep", None, "Combinations of settings to compile: FIELD=VALUE,VALUE FIELD=..."
+)
+JSON = flags.DEFINE_bool("json", False, "Print JSON, an object a forecast, not lines")
 OUT = flags.DEFINE_string("out", None, "File to write the JSON to as well")
 ALL = flags.DEFINE_bool(
     "all", False, "All configs on all machines they are laid out for"
@@ -39,12 +42,30 @@ def main():
     name = TOPOLOGY.value or CONFIG.value.machine
     if not name:
         raise ValueError("--topology=MACHINE is needed, or a config laid out for one")
-    found = ahead.forecast(CONFIG.value, machines.parse(name, SLICES.value))
+    machine = machines.parse(name, SLICES.value)
+    if SWEEP.value:
+        return swept(machine)
+    found = ahead.forecast(CONFIG.value, machine)
     text = json.dumps(found, indent=1)
     if OUT.value:
         pathlib.Path(OUT.value).write_text(text + "\n")
     print(text if JSON.value else tables.lines(found))
     return cli.DONE if found["fits"] else cli.USER_ERROR
+
+
+def swept(machine) -> int:
+    """Forecast the config with every combination of --sweep, a line each."""
+
+    from core import ahead, sweep
+
+    variants = config.variants(CONFIG.value, sweep.choices(SWEEP.value))
+    lines = []
+    for found in sweep.sweep(variants, lambda one: ahead.forecast(one, machine)):
+        lines.append(json.dumps(found))
+        print(lines[-1] if JSON.value else sweep.row(found), flush=True)
+    if OUT.value:
+        pathlib.Path(OUT.value).write_text("\n".join(lines) + "\n")
+    return cli.DONE
 
 
 def everything() -> int:

@@ -77,6 +77,11 @@ def varied(config: ConfigDict, choice: dict) -> ConfigDict:
     return config.lock()
 
 
+def variants(config: ConfigDict, choices: list[dict]) -> list[tuple[dict, ConfigDict]]:
+    """(choice, varied config) of each choice."""
+    return [(choice, varied(config, choice)) for choice in choices]
+
+
 def override(config: ConfigDict, text: str) -> None:
     """Set one field as `--config.section.field=value` says, keeping its type."""
     match = OVERRIDE.fullmatch(text)

@@ -1,5 +1,6 @@
 """The benchmark accounts for the time of the steps it runs."""
 
+import functools
 import json
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from core.data import bare
 from core.data.clips import View
 from core.processes import cpus
 from jepa import data
-from launch.config import load, varied
+from launch.config import load, variants, varied
 
 
 def test_a_small_config_is_measured():
@@ -49,12 +50,13 @@ def test_a_sweep_times_every_combination_and_goes_on_after_an_error():
         {"a": "2", "b.c": "y"},
     ]
     config = small(mesh__data=8)
-    pairs = [(choice, varied(config, choice)) for choice in sweep.choices(text)]
-    good, bad = sweep.sweep(pairs, steps=2, seconds=1e4)
+    pairs = variants(config, sweep.choices(text))
+    look = functools.partial(sweep.measure, steps=2)
+    good, bad = sweep.sweep(pairs, look)
     assert good["step_seconds_min"] <= good["step_seconds_median"]
     assert good["clips_per_second"] == pytest.approx(8 / good["step_seconds_median"])
     assert "needs 3 devices but there are 8" in bad["error"] and bad["mesh.data"] == "3"
-    (late,) = sweep.sweep(pairs[:1], steps=2, seconds=-1)
+    (late,) = sweep.sweep(pairs[:1], look, seconds=-1)
     assert late["error"].startswith("not begun")
     for wrong, words in (("mesh", "write FIELD=VALUE"), ("", "is empty")):
         with pytest.raises(ValueError, match=words):
