@@ -34,6 +34,7 @@ GROUPS = re.compile(r"replica_groups=\{(\{[\d,{}]*\})\}")
 IOTA = re.compile(r"replica_groups=\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?")
 NAMED = re.compile(r"replica_groups=mesh\[([^\]]*)\]\s*\{([^}]*)\}")
 PAIRS = re.compile(r"source_target_pairs=\{(\{[\d,{}]*\})\}")
+SCATTERS = "AllReduceScatterFusion"  # the emitter of plain reduce-scatters too
 CHANNEL = re.compile(r"channel_id=(\d+)")
 
 
@@ -162,16 +163,26 @@ def collectives(text: str, mesh) -> list[Collective]:
     """All exchanges of a program that runs on the devices of a mesh.
 
     One that overlaps with other work is written down in the fusion where it starts, where
-    it ends and in all that it overlaps with, a loop perhaps, by the same channel.
+    it ends and in all that it overlaps with, a loop perhaps, by the same channel. A TPU
+    does an all-reduce of which a fusion keeps one device's part as a reduce-scatter.
     """
     found, entry = parse(text)
     times, fused, result = times_run(found, entry), callers_of(found), {}
+    scattered = {
+        inner
+        for items in found.values()
+        for item in items
+        if SCATTERS in item.rest
+        for inner in called_by(item)
+    }
     for name, items in found.items():
         shapes = {item.name: item.shape for item in items}
         for number, item in enumerate(items):
             kind = item.op.removesuffix("-start")
             if kind not in KINDS or not times[name]:
                 continue
+            if kind == "all-reduce" and name in scattered:
+                kind = "reduce-scatter"
             axes, ways = group_of(item.rest, mesh)
             given = sum(bytes_of(shapes[o]) for o in item.operands if o in shapes)
             size = given * ways if kind == "all-gather" else given
@@ -273,8 +284,8 @@ def traffic_of(item, shapes, found) -> float:
     if item.op in ("copy-start", "slice-start"):
         return max(sizes, default=0.0)
     if item.op == "fusion":
-        inner = found.get(next(iter(called_by(item)), ""), [])
-        sizes = [min(size, read_of(inner, i, size)) for i, size in enumerate(sizes)]
+        inner = fused_by(item, found)
+        sizes = [read_of(found, inner, i, size) for i, size in enumerate(sizes)]
         local = {x.name: x.shape for x in inner}
         for x in inner:  # writes a part of its operand, in place
             if x.op == "dynamic-update-slice":
@@ -285,8 +296,13 @@ def traffic_of(item, shapes, found) -> float:
 VIEWS = ("bitcast", "reshape", "get-tuple-element")
 
 
-def read_of(items, number: int, whole: float) -> float:
-    """Bytes that a fusion reads of its parameter of that number."""
+def fused_by(item, found):
+    """The instructions of a fusion."""
+    return found.get(next(iter(called_by(item)), ""), [])
+
+
+def read_of(found, items, number: int, whole: float) -> float:
+    """Bytes that a fusion of these instructions reads of its parameter of that number."""
     names = {x.name for x in items if x.op == "parameter" and x.inner == str(number)}
     total = 0.0
     for x in items:
@@ -296,6 +312,9 @@ def read_of(items, number: int, whole: float) -> float:
             names.add(x.name)
         elif x.op in ("dynamic-slice", "gather"):
             total += bytes_of(x.shape)
+        elif x.op == "fusion":
+            own = [i for i, operand in enumerate(x.operands) if operand in names]
+            total += sum(read_of(found, fused_by(x, found), i, whole) for i in own)
         elif x.op != "dynamic-update-slice" or x.operands[0] not in names:
             return whole
-    return total
+    return min(total, whole)

@@ -15,8 +15,9 @@ pip install -r requirements-compile.txt
 python -m launch.compile --all
 ```
 
-- **Memory** is what the compiler reserves on one device for arguments and temporaries,
-  beside the device's own. A config may take 90%.
+- **Memory** is what the compiler reserves on one device: the fields of the state, and
+  temporaries, which are activations, gathered weights and gradients. Of the device's own,
+  a config may take 90%.
 - **FLOPs** are useful ones, counted from shapes: matrix products and convolutions of each
   tower once, backward twice forward. What is recomputed to save memory does not count for
   MFU, but takes its time.
@@ -39,10 +40,13 @@ def markdown(rows: dict[str, dict]) -> str:
         INTRO,
         "## Steps\n",
         steps(rows),
+        "## Memory of a device\n",
+        memory(rows),
         "## Exchanges of a step\n",
         exchanges(rows),
+        "## Weak scaling\n",
+        scaling(rows),
     ]
-    parts += ["## Weak scaling\n", scaling(rows)]
     return "\n".join(parts)
 
 
@@ -56,13 +60,12 @@ def mesh_of(row) -> str:
 
 
 def steps(rows) -> str:
-    head = ["config", "mesh", "batch a device", "memory GiB", "of", "PFLOP a step"]
+    head = ["config", "mesh", "batch a device", "PFLOP a step"]
     head += ["step s, bound", "serial", "MFU, bound", "serial", "dominated by"]
     found = []
     for row in rows:
         each = row["batch"] / row["devices"]
         line = [row["config"], mesh_of(row), f"{each:g} in {row['accumulate']}"]
-        line += [f"{row['peak_bytes'] / GIB:.1f}", f"{row['memory_share']:.0%}"]
         line += [f"{row['flops_useful'] / 1e15:.3g}"]
         if "seconds" in row:
             line += [f"{row['step_seconds_bound']:.3g}"]
@@ -72,6 +75,23 @@ def steps(rows) -> str:
         else:
             line += [row["cure"], "", "", "", ""]
         found.append(line)
+    return table(head, found)
+
+
+def memory(rows) -> str:
+    """GiB of each field of the state, and of what lives within a step."""
+    fields = dict.fromkeys(name for row in rows for name in row["state_bytes"])
+    fields = [
+        x for x in fields if any(r["state_bytes"].get(x, 0) > 2**20 for r in rows)
+    ]
+    head = ["config", *fields, "temporaries", "all", "of the device"]
+    found = []
+    for row in rows:
+        sizes = [row["state_bytes"].get(name) for name in fields]
+        sizes += [row.get("temporary_bytes"), row["peak_bytes"]]
+        line = [row["config"]]
+        line += ["" if size is None else f"{size / GIB:.2f}" for size in sizes]
+        found.append([*line, f"{row['memory_share']:.0%}"])
     return table(head, found)
 
 

@@ -138,6 +138,70 @@ def test_what_is_sliced_or_written_in_place_counts_in_part():
     assert hlo.memory_traffic(FUSED) == (row + row + number) + (row + row + number)
 
 
+NESTED = """
+HloModule step
+
+%inner (all: f32[24,64], j: s32[]) -> f32[1,64] {
+  %all = f32[24,64]{1,0} parameter(0)
+  %j = s32[] parameter(1)
+  %none = s32[] constant(0)
+  ROOT %some = f32[1,64]{1,0} dynamic-slice(%all, %j, %none), dynamic_slice_sizes={1,64}
+}
+
+%outer (more: f32[24,64], k: s32[]) -> f32[1,64] {
+  %more = f32[24,64]{1,0} parameter(0)
+  %k = s32[] parameter(1)
+  ROOT %in = f32[1,64]{1,0} fusion(%more, %k), kind=kLoop, calls=%inner
+}
+
+ENTRY %main (a: f32[24,64], b: s32[]) -> f32[1,64] {
+  %a = f32[24,64]{1,0} parameter(0)
+  %b = s32[] parameter(1)
+  ROOT %x = f32[1,64]{1,0} fusion(%a, %b), kind=kOutput, calls=%outer
+}
+"""
+
+
+def test_a_slice_within_a_fusion_of_a_fusion_counts_in_part():
+    row, number = 64 * 4, 4
+    assert hlo.memory_traffic(NESTED) == row + row + number
+
+
+SCATTER = """
+HloModule step
+
+%all-reduce-scatter.1 (input: bf16[88,64]) -> bf16[12,64] {
+  %input = bf16[88,64]{1,0} parameter(0)
+  %zero = bf16[] constant(0)
+  %pad = bf16[96,64]{1,0} pad(%input, %zero), padding=0_8x0_0
+  %sum = bf16[96,64]{1,0} all-reduce(%pad), channel_id=1, replica_groups=[1,8]<=[8]
+  %place = u32[] constant(0)
+  ROOT %mine = bf16[12,64]{1,0} dynamic-slice(%sum, %place, %place)
+}
+
+ENTRY %main (a: bf16[88,64]) -> bf16[12,64] {
+  %a = bf16[88,64]{1,0} parameter(0)
+  ROOT %x = bf16[12,64]{1,0} fusion(%a), kind=kCustom, calls=%all-reduce-scatter.1, EMITTER
+}
+"""
+
+
+@pytest.mark.parametrize(
+    ("emitter", "kind", "share"),
+    [
+        (
+            'backend_config={"emitter":"AllReduceScatterFusion"}',
+            "reduce-scatter",
+            7 / 8,
+        ),
+        ('backend_config={"emitter":"Other"}', "all-reduce", 2 * 7 / 8),
+    ],
+)
+def test_a_sum_of_which_parts_are_kept_is_scattered(emitter, kind, share):
+    (one,) = hlo.collectives(SCATTER.replace("EMITTER", emitter), ORDER)
+    assert one.kind == kind and one.sent == 96 * 64 * 2 * share
+
+
 def test_a_tpu_program_is_read_too():
     (one,) = hlo.collectives(TEXT, ORDER)
     assert one == hlo.Collective("all-gather", ("a", "b"), 8, 2048.0, 24)
