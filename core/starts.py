@@ -13,6 +13,7 @@ from core.train import planned
 SAVES = 4  # the first of them prepares
 INTERVAL = 300.0  # seconds between saves, for the share that they block
 STATE = 16e9  # bytes of a state of 1B parameters: weights, their average, two moments
+LARGE = 1e9  # bytes of a state whose saves take time by their size
 
 
 def measure_startup(config) -> dict:
@@ -41,7 +42,7 @@ def measure_checkpoint(config) -> dict:
     """How long a save blocks training, and how long it is written in the background.
 
     The share is that of one save in five minutes; for a state of 1B parameters the block
-    is scaled by bytes.
+    of a large one is scaled by bytes.
     """
     _, plan = planned(config)
     state = jax.block_until_ready(plan.create())
@@ -58,11 +59,12 @@ def measure_checkpoint(config) -> dict:
             checkpoints.wait()
             commits.append(time.perf_counter() - begin - blocks[-1])
     block, commit = (float(np.median(x[1:])) for x in (blocks, commits))
+    scaled = block * STATE / size / INTERVAL
     return {
         "checkpoint_bytes": size,
         "checkpoint_block_seconds": block,
         "checkpoint_commit_seconds": commit,
         "checkpoint_bytes_per_second": size / commit,
         "checkpoint_block_share": block / INTERVAL,
-        "checkpoint_block_share_of_1b": block * STATE / size / INTERVAL,
+        "checkpoint_block_share_of_1b": scaled if size >= LARGE else None,
     }

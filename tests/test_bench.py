@@ -10,7 +10,7 @@ import pytest
 from small import small
 from test_video import STEADY, write_clock
 
-from core import bench, sweep
+from core import bench, starts, sweep
 from core.data import bare
 from core.data.clips import View
 from core.processes import cpus
@@ -29,7 +29,8 @@ def test_a_small_config_is_measured():
     assert found["host_peak_bytes"] > 50e6
 
 
-def test_starts_and_saves_are_measured():
+def test_starts_and_saves_are_measured(monkeypatch):
+    monkeypatch.setattr(starts, "LARGE", 1e6)
     found = bench.measure(small(mesh__data=8), ("startup", "checkpoint"), steps=2)
     parts = ("plan", "state", "first_batch", "first_step")
     assert all(found[f"startup_{part}_seconds"] > 0 for part in parts)
