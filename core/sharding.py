@@ -43,7 +43,13 @@ def make_mesh(*, devices=None, **sizes: int) -> Mesh:
     known = math.prod(n for n in shape if n != -1)
     if shape.count(-1) > 1 or any(n < 1 and n != -1 for n in shape):
         raise ValueError(f"mesh sizes are {sizes}; use positive integers and one -1")
-    if -1 in shape and len(devices) % known == 0:
+    if -1 in shape:
+        if len(devices) % known:
+            near = max(n for n in range(1, known) if len(devices) % n == 0)
+            raise ValueError(
+                f"mesh sizes {sizes} take {known} devices at once but there are "
+                f"{len(devices)}; use sizes whose product divides that, such as {near}"
+            )
         shape[shape.index(-1)] = len(devices) // known
     if math.prod(shape) != len(devices):
         raise ValueError(
