@@ -31,7 +31,7 @@ def choices(text: str) -> list[dict[str, str]]:
 
 
 def sweep(variants, look, *, seconds: float = math.inf):
-    """Yield what `look(config)` finds, a dict, of each of (choice, config).
+    """Yield what `look(config)` finds, a dict, of each of (choice, config), and "choice".
 
     What does not fit in memory or cannot be is told as "error"; what time is left for is
     not begun.
@@ -39,13 +39,13 @@ def sweep(variants, look, *, seconds: float = math.inf):
     begin = time.perf_counter()
     for choice, config in variants:
         if time.perf_counter() - begin > seconds:
-            yield {**choice, "error": f"not begun: {seconds:.0f} s are over"}
+            yield {"choice": choice, "error": f"not begun: {seconds:.0f} s are over"}
             continue
         try:
-            yield {**choice, **look(config)}
+            yield {"choice": choice, **look(config)}
         except (ValueError, jax.errors.JaxRuntimeError) as error:
             text = str(error).strip().splitlines()[0][:160]
-            yield {**choice, "error": text}
+            yield {"choice": choice, "error": text}
         jax.clear_caches()
 
 
@@ -70,7 +70,8 @@ def measure(config, *, steps: int) -> dict:
 
 def row(found: dict) -> str:
     """One finding as a line for people: what was chosen, and what matters of it."""
-    parts = [f"{k} {v}" for k, v in found.items() if isinstance(v, str)]
+    texts = {k: v for k, v in found.items() if isinstance(v, str)}
+    parts = [f"{k} {v}" for k, v in (found["choice"] | texts).items()]
     told = [k for k in found if k in SHOWN or k.endswith("s_per_second")]
     parts += [f"{k} {metrics.short(found[k])}" for k in told if found[k] is not None]
     return "  ".join(parts)
