@@ -56,10 +56,9 @@ def test_a_sweep_times_every_combination_and_goes_on_after_an_error():
     good, bad = sweep.sweep(pairs, look)
     assert good["step_seconds_min"] <= good["step_seconds_median"]
     assert good["clips_per_second"] == pytest.approx(8 / good["step_seconds_median"])
-    assert (
-        "needs 3 devices but there are 8" in bad["error"]
-        and bad["choice"]["mesh.data"] == "3"
-    )
+    assert sweep.row(good).startswith("mesh.data 8  batch 8  ")
+    assert "needs 3 devices but there are 8" in bad["error"]
+    assert bad["choice"] == {"mesh.data": "3", "batch": "8"}
     (late,) = sweep.sweep(pairs[:1], look, seconds=-1)
     assert late["error"].startswith("not begun")
     for wrong, words in (("mesh", "write FIELD=VALUE"), ("", "is empty")):
