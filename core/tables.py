@@ -139,7 +139,7 @@ def scaling(rows) -> str:
 def lines(row: dict) -> str:
     """One forecast, a name and a value a line."""
     found = {
-        "machine": f"{row['machine']}, {row['devices']} devices",
+        "machine": f"{row['machine']}, {row['devices']} device{'s' * (row['devices'] > 1)}",
         "mesh": mesh_of(row),
         "batch": f"{row['batch']}, {row['batch'] / row['devices']:g} a device",
         "memory": f"{row['peak_bytes'] / GIB:.2f} GiB of {row['device_bytes'] / GIB:.1f}, "
