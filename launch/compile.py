@@ -78,14 +78,14 @@ def everything() -> int:
     from core import ahead, machines, run, tables
 
     page = pathlib.Path(TABLE.value)
-    kept = page.with_suffix(".json")
+    kept, revision = page.with_suffix(".json"), run.revision()  # before it writes
     rows = run.read_config(kept) if ONLY.value and kept.exists() else {}
     places = {name_of(place): place for place in config.laid_out("configs")}
     chosen = [n for n in places if not ONLY.value or any(o in n for o in ONLY.value)]
     for i, name in enumerate(chosen):
         one, begin = config.load(places[name]), time.perf_counter()
         found = ahead.forecast(one, machines.parse(one.machine))
-        rows[name] = {"revision": run.revision(), **found}
+        rows[name] = {"revision": revision, **found}
         rows = {name: rows[name] for name in places if name in rows}
         kept.write_text(json.dumps(rows, indent=1) + "\n")
         page.write_text(tables.markdown(rows))
