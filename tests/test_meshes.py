@@ -14,12 +14,15 @@ from core.method import load
 STEPS = 5
 MESHES = {
     "jepa": [
+        {"data": 2},
         {"fsdp": 8},
         {"tensor": 4},
         {"data": 2, "fsdp": 2, "sequence": 2},
         {"replica": 2, "fsdp": 2, "tensor": 2},
     ],
     "dreamer": [
+        {"fsdp": 4},
+        {"tensor": 2},
         {"data": 2, "fsdp": 2, "sequence": 2},
         {"replica": 2, "fsdp": 2, "tensor": 2},
     ],
@@ -97,13 +100,13 @@ def test_any_mesh_trains_the_same_run(name, mesh, capfd):
 
 @pytest.mark.parametrize(
     ("name", "mesh"),
-    [("jepa", {"data": 2, "fsdp": 2}), ("dreamer", {"data": 2})],
+    [("jepa", {"data": 1}), ("jepa", {"data": 2, "fsdp": 2}), ("dreamer", {"data": 2})],
     ids=str,
 )
 def test_a_batch_in_parts_gives_the_same_update(name, mesh):
     fields = {"colour__brightness": 0.4} if name == "jepa" else {"behavior": "none"}
-    whole, numbers, _ = run(CONFIGS[name](**fields), {"data": 1}, steps=2)
-    parts, found, _ = run(CONFIGS[name](accumulate=2, **fields), mesh, steps=2)
+    whole, numbers, _ = run(CONFIGS[name](**fields), {"data": 1}, steps=3)
+    parts, found, _ = run(CONFIGS[name](accumulate=2, **fields), mesh, steps=3)
     np.testing.assert_allclose(found, numbers, rtol=1e-5)
     close = functools.partial(np.testing.assert_allclose, atol=1e-5, rtol=0)
     jax.tree.map(close, *(jax.device_get(s.params) for s in (parts, whole)))
@@ -124,8 +127,8 @@ def test_parts_that_cannot_be_are_told(name, fields, words):
 
 def test_terms_of_the_whole_batch_know_of_all_devices():
     fields = {"objective__vicreg": 0.5, "objective__sigreg": 0.1}
-    _, numbers, _ = run(jepa(**fields), {"data": 1}, steps=1)
-    _, found, _ = run(jepa(**fields), {"data": 2, "fsdp": 2}, steps=1)
+    _, numbers, _ = run(jepa(**fields), {"data": 1}, steps=2)
+    _, found, _ = run(jepa(**fields), {"data": 2, "fsdp": 2}, steps=2)
     np.testing.assert_allclose(found, numbers, rtol=2e-5)
 
 
