@@ -11,9 +11,13 @@ from core import bench, metrics, settings, sharding
 from core.method import opened
 from core.train import planned
 
-SHOWN = (
-    *("step_seconds_median", "mfu", "compile_seconds", "device_peak_bytes"),
-    *("peak_bytes", "memory_share", "step_seconds_bound", "mfu_bound", "mfu_serial"),
+MEASURED = ("step_seconds_median", "mfu", "compile_seconds", "device_peak_bytes")
+FORETOLD = (
+    "peak_bytes",
+    "memory_share",
+    "step_seconds_bound",
+    "mfu_bound",
+    "mfu_serial",
 )
 
 
@@ -33,8 +37,8 @@ def choices(text: str) -> list[dict[str, str]]:
 def sweep(variants, look, *, seconds: float = math.inf):
     """Yield what `look(config)` finds, a dict, of each of (choice, config), and "choice".
 
-    What does not fit in memory or cannot be is told as "error"; what time is left for is
-    not begun.
+    What does not fit in memory or cannot be is told as "error"; what no time is left for
+    is not begun.
     """
     begin = time.perf_counter()
     for choice, config in variants:
@@ -72,6 +76,6 @@ def row(found: dict) -> str:
     """One finding as a line for people: what was chosen, and what matters of it."""
     texts = {k: v for k, v in found.items() if isinstance(v, str)}
     parts = [f"{k} {v}" for k, v in (found["choice"] | texts).items()]
-    told = [k for k in found if k in SHOWN or k.endswith("s_per_second")]
+    told = [k for k in found if k in MEASURED + FORETOLD or k.endswith("s_per_second")]
     parts += [f"{k} {metrics.short(found[k])}" for k in told if found[k] is not None]
     return "  ".join(parts)

@@ -55,7 +55,6 @@ def main():
 
 def swept(machine) -> int:
     """Forecast the config with every combination of --sweep, a line each."""
-
     from core import ahead, sweep
 
     variants = config.variants(CONFIG.value, sweep.choices(SWEEP.value))
