@@ -13,7 +13,7 @@ the machine wants, the published one is 16. docs/scaling.md says what to expect 
 from ml_collections import ConfigDict
 
 # deter, hidden, classes, depth of convolutions, units of MLPs; the published counts of
-# parameters are in tests/test_dreamer_nets.py.
+# parameters are in tests/dreamer/test_nets.py.
 SIZES = {
     "1m": (512, 64, 4, 4, 64),
     "12m": (2048, 256, 16, 16, 256),
@@ -39,7 +39,7 @@ def laid(batch, data, fsdp):
     return {"batch": batch, "mesh.data": data, "mesh.fsdp": fsdp}
 
 
-# Machines that a preset is laid out for (core/machines.py).
+# Machines that a preset is laid out for (core/hardware.py).
 MACHINES = {
     "size200m": {
         "v5e:8x8": laid(128, data=4, fsdp=16),
@@ -122,7 +122,7 @@ def offline(name):
         "model": network(name),
         "chunks": 1,  # sequences that a window of trajectory is cut into, states carried
         "data": {
-            "source": "world",  # or what else core/data/names.py has, such as a folder
+            "source": "world",  # or another name of core/data/source_names.py
             "size": 64,
             "level": "pastel",
             "bodies": 2,
@@ -192,7 +192,7 @@ def agent(task, name, count, repeat, ratio, taken):
             "ratio": ratio,
             "capacity": 1_000_000,  # steps in memory and on disk
             "first_steps": 1024,  # before the first update
-            "source": "",  # recorded steps to begin with, a name of core/data/names.py
+            "source": "",  # recordings to begin with (core/data/source_names.py)
         },
         "planner": {  # of behavior "cem" (arXiv 1811.04551)
             "horizon": 12,

@@ -31,7 +31,7 @@ def laid(accumulate, remat, data, fsdp, replica=1):
     }
 
 
-# Machines that a recipe is laid out for (core/machines.py), some in several slices. A
+# Machines that a recipe is laid out for (core/hardware.py), some in several slices. A
 # weight is split over few enough devices that each holds a multiple of eight rows.
 MACHINES = {
     "v2_l": {
@@ -74,7 +74,7 @@ def get_config(size="tiny"):
 def base():
     """What all presets share."""
     return {
-        "method": "jepa.train",
+        "method": "jepa.pretrain",
         "seed": 0,
         "init_from": "",
         "machine": "",  # that the layout is for
@@ -88,7 +88,7 @@ def base():
         "accumulate": 1,  # parts that a batch is taken in, one after another
         "mesh": {"replica": 1, "data": 1, "fsdp": -1, "sequence": 1, "tensor": 1},
         "data": {
-            "source": "world",  # or what else core/data/names.py has, such as a folder
+            "source": "world",  # or another name of core/data/source_names.py
             "frames": 16,
             "size": 256,
             "fps": 4.0,  # frames of a clip per second

@@ -1,4 +1,4 @@
-"""Schedules, decay masks, AdamW and LaProp with explicit rates, EMA, and a guard for bad steps.
+"""Schedules, decay masks, AdamW and LaProp with explicit rates, EMA.
 
 Schedules are functions of the 1-based update count s, as in the published trainers.
 """
@@ -140,8 +140,3 @@ def clip(grads, limit):
 def ema(target, params, momentum):
     """momentum * target + (1 - momentum) * params, in the target's precision."""
     return jax.tree.map(lambda t, p: t + (1 - momentum) * (p - t), target, params)
-
-
-def keep_if(ok, new, old):
-    """`new` where `ok`, else `old`: a bad step leaves no trace."""
-    return jax.tree.map(lambda a, b: jnp.where(ok, a, b), new, old)

@@ -2,74 +2,18 @@
 
 import contextlib
 import functools
-from typing import NamedTuple
 
 import jax
-import numpy as np
-from jax.sharding import NamedSharding, PartitionSpec
 
-from core import checkpoint, run, settings, sharding
-from core.method import Method, load
-from core.report import Reporter
-from core.stop import Preempted, listening
-
-
-class Plan(NamedTuple):
-    """What a run needs on its mesh: shapes, layouts, and the two compiled programs."""
-
-    mesh: jax.sharding.Mesh
-    shapes: object
-    layouts: object
-    near: object  # the same with nothing in the host's memory
-    create: object
-    step: object
-
-
-def build(method: Method, mesh, *, seed: int, offload: str = "") -> Plan:
-    """Shapes first, then layouts; nothing is ever created unsharded.
-
-    offload: fields of the state that wait in the host's memory, with commas between.
-    """
-
-    def init():
-        return method.init(jax.random.key(seed))
-
-    shapes = jax.eval_shape(init)
-    near = sharding.shardings(mesh, shapes)
-    away = sharding.on_host(mesh, near, tuple(filter(None, offload.split(","))))
-    layouts = near.replace(**away)
-
-    def step(state, batch):
-        here = {k: jax.device_put(getattr(state, k), getattr(near, k)) for k in away}
-        return method.step(state.replace(**here), batch)
-
-    everywhere = NamedSharding(mesh, PartitionSpec())
-    create = jax.jit(lambda: sharding.unbox(init()), out_shardings=layouts)
-    step = jax.jit(step, donate_argnums=0, out_shardings=(layouts, everywhere))
-    return Plan(mesh, shapes, layouts, near, create, step)
-
-
-def planned(config, *, devices=None, platform: str | None = None):
-    """(method, plan) of a config, on all devices that are here or on others."""
-    method = load(config, platform)
-    mesh = sharding.make_mesh(devices=devices, **config.mesh)
-    return method, build(method, mesh, seed=config.seed, offload=config.offload)
-
-
-def begin(plan, checkpoints, source, *, init_from: str):
-    """(state, steps done): resume this run, else start from a checkpoint, else afresh."""
-    if checkpoints.latest() is not None:
-        state, cursor = checkpoints.restore(plan.shapes, plan.layouts)
-        source.set_state(cursor)
-        return state, int(state.step)
-    if init_from:
-        state = checkpoint.read(init_from, plan.shapes, plan.layouts)
-        fresh = {
-            name: jax.device_put(np.zeros((), np.int32), getattr(plan.layouts, name))
-            for name in ("step", "bad_steps")
-        }
-        return state.replace(**fresh), 0
-    return plan.create(), 0
+from core.config import check_config, check_section_names, load_method
+from core.method import Method
+from core.parallel.batches import host_shard, to_device
+from core.parallel.mesh import make_mesh, nearby
+from core.program import build_program
+from core.runs import checkpoint, run_folder
+from core.runs.preemption import Preempted, listening
+from core.runs.reporter import Reporter
+from core.runs.start import begin
 
 
 def due(step: int, every: int, last: int) -> bool:
@@ -91,7 +35,7 @@ def evaluate(evals: dict, step: int, state, *, plan, reporter, stopping) -> bool
     """Run evaluations by name at a step, in order; False if a stop has left some."""
     mesh = plan.mesh
     if evals:
-        mesh, state = sharding.nearby(mesh, jax.device_put(state, plan.near))
+        mesh, state = nearby(mesh, jax.device_put(state, plan.near))
     with jax.set_mesh(mesh):
         for name, one in evals.items():
             if stopping():
@@ -106,18 +50,18 @@ def fit(config, workdir, *, allow_config_change: bool = False):
     Raises ValueError for what the user can mend, Preempted after a saved stop, Diverged
     after `config.max_bad_steps` updates in a row that were not finite.
     """
-    settings.check(config.to_dict())
-    method, mesh = load(config), sharding.make_mesh(**config.mesh)
-    settings.check_names("eval_steps", config.eval_steps, method.evals)
-    shard = sharding.host_shard(mesh, method.batch)
-    plan = build(method, mesh, seed=config.seed, offload=config.offload)
+    check_config(config.to_dict())
+    method, mesh = load_method(config), make_mesh(**config.mesh)
+    check_section_names("eval_steps", config.eval_steps, method.evals)
+    shard = host_shard(mesh, method.batch)
+    plan = build_program(method, mesh, seed=config.seed, offload=config.offload)
     last = config.steps
-    folder = run.open_folder(
+    folder = run_folder.open_folder(
         workdir, config.to_dict(), allow_change=allow_config_change
     )
     with contextlib.ExitStack() as stack:
         stopping = stack.enter_context(listening())
-        stack.enter_context(run.alone(folder))
+        stack.enter_context(run_folder.alone(folder))
         source = method.source("train", shard, folder)
         source = stack.enter_context(contextlib.closing(source))
         checkpoints = checkpoint.Checkpoints(folder, keep=config.keep_checkpoints)
@@ -142,7 +86,7 @@ def fit(config, workdir, *, allow_config_change: bool = False):
                     jax.block_until_ready(state)
                 with clock.wait():
                     batch = source.next(state)
-                batch = sharding.to_device(mesh, batch, method.batch)
+                batch = to_device(mesh, batch, method.batch)
                 with clock.pause() if step == start + 1 else contextlib.nullcontext():
                     state, metrics = plan.step(state, batch)
             reporter.step(step, metrics, source.report())

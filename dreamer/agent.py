@@ -3,17 +3,17 @@
 import functools
 import pathlib
 
-from core.data.names import recordings
+from core.agents.benches import make_benches
+from core.agents.collection import Online, make_policy, step_shapes
+from core.agents.envs.make import make as make_env
+from core.agents.envs.pool import Pool
+from core.agents.episodes import make_episodes
+from core.agents.replay import Replay, fill
+from core.data.source_names import recordings
 from core.method import Method
+from core.planning import cem
 from dreamer import behavior as behave
-from dreamer import cem
-from dreamer.bench import make_benches
-from dreamer.envs.make import make as make_env
-from dreamer.envs.pool import Pool
-from dreamer.episodes import make_episodes
-from dreamer.online import Online, make_policy, step_shapes
-from dreamer.replay import Replay, fill
-from dreamer.train import make_method
+from dreamer.update import make_method
 
 
 def make(config) -> Method:

@@ -10,8 +10,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from core.parts import all_rows, constrain
-from dreamer import dists, keys, policies
+from core.agents import action_distributions
+from core.nn import distributions, row_keys
+from core.parallel.collectives import all_rows, constrain
 from dreamer.layers import Head
 from dreamer.rssm import Latent
 from dreamer.world_model import GAMMA, WorldModel
@@ -56,8 +57,10 @@ def make_behavior(
     dtype=jnp.float32,
 ):
     """Heads for the actions of a world model."""
-    actor = Head(3, units, (policies.width(actions),), scale=0.01, dtype=dtype)
-    critic = Head(3, units, (dists.BINS,), scale=0.0, dtype=dtype)
+    actor = Head(
+        3, units, (action_distributions.width(actions),), scale=0.01, dtype=dtype
+    )
+    critic = Head(3, units, (distributions.BINS,), scale=0.0, dtype=dtype)
     return Behavior(actor, critic, unimix, horizon, true_start, last)
 
 
@@ -74,7 +77,9 @@ def make_chooser(model: WorldModel, behavior: Behavior):
 
     def choose(params, latent, key):
         out = behavior.actor.apply({"params": params["actor"]}, latent.features())
-        return policies.sample(model.actions, out, key, unimix=behavior.unimix)
+        return action_distributions.sample(
+            model.actions, out, key, unimix=behavior.unimix
+        )
 
     return choose
 
@@ -84,7 +89,7 @@ def no_range() -> Range:
 
 
 def imagine(model: WorldModel, behavior: Behavior, params, start: Latent, key):
-    """Dream on from N states by the actor; keys are as in dreamer/keys.py.
+    """Dream on from N states by the actor; keys are as in core/nn/row_keys.py.
 
     Returns:
       features [H + 1, N, F], those of the start first, and the actions [H + 1, N, A]
@@ -94,10 +99,10 @@ def imagine(model: WorldModel, behavior: Behavior, params, start: Latent, key):
     start = jax.lax.stop_gradient(start)
     choose = functools.partial(make_chooser(model, behavior), params)
     rssm = {"params": params["rssm"]}
-    given = start, choose, keys.fold(key, 0), behavior.horizon
+    given = start, choose, row_keys.fold(key, 0), behavior.horizon
     states, actions = model.rssm.apply(rssm, *given, method="imagine")
     states = jax.tree.map(lambda a, b: jnp.concatenate([a[None], b]), start, states)
-    last = choose(jax.tree.map(lambda x: x[-1], states), keys.fold(key, 1))
+    last = choose(jax.tree.map(lambda x: x[-1], states), row_keys.fold(key, 1))
     actions = jnp.concatenate([actions, last[None]])
     return constrain(states.features(), None, "batch", None), actions
 
@@ -156,27 +161,27 @@ def losses(model, behavior, params, slow, seen: Range, states, batch, key):
     states, lead = jax.tree.map(lambda x: x[-behavior.last :], (states, lead))
     T, B = states.deter.shape[:2]
     start = jax.tree.map(lambda x: x.reshape(T * B, *x.shape[2:]), states)
-    key = keys.grid(key, T) if key.ndim else key
+    key = row_keys.grid(key, T) if key.ndim else key
     features, actions = imagine(model, behavior, params, start, key)
     features = fixed(features)
 
     frozen = fixed(params)
     apply = lambda head, weights, x: head.apply({"params": weights}, x)  # noqa: E731
-    reward = dists.two_hot_mean(apply(model.reward, frozen["reward"], features))
+    reward = distributions.two_hot_mean(apply(model.reward, frozen["reward"], features))
     cont = jax.nn.sigmoid(apply(model.cont, frozen["continue"], features))
     if behavior.true_start:
         goes_on = GAMMA * (1 - lead["is_terminal"].astype(jnp.float32))
         cont = cont.at[0].set(goes_on.reshape(-1))
     critic = apply(behavior.critic, params["critic"], features)
-    value = fixed(dists.two_hot_mean(critic))
-    slow_value = dists.two_hot_mean(apply(behavior.critic, slow, features))
+    value = fixed(distributions.two_hot_mean(critic))
+    slow_value = distributions.two_hot_mean(apply(behavior.critic, slow, features))
     returns = lambda_returns(reward, cont, value)
     weight = jnp.cumprod(cont[:-1], 0)
     seen = update_range(seen, returns)
     scale = jnp.maximum(1.0, seen.high - seen.low)
 
     out = apply(behavior.actor, params["actor"], features[:-1])
-    logp, entropy = policies.judge(
+    logp, entropy = action_distributions.judge(
         model.actions, out, actions[:-1], unimix=behavior.unimix
     )
     advantage = (returns - value[:-1]) / scale
@@ -187,7 +192,7 @@ def losses(model, behavior, params, slow, seen: Range, states, batch, key):
 
     x = states.features()  # the one way that values shape what is represented
     critic = apply(behavior.critic, params["critic"], x)
-    slow_value = dists.two_hot_mean(apply(behavior.critic, slow, fixed(x)))
+    slow_value = distributions.two_hot_mean(apply(behavior.critic, slow, fixed(x)))
     targets = replay_returns(
         lead["reward"],
         lead["is_last"],
@@ -210,4 +215,6 @@ def losses(model, behavior, params, slow, seen: Range, states, batch, key):
 
 def critic_loss(logits, target, slow_value):
     """Cross-entropy to the return, and to the slow critic, which keeps it from drifting."""
-    return dists.two_hot_loss(logits, target) + dists.two_hot_loss(logits, slow_value)
+    return distributions.two_hot_loss(logits, target) + distributions.two_hot_loss(
+        logits, slow_value
+    )

@@ -4,14 +4,14 @@ import dataclasses
 
 import numpy as np
 
-from core.data import names
+from core.agents.spaces import Space
+from core.data import source_names
+from core.data.bodies.world import World
 from core.data.mixture import each
 from core.data.pipeline import make_source
 from core.data.records import BadSample, Over, Records
 from core.data.steps import FLAGS, is_observation
 from core.data.trajectories import WorldWindows
-from core.data.world import World
-from dreamer.spaces import Space
 
 HELD_OUT = 1 << 20  # added to the seed: clips that training never sees
 
@@ -24,7 +24,7 @@ def make_world(split, *, seed, steps, size, level, bodies, fps) -> World:
 
 
 def make_records(split, *, source, steps, apart, **world):
-    """Windows of `steps` steps of what core/data/names.py calls `source`.
+    """Windows of `steps` steps of what core/data/source_names.py calls `source`.
 
     split: "train", or "held" for what training never sees, `apart` steps at least.
     """
@@ -32,7 +32,9 @@ def make_records(split, *, source, steps, apart, **world):
     def pushed():
         return WorldWindows(make_world(split, steps=steps, **world))
 
-    return names.trajectories(source, split, steps=steps, apart=apart, world=pushed)
+    return source_names.trajectories(
+        source, split, steps=steps, apart=apart, world=pushed
+    )
 
 
 def spaces_of(records):

@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from core.pictures import rgb
-from core.readout import fit_readout, in_batches
+from core.base.pictures import rgb
+from core.evals.readout import fit_readout, in_batches
 from dreamer import world_model
 from dreamer.layers import Head
 from dreamer.nets import meant

@@ -4,8 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from core import export
-from dreamer import dists, policies, world_model
+from core.agents import action_distributions
+from core.export import artifacts
+from core.nn import distributions
+from dreamer import world_model
 from dreamer.nets import meant
 from dreamer.rssm import Latent
 
@@ -70,14 +72,17 @@ def make_programs(model, behavior) -> dict:
         x = latent(inputs).features()
         reward = model.reward.apply({"params": params["reward"]}, x)
         cont = model.cont.apply({"params": params["continue"]}, x)
-        heads = {"reward": dists.two_hot_mean(reward), "continue": jax.nn.sigmoid(cont)}
+        heads = {
+            "reward": distributions.two_hot_mean(reward),
+            "continue": jax.nn.sigmoid(cont),
+        }
         return found | heads
 
     def act(params, inputs):
         x = latent(inputs).features()
         out = behavior.actor.apply({"params": params["actor"]}, x)
-        return policies.as_actions(
-            model.actions, policies.likeliest(model.actions, out)
+        return action_distributions.as_actions(
+            model.actions, action_distributions.likeliest(model.actions, out)
         )
 
     first = {"is_first": spec(dtype=np.dtype(bool))}
@@ -108,12 +113,14 @@ def make_exports(model, behavior, *, config) -> dict:
     }
 
     def stablehlo(state, folder, origin):
-        return export.publish_stablehlo(
+        return artifacts.publish_stablehlo(
             folder, programs, state.params, origin=origin, **words
         )
 
     def safetensors(state, folder, origin):
-        return export.publish_safetensors(folder, state.params, origin=origin, **words)
+        return artifacts.publish_safetensors(
+            folder, state.params, origin=origin, **words
+        )
 
     return {"world_model": stablehlo, "safetensors": safetensors}
 

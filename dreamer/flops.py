@@ -6,7 +6,9 @@ costs twice forward. Forms that need fewer operations are counted as what they r
 
 import numpy as np
 
-from dreamer import dists, nets, policies
+from core.agents import action_distributions
+from core.nn import distributions
+from dreamer import nets
 
 
 def mlp(inputs, width, depth, outputs=0):
@@ -57,12 +59,12 @@ def update(model, behavior, *, batch, length) -> float:
     posterior = (D + r.embed) * U + U * Z
     prior = D * U + U * U + U * Z
     head = lambda depth, out: mlp(D + Z, units, depth, out)  # noqa: E731
-    heads = head(1, dists.BINS) + head(1, 1)
+    heads = head(1, distributions.BINS) + head(1, 1)
     world, dreams = 3 * (encoder + memory + posterior + prior + decoder + heads), 0
     if behavior is not None:
         H = behavior.horizon
-        actor = head(3, policies.width(model.actions))
-        critic = head(3, dists.BINS)
+        actor = head(3, action_distributions.width(model.actions))
+        critic = head(3, distributions.BINS)
         dreams = H * (memory + prior) + (H + 1) * actor
         dreams += (H + 1) * (heads + critic) + 3 * H * actor + 3 * (H + 1) * critic
         dreams += 4 * critic  # on what was replayed

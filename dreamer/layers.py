@@ -7,8 +7,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from core.layers import Dense, named
+from core.nn.layers import Dense, named
+from core.parallel.layouts import Axis
 
+DETER = Axis("deter", over=("tensor",))
+BLOCKS = Axis("blocks", over=("tensor",))
 EPS = 1e-4
 UNCUT = 1 / 0.87962566  # a normal cut at two deviations keeps 0.8796 of its own
 

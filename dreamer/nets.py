@@ -9,12 +9,12 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from core.layers import Dense, named
-from core.parts import constrain
-from dreamer import convs
-from dreamer.dists import symexp, symlog
-from dreamer.layers import Mlp, NormAct, fan_in, product
-from dreamer.spaces import Space
+from core.agents.spaces import Space
+from core.nn import convolutions
+from core.nn.distributions import symexp, symlog
+from core.nn.layers import Dense, named
+from core.parallel.collectives import constrain
+from dreamer.layers import BLOCKS, Mlp, NormAct, fan_in, product
 
 CHANNELS = {"pool": (2, 3, 4, 4), "stride": (1, 2, 3, 4, 4)}
 KERNEL = 5
@@ -55,16 +55,16 @@ class Conv(nn.Module):
 
 def halve(x, kernel):
     if x.shape[-1] <= FEW:
-        return convs.conv_pool(x, kernel)
-    return convs.pool(convs.conv(x, kernel))
+        return convolutions.conv_pool(x, kernel)
+    return convolutions.pool(convolutions.conv(x, kernel))
 
 
 FORMS = {
-    "plain": convs.conv,
+    "plain": convolutions.conv,
     "pool": halve,
-    "up": convs.upsample_conv,
-    "stride": convs.strided,
-    "unstride": convs.conv_transpose,
+    "up": convolutions.upsample_conv,
+    "stride": convolutions.strided,
+    "unstride": convolutions.conv_transpose,
 }
 
 
@@ -140,7 +140,7 @@ class Decoder(nn.Module):
         G, each = self.blocks, first * self.depth // self.blocks
         kernel = (G, deter.shape[-1] // G, size * size * each)
         kernel = self.param(
-            "deter_kernel", named(fan_in(), ("blocks", None, None)), kernel
+            "deter_kernel", named(fan_in(), (BLOCKS, None, None)), kernel
         )
         bias = self.param(
             "deter_bias",

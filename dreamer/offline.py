@@ -7,7 +7,7 @@ import numpy as np
 from core.data.trajectories import stack_windows
 from core.method import Method
 from dreamer import data, evals
-from dreamer.train import make_method
+from dreamer.update import make_method
 
 SPREAD = 1 << 20  # records over which those that are dreamt of are spread
 

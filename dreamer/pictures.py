@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from core.pictures import arrows, caption, rgb, tile, upscale
+from core.base.pictures import arrows, caption, rgb, tile, upscale
 
 SEQUENCES, STEPS = 6, 12
 SIDE = 96  # pixels that a frame has at least

@@ -10,11 +10,11 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from core.layers import named
-from core.parts import constrain
-from dreamer import keys
-from dreamer.dists import draw, unimix
-from dreamer.layers import fan_in, norm_act, product
+from core.nn import row_keys
+from core.nn.distributions import draw, unimix
+from core.nn.layers import named
+from core.parallel.collectives import constrain
+from dreamer.layers import BLOCKS, DETER, fan_in, norm_act, product
 from dreamer.scan import scan
 
 
@@ -35,8 +35,8 @@ def flat(stoch):
 
 
 def noise(key, shape):
-    """Gumbel noise of categorical draws; keys are as in dreamer/keys.py."""
-    return keys.draw(jax.random.gumbel, key, shape)
+    """Gumbel noise of categorical draws; keys are as in core/nn/row_keys.py."""
+    return row_keys.draw(jax.random.gumbel, key, shape)
 
 
 class Affine(nn.Module):
@@ -49,7 +49,7 @@ class Affine(nn.Module):
     @nn.compact
     def __call__(self):
         *groups, _, out = self.kernel
-        wide, axis = (out, self.names[-1]) if not groups else (groups[0] * out, "deter")
+        wide, axis = (out, self.names[-1]) if not groups else (groups[0] * out, DETER)
         w = {"kernel": self.param("kernel", named(fan_in(), self.names), self.kernel)}
         w["bias"] = self.param("bias", named(nn.initializers.zeros, (axis,)), (wide,))
         if self.norm:
@@ -74,16 +74,14 @@ class Rssm(nn.Module):
     def setup(self):
         D, U, Z, G = self.deter, self.hidden, self.stoch * self.classes, self.blocks
         self.layers = {
-            "deter_in": Affine((D, U), ("deter", "embed")),
+            "deter_in": Affine((D, U), (DETER, "embed")),
             "stoch_in": Affine((Z, U), ("embed", None)),
             "action_in": Affine((self.action, U), (None, None)),
-            "hidden": Affine((G, D // G + 3 * U, D // G), ("blocks", "embed", None)),
-            "gru": Affine(
-                (G, D // G, 3 * D // G), ("blocks", "embed", None), norm=False
-            ),
+            "hidden": Affine((G, D // G + 3 * U, D // G), (BLOCKS, "embed", None)),
+            "gru": Affine((G, D // G, 3 * D // G), (BLOCKS, "embed", None), norm=False),
             "posterior": Affine((D + self.embed, U), ("embed", "mlp")),
             "posterior_out": Affine((U, Z), ("mlp", None), norm=False),
-            "prior0": Affine((D, U), ("deter", "embed")),
+            "prior0": Affine((D, U), (DETER, "embed")),
             "prior1": Affine((U, U), ("embed", "mlp")),
             "prior_out": Affine((U, Z), ("mlp", None), norm=False),
         }
@@ -157,8 +155,8 @@ class Rssm(nn.Module):
         """
 
         def choose(latent, step):
-            now = keys.fold(key, step)
-            return act(latent, keys.fold(now, 0)), keys.fold(now, 1)
+            now = row_keys.fold(key, step)
+            return act(latent, row_keys.fold(now, 0)), row_keys.fold(now, 1)
 
         return self.roll(latent, choose, jnp.arange(steps))
 
@@ -167,7 +165,7 @@ class Rssm(nn.Module):
 
         def choose(_, given):
             step, action = given
-            return action, keys.fold(key, step)
+            return action, row_keys.fold(key, step)
 
         return self.roll(latent, choose, (jnp.arange(len(actions)), actions))[0]
 
@@ -229,7 +227,7 @@ class Rssm(nn.Module):
         reset, new, update = (gates[..., i, :].reshape(h.shape) for i in range(3))
         new = jnp.tanh(nn.sigmoid(reset) * new)
         update = nn.sigmoid(update - 1)  # -1: memory is kept unless told otherwise
-        return constrain(update * new + (1 - update) * h, "batch", "deter")
+        return constrain(update * new + (1 - update) * h, "batch", DETER)
 
 
 def biased(y, w):

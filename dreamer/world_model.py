@@ -9,12 +9,13 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from core.parts import shared
-from core.sharding import unbox
-from dreamer import dists, nets
+from core.agents.spaces import Space
+from core.nn import distributions
+from core.parallel.collectives import shared
+from core.parallel.layouts import unbox
+from dreamer import nets
 from dreamer.layers import Head
 from dreamer.rssm import Latent, Rssm, noise
-from dreamer.spaces import Space
 
 GAMMA = 1 - 1 / 333
 SCALES = {"dyn": 1.0, "rep": 0.1, "reward": 1.0, "continue": 1.0}  # reconstructions: 1
@@ -52,7 +53,7 @@ def make_world_model(
         dtype=dtype,
     )  # fmt: skip
     decoder = nets.Decoder(spaces, depth, units, blocks, form, dtype)
-    reward = Head(1, units, (dists.BINS,), scale=0.0, dtype=dtype)
+    reward = Head(1, units, (distributions.BINS,), scale=0.0, dtype=dtype)
     return WorldModel(
         encoder, rssm, decoder, reward, Head(1, units, dtype=dtype), actions
     )
@@ -158,22 +159,25 @@ def losses(model, params, latent: Latent, batch, gumbel):
     states, post = observe(model, params, latent, batch, gumbel)
     prior = model.rssm.apply({"params": params["rssm"]}, states.deter, method="prior")
     fixed = jax.lax.stop_gradient
-    dyn, rep = dists.kl(fixed(post), prior), dists.kl(post, fixed(prior))
+    dyn, rep = (
+        distributions.kl(fixed(post), prior),
+        distributions.kl(post, fixed(prior)),
+    )
     found = {"dyn": jnp.maximum(dyn, FREE_BITS), "rep": jnp.maximum(rep, FREE_BITS)}
     true = {k: batch[k].swapaxes(0, 1) for k, _ in model.spaces}
     found |= shared(functools.partial(rebuild, model, params), (states, true))
     x = states.features()
     reward = model.reward.apply({"params": params["reward"]}, x)
-    found["reward"] = dists.two_hot_loss(reward, batch["reward"].swapaxes(0, 1))
+    found["reward"] = distributions.two_hot_loss(reward, batch["reward"].swapaxes(0, 1))
     logit = model.cont.apply({"params": params["continue"]}, x)
     # The label carries the discount, so that the head predicts it.
     goes_on = (1 - batch["is_terminal"].swapaxes(0, 1).astype(jnp.float32)) * GAMMA
-    found["continue"] = dists.binary_loss(logit, goes_on)
+    found["continue"] = distributions.binary_loss(logit, goes_on)
     for name, loss in found.items():
         assert loss.shape == dyn.shape, (name, loss.shape, dyn.shape)
     metrics = {
-        "entropy_prior": dists.entropy(prior).sum(-1).mean(),
-        "entropy_posterior": dists.entropy(post).sum(-1).mean(),
+        "entropy_prior": distributions.entropy(prior).sum(-1).mean(),
+        "entropy_posterior": distributions.entropy(post).sum(-1).mean(),
         "kl": dyn.mean(),
     }
     return found, states, metrics

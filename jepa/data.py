@@ -1,10 +1,10 @@
 """What V-JEPA reads: clips of a data set by name, and masks for them."""
 
-from core.data import names
-from core.data.bare import seconds_per_clip
+from core.data import source_names
+from core.data.bodies.world import World
 from core.data.clips import View
+from core.data.decode_baseline import seconds_per_clip
 from core.data.pipeline import make_source
-from core.data.world import World
 
 CLIPS = 128  # whose decoding is timed
 HELD_OUT = 1 << 20  # added to the seed: clips that training never sees
@@ -30,7 +30,7 @@ def make_records(
 ):
     """(clips of `split`, keywords of the pipeline), from the config's data section.
 
-    source: a name as core/data/names.py has it. "train" is its random clips, "held" its
+    source: a name as core/data/source_names.py has it. "train" is its random clips, "held" its
     central ones. "world" and "world_held" are labelled clips of the embedded world in the
     same format, for probes.
     """
@@ -38,18 +38,18 @@ def make_records(
     pipeline = {"seed": seed, "workers": workers, "max_bad_share": max_bad_share}
     held = HELD_OUT if split in ("held", "world_held") else 0
     world = World(seed + held, level=level, bodies=bodies, **clip)
-    if any(name == names.WORLD for _, name in names.terms(source)):
+    if any(name == source_names.WORLD for _, name in source_names.terms(source)):
         for name, value, usual in (("crops", crops, 1), ("planar", planar, False)):
             if value != usual:
                 raise ValueError(
                     f"data.{name} is {value}, but the world decodes nothing; use {usual}"
                 )
-    if source == names.WORLD or split not in ("train", "held"):
+    if source == source_names.WORLD or split not in ("train", "held"):
         return world, pipeline | {"shuffle": False}
     kind = "random" if split == "train" else "center"
     more = {"crops": crops, "planar": planar} if split == "train" else {}
     view = View(scale=scale, aspect=aspect, flip=flip, kind=kind, **clip, **more)
-    records = names.videos(source, split, view, lambda: world)
+    records = source_names.videos(source, split, view, lambda: world)
     return records, pipeline | {"crops": view.crops}
 
 
@@ -67,8 +67,11 @@ def make_train_source(split, shard, folder=None, *, masker, batch, seed, data):
 def make_benches(*, seed, data) -> dict:
     """How fast frames are decoded by themselves, "decode", where they are."""
     source = data["source"]
-    several, made = names.terms(source)[1:], source.startswith(("images:", "camera:"))
-    if source == names.WORLD or several or made:
+    several, made = (
+        source_names.terms(source)[1:],
+        source.startswith(("images:", "camera:")),
+    )
+    if source == source_names.WORLD or several or made:
         return {}
 
     def decode():

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from core import sharding
-from core.pictures import draw_points, tile
+from core.base.pictures import draw_points, tile
+from core.parallel.layouts import unbox
 from jepa import probe
 from jepa.model import patchify, standardize
 
@@ -72,7 +72,7 @@ def make_baselines(score, init, train_twin, *, seed):
     """
 
     def evaluate(state):
-        fresh = jax.jit(lambda: sharding.unbox(init(jax.random.key(seed))).target)
+        fresh = jax.jit(lambda: unbox(init(jax.random.key(seed))).target)
         untrained = fresh()
         found = {"pixels": None, "untrained": untrained}
         found["twin"] = train_twin(untrained, int(state.step))

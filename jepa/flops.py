@@ -4,7 +4,7 @@ Matrix products only, two operations per multiply-add; backward costs twice forw
 Padding inside a budget does not count.
 """
 
-from core.sharding import batch_ways
+from core.parallel.batches import batch_ways
 
 
 def forward(*, tokens, segments, width, depth, hidden, inputs, outputs=0):
@@ -40,7 +40,7 @@ def step(encoder, predictor, *, grid, context, target, batch) -> tuple[float, fl
     return float(batch * (3 * (seen + guess) + whole)), float(batch * again)
 
 
-def shares(encoder, predictor, mesh, *, grid, context, target, batch) -> dict:
+def token_traffic(encoder, predictor, mesh, *, grid, context, target, batch) -> dict:
     """Bytes that a device sends along `sequence` in a step: keys and values of every
     layer, forward, when they are recomputed, and their gradients; tokens at the end."""
     ways, rows = mesh.shape["sequence"], batch / batch_ways(mesh)

@@ -4,9 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from core.health import health_alarms
-from core.layers import normalize
-from core.segments import take
+from core.evals.collapse import health_alarms
+from core.nn.layers import normalize
+from core.nn.token_order import take
 from jepa.loss import per_pattern
 from jepa.model import coordinates, patchify, standardize
 

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from core.parts import all_rows
+from core.parallel.collectives import all_rows
 
 
 def per_pattern(x, sizes):

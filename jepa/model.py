@@ -10,10 +10,10 @@ import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
 
-from core.layers import Dense, LayerNorm
-from core.parts import constrain
-from core.positions import rope_tables, sincos
-from core.stack import Stack
+from core.nn.layers import Dense, LayerNorm
+from core.nn.positions import rope_tables, sincos
+from core.nn.transformer import Transformer
+from core.parallel.collectives import constrain
 
 # width, depth, heads, hidden
 SIZES = {
@@ -135,7 +135,7 @@ class Encoder(nn.Module):
         if added is not None:
             x = x + added.astype(x.dtype)
         x = constrain(x, "batch", None, None)
-        x = Stack(
+        x = Transformer(
             self.depth,
             self.heads,
             self.hidden,
@@ -230,7 +230,7 @@ class Predictor(nn.Module):
         if added is not None:
             x = x + added.astype(x.dtype)
         pairs = list(zip(context_sizes, target_sizes, strict=True))
-        x = Stack(
+        x = Transformer(
             self.depth,
             self.heads,
             self.hidden,

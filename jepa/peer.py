@@ -42,11 +42,11 @@ def prepare(config, state, batch, folder) -> dict:
     Tokens are drawn anew so that none is padding, which transformers' modules cannot
     leave out: cells at random, context and target apart.
     """
-    from core import run
-    from core.files import write_json
-    from jepa import train, weights
+    from core.base.files import write_json
+    from core.runs import run_folder
+    from jepa import pretrain, weights
 
-    encoder, predictor = train.make_networks(
+    encoder, predictor = pretrain.make_networks(
         dtype="float32", encoder=config.encoder, predictor=config.predictor
     )
     fields = {
@@ -59,11 +59,11 @@ def prepare(config, state, batch, folder) -> dict:
             for k in ("width", "depth", "heads", "hidden", "out", "mask_tokens")
         },
     }
-    batch, sizes = full(config, train, encoder, batch)
+    batch, sizes = full(config, encoder, batch)
     folder = pathlib.Path(folder)
     weights.write_hf(
         folder, state.params, **fields, crop_size=config.data.size,
-        frames=config.data.frames, mask_token=0, card="", origin=run.provenance(None),
+        frames=config.data.frames, mask_token=0, card="", origin=run_folder.provenance(None),
     )  # fmt: skip
     np.savez(folder / BATCH, **batch)
     optimizer = {"betas": config.optimizer.betas, "eps": config.optimizer.eps}
@@ -71,13 +71,15 @@ def prepare(config, state, batch, folder) -> dict:
     return batch
 
 
-def full(config, train, encoder, batch):
+def full(config, encoder, batch):
     """(batch without padding, tokens per pattern of "context" and of "target")."""
-    grid = train.token_grid(
+    from jepa import pretrain
+
+    grid = pretrain.token_grid(
         encoder.patch, frames=config.data.frames, size=config.data.size
     )
     cells, rng = grid[1] * grid[2], np.random.default_rng(0)
-    patterns = train.make_patterns(config.masks.patterns.to_dict())
+    patterns = pretrain.make_patterns(config.masks.patterns.to_dict())
     parts, sizes = {"context": [], "target": []}, {"context": [], "target": []}
     for pattern in patterns:
         order = rng.permuted(

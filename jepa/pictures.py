@@ -3,8 +3,8 @@
 import jax
 import numpy as np
 
-from core.pictures import overlay_cells, pca_maps, tile, upscale
-from core.planar import rgb_of
+from core.base.pictures import overlay_cells, pca_maps, tile, upscale
+from core.data.planar_rgb import rgb_of
 from jepa.model import patchify, standardize
 
 

@@ -10,8 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from core.positions import sincos
-from core.readout import fit_readout, in_batches
+from core.evals.readout import fit_readout, in_batches
+from core.nn.positions import sincos
 
 VALUES = 4  # x, y and their velocities
 

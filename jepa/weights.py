@@ -15,8 +15,9 @@ from typing import NamedTuple
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from core import export, run
-from core.files import write_json
+from core.base.files import write_json
+from core.export import artifacts
+from core.runs import run_folder
 from jepa import hf_config
 from jepa.hf_config import CHANNELS
 from jepa.model import Encoder, Predictor
@@ -128,7 +129,7 @@ def read_hf(folder) -> tuple[dict, dict, dict]:
     folder = pathlib.Path(folder)
     if not (folder / hf_config.CONFIG).is_file():
         raise ValueError(f"{folder} holds no config.json: it is no Hugging Face folder")
-    config = run.read_config(folder / hf_config.CONFIG)
+    config = run_folder.read_config(folder / hf_config.CONFIG)
     encoder, predictor = hf_config.read(config)
     classifier = config.get("architectures") == [CLASSIFIER]
     prefix, ignored = (
@@ -144,7 +145,7 @@ def read_hf(folder) -> tuple[dict, dict, dict]:
             flat.setdefault(row.ours, []).append(to_ours(x))
     stacked = {row.ours for row in rows if row.layer is not None}
     flat = {k: np.stack(x) if k in stacked else x[0] for k, x in flat.items()}
-    return encoder, predictor, export.nest(flat)
+    return encoder, predictor, artifacts.nest(flat)
 
 
 @contextlib.contextmanager
@@ -207,7 +208,7 @@ def write_hf(
     modules = Encoder(**encoder), Predictor(**predictor)
     config = hf_config.make(*modules, crop_size=crop_size, frames=frames)
     rows = table(*modules)
-    flat = {k: np.asarray(x, np.float32) for k, x in export.flatten(params).items()}
+    flat = {k: np.asarray(x, np.float32) for k, x in artifacts.flatten(params).items()}
     check_params(our_shapes(rows), flat)
     if mask_token is not None:
         flat[MASK_TOKENS[0]] = in_every_slot(flat[MASK_TOKENS[0]], mask_token)
@@ -215,11 +216,11 @@ def write_hf(
     for row in rows:
         x = flat[row.ours] if row.layer is None else flat[row.ours][row.layer]
         tensors[row.theirs] = to_theirs(x, row.shape)
-    export.write_safetensors(folder, tensors, {"format": "pt"}, name=TENSORS)
+    artifacts.write_safetensors(folder, tensors, {"format": "pt"}, name=TENSORS)
     write_json(folder / hf_config.CONFIG, config)
     write_json(folder / hf_config.PREPROCESSOR, hf_config.preprocessor(crop_size))
-    export.finish(folder, card=card, origin=origin)
-    export.check_same(export.nest(flat), read_hf(folder)[2], atol=0)
+    artifacts.finish(folder, card=card, origin=origin)
+    artifacts.check_same(artifacts.nest(flat), read_hf(folder)[2], atol=0)
 
 
 def without_predictor(encoder: dict, params: dict) -> tuple[dict, dict]:
@@ -229,7 +230,7 @@ def without_predictor(encoder: dict, params: dict) -> tuple[dict, dict]:
     predictor = {**STUB, **common, "positions": module.positions}
     shapes = our_shapes(table(module, Predictor(**predictor)))
     zeros = {k: np.zeros(s, np.float32) for k, s in shapes.items()}
-    zeros = export.nest(zeros)["predictor"]
+    zeros = artifacts.nest(zeros)["predictor"]
     return predictor, {"encoder": params["encoder"], "predictor": zeros}
 
 

@@ -30,9 +30,10 @@ def main():
         raise ValueError("--config=FILE[:preset] is needed")
     if STEPS.value < 2:
         raise ValueError(f"--steps is {STEPS.value}; use 2 or more")
-    from core import bench, devices
+    from core.parallel import distributed
+    from core.perf import bench
 
-    devices.start()
+    distributed.start()
     if SWEEP.value:
         return swept()
     if PEER.value:
@@ -44,7 +45,7 @@ def main():
 
 def swept():
     """Time the config's step with every combination of --sweep, a line each."""
-    from core import bench, sweep
+    from core.perf import bench, sweep
 
     variants = config.variants(CONFIG.value, sweep.choices(SWEEP.value))
     show = bench.as_json if JSON.value else sweep.row

@@ -6,7 +6,7 @@ import traceback
 
 from absl import flags, logging
 
-from core.text import told
+from core.base.text import told
 from launch import config, memory
 
 DONE, USER_ERROR, INTERNAL, PREEMPTED = 0, 1, 2, 75

@@ -33,7 +33,8 @@ TABLE = flags.DEFINE_string("table", "docs/scaling.md", "Where --all writes its 
 def main():
     # The others' devices are compiled for, not started.
     os.environ["JAX_PLATFORMS"] = "cpu"
-    from core import ahead, machines, tables
+    from core import hardware
+    from core.perf import forecast, tables
 
     if ALL.value:
         return everything()
@@ -42,10 +43,10 @@ def main():
     name = TOPOLOGY.value or CONFIG.value.machine
     if not name:
         raise ValueError("--topology=MACHINE is needed, or a config laid out for one")
-    machine = machines.parse(name, SLICES.value)
+    machine = hardware.parse(name, SLICES.value)
     if SWEEP.value:
         return swept(machine)
-    found = ahead.forecast(CONFIG.value, machine)
+    found = forecast.forecast(CONFIG.value, machine)
     text = json.dumps(found, indent=1)
     if OUT.value:
         pathlib.Path(OUT.value).write_text(text + "\n")
@@ -55,11 +56,11 @@ def main():
 
 def swept(machine) -> int:
     """Forecast the config with every combination of --sweep, a line each."""
-    from core import ahead, sweep
+    from core.perf import forecast, sweep
 
     variants = config.variants(CONFIG.value, sweep.choices(SWEEP.value))
     lines = []
-    for found in sweep.sweep(variants, lambda one: ahead.forecast(one, machine)):
+    for found in sweep.sweep(variants, lambda one: forecast.forecast(one, machine)):
         lines.append(json.dumps(found))
         print(lines[-1] if JSON.value else sweep.row(found), flush=True)
     if OUT.value:
@@ -74,16 +75,21 @@ def everything() -> int:
     """
     import jax
 
-    from core import ahead, machines, run, tables
+    from core import hardware
+    from core.perf import forecast, tables
+    from core.runs import run_folder
 
     page = pathlib.Path(TABLE.value)
-    kept, revision = page.with_suffix(".json"), run.revision()  # before it writes
-    rows = run.read_config(kept) if ONLY.value and kept.exists() else {}
+    kept, revision = (
+        page.with_suffix(".json"),
+        run_folder.revision(),
+    )  # before it writes
+    rows = run_folder.read_config(kept) if ONLY.value and kept.exists() else {}
     places = {name_of(place): place for place in config.laid_out("configs")}
     chosen = [n for n in places if not ONLY.value or any(o in n for o in ONLY.value)]
     for i, name in enumerate(chosen):
         one, begin = config.load(places[name]), time.perf_counter()
-        found = ahead.forecast(one, machines.parse(one.machine))
+        found = forecast.forecast(one, hardware.parse(one.machine))
         rows[name] = {"revision": revision, **found}
         rows = {name: rows[name] for name in places if name in rows}
         kept.write_text(json.dumps(rows, indent=1) + "\n")

@@ -12,11 +12,11 @@ STEP = flags.DEFINE_integer("step", None, "Checkpoint; the newest by default")
 def main():
     if not WORKDIR.value:
         raise ValueError("--workdir=DIR is needed: the folder of a run")
-    from core import devices
-    from core.judge import judge
+    from core.evals.evaluate import evaluate_run
+    from core.parallel import distributed
 
-    devices.start()
-    judge(WORKDIR.value, EVAL.value, step=STEP.value)
+    distributed.start()
+    evaluate_run(WORKDIR.value, EVAL.value, step=STEP.value)
 
 
 if __name__ == "__main__":

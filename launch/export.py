@@ -13,9 +13,9 @@ STEP = flags.DEFINE_integer("step", None, "Checkpoint; the newest by default")
 def main():
     if not (WORKDIR.value and OUT.value):
         raise ValueError("--workdir=DIR and --out=OUT are both needed")
-    from core.publish import publish
+    from core.export.export_run import export_run
 
-    publish(WORKDIR.value, OUT.value, FORMAT.value, step=STEP.value)
+    export_run(WORKDIR.value, OUT.value, FORMAT.value, step=STEP.value)
 
 
 if __name__ == "__main__":

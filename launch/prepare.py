@@ -81,11 +81,11 @@ def main():
         )
     if not (FROM.value and TO.value):
         raise ValueError("--from=RECORDINGS and --to=DATASET are both needed")
-    from core.data import names
+    from core.base.processes import cpus
+    from core.data import source_names
     from core.prepare import run
-    from core.processes import cpus
 
-    is_steps = names.is_trajectories(FROM.value)
+    is_steps = source_names.is_trajectories(FROM.value)
     refuse(OF_VIDEOS if is_steps else OF_TRAJECTORIES, is_steps)
     kind = run.TRAJECTORIES if is_steps else run.VIDEOS
     plan = step_plan() if is_steps else video_plan()
@@ -100,7 +100,7 @@ def draw():
     """What --show asks for."""
     import pathlib
 
-    from core.pictures import encode_png
+    from core.base.pictures import encode_png
     from core.prepare.show import show
 
     path = pathlib.Path(TO.value or "contact_sheet.png")
@@ -129,7 +129,7 @@ def part(kind, **values):
 
 def video_plan():
     from core.prepare.clips import Plan, Rules
-    from core.prepare.cut import Recipe
+    from core.prepare.cut_video import Recipe
 
     size = 256 if SIZE.value is None else SIZE.value
     return Plan(FROM.value, part(Recipe, size=size), part(Rules), LICENCE.value)

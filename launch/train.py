@@ -21,11 +21,11 @@ PROCESS = flags.DEFINE_integer("process_id", None, "Number of this process from 
 def main():
     if CONFIG.value is None or not WORKDIR.value:
         raise ValueError("--config=FILE[:preset] and --workdir=DIR are both needed")
-    from core import devices
-    from core.stop import Preempted
+    from core.parallel import distributed
+    from core.runs.preemption import Preempted
     from core.train import fit
 
-    devices.start(COORDINATOR.value, PROCESSES.value, PROCESS.value)
+    distributed.start(COORDINATOR.value, PROCESSES.value, PROCESS.value)
     try:
         fit(CONFIG.value, WORKDIR.value, allow_config_change=ALLOW_CHANGE.value)
     except Preempted as stop:

@@ -6,9 +6,9 @@ import time
 
 import numpy as np
 
-import dreamer.envs.make  # noqa: F401, so that what it imports is seen here as well
-from dreamer.envs.env import flags
-from dreamer.spaces import Space
+import core.agents.envs.make  # noqa: F401, so that what it imports is seen here as well
+from core.agents.envs.env import flags
+from core.agents.spaces import Space
 
 AT = 5  # the step that breaks
 

@@ -4,7 +4,7 @@ import os
 import signal
 import time
 
-from core.prepare import work
+from core.prepare import parallel_work
 
 
 def job(folder, kind):
@@ -12,5 +12,5 @@ def job(folder, kind):
         os.kill(os.getpid(), signal.SIGSEGV)
     if kind == "hang":
         time.sleep(60)
-    work.begin(folder)
-    work.finish(folder, {"kind": kind})
+    parallel_work.begin(folder)
+    parallel_work.finish(folder, {"kind": kind})

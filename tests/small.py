@@ -1,5 +1,6 @@
 """Presets made smaller still, for tests that train, and the command that trains them."""
 
+import functools
 import json
 import os
 import pathlib
@@ -74,12 +75,26 @@ def steady(*, lr=1e-3, **fields):
     return config
 
 
+def use_one_device(patch) -> None:
+    """Let every mesh of whole runs be one device; `patch` is a pytest.MonkeyPatch."""
+    import jax
+
+    from core import program, train
+    from core.evals import evaluate
+    from core.parallel import mesh
+    from core.perf import bench
+
+    one = functools.partial(mesh.make_mesh, devices=jax.devices()[:1])
+    for module in (mesh, train, program, evaluate, bench):
+        patch.setattr(module, "make_mesh", one)
+
+
 TINY = "configs/jepa.py:tiny"
 
 
 def start(config, workdir, *flags, preset=TINY, **options) -> subprocess.Popen:
     """`python -m launch.train` on this config, in a process group and with one device."""
-    from core.run import flatten
+    from core.runs.run_folder import flatten
     from launch.config import load
 
     now, before = flatten(config.to_dict()), flatten(load(f"{ROOT}/{preset}").to_dict())

@@ -6,10 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from core.positions import rope_tables
-from core.segments import take
-from core.sharding import unbox
-from core.stack import Stack
+from core.nn.positions import rope_tables
+from core.nn.token_order import take
+from core.nn.transformer import Transformer
+from core.parallel.layouts import unbox
 from jepa import weights
 from jepa.model import Encoder, Predictor, grid_of, patchify
 
@@ -51,7 +51,7 @@ class Model:
         where = np.stack(np.unravel_index(np.arange(x.shape[1]), grid), -1)[None]
         rope = rope_tables(where, head_dim=e.width // e.heads, variant=e.positions)
         block = jax.tree.map(lambda w: w[:1], p["stack"]["blocks"])
-        stack = Stack(1, e.heads, e.hidden, e.eps)
+        stack = Transformer(1, e.heads, e.hidden, e.eps)
         return x, stack.apply({"params": {"blocks": block}}, x, rope)
 
 

@@ -13,17 +13,17 @@ import grain
 import numpy as np
 from absl import flags, logging
 
-from core.data.ledger import Ledger, list_bad
+from core.base.processes import deaf, end_with_parent
+from core.data.bad_samples import Ledger, list_bad
 from core.data.mixture import spans
-from core.data.order import make_order
 from core.data.records import Records, TooManyBad, explain
-from core.processes import deaf, end_with_parent
+from core.data.sample_order import make_order
 
 LIVES = 4  # of the workers, before dying at one sample ends the run
 REASON_BYTES = 96
 
 # Streams of randomness; the position comes last, as SeedSequence pads with zeros.
-LOAD, REPLACE, TRANSFORM = range(3)  # and a fourth in core/data/order.py
+LOAD, REPLACE, TRANSFORM = range(3)  # and a fourth in core/data/sample_order.py
 
 
 def make_source(

@@ -5,7 +5,7 @@ from typing import Protocol
 
 import numpy as np
 
-from core.text import told
+from core.base.text import told
 
 HELD = 20  # one of so many is held out, where no split is told
 

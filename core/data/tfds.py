@@ -15,8 +15,8 @@ from bisect import bisect_right
 
 import numpy as np
 
+from core.base.text import told
 from core.data.records import BadSample, held_from
-from core.text import told
 
 INFO = "dataset_info.json"
 HOME = "~/tensorflow_datasets"  # unless TFDS_DATA_DIR says otherwise

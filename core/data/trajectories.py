@@ -8,9 +8,9 @@ from typing import Protocol
 
 import numpy as np
 
+from core.data.bodies.world import World
 from core.data.records import BadSample, Over, held_from
 from core.data.steps import check, cut, episode, joined, shifted
-from core.data.world import World
 
 
 class Recordings(Protocol):

@@ -7,7 +7,7 @@ import functools
 
 import apache_beam as beam
 
-from core.prepare import clips, near
+from core.prepare import clips, near_duplicates
 from core.prepare.videos import Videos
 
 SPACE = "prepare"
@@ -97,12 +97,12 @@ def cut_video(source, plan):
 def bands(clip, near_bits):
     key, example = clip
     if near_bits >= 0:
-        for band in near.bands(example["fingerprint"]):
+        for band in near_duplicates.bands(example["fingerprint"]):
             yield band, (key, example["fingerprint"])
 
 
 def twins(group, near_bits):
-    yield from near.twins(group[1], near_bits).items()
+    yield from near_duplicates.twins(group[1], near_bits).items()
 
 
 class Lowest(beam.CombineFn):

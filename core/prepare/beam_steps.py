@@ -2,7 +2,7 @@
 
 import apache_beam as beam
 
-from core.data import names
+from core.data import source_names
 from core.prepare import episodes
 from core.prepare.beam import Counted, by_split, count
 from core.prepare.clips import SPLITS
@@ -19,7 +19,7 @@ class BeamTrajectories(Counted, Trajectories):
 
 def splits(pipeline, plan, form) -> dict:
     """{split: its (key, example)s} of a plan."""
-    recordings = names.recordings(plan.place)
+    recordings = source_names.recordings(plan.place)
     all_names = [recordings.name(i) for i in range(len(recordings))]
     edge = episodes.edge_of(plan, all_names)
     cut = (

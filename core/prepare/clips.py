@@ -5,13 +5,13 @@ import os
 import pathlib
 from collections.abc import Iterator
 
-from core.data import lists
+from core.base.files import digest
+from core.data import file_lists
 from core.data.records import BadSample, explain
 from core.data.video import SUFFIXES
-from core.files import digest
-from core.prepare import near, work
-from core.prepare.cut import Recipe, cut
-from core.prepare.work import home_of
+from core.prepare import near_duplicates, parallel_work
+from core.prepare.cut_video import Recipe, cut
+from core.prepare.parallel_work import home_of
 
 TIMEOUT_S = 3600.0  # of a file
 SPLITS = ("train", "validation")
@@ -36,14 +36,16 @@ class Rules:
     held: float = 0.05
 
     def __post_init__(self):
-        if not -1 <= self.near < near.BANDS:
-            raise ValueError(f"near is {self.near}; use -1 to {near.BANDS - 1} bits")
+        if not -1 <= self.near < near_duplicates.BANDS:
+            raise ValueError(
+                f"near is {self.near}; use -1 to {near_duplicates.BANDS - 1} bits"
+            )
         check_held(self.held)
 
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """What to prepare: a folder or list of videos (core/data/lists.py), and how."""
+    """What to prepare: a folder or list of videos (core/data/file_lists.py), and how."""
 
     place: str
     recipe: Recipe = Recipe()
@@ -52,17 +54,17 @@ class Plan:
 
     def sources(self) -> list[tuple[str, str, int]]:
         """(name, path or URL, label or -1) of each video."""
-        root, names, labels = lists.find(self.place, SUFFIXES, "videos")
+        root, names, labels = file_lists.find(self.place, SUFFIXES, "videos")
         if len(set(names)) < len(names):
             twice = next(name for name in names if names.count(name) > 1)
             raise ValueError(f"{self.place} names {twice} twice")
-        paths = [x if lists.is_url(x) else os.path.join(root, x) for x in names]
+        paths = [x if file_lists.is_url(x) else os.path.join(root, x) for x in names]
         return list(zip(names, paths, labels or [-1] * len(names), strict=True))
 
 
 def examples(plan: Plan, name, path, label) -> Iterator[dict]:
     """The example of each clip of one video; what is bad ends them with a BadSample."""
-    source = lists.read_url(path) if lists.is_url(path) else path
+    source = file_lists.read_url(path) if file_lists.is_url(path) else path
     known = {"source": name, "label": label, "licence": plan.licence}
     known["checksum"] = digest(source)
     for number, clip in enumerate(cut(source, plan.recipe)):
@@ -92,15 +94,17 @@ def cut_here(plan: Plan, folder: pathlib.Path, *, workers=1, progress=lambda *_:
     jobs, sources = {}, plan.sources()
     homes = {name: folder / home_of(name) for name, _, _ in sources}
     for name, path, label in sources:
-        facts = work.facts_of(homes[name])
+        facts = parallel_work.facts_of(homes[name])
         if facts is None or facts["made_of"] != made_of(plan, path, label):
             jobs[homes[name]] = plan, name, path, label
     before = len(sources) - len(jobs)
     progress(before, len(sources))
-    run = work.run_all(jobs, cut_one, workers=workers, timeout_s=TIMEOUT_S, lost=lost)
+    run = parallel_work.run_all(
+        jobs, cut_one, workers=workers, timeout_s=TIMEOUT_S, lost=lost
+    )
     for count, _ in enumerate(run, before + 1):
         progress(count, len(sources))
-    return {name: work.facts_of(home) for name, home in homes.items()}
+    return {name: parallel_work.facts_of(home) for name, home in homes.items()}
 
 
 def clips_of(facts: dict) -> list[dict]:
@@ -116,13 +120,17 @@ def file_of(folder, clip) -> pathlib.Path:
 
 def made_of(plan, path, label) -> list:
     """What the clips of a file depend on, but the code."""
-    stamp = [] if lists.is_url(path) or not os.path.exists(path) else work.stamp(path)
+    stamp = (
+        []
+        if file_lists.is_url(path) or not os.path.exists(path)
+        else parallel_work.stamp(path)
+    )
     return [dataclasses.asdict(plan.recipe), plan.licence, label, stamp]
 
 
 def cut_one(folder, plan, name, path, label):
     """The clips of one video as files of its folder, and their facts."""
-    work.begin(folder)
+    parallel_work.begin(folder)
     clips, bad = [], ""
     for number, (example, reason) in enumerate(until_bad(plan, name, path, label)):
         if reason:
@@ -132,20 +140,20 @@ def cut_one(folder, plan, name, path, label):
         (folder / f"{number:05d}.mp4").write_bytes(video)
         clips.append(example | {"bytes": len(video)})
     facts = {"name": name, "clips": clips, "bad": bad}
-    work.finish(folder, facts | {"made_of": made_of(plan, path, label)})
+    parallel_work.finish(folder, facts | {"made_of": made_of(plan, path, label)})
 
 
 def lost(folder, reason, plan, name, path, label):
     """What is left of a video whose reader has died: nothing."""
-    work.begin(folder)
+    parallel_work.begin(folder)
     facts = {"name": name, "clips": [], "bad": reason}
-    work.finish(folder, facts | {"made_of": made_of(plan, path, label)})
+    parallel_work.finish(folder, facts | {"made_of": made_of(plan, path, label)})
 
 
 def decide(clips, rules: Rules) -> dict[str, str]:
     """{id: its fate} of all examples, which need no videos."""
     prints = {clip["id"]: clip["fingerprint"] for clip in clips}
-    copies = near.all_twins(prints, rules.near) if rules.near >= 0 else {}
+    copies = near_duplicates.all_twins(prints, rules.near) if rules.near >= 0 else {}
     edge = threshold((place(clip["checksum"]) for clip in clips), rules.held)
     return {
         clip["id"]: fate(clip, rules, copies.get(clip["id"]), edge) for clip in clips

@@ -5,9 +5,9 @@ import pathlib
 
 import numpy as np
 
-from core.data import names
+from core.data import source_names
 from core.data.records import BadSample, explain
-from core.prepare import work
+from core.prepare import parallel_work
 from core.prepare.clips import SPLITS
 from core.prepare.episodes import (
     Plan,
@@ -20,7 +20,7 @@ from core.prepare.episodes import (
     spot,
     steps_of,
 )
-from core.prepare.work import home_of
+from core.prepare.parallel_work import home_of
 
 BLOCK = 64  # recordings that a process cuts, for which it opens the data set once
 TIMEOUT_S = 3600.0  # of a block
@@ -37,7 +37,7 @@ def cut_here(plan: Plan, folder: pathlib.Path, *, workers=1, progress=lambda *_:
       of a step, and what is "bad".
     """
     check_names(plan)
-    recordings = names.recordings(plan.place)
+    recordings = source_names.recordings(plan.place)
     all_names = [recordings.name(i) for i in range(len(recordings))]
     homes = [folder / home_of(name) for name in all_names]
     del recordings
@@ -51,19 +51,20 @@ def cut_here(plan: Plan, folder: pathlib.Path, *, workers=1, progress=lambda *_:
             homes[block[0]]: (plan, [(i, homes[i], all_names[i]) for i in block])
             for block in blocks
         }
-        for home in work.run_all(
+        for home in parallel_work.run_all(
             jobs, cut_block, workers=workers, timeout_s=TIMEOUT_S, lost=lost
         ):
             done += len(jobs[home][1])
             progress(min(done, len(homes)), len(homes))
     progress(len(homes), len(homes))
     return {
-        name: work.facts_of(home) for name, home in zip(all_names, homes, strict=True)
+        name: parallel_work.facts_of(home)
+        for name, home in zip(all_names, homes, strict=True)
     }
 
 
 def is_cut(plan: Plan, home) -> bool:
-    facts = work.facts_of(home)
+    facts = parallel_work.facts_of(home)
     return facts is not None and facts["made_of"] == made_of(plan)
 
 
@@ -77,7 +78,7 @@ def made_of(plan: Plan) -> dict:
 
 def cut_block(_, plan, block):
     """The pieces of recordings (number, folder, name), each as files with their facts."""
-    recordings = names.recordings(plan.place)
+    recordings = source_names.recordings(plan.place)
     for index, home, name in block:
         if not is_cut(plan, home):
             cut_one(home, plan, recordings, index, name)
@@ -87,14 +88,14 @@ def lost(_, reason, plan, block):
     """The reader of a block has died at the first recording that is not cut yet."""
     for index, home, name in block:
         if not is_cut(plan, home):
-            work.begin(home)
-            work.finish(home, nothing(plan, index, name) | {"bad": reason})
+            parallel_work.begin(home)
+            parallel_work.finish(home, nothing(plan, index, name) | {"bad": reason})
             return
 
 
 def cut_one(home, plan, recordings, index, name):
     """The pieces of one recording as files of its folder, and their facts."""
-    work.begin(home)
+    parallel_work.begin(home)
     facts = nothing(plan, index, name)
     for number, (start, piece, reason) in enumerate(until_bad(plan, recordings, index)):
         if reason:
@@ -105,7 +106,7 @@ def cut_one(home, plan, recordings, index, name):
         facts["steps"] += len(piece["is_first"])
         facts["seconds"] += seconds_of(piece)
         facts["bytes"] += write_piece(home / f"{number:05d}.npz", piece)
-    work.finish(home, facts)
+    parallel_work.finish(home, facts)
 
 
 def until_bad(plan, recordings, index):

@@ -7,12 +7,12 @@ import re
 import cv2
 import numpy as np
 
-from core.data import names
-from core.data.rate import ACTIONS, resampled
+from core.data import source_names
 from core.data.records import BadSample, explain
+from core.data.resample import ACTIONS, resampled
 from core.data.steps import RESERVED, check, cut
 from core.prepare.clips import check_held, place, threshold
-from core.prepare.cut import Recipe, Writer
+from core.prepare.cut_video import Recipe, Writer
 
 EXACT_BELOW = 128  # pixels of a picture's short side, up to which every one is kept
 MODEL = "model/"
@@ -21,10 +21,10 @@ PLAIN = re.compile(r"(log/)?[A-Za-z_]\w*")
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """What to prepare: trajectories by a name of core/data/names.py, and how.
+    """What to prepare: trajectories by a name of core/data/source_names.py, and how.
 
     rate: steps per second that recordings are brought to, 0 as they are; actions: what
-    several become then (core/data/rate.py). clock: steps per second of recordings that
+    several become then (core/data/resample.py). clock: steps per second of recordings that
     do not tell their time. size: pixels of both sides of pictures, 0 as they are. keep:
     (new name, name) of what is kept, nothing for all. units: (name, unit). piece: steps of
     a record at most. held: share of the recordings that becomes the validation split.
@@ -155,7 +155,7 @@ def as_example(arrays, form) -> dict:
 
 def foretold_form(plan: Plan) -> dict:
     """The form that pieces will have, as far as one of the first recordings tells."""
-    recordings = names.recordings(plan.place)
+    recordings = source_names.recordings(plan.place)
     for index in range(min(len(recordings), 8)):
         try:
             steps = cut(steps_of(plan, recordings, index), 0, 1)
@@ -177,7 +177,7 @@ def check_names(plan: Plan):
 
 def about(plan: Plan) -> dict:
     """What is known of the arrays: names of their numbers, units, steps per second."""
-    told = names.recordings(plan.place).about
+    told = source_names.recordings(plan.place).about
     new = {old: name for name, old in plan.keep} or None
     numbers = {
         name if new is None else new.get(name, name): x

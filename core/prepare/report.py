@@ -4,8 +4,8 @@ import collections
 
 import numpy as np
 
-from core.files import write_json
-from core.pictures import encode_png
+from core.base.files import write_json
+from core.base.pictures import encode_png
 from core.prepare import clips
 
 NAMED = 5  # examples of each reason

@@ -10,10 +10,10 @@ from collections.abc import Callable
 from contextlib import redirect_stdout
 from typing import NamedTuple
 
+from core.base.text import duration
 from core.data.formats.pieces import Pieces
 from core.data.tfds import Shards, is_prepared
-from core.prepare import clips, cut_episodes, episodes, report, sheet
-from core.text import duration
+from core.prepare import clips, contact_sheet, cut_episodes, episodes, report
 
 NAME = re.compile(r"[a-z][a-z0-9_]*")
 MB = 2**20
@@ -104,7 +104,7 @@ VIDEOS = Kind(
     report.lines_of_clips,
     build_videos,
     pipe_videos,
-    lambda folder: sheet.of_clips(Shards(str(folder), "train")),
+    lambda folder: contact_sheet.of_clips(Shards(str(folder), "train")),
 )
 TRAJECTORIES = Kind(
     cut_episodes.cut_here,
@@ -112,7 +112,7 @@ TRAJECTORIES = Kind(
     report.lines_of_steps,
     build_steps,
     pipe_steps,
-    lambda folder: sheet.of_steps(Pieces(Shards(str(folder), "train"))),
+    lambda folder: contact_sheet.of_steps(Pieces(Shards(str(folder), "train"))),
 )
 
 

@@ -2,12 +2,13 @@
 
 import numpy as np
 
-from core.data import names
+from core.base.pictures import PAPER, caption, tile
+from core.config import load_method
+from core.data import source_names
 from core.data.clips import View
 from core.data.records import explain
-from core.method import load, opened
-from core.pictures import PAPER, caption, tile
-from core.prepare import sheet
+from core.method import open_source
+from core.prepare import contact_sheet
 
 CLIPS, MOMENTS = 16, 4  # and of each, a second apart
 LOOK = View(frames=MOMENTS, fps=1.0, size=96, kind="center")
@@ -18,7 +19,11 @@ def show(text: str, config=None) -> np.ndarray:
 
     Labels, instructions, actions as arrows and, in the batch, all that the method adds.
     """
-    sheets = [[sheet_of(name)] for _, name in names.terms(text) if name != names.WORLD]
+    sheets = [
+        [sheet_of(name)]
+        for _, name in source_names.terms(text)
+        if name != source_names.WORLD
+    ]
     if config is not None:
         sheets.append([batch_of(text, config)])
     if not sheets:
@@ -27,9 +32,9 @@ def show(text: str, config=None) -> np.ndarray:
 
 
 def sheet_of(name: str) -> np.ndarray:
-    if names.is_trajectories(name):
-        return sheet.of_steps(names.recordings(name))
-    records = names.videos(name, "", LOOK, None)
+    if source_names.is_trajectories(name):
+        return contact_sheet.of_steps(source_names.recordings(name))
+    records = source_names.videos(name, "", LOOK, None)
     shown = []
     for index in np.linspace(0, len(records) - 1, min(CLIPS, len(records))).astype(int):
         try:
@@ -43,7 +48,7 @@ def sheet_of(name: str) -> np.ndarray:
                 (LOOK.size, MOMENTS * (LOOK.size + 2), 3), PAPER, np.uint8
             )
             shown.append(caption(nothing, f"{records.name(index)}: {explain(error)}"))
-    return sheet.in_columns(shown)
+    return contact_sheet.in_columns(shown)
 
 
 def batch_of(text: str, config) -> np.ndarray:
@@ -51,8 +56,8 @@ def batch_of(text: str, config) -> np.ndarray:
     if "data" not in config:
         raise ValueError(f"{config.method} reads no data set")
     config.data.source, config.data.workers = text, 0
-    method = load(config)
-    if method.draw is None:
+    method = load_method(config)
+    if method.tools.draw is None:
         raise ValueError(f"{config.method} has no picture of what it reads")
-    with opened(method) as source:
-        return method.draw(source.next())
+    with open_source(method) as source:
+        return method.tools.draw(source.next())

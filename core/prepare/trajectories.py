@@ -6,10 +6,10 @@ import pathlib
 import numpy as np
 import tensorflow_datasets as tfds
 
-from core.nested import nest
+from core.base.nested import nest
 from core.prepare.clips import SPLITS
 from core.prepare.cut_episodes import read_piece
-from core.prepare.work import home_of
+from core.prepare.parallel_work import home_of
 
 MOST_PIECES = 1 << 24  # of a recording
 

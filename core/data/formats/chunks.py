@@ -14,9 +14,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from core.base.text import told
 from core.data.records import HELD, BadSample
 from core.data.steps import NEEDED, check, cut, joined, shifted
-from core.text import told
 
 NAME = re.compile(r"(\d{6})-(\d{12})-(\d{6})\.npz")
 KEPT_CHUNKS = 16  # decompressed, per process

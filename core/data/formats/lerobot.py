@@ -10,10 +10,10 @@ import pathlib
 
 import numpy as np
 
-from core.data.formats.pictures import film, images
+from core.base.text import told
+from core.data.formats.lazy_images import film, images
 from core.data.records import BadSample
 from core.data.steps import Lazy, arrived, episode, numbers
-from core.text import told
 
 INFO = "meta/info.json"
 VERSION = "v3."

@@ -7,10 +7,10 @@ import dataclasses
 
 import numpy as np
 
-from core.data.formats.pictures import film
+from core.base.nested import flatten
+from core.data.formats.lazy_images import film
 from core.data.records import Over
 from core.data.tfds import Shards, builder
-from core.nested import flatten
 
 
 @dataclasses.dataclass(frozen=True)

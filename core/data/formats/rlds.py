@@ -8,11 +8,11 @@ import dataclasses
 
 import numpy as np
 
-from core.data.formats.pictures import images
+from core.base.nested import flatten
+from core.data.formats.lazy_images import images
 from core.data.records import BadSample, Over
 from core.data.steps import FLAGS, arrived, episode, numbers, one_hot
 from core.data.tfds import Shards, builder, is_picture, steps_of
-from core.nested import flatten
 
 NOT_KEPT = ("reward", "discount", *FLAGS)
 

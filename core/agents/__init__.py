@@ -1,0 +1,1 @@
+"""What acts: spaces, environments, replay, collection, episodes; imports nn, data and below."""

@@ -1,0 +1,28 @@
+"""Whether a step is what its environment has declared."""
+
+import numpy as np
+
+from core.agents.spaces import Space
+from core.data.steps import FLAGS
+
+ALWAYS = {"reward": Space(())} | dict.fromkeys(FLAGS, Space((), "bool"))
+
+
+def check(step: dict, env) -> dict:
+    """The declared arrays of a step; a ValueError names the first one that is wrong."""
+    checked = {}
+    for name, space in (env.observations | ALWAYS).items():
+        expected = f"expected {space.dtype} {space.shape}"
+        if name not in step:
+            raise ValueError(f"{name} is missing; {expected}")
+        x = checked[name] = np.asarray(step[name])
+        if x.dtype != space.dtype or x.shape != space.shape:
+            raise ValueError(f"{name} is {x.dtype} {x.shape}; {expected}")
+        if x.dtype.kind == "f" and not np.isfinite(x).all():
+            bad = x[~np.isfinite(x)][0]
+            raise ValueError(f"{name} holds {bad}; {expected}, all finite")
+        # -1 says that there is nothing to see.
+        if space.is_discrete and not ((x >= -1) & (x < space.classes)).all():
+            found = f"{name} holds {x.min()} to {x.max()}"
+            raise ValueError(f"{found}; expected -1 to {space.classes - 1}")
+    return checked

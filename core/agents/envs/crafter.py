@@ -1,0 +1,45 @@
+"""Crafter, a world to survive and build in: arXiv 2109.06780."""
+
+from core.agents.envs.env import episode_seed
+from core.agents.envs.naming import package, unknown
+from core.agents.spaces import Space
+
+
+def make(name, *, seed, size):
+    if name != "reward":
+        raise unknown("task of crafter", name, ["reward"])
+    return Crafter(package("crafter", suite="crafter"), seed, size)
+
+
+class Crafter:
+    """The game with its rewards; an episode ends by death or after 10,000 steps.
+
+    Which creatures vanish depends on their places in memory: the same seed and actions
+    give the same beginning, not the same episode.
+    """
+
+    def __init__(self, crafter, seed, size):
+        self.crafter, self.seed, self.size = crafter, seed, size
+        classes = crafter.Env(seed=seed).action_space.n
+        self.observations = {"image": Space((size, size, 3), "uint8")}
+        self.actions = {"action": Space((), "int32", int(classes))}
+
+    def reset(self, episode):
+        # The game counts its episodes itself: a new one begins any of them.
+        seed = episode_seed(self.seed, episode)
+        self.game = self.crafter.Env(size=(self.size, self.size), seed=seed)
+        self.image = self.game.reset()
+
+    def advance(self, action):
+        key = int(action["action"])
+        self.image, reward, last, info = self.game.step(key)
+        return reward, last, info["discount"] == 0
+
+    def observe(self):
+        return {"image": self.image}
+
+    def picture(self):
+        return self.image
+
+    def close(self):
+        pass

@@ -1,0 +1,27 @@
+"""From a task's name to an environment."""
+
+from core.agents.envs import atari, crafter, dmc, gym, world
+from core.agents.envs.env import Env
+from core.agents.envs.naming import unknown
+
+SUITES = {
+    "world": world.make,
+    "dmc": dmc.make,
+    "dmc_image": dmc.make_image,
+    "atari": atari.make,
+    "crafter": crafter.make,
+    "gym": gym.make,
+}
+
+
+def make(task: str, *, seed: int, size: int = 64, repeat: int = 1) -> Env:
+    """An environment such as world:reach, dmc:reacher_easy, atari:pong, gym:CartPole-v1.
+
+    size: pixels of an image's side. repeat: simulator steps by each action.
+    """
+    suite, _, name = task.partition(":")
+    if suite not in SUITES:
+        raise unknown("suite of tasks (a task is SUITE:NAME)", suite, SUITES)
+    if size < 1 or repeat < 1:
+        raise ValueError(f"size is {size}, repeat {repeat}; both must be 1 or more")
+    return Env(SUITES[suite](name, seed=seed, size=size), repeat=repeat)

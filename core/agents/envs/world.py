@@ -1,0 +1,111 @@
+"""Tasks in the embedded physical world: push a disc to a place, another in the way."""
+
+from math import ceil
+
+import cv2
+import numpy as np
+
+from core.agents.envs.naming import unknown
+from core.agents.spaces import Space
+from core.data.bodies import physics
+
+FPS = 8
+STEPS = 64  # of an episode
+PUSH = 0.25  # change of speed by a push of 1, in sides per second
+KEPT = 0.05  # of a speed after a second: a disc comes to rest
+NEAR = 0.1  # sides from the target at which the reward has fallen to a half
+RADIUS = (0.05, 0.08)  # sides, of the pushed disc and of the other one
+BRIGHT, DULL = (255, 180, 80), (120, 120, 140)
+BITS = 4  # fractional, of OpenCV's fixed-point coordinates
+
+
+def make(name, *, seed, size):
+    if name != "reach":
+        raise unknown("task of world", name, ["reach"])
+    return Reach(seed, size)
+
+
+class Reach:
+    """Discs seen from above, that glide and collide without friction; so positions and
+    velocities are all there is to know."""
+
+    def __init__(self, seed, size):
+        self.seed, self.size = seed, size
+        self.observations = {
+            "bodies": Space((8,)),
+            "target": Space((2,)),
+            "offset": Space((2,)),  # of the target from the pushed disc
+        }
+        self.actions = {"action": Space((2,))}
+        self.substeps = ceil(physics.RATE / FPS)
+        self.dt = 1 / (FPS * self.substeps)
+
+    def reset(self, episode):
+        rng = np.random.default_rng([self.seed, episode])
+        scene, self.target = draw(rng)
+        self.space, self.bodies, *_ = physics.build(scene, self.dt)
+        self.space.damping = KEPT
+        self.count = 0
+
+    def advance(self, action):
+        push = np.clip(np.asarray(action["action"], np.float64), -1, 1)
+        x, y = self.bodies[0].velocity + push * PUSH * physics.SIDE
+        self.bodies[0].velocity = x, y
+        for _ in range(self.substeps):
+            self.space.step(self.dt)
+        self.count += 1
+        place = np.array(self.bodies[0].position) / physics.SIDE
+        # Falls as 1/d^2 far away, where that of a Gaussian would tell no direction.
+        reward = 1 / (1 + np.sum((self.target - place) ** 2) / NEAR**2)
+        return float(reward), self.count >= STEPS, False
+
+    def observe(self):
+        moving = [(*body.position, *body.velocity) for body in self.bodies]
+        moving = np.array(moving) / physics.SIDE
+        offset = self.target - moving[0, :2]
+        return {"bodies": moving.ravel(), "target": self.target, "offset": offset}
+
+    def picture(self):
+        """The discs, the pushed one bright, in the colour of the ring that is the target."""
+        canvas = np.full((self.size, self.size, 3), 40, np.uint8)
+
+        def circle(place, radius, color, width):
+            x, y, radius = (round(v * self.size * 2**BITS) for v in (*place, radius))
+            cv2.circle(canvas, (x, y), radius, color, width, cv2.LINE_AA, BITS)
+
+        circle(self.target, NEAR, BRIGHT, 1)
+        for body, radius, color in zip(
+            self.bodies, RADIUS, (BRIGHT, DULL), strict=True
+        ):
+            circle(np.array(body.position) / physics.SIDE, radius, color, cv2.FILLED)
+        return canvas
+
+    def close(self):
+        pass
+
+
+def draw(rng):
+    """A Scene of two discs at rest, and a target [2] behind the second one."""
+    K, margin = 2, max(RADIUS) * 1.1
+    start = target = np.zeros(2)
+    while np.linalg.norm(target - start) < 0.4:
+        start, target = rng.uniform(margin, 1 - margin, (2, 2))
+    between = (start + target) / 2 + rng.uniform(-0.05, 0.05, 2)
+    scene = physics.Scene(
+        shape=np.full(K, physics.CIRCLE),
+        radius=np.array(RADIUS),
+        position=np.stack([start, between]),
+        velocity=np.zeros((K, 2)),
+        angle=np.zeros(K),
+        spin=np.zeros(K),
+        elasticity=np.full(K, 0.8),
+        friction=np.zeros(K),
+        gravity=0.0,
+    )
+    return scene, target
+
+
+def expert(observation):
+    """A good action [2]: a spring to the target and a damper; the other disc gives way."""
+    speed = observation["bodies"][2:4]
+    return np.clip(20 * observation["offset"] - 4 * speed, -1, 1)

@@ -1,0 +1,1 @@
+"""Files, text, names, pictures, child processes: what any room may import; imports none."""

@@ -1,0 +1,138 @@
+"""From a config to a method: field checks, "auto" values, errors that name the field."""
+
+import importlib
+import re
+
+import jax
+from ml_collections import ConfigDict
+
+from core.method import Method
+from core.nn.kernels import KERNELS
+
+# Smallest allowed value of each whole number; 0 save_steps saves at the end alone.
+NUMBERS = {
+    "steps": 1,
+    "batch": 1,
+    "accumulate": 1,
+    "seed": 0,
+    "log_steps": 1,
+    "save_steps": 0,
+    "keep_checkpoints": 1,
+    "max_bad_steps": 1,
+}
+TEXTS = ("method", "init_from", "machine", "offload")
+# Sections of whole numbers by name: -1 is "never" in the one, "what is left" in the other.
+SECTIONS = {"eval_steps": -1, "mesh": -1}
+KNOWN = {"dtype": ("float32", "bfloat16"), "attention": tuple(KERNELS)}
+AUTO = {
+    "dtype": {"cpu": "float32", "gpu": "bfloat16", "tpu": "bfloat16"},
+    "attention": {"cpu": "chunked", "gpu": "cudnn", "tpu": "splash"},
+}
+UNKNOWN = re.compile(r"got an unexpected keyword argument '(\w+)'")
+TWICE = re.compile(r"got multiple values for (?:keyword )?argument '(\w+)'")
+ABSENT = re.compile(r"missing \d+ required .*arguments?: (.*)")
+
+
+def check_config(config: dict) -> None:
+    """Raise ValueError for the first field of the loop that is absent or wrong."""
+    for field in (*TEXTS, *NUMBERS, *SECTIONS):
+        if field not in config:
+            raise ValueError(f"config has no field {field!r}, which every run needs")
+    for field in TEXTS:
+        if not isinstance(config[field], str):
+            raise ValueError(f"{field} is {config[field]!r}; use a text")
+    for field, least in NUMBERS.items():
+        check_number(field, config[field], least)
+    for section, least in SECTIONS.items():
+        if not isinstance(config[section], dict):
+            raise ValueError(
+                f"{section} is {config[section]!r}; use a section of numbers"
+            )
+        for name, value in config[section].items():
+            check_number(f"{section}.{name}", value, least)
+
+
+def check_number(field: str, value, least: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ValueError(f"{field} is {value!r}; use a whole number from {least} up")
+
+
+def check_section_names(section: str, given, known) -> None:
+    """Raise ValueError unless a section names just what there is."""
+    if set(given) != set(known):
+        raise ValueError(
+            f"{section} names {', '.join(sorted(given))}; it must name just "
+            f"{', '.join(sorted(known))}"
+        )
+
+
+def resolve_auto(config: dict, platform: str, prefix: str = "") -> dict:
+    """The config with a value of the platform in place of each "auto".
+
+    Raises ValueError for a value that no platform knows.
+    """
+    found = {}
+    for name, value in config.items():
+        if isinstance(value, dict):
+            value = resolve_auto(value, platform, f"{prefix}{name}.")
+        elif name in KNOWN:
+            value = AUTO[name][platform] if value == "auto" else value
+            if value not in KNOWN[name]:
+                *some, last = map(repr, ("auto", *KNOWN[name]))
+                known = f"{', '.join(some)} or {last}"
+                raise ValueError(f"{prefix}{name} is {value!r}; use {known}")
+        found[name] = value
+    return found
+
+
+def load_method(config, platform: str | None = None) -> Method:
+    """Import the module that `config.method` names and let it read the config.
+
+    platform: what is to compute it, "cpu", "gpu" or "tpu"; what is here by default.
+    """
+    try:
+        module = importlib.import_module(config.method)
+    except ModuleNotFoundError as error:
+        raise ValueError(
+            f"method {config.method!r} is no module here: {error}"
+        ) from None
+    if not hasattr(module, "make"):
+        raise ValueError(f"method {config.method!r} has no make(config)")
+    platform = platform or jax.default_backend()
+    try:
+        return module.make(ConfigDict(resolve_auto(config.to_dict(), platform)))
+    except (TypeError, KeyError) as error:
+        mistake = explain(error, config.to_dict())
+        if mistake is None:
+            raise
+        raise ValueError(mistake) from error
+
+
+def explain(error: Exception, config: dict) -> str | None:
+    """What is wrong with a section's fields, from the error of who took them; else None.
+
+    Sections become keyword arguments, so a mistyped field is a TypeError there.
+    """
+    text = str(error)
+    if isinstance(error, KeyError):
+        name = error.args[0]
+        absent = isinstance(name, str) and name not in config
+        return f"config has no field {name!r} where it is needed" if absent else None
+    if found := UNKNOWN.search(text):
+        where = " or ".join(places(found[1], config))
+        return f"config has an unknown field {where}: {text}" if where else None
+    if found := TWICE.search(text):
+        where = " or ".join(places(found[1], config))
+        return f"config sets {where}, which its method sets itself" if where else None
+    if found := ABSENT.search(text):
+        return f"config lacks the field {found[1]}: {text}"
+    return None
+
+
+def places(name: str, section: dict, prefix: str = ""):
+    """Where a field of this name stands in nested sections, as "section.field"."""
+    for key, value in section.items():
+        if key == name:
+            yield prefix + key
+        if isinstance(value, dict):
+            yield from places(name, value, f"{prefix}{key}.")

@@ -1,0 +1,1 @@
+"""The embedded world: small rigid bodies, simulated, drawn and labelled; no jax."""

@@ -1,0 +1,161 @@
+"""How hard a world's clips are to see: the knobs, and the looks drawn from them."""
+
+from dataclasses import dataclass
+from math import ceil, pi
+
+import numpy as np
+
+from core.data.bodies import render
+
+
+@dataclass(frozen=True)
+class Level:
+    """How hard a clip is to see; pairs are the ranges that a clip draws from."""
+
+    # The scene. These, and only these, change the trajectories.
+    radius: tuple = (0.09, 0.13)  # sides, of the disc of equal area
+    speed: tuple = (0.3, 0.7)  # sides per second, at the start
+    gravity: tuple = (0.4, 1.2)  # sides per second squared
+    # The bodies.
+    hue_jitter: float = 0.04  # turns around the slot's hue; 0.5 is any hue
+    saturation: tuple = (0.8, 1.0)
+    contrast: float = 1.0  # from the background's mean, 0, to the full colour, 1
+    body_texture: float = 40.0  # between the two colours of the pinwheel, 0..255
+    # The background.
+    background: tuple = (30.0, 60.0)  # mean brightness, 0..255
+    texture: float = 8.0  # contrast, 0..255
+    texture_cells: tuple = (3, 8)  # patches along the frame, one octave each
+    texture_chroma: float = 0.0  # 0 gray, 1 coloured
+    pan: float = 0.0  # sides per second
+    flicker: float = 0.0  # contrast of a second texture, new in every frame, 0..255
+    flicker_cells: tuple = (4, 8)
+    # The whole picture.
+    drift: float = 0.05  # share by which the light swings
+    noise: float = 0.0  # standard deviation per pixel, frame and channel, 0..255
+    # What moves without being a body; half of them pass in front.
+    distractors: int = 0
+    distractor_size: tuple = (0.04, 0.08)  # sides, radius
+
+
+LEVELS = {
+    "plain": Level(),
+    # Bodies that share most of their colour: a network that draws what it sees learns
+    # them together, where of pure colours it may know but the first for a long time.
+    "pastel": Level(saturation=(0.3, 0.5)),
+    # Grain that no part of a clip tells of another: it buries the bodies for features
+    # that have learnt nothing, and has no place in features that predict.
+    "cluttered": Level(
+        hue_jitter=0.05,
+        saturation=(0.7, 1.0),
+        body_texture=80.0,
+        background=(90.0, 130.0),
+        texture=40.0,
+        texture_cells=(4, 8, 16),
+        texture_chroma=0.3,
+        pan=0.15,
+        drift=0.1,
+        noise=110.0,
+        distractors=2,
+        distractor_size=(0.04, 0.1),
+    ),
+    "hard": Level(
+        hue_jitter=0.5,
+        saturation=(0.4, 1.0),
+        contrast=0.8,
+        body_texture=80.0,
+        background=(60.0, 160.0),
+        texture=160.0,
+        texture_cells=(4, 8, 16),
+        texture_chroma=0.9,
+        pan=0.15,
+        flicker=120.0,
+        drift=0.4,
+        noise=6.0,
+        distractors=6,
+        distractor_size=(0.04, 0.1),
+    ),
+}
+
+
+def make_ground(rng, level, *, frames, fps, size):
+    """A background texture, and the pixel [T, 2] of it that each frame's corner is."""
+    brightness, heading = _between(level.background, rng.random()), rng.random()
+    path = np.arange(frames)[:, None] * (level.pan * size / fps)
+    path = path * [np.cos(2 * pi * heading), np.sin(2 * pi * heading)]
+    offset = path - path.min(0)
+    texture = render.make_texture(
+        rng,
+        side=size + ceil(offset.max()),
+        frame=size,
+        cells=level.texture_cells,
+        chroma=level.texture_chroma,
+        contrast=level.texture,
+    )
+    return (texture + brightness).clip(0, 255).astype(np.uint8), offset
+
+
+def make_flicker(rng, level, *, frames, size):
+    """Unpredictable colour behind the bodies, as of foliage or water: [T, size, size, 3]."""
+    if not level.flicker:
+        return None
+    look = {"cells": level.flicker_cells, "chroma": 1.0, "contrast": level.flicker}
+    return [
+        render.make_texture(rng, side=size, frame=size, **look) for _ in range(frames)
+    ]
+
+
+def make_distractors(rng, level, *, frames, fps, base):
+    """Two groups of blobs gliding on straight or curved paths: behind, in front."""
+    N = level.distractors
+    draws = rng.random((N, 12))  # a row each: more of them leave the first alone
+    x, y, heading, speed, curve, bent, lobes, phase, spin, radius = draws.T[:10]
+    time = np.arange(frames)[:, None] / fps
+    curve = np.where(bent < 0.5, 0.0, _between((-3, 3), curve))
+    # An arc's chord points where its middle heads; sinc is chord over arc.
+    middle = 2 * pi * heading + curve * time / 2
+    chord = time * _between((0.2, 0.6), speed) * np.sinc(curve * time / 2 / pi)
+    place = np.stack([x + chord * np.cos(middle), y + chord * np.sin(middle)], -1)
+    edge = 1.3 * level.distractor_size[1]
+    blobs = render.Sprites(
+        outline=render.blob_outlines(
+            lobes=2 + np.floor(4 * lobes),
+            phase=2 * pi * phase,
+            depth=np.full(N, 0.25),
+            radius=_between(level.distractor_size, radius),
+        ),
+        colors=paint(draws[:, 10:], level, hue=0.0, jitter=0.5, base=base)[1],
+        convex=np.zeros(N, bool),
+        position=(place + edge) % (1 + 2 * edge) - edge,  # they return unseen
+        angle=time * _between((-4, 4), spin),
+        shown=np.ones((frames, N), bool),
+    )
+    return [render.pick_sprites(blobs, slice(first, None, 2)) for first in (1, 0)]
+
+
+def paint(draws, level, *, hue, jitter, base):
+    """Colours of N sprites from draws [N, 2] in 0..1, around hues in turns.
+
+    base [3] is the background's mean, 0..255. Gives the mean colours in 0..1 [N, 3],
+    and the two of each pinwheel in 0..255 [N, 2, 3].
+    """
+    full = render.hue_color(
+        hue + jitter * (2 * draws[:, 0] - 1), _between(level.saturation, draws[:, 1])
+    )
+    color = base / 255 + level.contrast * (full - base / 255)
+    half = level.body_texture / 2
+    # Colours near 0 or 255 move inward, so that the contrast stays as asked.
+    middle = (color * 255).clip(half, 255 - half)
+    return middle / 255, middle[:, None] + [[half], [-half]]
+
+
+def make_noise(rng, level, shape):
+    """Noise of the level's deviation; uniform, for bytes are quick to draw."""
+    raw = np.frombuffer(rng.bytes(int(np.prod(shape))), np.uint8).reshape(shape)
+    scale = np.float32(level.noise / 73.9)  # bytes deviate by 73.9 around 127.5
+    noise = raw * scale
+    noise -= 127.5 * scale
+    return noise
+
+
+def _between(pair, share):
+    return pair[0] + (pair[1] - pair[0]) * share

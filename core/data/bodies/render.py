@@ -1,0 +1,200 @@
+"""Draws moving sprites over textured, unevenly lit backgrounds, with OpenCV."""
+
+from math import ceil, pi, sqrt
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+from core.data.bodies.physics import CORNERS
+
+cv2.setNumThreads(0)  # workers are many; a clip is too small to share
+
+FINE = 2  # sub-pixels per pixel and axis, on top of OpenCV's own anti-aliasing
+SHIFT = 4  # fractional bits of OpenCV's fixed-point coordinates
+GROWTH = 2 / 3  # sub-pixels by which LINE_AA fills swell past an outline, measured
+POINTS = 24  # per outline: divides into three, four and the eight wedges of a pinwheel
+
+
+class Sprites(NamedTuple):
+    """S flat shapes in drawing order, each a pinwheel of two colours."""
+
+    outline: np.ndarray  # [S, POINTS, 2] around the centre, in frame sides
+    colors: np.ndarray  # [S, 2, 3], 0..255
+    convex: np.ndarray  # bool [S]
+    position: np.ndarray  # [T, S, 2] frame sides
+    angle: np.ndarray  # [T, S] radians
+    shown: np.ndarray  # bool [T, S]
+
+
+def body_outlines(shape, radius):
+    """Outlines of bodies: kinds [K] and radii [K] in sides -> [K, POINTS, 2]."""
+    return np.stack([_OUTLINES[int(k)] for k in shape]) * radius[:, None, None]
+
+
+def blob_outlines(lobes, phase, depth, radius):
+    """Wavy discs, unlike any body: four times [S] -> [S, POINTS, 2]."""
+    wave = 1 + depth[:, None] * np.cos(lobes[:, None] * _ANGLES + phase[:, None])
+    return (wave * radius[:, None])[..., None] * _DISC
+
+
+def stack_sprites(groups):
+    """One Sprites of several, drawn one after the other."""
+    axes = (0, 0, 0, 1, 1, 1)
+    return Sprites(
+        *(
+            np.concatenate(f, a)
+            for f, a in zip(zip(*groups, strict=True), axes, strict=True)
+        )
+    )
+
+
+def pick_sprites(sprites, part):
+    """The sprites of a slice."""
+    outline, colors, convex, *moving = sprites
+    moving = [field[:, part] for field in moving]
+    return Sprites(outline[part], colors[part], convex[part], *moving)
+
+
+def make_texture(rng, *, side, frame, cells, chroma, contrast):
+    """Octaves of smooth noise around 0, peaks about contrast apart: [side, side, 3].
+
+    cells counts the patches of each octave along one frame of `frame` pixels.
+    """
+    total = np.zeros((side, side, 3), np.float32)
+    for count in cells:
+        patches = max(2, ceil(count * side / frame))
+        grid = rng.random((patches, patches, 4), dtype=np.float32) - 0.5
+        grid = grid[..., :1] * (1 - chroma) + grid[..., 1:] * chroma
+        total += cv2.resize(grid, (side, side), interpolation=cv2.INTER_CUBIC)
+    return total * (contrast / sqrt(len(cells)))
+
+
+def place_sprites(sprites):
+    """Outlines where the sprites are, in frame sides: [T, S, POINTS, 2]."""
+    cos, sin = np.cos(sprites.angle)[..., None], np.sin(sprites.angle)[..., None]
+    x, y = sprites.outline[..., 0], sprites.outline[..., 1]
+    turned = np.stack([x * cos - y * sin, x * sin + y * cos], -1)
+    return turned + sprites.position[:, :, None]
+
+
+def draw_clip(texture, offset, flicker, sprites, points, size):
+    """Sprites over a panned, flickering texture -> uint8 [T, size, size, 3].
+
+    texture: uint8 [side, side, 3]; offset [T, 2]: its pixel at the frame's corner;
+    flicker: what each frame adds to it [T, size, size, 3], or None; points: the sprites,
+    placed.
+    """
+    T, S = sprites.angle.shape
+    centers = np.broadcast_to(sprites.position[:, :, None, None], (T, S, 4, 1, 2))
+    inner = np.linalg.norm(sprites.outline, axis=-1).min(-1)[:, None, None]
+    shrink = GROWTH / (inner * size * FINE)
+    points = points + shrink * (sprites.position[:, :, None] - points)
+    wedges = np.concatenate([centers, points[:, :, _WEDGES]], 3)
+    wedges, points = _fixed(wedges, size * FINE), _fixed(points, size * FINE)
+    colors = sprites.colors.clip(0, 255).tolist()
+    video = np.empty((T, size, size, 3), np.uint8)
+    for t in range(T):
+        if t == 0 or flicker is not None or (offset[t] != offset[t - 1]).any():
+            added = None if flicker is None else flicker[t]
+            ground = _window(texture, offset[t], added, size)
+        canvas = ground.copy()
+        for s in np.flatnonzero(sprites.shown[t]):
+            first, second = colors[s]
+            if sprites.convex[s]:  # the finer filler of the two
+                cv2.fillConvexPoly(canvas, points[t, s], first, cv2.LINE_AA, SHIFT)
+            else:
+                cv2.fillPoly(canvas, [points[t, s]], first, cv2.LINE_AA, SHIFT)
+            if first != second:
+                cv2.fillPoly(canvas, wedges[t, s], second, cv2.LINE_AA, SHIFT)
+        cv2.resize(canvas, (size, size), video[t], interpolation=cv2.INTER_AREA)
+    return video
+
+
+def light_clip(video, gain, noise):
+    """Multiplies by gain [T, size, size], adds noise of video's shape -> uint8."""
+    lit = video * gain[..., None]
+    lit += noise
+    np.clip(lit, 0, 255, out=lit)
+    return lit.astype(np.uint8)
+
+
+def light_gain(rng, *, frames, fps, size, amplitude):
+    """A slowly swinging gradient around 1, within amplitude: [frames, size, size]."""
+    phase, pace = rng.uniform(0, 2 * pi, 3), rng.uniform(1, 4, 3)
+    swing = np.sin(phase + pace * np.arange(frames)[:, None] / fps) * (amplitude / 3)
+    level, x, y = swing.astype(np.float32).T[..., None, None]
+    ramp = np.linspace(-1, 1, size, dtype=np.float32)
+    return 1 + level + x * ramp + y * ramp[:, None]
+
+
+def visible_share(sprites, points, slots, size):
+    """Share of each body's silhouette left uncovered inside the frame: [T, K].
+
+    points: the sprites, placed; slots: the range of sprites that are bodies.
+    Silhouettes are counted in pixels.
+    """
+    T, S = sprites.angle.shape
+    # The margin keeps bodies whole that leave through a wall; a side is far enough.
+    outside = np.abs(points[:, slots] - 0.5).max() - 0.5
+    margin = 1 + ceil(size * min(max(outside, 0), 1))
+    fixed = _fixed(points, size) + (margin << SHIFT)
+    buffer = np.empty((size + 2 * margin,) * 2, np.uint8)
+    inside = buffer[margin : margin + size, margin : margin + size]
+    share = np.zeros((T, len(slots)), np.float32)
+    for t in range(T):
+        buffer[:] = 0
+        for s in slots:
+            if sprites.shown[t, s]:
+                cv2.fillConvexPoly(buffer, fixed[t, s], s + 1, cv2.LINE_8, SHIFT)
+        whole = [_count(buffer, s + 1) for s in slots]
+        for s in range(slots.stop, S):
+            if sprites.shown[t, s]:
+                cv2.fillPoly(buffer, [fixed[t, s]], 0, cv2.LINE_8, SHIFT)
+        left = [_count(inside, s + 1) for s in slots]
+        share[t] = [
+            some / max(every, 1) for some, every in zip(left, whole, strict=True)
+        ]
+    return share
+
+
+def hue_color(hue, saturation):
+    """Full-value colours of hues in turns: [N], [N] -> [N, 3] in 0..1."""
+    wheel = np.abs((hue[:, None] + np.array([0, 2 / 3, 1 / 3])) % 1 * 6 - 3) - 1
+    return 1 - saturation[:, None] * (1 - wheel.clip(0, 1))
+
+
+def _count(buffer, value):
+    return cv2.countNonZero(cv2.compare(buffer, value, cv2.CMP_EQ))
+
+
+def _fixed(points, size):
+    """Frame sides to OpenCV's fixed point, where a pixel's centre is whole."""
+    pixels = points.clip(-1, 2) * size - 0.5
+    return np.rint(pixels * 2**SHIFT).astype(np.int32)
+
+
+def _window(texture, offset, added, size):
+    """The frame cut from a texture at a fractional corner, FINE times enlarged."""
+    middle = offset + (size - 1) / 2
+    cut = cv2.getRectSubPix(texture, (size, size), (float(middle[0]), float(middle[1])))
+    if added is not None:
+        cut = (cut + added).clip(0, 255).astype(np.uint8)
+    # Nearest: the area average that ends the drawing gives the texture back, unblurred.
+    return cv2.resize(cut, (size * FINE,) * 2, interpolation=cv2.INTER_NEAREST)
+
+
+def _subdivide(corners):
+    """POINTS points evenly along the sides of a polygon."""
+    corners = np.array(corners)
+    share = np.arange(0, 1, len(corners) / POINTS)[:, None]
+    sides = zip(corners, np.roll(corners, -1, 0), strict=True)
+    return np.concatenate([a + (b - a) * share for a, b in sides])
+
+
+_ANGLES = 2 * pi * np.arange(POINTS) / POINTS
+_DISC = np.stack([np.cos(_ANGLES), np.sin(_ANGLES)], -1)
+# The polygon's area is that of the disc.
+_ROUND = _DISC * sqrt(2 * pi / POINTS / np.sin(2 * pi / POINTS))
+_OUTLINES = {0: _ROUND} | {k: _subdivide(corners) for k, corners in CORNERS.items()}
+_WEDGES = (np.arange(0, POINTS, 6)[:, None] + np.arange(4)) % POINTS

@@ -1,0 +1,1 @@
+"""Frozen artifacts with model card and provenance; imports runs and below."""

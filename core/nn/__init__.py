@@ -1,0 +1,1 @@
+"""Networks: attention, transformer, convolutions, distributions; imports parallel and base."""

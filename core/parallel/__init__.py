@@ -1,0 +1,1 @@
+"""Meshes, layouts, collectives and gradients over many devices and processes; imports base."""

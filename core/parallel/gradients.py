@@ -1,0 +1,134 @@
+"""Gradients of a batch that is spread over devices and taken in parts.
+
+Every device computes the loss of its own rows with a program of its own, and what is
+exchanged is said here: weights are gathered over `fsdp` before they are used (those of
+stacked layers one by one, core/nn/transformer.py), which scatters their gradients;
+gradients are summed over every axis that does not split the weight.
+"""
+
+import math
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import PartitionSpec
+
+from core.parallel.batches import batch_ways
+from core.parallel.collectives import gather, in_use
+from core.parallel.layouts import RULES, axes_of, is_box, is_kernel, path_name, specs
+
+
+def mean_gradients(
+    loss_fn, params, frozen, batch, *, like, dtype, parts: int = 1, auto=()
+):
+    """(loss, metrics, rows, gradients) of a loss that is a mean over the batch's rows.
+
+    Args:
+      loss_fn: (params, frozen, batch) -> (loss, (metrics, rows)); metrics are means over
+        rows too, `rows` arrays with a row for each of the batch. It sees the rows of one
+        device; what it must know of all goes through core/parallel/collectives.py.
+      frozen: what has no gradient.
+      like: (params, frozen) as boxed shapes, whose names say how they are laid out.
+      dtype: of kernels on their way to other devices.
+      parts: how many times a share of the rows is taken, one after another.
+      auto: mesh axes that are left to the compiler.
+    """
+    mesh = in_use()
+    check_parts(batch, parts, 1 if mesh is None else batch_ways(mesh))
+    if mesh is None:
+        grad_fn = jax.value_and_grad(loss_fn, has_aux=True)
+        return in_parts(lambda part: grad_fn(params, frozen, part), batch, parts)
+    axes = tuple(a for a in mesh.axis_names if mesh.shape[a] > 1 and a not in auto)
+    split = specs(mesh, like, axes)
+    rows = PartitionSpec(tuple(a for a in RULES["batch"] if a in axes))
+    nowhere = PartitionSpec()
+    # All devices' losses add up to the mean over the batch's rows.
+    share = 1 / math.prod(mesh.shape[a] for a in axes)
+
+    def local(params, frozen, batch):
+        frozen = gathered(frozen, split[1], like[1], dtype)
+
+        def shared_loss(params, part):
+            whole = gathered(params, split[0], like[0], dtype)
+            loss, aux = loss_fn(whole, frozen, part)
+            return loss * share, (loss, aux)
+
+        def one(part):
+            (_, (loss, aux)), grads = jax.value_and_grad(shared_loss, has_aux=True)(
+                params, part
+            )
+            return (loss, aux), grads
+
+        loss, metrics, out, grads = in_parts(one, batch, parts)
+        loss, metrics = jax.lax.pmean((loss, metrics), axes)
+        return loss, metrics, out, summed(grads, split[0], axes)
+
+    run = jax.shard_map(
+        local,
+        in_specs=(*split, rows),
+        out_specs=(nowhere, nowhere, rows, split[0]),
+        axis_names=set(mesh.axis_names) - set(auto),
+        check_vma=False,
+    )
+    return run(params, frozen, batch)
+
+
+def check_parts(batch, parts: int, ways: int) -> None:
+    """Refuse a batch that does not divide into parts on each of `ways` devices."""
+    B = len(jax.tree.leaves(batch)[0])
+    if B % (parts * ways):
+        near = max(n for n in range(1, parts + 1) if B % (n * ways) == 0)
+        raise ValueError(
+            f"batch {B} does not divide into {parts} parts (accumulate) over {ways} "
+            f"devices; use accumulate {near}, or a batch of "
+            f"{-(-B // (parts * ways)) * parts * ways}"
+        )
+
+
+def in_parts(grad_fn, batch, parts: int):
+    """(loss, metrics, rows, gradients) of grad_fn(part) -> ((loss, (metrics, rows)),
+    gradients): rows of all parts, means of the rest."""
+    if parts == 1:
+        (loss, (metrics, rows)), grads = grad_fn(batch)
+        return loss, metrics, rows, grads
+    B = len(jax.tree.leaves(batch)[0])
+
+    def apart(part):
+        (loss, (metrics, rows)), grads = grad_fn(part)
+        return (loss, metrics, grads), rows
+
+    def add(sums, part):
+        found, rows = apart(part)
+        return jax.tree.map(jnp.add, sums, found), rows
+
+    batch = jax.tree.map(lambda x: x.reshape(parts, B // parts, *x.shape[1:]), batch)
+    shapes, _ = jax.eval_shape(apart, jax.tree.map(lambda x: x[0], batch))
+    zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+    sums, rows = jax.lax.scan(add, zeros, batch)
+    loss, metrics, grads = jax.tree.map(lambda x: x / parts, sums)
+    return (
+        loss,
+        metrics,
+        jax.tree.map(lambda x: x.reshape(B, *x.shape[2:]), rows),
+        grads,
+    )
+
+
+def gathered(tree, split, like, dtype):
+    """Weights whole but for `auto` axes, kernels in `dtype`; stacked layers stay split."""
+
+    def one(path, x, spec, box):
+        if is_box(box) and box.names[:1] == ("layers",):
+            return x
+        return gather(x, spec, dtype if is_kernel(path_name(path)) else x.dtype)
+
+    return jax.tree_util.tree_map_with_path(one, tree, split, like)
+
+
+def summed(grads, split, axes):
+    """Gradients added up over the axes that do not split their weights."""
+
+    def one(grad, spec):
+        rest = tuple(axis for axis in axes if axis not in axes_of(spec))
+        return jax.lax.psum(grad, rest) if rest else grad
+
+    return jax.tree.map(one, grads, split)

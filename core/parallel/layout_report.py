@@ -1,0 +1,49 @@
+"""Layout report: shape, layout and bytes per device of every array of a state."""
+
+import math
+
+import jax
+import numpy as np
+
+from core.parallel.layouts import path_name, unbox
+
+LARGE = 1 << 20  # bytes of an array that should not be on every device
+
+
+def local_bytes(x, layout) -> int:
+    """Bytes of an array on one device."""
+    return math.prod(layout.shard_shape(x.shape)) * np.dtype(x.dtype).itemsize
+
+
+def named_arrays(shapes, layouts):
+    """(name, shape, layout) of every array."""
+    leaves = jax.tree_util.tree_leaves_with_path(unbox(shapes))
+    for (path, x), layout in zip(leaves, jax.tree.leaves(layouts), strict=True):
+        yield path_name(path), x, layout
+
+
+def replicated(shapes, layouts) -> list[str]:
+    """Names of large arrays of which every device has a whole copy."""
+    return [
+        name
+        for name, x, layout in named_arrays(shapes, layouts)
+        if layout.is_fully_replicated
+        and layout.num_devices > 1
+        and local_bytes(x, layout) >= LARGE
+    ]
+
+
+def layout_report(shapes, layouts) -> str:
+    """A table of every array: shape, layout, bytes per device; large replicated ones marked."""
+    whole, rows, total = replicated(shapes, layouts), [], 0
+    for name, x, layout in named_arrays(shapes, layouts):
+        local = local_bytes(x, layout)
+        total += local
+        mark = "  REPLICATED" if name in whole else ""
+        rows.append(f"{name}  {x.dtype}{list(x.shape)}  {layout.spec}  {local}{mark}")
+    head = [
+        f"{total / 2**20:.1f} MiB per device in {len(rows)} arrays; "
+        f"{len(whole)} of {LARGE / 2**20:.0f} MiB or more are replicated",
+        "name  shape  layout  bytes per device",
+    ]
+    return "\n".join(head + rows) + "\n"

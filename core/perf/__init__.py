@@ -1,0 +1,1 @@
+"""Benchmarks, sweeps and forecasts; may import every room, imported by launch alone."""

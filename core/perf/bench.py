@@ -1,0 +1,256 @@
+"""Times the train step of a config with its real data: what `launch.bench` prints."""
+
+import contextlib
+import functools
+import importlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+
+import jax
+import numpy as np
+import psutil
+
+from core.base.names import choose
+from core.base.processes import cpus
+from core.base.text import short
+from core.config import check_config, load_method
+from core.hardware import mfu
+from core.method import open_source
+from core.parallel.batches import host_shard, to_device
+from core.parallel.mesh import make_mesh
+from core.perf import startup
+from core.program import build_program
+from core.runs.throughput import device_memory, peak_host_bytes
+
+FILL = 8  # batches that are taken before those that are timed
+
+
+def measure(config, what=("step",), *, steps: int) -> dict:
+    """Numbers of the step, and of the parts that a method has to time, by name."""
+    check_config(config.to_dict())
+    method = load_method(config)
+    table = {
+        "step": functools.partial(measure_step, config, method, steps=steps),
+        "data": functools.partial(measure_data, config, method, steps=steps),
+        "checkpoint": functools.partial(startup.measure_checkpoint, config),
+        "startup": functools.partial(startup.measure_startup, config),
+    }
+    chosen = choose(what, table | method.tools.benches, "part to time")
+    found = {k: v for part in chosen.values() for k, v in part().items()}
+    if {"step", "data"} <= chosen.keys():
+        busy = found["data_core_seconds_per_step"] / found["step_seconds_median"]
+        found["data_cores_needed"] = busy
+    return found
+
+
+def measure_step(config, method, *, steps: int) -> dict:
+    """Run `steps` steps after the first and account for their time.
+
+    Every step is waited for, so that its time is its own; data is read ahead by the
+    source meanwhile, as in training. Times in seconds, memory in bytes.
+    """
+    mesh = make_mesh(**config.mesh)
+    plan = build_program(method, mesh, seed=config.seed, offload=config.offload)
+    with open_source(method, host_shard(mesh, method.batch)) as source:
+        state, waits, times = plan.create(), [], []
+        with jax.set_mesh(mesh):
+            for _ in range(steps + 1):
+                begin = time.perf_counter()
+                batch = source.next(state)
+                ready = time.perf_counter()
+                batch = to_device(mesh, batch, method.batch)
+                state, scalars = plan.step(state, batch)
+                jax.block_until_ready((state, scalars))
+                waits.append(ready - begin)
+                times.append(time.perf_counter() - ready)
+    return account(method, plan, np.array(waits), np.array(times))
+
+
+def measure_data(config, method, *, steps: int) -> dict:
+    """Take batches as fast as they come, one for each of `steps`, after a few that fill
+    the buffers, and count the processor time of all processes that make them.
+
+    Then take as many again, each after a pause as long as a batch took: what a device
+    whose step is just as fast would wait for. Memory is told before, between and after.
+    Where a method tells how fast its data is decoded by itself ("decode"), the pipeline
+    is compared with that.
+    """
+    if method.acts:
+        raise ValueError(
+            "data: an agent's batches come of its acting; time env, replay"
+        )
+    mesh = make_mesh(**config.mesh)
+    shard = host_shard(mesh, method.batch)
+    # Before and after, for a machine's pace may change.
+    alone = (
+        [method.tools.benches["decode"]()] if "decode" in method.tools.benches else []
+    )
+    with open_source(method, shard) as source:
+        for _ in range(FILL):
+            source.next()
+        held = [resident_bytes()]
+        begin, before = time.perf_counter(), cpu_seconds()
+        for _ in range(steps):
+            batch = source.next()
+        wall, busy = time.perf_counter() - begin, cpu_seconds() - before
+        held.append(resident_bytes())
+        waited, begin = 0.0, time.perf_counter()
+        for _ in range(steps):
+            time.sleep(wall / steps)
+            now = time.perf_counter()
+            source.next()
+            waited += time.perf_counter() - now
+        whole = time.perf_counter() - begin
+        held.append(resident_bytes())
+    rows, size = method.batch // shard[1], sum(x.nbytes for x in batch.values())
+    unit = method.unit
+    found = {
+        f"data_{unit}_per_second": rows * steps / wall,
+        f"data_{unit}_per_core_second": rows * steps / busy,
+        f"data_{unit}_taken": rows * (FILL + 2 * steps),
+        "data_core_seconds_per_step": busy / steps,
+        "data_wait_share_at_capacity": waited / whole,
+        "data_bytes_per_step": size,
+        "data_bytes_per_second": size * steps / wall,
+        **{f"data_resident_bytes_{i}": x for i, x in enumerate(held)},
+    }
+    if alone:
+        alone.append(method.tools.benches["decode"]())
+        seconds = np.mean([x["decode_seconds_per_clip"] for x in alone])
+        found["decode_seconds_per_clip"] = float(seconds)
+        found["data_share_of_decode_speed"] = float(seconds) * rows * steps / busy
+    return found
+
+
+def processes():
+    """This process and all that it has started and that live."""
+    this = psutil.Process()
+    return (this, *this.children(recursive=True))
+
+
+def resident_bytes() -> int:
+    """Memory of all processes; what they share is counted once."""
+    total = 0
+    for process in processes():
+        with contextlib.suppress(psutil.NoSuchProcess):
+            total += process.memory_full_info().pss
+    return total
+
+
+def cpu_seconds() -> float:
+    """Processor time of all processes."""
+    total = 0.0
+    for process in processes():
+        with contextlib.suppress(psutil.NoSuchProcess):
+            times = process.cpu_times()
+            total += times.user + times.system
+    return total
+
+
+def account(method, plan, waits, times) -> dict:
+    """What the times of the steps, the first apart, say."""
+    first, times, waits = times[0], times[1:], waits[1:]
+    median, kind = float(np.median(times)), jax.devices()[0].device_kind
+    whole = float(times.sum() + waits.sum())
+    return {
+        "device": f"{jax.device_count()} x {kind}",
+        "steps": len(times),
+        "step_seconds_median": median,
+        "step_seconds_min": float(times.min()),
+        "step_seconds_spread": float(np.quantile(times, 0.9) - np.quantile(times, 0.1)),
+        f"{method.unit}_per_second": method.batch * len(times) / whole,
+        "data_wait_share": float(waits.sum()) / whole,
+        "flops_per_step": method.costs.flops,
+        "flops_per_second": method.costs.flops / median,
+        "mfu": mfu(method.costs.flops, median, jax.device_count(), kind),
+        "compile_seconds": float(first - median),
+        "programs_compiled": plan.step._cache_size(),
+        "host_peak_bytes": peak_host_bytes(),
+        **device_memory(),
+    }
+
+
+def compare(config, *, steps: int) -> dict:
+    """The same step here and in the method's peer program, alternated on one batch.
+
+    The peer is the module `peer` beside the method's; both take the same weights and
+    batch, and no ratio is given unless their first losses agree to 1e-4. Ratios are the
+    peer's time over ours: above 1, ours is faster.
+    """
+    name = config.method.rpartition(".")[0] + ".peer"
+    peer = importlib.import_module(name)
+    config = peer.comparable(config)
+    method = load_method(config)
+    mesh = make_mesh(devices=jax.local_devices()[:1])
+    plan = build_program(method, mesh, seed=config.seed)
+    with tempfile.TemporaryDirectory() as folder:
+        with contextlib.closing(method.source("train", (0, 1), folder)) as source:
+            batch = source.next()
+        state = plan.create()
+        batch = peer.prepare(config, state, batch, folder)
+        with jax.set_mesh(mesh), other(name, folder) as step_there:
+            batch = to_device(mesh, batch, method.batch)
+            rows = []
+            for _ in range(steps + 1):
+                begin = time.perf_counter()
+                state, scalars = plan.step(state, batch)
+                loss = float(jax.block_until_ready(scalars)["loss"])
+                rows.append((time.perf_counter() - begin, loss, step_there()))
+    gap = abs(rows[0][1] - rows[0][2]["loss"])
+    if not gap < 1e-4:
+        raise ValueError(
+            f"the peer computes another loss: {rows[0][2]['loss']} against {rows[0][1]}"
+        )
+    here = np.array([row[0] for row in rows[1:]])
+    there = np.array([row[2]["seconds"] for row in rows[1:]])
+    return {
+        "steps": steps,
+        "step_seconds_median": float(np.median(here)),
+        "peer_step_seconds_median": float(np.median(there)),
+        "ratio_of_medians": float(np.median(there) / np.median(here)),
+        "ratio_of_minima": float(there.min() / here.min()),
+        "first_loss_difference": gap,
+        "host_peak_bytes": peak_host_bytes(),
+        "peer_host_peak_bytes": rows[-1][2]["peak_kib"] * 1024,
+    }
+
+
+@contextlib.contextmanager
+def other(name: str, folder: str):
+    """Start the peer program; yields a function that lets it take one step."""
+    command = [sys.executable, "-m", name, folder, str(cpus())]
+    # Threads that spin while they wait would take the processors from our turn.
+    settings = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE", "JAX_PLATFORMS": "cpu"}
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, env=settings, **pipes) as process:
+
+        def step():
+            process.stdin.write("step\n")
+            process.stdin.flush()
+            answer = process.stdout.readline()
+            if not answer:
+                raise RuntimeError(f"{name} ended with code {process.wait()}")
+            return json.loads(answer)
+
+        try:
+            yield step
+        finally:
+            process.stdin.close()
+
+
+def as_json(found: dict) -> str:
+    return json.dumps(found)
+
+
+def as_lines(found: dict) -> str:
+    """A name and a value per line, for people."""
+    width = max(len(name) for name in found)
+    shown = {k: v for k, v in found.items() if v is not None}
+    return "\n".join(
+        f"{name:{width}}  {value if isinstance(value, str) else short(value)}"
+        for name, value in shown.items()
+    )

@@ -1,0 +1,1 @@
+"""Planners over any model that gives an objective; imports nn and below."""

@@ -1,0 +1,1 @@
+"""A run's folder: checkpoints, starting, reports, preemption; imports parallel, base."""

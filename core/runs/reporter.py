@@ -1,0 +1,173 @@
+"""What the train loop tells people: progress, metrics, findings, bad samples, a summary."""
+
+import json
+import time
+
+import jax
+
+from core.base.files import write_json
+from core.base.text import short
+from core.hardware import mfu
+from core.parallel.layout_report import layout_report, replicated
+from core.runs import run_folder
+from core.runs.findings import split_findings
+from core.runs.throughput import (
+    Throughput,
+    device_memory,
+    grid,
+    peak_host_bytes,
+    progress_line,
+)
+from core.runs.writer import Writer, append, drop_later_lines, writing
+
+SUMMARY = "summary.json"
+
+
+class Diverged(ValueError):
+    """Too many updates in a row were not finite."""
+
+
+class Reporter:
+    """Writes a run's folder and terminal from process 0; every process watches for NaN.
+
+    Metrics are read one step late, so that the device always has a step to work on. What
+    is written of a step depends on that step alone, so that an interrupted run writes the
+    same; the names of what depends on the machine begin with "time/".
+    """
+
+    def __init__(self, folder, method, config, start: int):
+        self.folder, self.method, self.config = folder, method, config
+        self.start = start
+        self.main = jax.process_index() == 0
+        self.writer = None  # until the opening
+        rank = "" if self.main else f".{jax.process_index()}"
+        self.bad_samples = folder / f"bad_samples{rank}.jsonl"
+        self.clock = Throughput()
+        self.waiting = (
+            None  # (step, metrics, samples) of the step that is still running
+        )
+        self.bad_steps = 0  # updates in a row that were not applied, when last told
+
+    def finished(self) -> bool:
+        """Whether this run has closed, and has not been opened again for more steps."""
+        return (self.folder / SUMMARY).exists()
+
+    def unwritten(self, step: int, evals: dict) -> dict:
+        """Those of the evaluations whose findings at this step are not written yet."""
+        lines = [line for line in written(self.folder) if line["step"] == step]
+        done = {key for line in lines for key in line}
+        return {name: one for name, one in evals.items() if took(name) not in done}
+
+    def say(self, text: str):
+        if self.main:
+            print(text, flush=True)
+
+    def opening(self, plan):
+        """Begin to write: config, layouts and provenance of the run, and the first line."""
+        self.writer = Writer(self.folder, self.start, active=self.main)
+        drop_later_lines(self.bad_samples, self.start)
+        if self.main:
+            (self.folder / SUMMARY).unlink(missing_ok=True)
+            run_folder.record(self.folder, self.config.to_dict(), step=self.start)
+            report = layout_report(plan.shapes, plan.layouts)
+            with writing(self.folder / "layout.txt"):
+                (self.folder / "layout.txt").write_text(report)
+            self.say(report.splitlines()[0])
+            for name in replicated(plan.shapes, plan.layouts):
+                self.say(f"every device holds the whole of {name}")
+        verb = f"resuming after step {self.start}" if self.start else "starting"
+        devices = f"{jax.device_count()} x {jax.devices()[0].device_kind}"
+        self.say(f"{verb} in {self.folder} on {devices}")
+
+    def step(self, step: int, values: dict, samples: dict):
+        """Take metrics and bad samples of a step just started; tell the step before."""
+        self.flush()
+        self.waiting = step, values, samples
+        self.clock.count(self.method.batch)
+
+    def flush(self):
+        """Check and, where it is due, write what is waiting."""
+        if self.waiting is None:
+            return
+        (step, values, samples), self.waiting = self.waiting, None
+        for sample in samples["new"]:
+            line = json.dumps({"step": step, **sample}) + "\n"
+            append(self.bad_samples, line.encode())
+        self.check(step, int(jax.device_get(values["bad_steps"])))
+        if step % self.config.log_steps and step != self.config.steps:
+            return
+        scalars = {k: float(v) for k, v in jax.device_get(values).items()}
+        scalars |= samples["numbers"] | {"bad_samples": samples["bad"]}
+        rates = self.clock.report(self.config.steps - step)
+        self.writer.write(step, scalars | self.timing(rates))
+        names = ("loss", "score", "bad_samples")
+        shown = {k: scalars[k] for k in names if k in scalars}
+        shown = {k: v for k, v in shown.items() if v or k == "loss"}
+        unit = self.method.unit
+        self.say(progress_line(step, self.config.steps, shown, rates, unit=unit))
+
+    def check(self, step: int, bad_steps: int):
+        """Stop a run whose updates are not finite; a run that resumes gets a new chance."""
+        self.bad_steps = bad_steps
+        if bad_steps == 1:
+            self.say(f"step {step}: loss or gradient is not finite; update not applied")
+        if min(bad_steps, step - self.start) >= self.config.max_bad_steps:
+            raise Diverged(
+                f"loss or gradient was not finite in the last {bad_steps} steps up to "
+                f"{step}, whose updates were not applied; no checkpoint was made of them. "
+                "Lower the learning rate and go on from the last checkpoint with "
+                "--allow_config_change; delete the newest to go on from the one before"
+            )
+
+    def timing(self, rates):
+        """Speed and memory, under names apart from what training computes."""
+        device = jax.devices()[0].device_kind
+        used = mfu(
+            self.method.costs.flops, rates.step_seconds, jax.device_count(), device
+        )
+        seen = {
+            "time/step_seconds": rates.step_seconds,
+            f"time/{self.method.unit}_per_second": rates.examples_per_second,
+            "time/data_wait_share": rates.wait_share,
+            "time/host_peak_bytes": peak_host_bytes(),
+            **{f"time/{k}": v for k, v in device_memory().items()},
+        }
+        return seen | ({"time/mfu": used} if used is not None else {})
+
+    def evaluation(self, step: int, name: str, evaluate, state):
+        """Evaluate; write the numbers and pictures, and say the sentences and numbers.
+
+        The time it took goes into the same line: by it a resumed run knows what is done.
+        """
+        begin = time.perf_counter()
+        numbers, pictures, sentences = split_findings(evaluate(state))
+        seconds = {took(name): time.perf_counter() - begin}
+        for sentence in (s for told in sentences.values() for s in told):
+            self.say(f"step {step}: ALARM: {sentence}")
+        self.writer.write(step, numbers | seconds, pictures)
+        if numbers:
+            shown = "  ".join(f"{k} {short(v)}" for k, v in numbers.items())
+            self.say(f"step {step}: {shown}")
+
+    def closing(self):
+        """The summary: the last value of every number in a file, tables on the terminal."""
+        if self.main:
+            summary = {}
+            for line in written(self.folder):
+                summary |= {k: v for k, v in line.items() if not k.startswith("time/")}
+            write_json(self.folder / SUMMARY, summary)
+            for line in grid(summary):
+                self.say(line)
+        self.say(f"done: {self.config.steps} steps; summary in {self.folder / SUMMARY}")
+
+
+def took(name: str) -> str:
+    """Under what name the duration of an evaluation is written."""
+    return f"time/{name}_seconds"
+
+
+def written(folder) -> list[dict]:
+    """The whole lines of a run's metrics, oldest first."""
+    path = folder / run_folder.METRICS
+    lines = path.read_text().splitlines() if path.exists() else []
+    return [json.loads(line) for line in lines if line.endswith("}")]

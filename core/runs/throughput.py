@@ -1,0 +1,136 @@
+"""Throughput, progress line and memory of a run."""
+
+import math
+import resource
+import sys
+import time
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import jax
+
+from core.base.text import duration, short
+
+
+class Rates(NamedTuple):
+    """Speed of the train loop since the last report; NaN before the first step."""
+
+    step_seconds: float
+    examples_per_second: float
+    wait_share: float  # of the time, spent waiting for data
+    eta_seconds: float  # of training still to do, without pauses
+
+
+class Throughput:
+    """A clock for the train loop that knows waiting for data from working.
+
+    Time inside `pause` counts for nothing, nor does waiting inside it; the time since
+    the last report that is neither is work. Pause the first step: it compiles.
+    """
+
+    def __init__(self, *, now=time.perf_counter):
+        self._now = now
+        self._mark = now()
+        self._kind = "work"
+        self._clear()
+
+    def wait(self):
+        """`with clock.wait(): batch = next(...)`."""
+        return self._as("wait")
+
+    def pause(self):
+        """`with clock.pause(): evaluate()`; also for checkpoints and compilation."""
+        return self._as("pause")
+
+    def count(self, examples: int) -> None:
+        """One more step, of this many examples, is done."""
+        self._steps += 1
+        self._examples += examples
+
+    def report(self, steps_left: int) -> Rates:
+        """Rates since the last report; begins the next one."""
+        self._settle()
+        seconds = self._spent["work"] + self._spent["wait"]
+        steps, examples, wait = self._steps, self._examples, self._spent["wait"]
+        self._clear()
+        if not steps or not seconds > 0:
+            return Rates(math.nan, math.nan, math.nan, math.nan)
+        each = seconds / steps
+        return Rates(each, examples / seconds, wait / seconds, each * steps_left)
+
+    def _clear(self):
+        self._spent = {"work": 0.0, "wait": 0.0, "pause": 0.0}
+        self._steps = self._examples = 0
+
+    def _settle(self):
+        now = self._now()
+        self._spent[self._kind] += now - self._mark
+        self._mark = now
+
+    @contextmanager
+    def _as(self, kind):
+        outer = self._kind
+        self._settle()
+        self._kind = "pause" if outer == "pause" else kind
+        try:
+            yield
+        finally:
+            self._settle()
+            self._kind = outer
+
+
+def progress_line(
+    step: int,
+    steps: int,
+    shown: dict[str, float],
+    rates: Rates,
+    *,
+    unit: str = "examples",
+) -> str:
+    """`step 120/1500  loss 0.412  58.1 clips/s  wait 1.2%  ETA 9:41`."""
+    parts = [f"step {step}/{steps}"]
+    parts += [f"{name} {short(value)}" for name, value in shown.items()]
+    if math.isfinite(rates.step_seconds):
+        parts.append(f"{short(rates.examples_per_second)} {unit}/s")
+        parts.append(f"wait {100 * rates.wait_share:.1f}%")
+    parts.append(f"ETA {duration(rates.eta_seconds)}")
+    return "  ".join(parts)
+
+
+def grid(numbers: dict[str, float]) -> list[str]:
+    """The numbers named row/column, side by side, as lines for people."""
+    named = {tuple(name.split("/")): value for name, value in numbers.items()}
+    named = {name: value for name, value in named.items() if len(name) == 2}
+    rows, columns = (list(dict.fromkeys(name[i] for name in named)) for i in (0, 1))
+    if not rows:
+        return []
+    table = [["", *columns]]
+    for row in rows:
+        found = (named.get((row, column)) for column in columns)
+        table.append([row, *("" if x is None else short(x) for x in found)])
+    widths = [max(len(cell) for cell in column) for column in zip(*table, strict=True)]
+    return [
+        "  ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])])
+        for line in table
+    ]
+
+
+def peak_host_bytes() -> int:
+    """Most memory this process ever held on the host."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024  # Linux counts in KiB
+
+
+def device_memory() -> dict[str, int]:
+    """Bytes on the fullest local device; empty where the backend has none (CPU)."""
+    stats = [device.memory_stats() or {} for device in jax.local_devices()]
+    names = {
+        "device_bytes": "bytes_in_use",
+        "device_peak_bytes": "peak_bytes_in_use",
+        "device_limit_bytes": "bytes_limit",
+    }
+    return {
+        ours: max(s[theirs] for s in stats)
+        for ours, theirs in names.items()
+        if all(theirs in s for s in stats)
+    }

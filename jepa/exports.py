@@ -1,0 +1,153 @@
+"""Frozen V-JEPA networks as artefacts: StableHLO, safetensors, Hugging Face folder."""
+
+import dataclasses
+import functools
+import importlib.util
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from core.export import artifacts
+from core.nn.token_order import take
+from jepa import weights
+from jepa.encode import (
+    NETWORK,
+    describe,
+    describe_hf,
+    make_encode,
+    usage_hf,
+    video_specs,
+)
+from jepa.model import Encoder, Predictor, grid_of, patchify
+
+TITLE = "A V-JEPA video encoder, pretrained with Reverie"
+WHAT = """\
+Turns a clip into one feature vector per tubelet of {} (frames, rows, columns). It has
+learnt to predict the features of hidden parts of videos, without labels."""
+HF_NETWORK = f"""\
+{NETWORK} The predictor is the trained one."""
+
+ATOL = 1e-4  # of features of unit variance; float32 noise between programs is 1e-5
+
+
+def make_exports(encoder: Encoder, predictor: Predictor, *, use, config: dict) -> dict:
+    """Format -> (state, folder, origin): the writers of a Method, all in float32.
+
+    Args:
+      use: the mask token of each mask pattern.
+      config: the resolved config, for the card.
+    """
+    anywhere = {"dtype": jnp.float32, "attention": "plain"}
+    encoder, predictor = (m.clone(**anywhere) for m in (encoder, predictor))
+    frames, size = config["data"]["frames"], config["data"]["size"]
+    clip = {"frames": frames, "rows": size, "cols": size}
+    words = {"title": TITLE, "what": WHAT.format(encoder.patch), "config": config}
+    ours = {"network": NETWORK, "inputs": describe(encoder, **clip), **words}
+    programs = {"model": (make_encode(encoder), video_specs(**clip))}
+
+    def stablehlo(state, folder, origin):
+        about = {"origin": origin, **ours}
+        return artifacts.publish_stablehlo(
+            folder, programs, state.target, atol=ATOL, **about
+        )
+
+    def safetensors(state, folder, origin):
+        return artifacts.publish_safetensors(
+            folder, state.target, origin=origin, **ours
+        )
+
+    hf = functools.partial(
+        publish_hf, encoder, predictor, use=use, frames=frames, size=size, words=words
+    )
+    return {"stablehlo": stablehlo, "safetensors": safetensors, "hf": hf}
+
+
+def publish_hf(
+    encoder, predictor, state, folder, origin, *, use, frames, size, words
+) -> float:
+    """Write a Hugging Face folder, then run it beside the live networks.
+
+    It is run by our reader, and by transformers where that is installed.
+    """
+    params = {"encoder": state.target, "predictor": state.params["predictor"]}
+    # transformers asks with token 1 % n: with one per mask pattern it stays the second.
+    shared = use[0] if len(set(use)) == 1 else None
+    card = artifacts.card(
+        network=HF_NETWORK,
+        inputs=describe_hf(encoder),
+        usage=usage_hf(frames=frames, crop_size=size),
+        origin=origin,
+        **words,
+    )
+    weights.write_hf(
+        folder,
+        params,
+        encoder=fields(encoder),
+        predictor=fields(predictor),
+        crop_size=size,
+        frames=frames,
+        mask_token=shared,
+        card=card,
+        origin=origin,
+    )
+    theirs = 1 % predictor.mask_tokens
+    clip = np.random.default_rng(0).standard_normal((1, frames, size, size, 3))
+    clip = clip.astype(np.float32)
+    live = outputs(
+        encoder, predictor, params, clip, use=theirs if shared is None else shared
+    )
+    e, p, read = weights.read_hf(folder)
+    again = outputs(Encoder(**e), Predictor(**p), read, clip, use=theirs)
+    gap = artifacts.check_same(again, live, atol=ATOL)
+    if importlib.util.find_spec("torch") and importlib.util.find_spec("transformers"):
+        found = run_hf(folder, clip, live["features"].shape[1])
+        gap = max(gap, artifacts.check_same(found, live, atol=ATOL))
+    return gap
+
+
+def fields(module) -> dict:
+    """What a network was built from, but for what changes only how it is computed."""
+    names = {f.name for f in dataclasses.fields(module)}
+    names -= {"parent", "name", "dtype", "remat", "attention", "rescale"}
+    return {name: getattr(module, name) for name in sorted(names)}
+
+
+def halves(tokens: int):
+    """The even tokens as context, the odd ones as target, [1, n] each."""
+    return np.arange(0, tokens, 2)[None], np.arange(1, tokens, 2)[None]
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1), static_argnames="use")
+def outputs(encoder, predictor, params, clip, *, use):
+    """Features of a standardised clip, and every second token predicted from the rest.
+
+    As in transformers, the context is cut from the features of the whole clip.
+    """
+    grid = grid_of(clip.shape, encoder.patch)
+    patches = patchify(clip, encoder.patch)
+    features = encoder.apply({"params": params["encoder"]}, patches, grid=grid)
+    context, target = (jnp.asarray(x) for x in halves(patches.shape[1]))
+    guess = predictor.apply(
+        {"params": params["predictor"]},
+        take(features, context),
+        context,
+        target,
+        grid=grid,
+        use=(use,),
+    )
+    return {"features": features, "guess": guess}
+
+
+def run_hf(folder, clip, tokens: int) -> dict:
+    """The same outputs by torch and transformers."""
+    import torch
+    import transformers
+
+    model = transformers.AutoModel.from_pretrained(folder).eval()
+    context, target = ([torch.tensor(x)] for x in halves(tokens))
+    pixels = torch.tensor(np.moveaxis(clip, -1, 2))
+    with torch.no_grad():
+        out = model(pixels, context_mask=context, target_mask=target)
+    found = {"features": out, "guess": out.predictor_output}
+    return {name: x.last_hidden_state.numpy() for name, x in found.items()}

@@ -1,0 +1,257 @@
+"""Replay against the plain list of what happened: windows, refreshed states, files."""
+
+import numpy as np
+import pytest
+import robots
+
+from core.agents import replay as module
+from core.agents.replay import Replay
+from core.data import source_names
+from core.data.formats import chunks
+from core.data.records import BadSample
+
+SHAPES = {
+    "place": ((2,), "float32"),
+    "action": ((3,), "float32"),
+    "reward": ((), "float32"),
+    "is_first": ((), "bool"),
+    "is_last": ((), "bool"),
+    "is_terminal": ((), "bool"),
+    "deter": ((4,), "float16"),
+    "stoch": ((2,), "uint8"),
+}
+STREAMS, LENGTH = 2, 4
+
+
+def step(t):
+    """What happens at step t, told by its numbers: stream s at step t is 1000 s + t."""
+    mark = 1000 * np.arange(STREAMS) + t
+    return {
+        "place": np.stack([mark, -mark], -1).astype(np.float32),
+        "action": np.repeat(mark[:, None], 3, 1).astype(np.float32),
+        "reward": mark.astype(np.float32),
+        "is_first": np.array([t % 7 == 0, t % 5 == 0]),
+        "is_last": np.array([t % 7 == 6, False]),  # stream 1 is always cut short
+        "is_terminal": np.zeros(STREAMS, bool),
+        "deter": np.zeros((STREAMS, 4), np.float16),
+        "stoch": np.zeros((STREAMS, 2), np.uint8),
+    }
+
+
+def make(folder, *, capacity=40, steps=0):
+    replay = Replay(folder, SHAPES, streams=STREAMS, capacity=capacity, length=LENGTH)
+    for t in range(steps):
+        replay.add(step(t))
+    return replay
+
+
+def test_windows_are_what_happened(tmp_path):
+    replay = make(tmp_path, steps=33)  # the rings hold 20 steps
+    assert len(replay) == 40
+    replay.fresh.clear()
+    windows = replay.draw(400, np.random.default_rng(0))
+    assert set(windows[:, 0]) == {0, 1}
+    assert set(windows[:, 1]) == set(range(13, 29))
+    batch = replay.read(windows)
+    t = windows[:, 1:] + 1 + np.arange(LENGTH)
+    mark = 1000 * windows[:, :1] + t
+    np.testing.assert_array_equal(batch["reward"], mark)
+    np.testing.assert_array_equal(batch["place"][..., 1], -mark)
+    np.testing.assert_array_equal(batch["action"][..., 0], mark - 1)
+    first = np.where(windows[:, :1] == 0, t % 7, t % 5) == 0
+    np.testing.assert_array_equal(batch["is_first"], first)
+    # Within a window, what comes before a beginning is an end.
+    np.testing.assert_array_equal(
+        batch["is_last"][:, :-1],
+        np.where(windows[:, :1] == 0, t % 7 == 6, t % 5 == 4)[:, :-1],
+    )
+    assert batch["deter"].shape == (400, 4) and batch["stoch"].shape == (400, 2)
+
+
+def test_windows_are_drawn_evenly(tmp_path):
+    replay = make(tmp_path, steps=33)
+    replay.fresh.clear()
+    windows = replay.draw(16_000, np.random.default_rng(0))
+    _, counts = np.unique(windows[:, 0] * 1000 + windows[:, 1], return_counts=True)
+    assert len(counts) == 32
+    chi = (np.square(counts - 500) / 500).sum()
+    assert chi < 62  # 31 degrees of freedom: above it once in a thousand
+
+
+def test_every_new_step_is_given_out_once_before_others(tmp_path):
+    replay = make(tmp_path, steps=11)
+    windows = replay.draw(6, np.random.default_rng(0))
+    assert windows[:4].tolist() == [[0, 0], [1, 0], [0, 5], [1, 5]]
+    assert not replay.fresh
+    for t in range(11, 60):
+        replay.add(step(t))  # ten more windows each, of which the rings have lost six
+    windows = replay.draw(12, np.random.default_rng(0))
+    assert windows[:8:2, 1].tolist() == [40, 45, 50, 55]
+
+
+def test_states_are_refreshed_unless_overwritten(tmp_path):
+    replay = make(tmp_path, steps=20)
+    windows = np.array([[0, 2], [1, 9]])
+    for t in range(20, 26):
+        replay.add(step(t))  # steps 0 to 5 are gone
+    deter = np.arange(2 * LENGTH * 4).reshape(2, LENGTH, 4).astype(np.float16) + 1
+    latents = {"deter": deter, "stoch": np.full((2, LENGTH, 2), 3, np.uint8)}
+    replay.refresh(windows, latents)
+    np.testing.assert_array_equal(replay.steps["deter"][0, 6 % 20], deter[0, 3])
+    np.testing.assert_array_equal(replay.steps["deter"][1, 10:14], deter[1])
+    assert replay.steps["deter"][0].any(-1).sum() == 1  # steps 3 to 5 were left alone
+    context = replay.read(np.array([[1, 10]]))
+    np.testing.assert_array_equal(context["deter"][0], deter[1, 0])
+    assert (context["stoch"] == 3).all()
+
+
+def test_it_goes_on_from_its_files(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "CHUNK", 8)
+    replay = make(tmp_path, steps=13)
+    replay.save()
+    for t in range(13, 30):
+        replay.add(step(t))
+    replay.save()
+    names = [c.name for c in chunks.chunks_in(tmp_path)]
+    assert names == [
+        f"{s:06d}-{start:012d}-{n:06d}.npz"
+        for s in range(2)
+        for start, n in ((10, 6), (16, 8), (24, 6))  # 0 to 9 have left the rings
+    ]
+    again = make(tmp_path)
+    again.load(30)
+    assert again.added == 30 and not again.bad and not again.holes.any()
+    for name, ring in replay.steps.items():
+        np.testing.assert_array_equal(again.steps[name], ring)
+
+
+def test_what_came_after_the_checkpoint_is_lived_anew(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "CHUNK", 8)
+    replay = make(tmp_path, steps=19)
+    replay.save()
+    again = make(tmp_path)
+    again.load(12)
+    assert {c.start + c.steps for c in chunks.chunks_in(tmp_path)} == {8, 12}
+    for t in range(112, 119):
+        again.add(step(t))
+    again.save()
+    third = make(tmp_path)
+    third.load(19)
+    expected = [*range(12), *range(112, 119)]
+    np.testing.assert_array_equal(third.steps["reward"][0, :19], expected)
+
+
+def test_a_damaged_file_is_named_and_its_steps_are_avoided(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "CHUNK", 8)
+    make(tmp_path, steps=20).save()
+    paths = sorted(tmp_path.glob("000001-*.npz"))
+    paths[1].write_bytes(paths[1].read_bytes()[:50])
+    again = make(tmp_path)
+    again.load(20)
+    assert [bad["name"] for bad in again.bad] == [str(paths[1])]
+    windows = again.draw(200, np.random.default_rng(0))
+    mine = windows[windows[:, 0] == 1, 1]
+    assert set(mine) == {0, 1, 2, 3} and set(windows[:, 1]) == set(range(16))
+
+
+def test_bounds_are_told(tmp_path):
+    with pytest.raises(
+        ValueError, match=r"replay.capacity 10 gives 2 .* use 20 or more"
+    ):
+        make(tmp_path, capacity=10)
+    assert not make(tmp_path, steps=4).ready and make(tmp_path, steps=5).ready
+
+
+def test_windows_of_a_folder_span_files_but_no_gaps(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "CHUNK", 8)
+    make(tmp_path, capacity=80, steps=30).save()
+    records = chunks.Windows(str(tmp_path), 5)
+    assert len(records) == 2 * 26
+    item = records.load(26 + 6)
+    np.testing.assert_array_equal(item["reward"], 1000 + np.arange(6, 11))
+    np.testing.assert_array_equal(item["action"][:, 0], [0, *range(1006, 1010)])
+    assert item["is_first"].tolist() == [True, False, False, False, True]
+    (tmp_path / "000001-000000000008-000008.npz").unlink()
+    records = chunks.Windows(str(tmp_path), 5)
+    assert len(records) == 26 + 4 + 10
+    np.testing.assert_array_equal(records.load(30)["reward"], 1000 + np.arange(16, 21))
+
+
+def test_held_out_steps_are_in_no_window_to_train_on(tmp_path):
+    make(tmp_path, capacity=200, steps=90).save()
+
+    def steps_of(split, length, apart=0):
+        records = chunks.Windows(str(tmp_path), length, split, apart)
+        windows = [records.load(i)["reward"] for i in range(len(records))]
+        return len(windows), set(np.concatenate(windows).tolist())
+
+    (n, train), (m, held) = steps_of("train", 5), steps_of("held", 3)
+    every = [*range(90), *range(1000, 1090)]
+    assert held == set(every[-9:]) and train == set(every[:-9])
+    assert (n, m) == (86 + 77, 7)
+    # More than a stream is held out: windows still span no gap.
+    (n, train), (m, held) = steps_of("train", 5, 100), steps_of("held", 5, 100)
+    assert held == set(every[-100:]) and train == set(every[:-100])
+    assert (n, m) == (76, 6 + 86)
+    with pytest.raises(ValueError, match="has no 10 steps in a row among the last 9"):
+        steps_of("held", 10)
+
+
+def test_bad_files_are_bad_samples(tmp_path):
+    def chunk(**changes):
+        steps = {k: np.stack([step(t)[k][0] for t in range(6)]) for k in SHAPES}
+        where = chunks.Chunk(0, 0, 6)
+        chunks.write_chunk(
+            tmp_path,
+            where,
+            {k: v for k, v in (steps | changes).items() if v is not None},
+        )
+        chunks.load_chunk.cache_clear()
+        with pytest.raises(BadSample) as error:
+            chunks.Windows(str(tmp_path), 5).load(0)
+        return str(error.value)
+
+    assert chunk(reward=None) == "has no 'reward'"
+    assert chunk(reward=np.array([0, 0, np.nan, 0, np.nan, 0])) == (
+        "'reward' holds values that are not finite, at step 2"
+    )
+    assert chunk(place=np.zeros((5, 2))) == "'place' has 5 steps, not 6"
+    assert "cannot be read" in chunk(place=np.array([None] * 6))  # a pickle
+
+
+def test_folders_without_trajectories(tmp_path):
+    with pytest.raises(ValueError, match="is no folder of trajectories"):
+        chunks.Windows(str(tmp_path / "none"), 5)
+    with pytest.raises(ValueError, match="has no 5 steps in a row; expected files"):
+        chunks.Windows(str(tmp_path), 5)
+
+
+def test_it_begins_with_what_others_have_recorded(tmp_path):
+    """From a data set of another format: two streams follow four episodes."""
+    recordings = source_names.recordings(robots.write_lerobot(tmp_path / "robot"))
+    kinds = {
+        "images_top": ((32, 32, 3), "uint8"),
+        "state": ((2,), "float32"),
+        "action": ((2,), "float32"),
+    }
+    shapes = {k: x for k, x in SHAPES.items() if k != "place"} | kinds
+    folder = tmp_path / "replay"
+    replay = Replay(folder, shapes, streams=2, capacity=400, length=LENGTH)
+    module.fill(replay, recordings)
+    # Stream 0 takes episodes of 7 and of 9 steps, and 1 that of 12; then 0 or 1 takes the
+    # one of 30, and the other one has none.
+    ends = [
+        np.concatenate([robots.truth(i)["state"] for i in ids])
+        for ids in ((0, 2, 3), (1, 3))
+    ]
+    assert replay.added == 16 and not replay.bad
+    np.testing.assert_array_equal(replay.steps["state"][0, :16], ends[0][:16])
+    np.testing.assert_array_equal(replay.steps["state"][1, :12], ends[1][:12])
+    pictures = np.concatenate([robots.truth(i)["images_top"] for i in (0, 2)])
+    np.testing.assert_array_equal(replay.steps["images_top"][0, :16], pictures)
+    assert np.flatnonzero(replay.steps["is_first"][0]).tolist() == [0, 7]
+    replay.save()
+    again = source_names.recordings(str(folder))
+    np.testing.assert_array_equal(again.load(0)["state"], ends[0][:16])
+    with pytest.raises(ValueError, match="gives 0 steps .*: 'place' is absent"):
+        module.fill(make(tmp_path / "other"), recordings)

@@ -1,0 +1,140 @@
+"""Trajectories in every format, read alike or refused, and what their cameras see."""
+
+import numpy as np
+import pytest
+import robots
+from robots import LENGTHS, WRITERS, assert_same, expected, truth, whole
+
+from core.data import source_names
+from core.data.clips import View
+from core.data.records import BadSample
+from core.data.resample import resampled
+from core.data.steps import check, episode
+from core.prepare import run
+from core.prepare.episodes import Plan
+
+
+@pytest.fixture(params=WRITERS)
+def written(request, tmp_path, monkeypatch):
+    """(format, its data set)"""
+    if request.param == "minari":
+        pytest.importorskip("minari")
+        monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "set"))
+    return request.param, WRITERS[request.param](tmp_path / "set")
+
+
+def test_every_format_tells_the_same(written):
+    form, place = written
+    assert source_names.is_trajectories(place)
+    recordings = source_names.recordings(place)
+    assert len(recordings) == len(LENGTHS)
+    for i in range(len(LENGTHS)):
+        found = check(recordings.load(i))
+        assert_same(whole(found), expected(form, i))
+        part = {name: x[2:5] for name, x in found.items()}
+        assert_same(part, {name: x[2:5] for name, x in expected(form, i).items()})
+
+
+def test_jitter_of_a_clock_loses_no_step():
+    time = np.arange(20) / 10 + np.random.default_rng(0).uniform(-0.04, 0.04, 20)
+    time[0] = 0
+    steps = {"time": time, "x": np.arange(20), "action": np.ones((20, 1), np.float32)}
+    steps |= {"reward": np.zeros(20)} | episode(20, terminal=False)
+    np.testing.assert_array_equal(resampled(steps, 10, "last")["x"], np.arange(20))
+
+
+def test_what_holds_no_trajectories_is_told(tmp_path):
+    robots.write_replay(tmp_path / "robot")
+    with pytest.raises(ValueError, match="holds no trajectories .did you mean .*robot"):
+        source_names.recordings(str(tmp_path / "robott"))
+    old = robots.write_lerobot(tmp_path / "old", version="v2.1")
+    with pytest.raises(ValueError, match="of LeRobot v2.1; expected v3.x, which"):
+        source_names.recordings(old)
+    place = robots.write_lerobot(tmp_path / "new")
+    info = tmp_path / "new" / "meta" / "info.json"
+    info.write_text(info.read_text().replace('"data/chunk', '"../chunk'))
+    with pytest.raises(BadSample, match="data_path leads out of the folder"):
+        source_names.recordings(place).load(0)
+    robots.write_lerobot(tmp_path / "cut")
+    path = tmp_path / "cut" / "data" / "chunk-000" / "file-000.parquet"
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(BadSample, match="file-000.parquet cannot be read"):
+        source_names.recordings(str(tmp_path / "cut")).load(0)
+
+
+def test_spaces_of_minari(tmp_path, monkeypatch):
+    """Discrete actions, several in one, and a file of which a part is lost."""
+    pytest.importorskip("minari")
+    gymnasium = pytest.importorskip("gymnasium")
+    from core.data.formats.minari import as_vector, named
+
+    spaces = gymnasium.spaces
+    both = spaces.Dict(
+        {"turn": spaces.Discrete(3, start=-1), "grip": spaces.Box(-1, 1, (1,))}
+    )
+    actions = {"turn": np.array([-1, 1]), "grip": np.array([[0.5], [-0.5]])}
+    expected = [[0.5, 1, 0, 0], [-0.5, 0, 0, 1]]
+    np.testing.assert_array_equal(as_vector(both, actions), expected)
+    many = spaces.MultiDiscrete([2, 3])
+    expected = [[0, 1, 1, 0, 0], [1, 0, 0, 0, 1]]
+    np.testing.assert_array_equal(as_vector(many, np.array([[1, 0], [0, 2]])), expected)
+    with pytest.raises(BadSample, match="not always one of 0 to 2"):
+        as_vector(spaces.Discrete(3), np.array([3]))
+    seen = {"mission": ["go", "go"], "image": np.zeros((2, 4, 4, 3), np.uint8)}
+    found = dict(named(seen))
+    assert found["language"].tolist() == ["go", "go"]
+    assert found["image"].dtype == np.uint8
+    assert dict(named(np.zeros((2, 5))))["state"].shape == (2, 5)
+
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
+    place = robots.write_minari(tmp_path)
+    [file] = tmp_path.glob("robot/push-v0/data/*.hdf5")
+    content = file.read_bytes()
+    file.write_bytes(content[: len(content) // 2])
+    with pytest.raises(BadSample, match="cannot be read: OSError: "):
+        source_names.recordings(place).load(0)
+
+
+def test_pictures_in_rows_and_other_columns(tmp_path):
+    force = [np.arange(n, dtype=float).tolist() for n in LENGTHS]
+    more = {"observation.force": force, "next.success": force}
+    place = robots.write_lerobot(tmp_path / "set", as_video=False, **more)
+    steps = source_names.recordings(place).load(1)
+    np.testing.assert_array_equal(steps["images_top"][2:5], truth(1)["images_top"][2:5])
+    np.testing.assert_array_equal(steps["force"], np.arange(12)[:, None])
+    assert "log/next_success" in steps
+
+
+def test_what_a_camera_sees_is_a_clip(tmp_path):
+    """Frames at the wanted rate, of one episode alone, though it lies in pieces."""
+    place = robots.write_lerobot(tmp_path / "set")
+    plan = Plan(place, held=0, piece=8)
+    options = {"workers": 1, "shard_mb": 64, "say": id}
+    run.prepare(run.TRAJECTORIES, plan, str(tmp_path / "ready"), **options)
+    view = View(frames=4, fps=2.5, size=32, scale=(1, 1), aspect=(1, 1), flip=False)
+    pictures = [truth(i)["images_top"] for i in range(len(LENGTHS))]
+    pieces = [(0, 0), (1, 0), (1, 6), (2, 0), (2, 4)] + [(3, x) for x in (0, 8, 15, 22)]
+    for name in (f"camera:{tmp_path / 'ready'}", f"camera:{place}#images_top"):
+        clips = source_names.videos(name, "", view, None)
+        begun = set()
+        for index in range(len(clips)):
+            which, first = pieces[index] if len(clips) == len(pieces) else (index, 0)
+            film = pictures[which]
+            for seed in range(30):
+                video = clips.load(index, np.random.default_rng(seed))["video"]
+                fits = [
+                    start
+                    for start in range(first, len(film))
+                    if (
+                        video
+                        == film[np.minimum(start + 4 * np.arange(4), len(film) - 1)]
+                    ).all()
+                ]
+                assert fits
+                begun.add((which, fits[0]))
+        assert len(begun) > 40
+    with pytest.raises(BadSample, match="has no pictures 'wrist', but images_top"):
+        source_names.videos(f"camera:{place}#wrist", "", view, None).load(0, None)
+    robots.write_replay(tmp_path / "replay")
+    with pytest.raises(ValueError, match="does not tell how many steps a second has"):
+        source_names.videos(f"camera:{tmp_path / 'replay'}", "", view, None)

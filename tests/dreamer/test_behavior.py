@@ -1,0 +1,221 @@
+"""Returns, percentiles, gradient routes and the optimizer of DreamerV3, written out plainly."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from core import optim
+from core.agents.spaces import Space
+from core.parallel.layouts import unbox
+from dreamer import behavior, update, world_model
+from dreamer.rssm import Latent
+
+SPACES = {"image": Space((48, 48, 3), "uint8"), "state": Space((3,))}
+ACTIONS = {"push": Space((2,))}
+B, T, D, S = 2, 5, 16, 4
+
+
+def normal(seed, *shape):
+    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def networks():
+    sizes = {"deter": D, "hidden": 8, "classes": 4, "depth": 2, "units": 8}
+    model = world_model.make_world_model(SPACES, ACTIONS, stoch=S, **sizes)
+    head = behavior.make_behavior(model.actions, units=8, horizon=3)
+    init = update.make_init(model, head, batch=B, length=T)
+    return model, head, unbox(init(jax.random.key(0)))
+
+
+def batch(seed=0):
+    rng = np.random.default_rng(seed)
+    none = np.zeros((B, T), bool)
+    return {
+        "image": rng.integers(0, 256, (B, T, 48, 48, 3)).astype(np.uint8),
+        "state": normal(1, B, T, 3),
+        "action": normal(2, B, T, 2),
+        "reward": normal(3, B, T),
+        "is_first": none,
+        "is_last": none,
+        "is_terminal": none,
+        "deter": np.zeros((B, D), np.float32),
+        "stoch": np.zeros((B, S), np.uint8),
+        "goes_on": np.zeros(B, bool),
+    }
+
+
+def test_lambda_returns_are_a_plain_loop():
+    reward, value = normal(0, 7, 3), normal(1, 7, 3)
+    cont = np.random.default_rng(2).random((7, 3)).astype(np.float32)
+    expected, future = np.zeros((6, 3)), value[-1].astype(np.float64)
+    for t in reversed(range(6)):
+        mixed = 0.05 * value[t + 1] + 0.95 * future
+        expected[t] = future = reward[t + 1] + cont[t + 1] * mixed
+    found = behavior.lambda_returns(reward, cont, value)
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+def test_returns_at_the_ends_of_lambda(monkeypatch):
+    reward, value, one = normal(0, 7, 3), normal(1, 7, 3), np.ones((7, 3), np.float32)
+    monkeypatch.setattr(behavior, "LAMBDA", 1.0)
+    to_go = reward[::-1].cumsum(0)[::-1][1:] + value[-1]
+    found = behavior.lambda_returns(reward, one, value)
+    np.testing.assert_allclose(found, to_go, atol=1e-5)
+    monkeypatch.setattr(behavior, "LAMBDA", 0.0)
+    found = behavior.lambda_returns(reward, one, value)
+    np.testing.assert_allclose(found, reward[1:] + value[1:], atol=1e-6)
+
+
+def test_replay_returns_are_a_plain_loop():
+    reward, bootstrap = normal(0, 7, 3), normal(1, 7, 3)
+    rng = np.random.default_rng(2)
+    last = rng.random((7, 3)) < 0.3
+    terminal = last & (rng.random((7, 3)) < 0.5)
+    gamma, future = 1 - 1 / 333, bootstrap[-1].astype(np.float64)
+    expected = np.zeros((6, 3))
+    for t in reversed(range(6)):
+        lam = 0.95 * (1 - last[t + 1])
+        mixed = (1 - lam) * bootstrap[t + 1] + lam * future
+        live = gamma * (1 - terminal[t + 1])
+        expected[t] = future = reward[t + 1] + live * mixed
+    found = behavior.replay_returns(reward, last, terminal, bootstrap)
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+def test_the_range_of_returns_follows_its_percentiles():
+    seen, (low, high) = behavior.no_range(), (0.0, 0.0)
+    for i in range(50):
+        returns = 10 * normal(i, 15, 40) + 3
+        seen = behavior.update_range(seen, returns)
+        low = 0.99 * low + 0.01 * np.percentile(returns, 5)
+        high = 0.99 * high + 0.01 * np.percentile(returns, 95)
+    np.testing.assert_allclose([seen.low, seen.high], [low, high], rtol=1e-4)
+
+
+def test_what_a_first_update_reports(networks):
+    model, head, state = networks
+    loss = update.make_loss(model, head)
+    told = update.prepare(model, batch(), state.seen, jax.random.key(0))
+    total, ((metrics, _), states) = jax.jit(loss)(
+        state.params, (state.slow, state.range), told
+    )
+    assert states.deter.shape == (B, T, D) and np.isfinite(total)
+    np.testing.assert_allclose(metrics["loss_reward"], np.log(255), rtol=1e-5)
+    np.testing.assert_allclose(metrics["loss_replay"], 2 * np.log(255), rtol=1e-5)
+    assert metrics["return"] == 0 and metrics["value"] == 0
+    assert metrics["loss_dyn"] >= 1 and metrics["loss_rep"] >= 1
+    assert 0.4 < metrics["loss_continue"] < 1.3
+
+
+ROUTES = {
+    "actor": {"actor"},
+    "critic": {"critic"},
+    "replay": {"critic", "encoder", "rssm"},
+    "image": {"encoder", "rssm", "decoder"},
+    "state": {"encoder", "rssm", "decoder"},
+    "reward": {"encoder", "rssm", "reward"},
+    "continue": {"encoder", "rssm", "continue"},
+    "rep": {"encoder", "rssm"},
+}
+
+
+@pytest.mark.parametrize("name", ROUTES)
+def test_gradients_go_where_they_should_and_nowhere_else(networks, name):
+    model, head, state = networks
+    # A reward and a critic that say something, or there is no advantage to learn from.
+    params = jax.tree.map(lambda x: x + 0.03 * normal(1, *x.shape), state.params)
+    start = update.start_of(model, batch(), state.seen)
+
+    def one(params):
+        keys = jax.random.split(jax.random.key(0))
+        gumbel = world_model.noise_of(model, batch(), keys[0])
+        found, states, _ = world_model.losses(model, params, start, batch(), gumbel)
+        found |= behavior.losses(
+            model, head, params, state.slow, state.range, states, batch(), keys[1]
+        )[0]
+        return found[name].mean()
+
+    grads = jax.jit(jax.grad(one))(params)
+    moved = {k for k, g in grads.items() if any(x.any() for x in jax.tree.leaves(g))}
+    assert moved == ROUTES[name]
+
+
+def test_dreams_may_begin_at_the_last_steps_alone(networks):
+    model, head, state = networks
+    key, told = jax.random.key(0), batch()
+    start = update.start_of(model, told, state.seen)
+    gumbel = world_model.noise_of(model, told, key)
+    _, states, _ = world_model.losses(model, state.params, start, told, gumbel)
+    rest = state.params, state.slow, state.range
+
+    def found(head, cut):
+        told = {k: x[:, -cut:] for k, x in batch().items() if x.ndim > 1}
+        part = jax.tree.map(lambda x: x[-cut:], states)
+        return behavior.losses(model, head, *rest, part, told, key)
+
+    few = found(head._replace(last=2), T)
+    jax.tree.map(np.testing.assert_allclose, few, found(head, 2))
+    assert few[0]["actor"].shape == (head.horizon, 2 * B)
+
+
+def test_a_batch_goes_on_from_the_last_where_it_says_so(networks):
+    model, _, state = networks
+    seen = Latent(jnp.asarray(normal(0, B, T, D)), jnp.full((B, T, S), 3, jnp.uint8))
+    told = batch() | {"deter": normal(1, B, D), "stoch": np.ones((B, S), np.uint8)}
+    told["goes_on"] = np.array([True, False])
+    start = update.start_of(model, told, seen)
+    np.testing.assert_array_equal(start.deter[0], seen.deter[0, -1])
+    np.testing.assert_array_equal(start.deter[1], told["deter"][1])
+    np.testing.assert_array_equal(start.stoch.argmax(-1), [[3] * S, [1] * S])
+    states = jax.tree.map(lambda x: x.swapaxes(0, 1), update.unpack(model, *seen))
+    packed = update.pack(states)
+    jax.tree.map(np.testing.assert_array_equal, packed, seen)
+
+
+def test_updates_begin_with_warmup_and_leave_bad_batches_out(networks):
+    model, head, state = networks
+    lr = optim.make_schedule(
+        "warmup_constant", steps=1, start=0.0, peak=4e-5, warmup_steps=1000
+    )
+    numbers = {"agc": 0.3, "betas": (0.9, 0.999), "eps": 1e-20}
+    numbers |= {"accumulate": 1, "seed": 0}
+    step = jax.jit(update.make_step(lambda key: state, model, head, lr=lr, **numbers))
+    first, metrics = step(state, batch())
+    jax.tree.map(np.testing.assert_array_equal, first.params, state.params)
+    assert metrics["lr"] == 0
+    second, metrics = step(first, batch(1))
+    np.testing.assert_allclose(metrics["lr"], 4e-8, rtol=1e-6)
+    moved = jax.tree.map(lambda a, b: np.abs(a - b).max(), first.params, second.params)
+    assert max(jax.tree.leaves(moved)) > 0
+    third, metrics = step(
+        second, batch() | {"reward": np.full((B, T), np.nan, np.float32)}
+    )
+    assert metrics["bad_steps"] == 1 and third.step == 3
+    same = lambda a, b: np.testing.assert_array_equal(a, b)  # noqa: E731
+    jax.tree.map(same, (third.params, third.seen), (second.params, second.seen))
+
+
+def test_laprop_is_its_written_out_form():
+    rng = np.random.default_rng(0)
+    params = {"w": normal(0, 3, 4), "b": np.zeros(4, np.float32)}
+    p = {k: x.astype(np.float64) for k, x in params.items()}
+    opt = optim.laprop_moments(params)
+    square, mean = ({k: np.zeros_like(x) for k, x in p.items()} for _ in range(2))
+    for t in range(1, 6):
+        size = 100.0 if t == 3 else 0.1  # one that is cut
+        grads = {
+            k: (size * rng.standard_normal(x.shape)).astype(np.float32)
+            for k, x in p.items()
+        }
+        params, opt = optim.laprop(grads, opt, params, lr=0.01)
+        for k in p:
+            limit = 0.3 * max(1e-3, np.linalg.norm(p[k]))
+            g = grads[k] * min(1, limit / np.linalg.norm(grads[k]))
+            square[k] = 0.999 * square[k] + 0.001 * g**2
+            scaled = g / (np.sqrt(square[k] / (1 - 0.999**t)) + 1e-20)
+            mean[k] = 0.9 * mean[k] + 0.1 * scaled
+            p[k] = p[k] - 0.01 * mean[k] / (1 - 0.9**t)
+    for k in p:
+        np.testing.assert_allclose(params[k], p[k], rtol=1e-4, atol=1e-6)

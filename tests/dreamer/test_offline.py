@@ -1,0 +1,209 @@
+"""A world model on trajectories through the one train loop: resumed, dreaming."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+from small import dream as small
+from small import use_one_device
+
+from core import train
+from core.agents.spaces import Space
+from core.config import load_method
+from core.data.formats import chunks
+from core.data.steps import FLAGS
+from core.parallel.layouts import unbox
+from dreamer import data, evals
+
+ONE = jax.devices()[:1]
+
+
+@pytest.fixture(autouse=True)
+def one_device(monkeypatch):
+    use_one_device(monkeypatch)
+
+
+def assert_same(a, b):
+    jax.tree.map(np.testing.assert_array_equal, jax.device_get(a), jax.device_get(b))
+
+
+def test_interrupted_within_a_window_it_goes_on_bit_for_bit(tmp_path):
+    config = small(steps=5, behavior="actor", imagination__horizon=3)
+    whole = train.fit(config, tmp_path / "whole")
+    config.steps = 3
+    train.fit(config, tmp_path / "parts")
+    config.steps = 5
+    parts = train.fit(config, tmp_path / "parts", allow_config_change=True)
+    assert_same(whole, parts)
+    texts = [
+        (tmp_path / name / "metrics.jsonl").read_text() for name in ("whole", "parts")
+    ]
+    lines = [[json.loads(line) for line in text.splitlines()] for text in texts]
+    told = [
+        [{k: v for k, v in x.items() if "time/" not in k} for x in y] for y in lines
+    ]
+    assert told[0] == told[1] and len(told[0]) == 5
+
+
+def test_pieces_of_a_window_follow_each_other():
+    config = small()
+    method = load_method(config)
+    source = method.source("train", (0, 1))
+    first, second, third = (source.next() for _ in range(3))
+    assert not first["goes_on"].any() and second["goes_on"].all()
+    assert not third["goes_on"].any()
+    item = data.make_records(
+        "train", seed=0, steps=8, apart=8, **{k: config.data[k] for k in LOOK}
+    ).load(3)
+    np.testing.assert_array_equal(first["image"][3], item["image"][:4])
+    np.testing.assert_array_equal(second["image"][3], item["image"][4:])
+    np.testing.assert_array_equal(second["action"][3], item["action"][4:])
+    np.testing.assert_array_equal(first["is_first"][0], [True, False, False, False])
+    source.close()
+
+
+LOOK = ("source", "size", "level", "bodies", "fps")
+
+
+def test_dreams_are_judged_beside_standing_still(tmp_path):
+    state = train.fit(small(steps=1), tmp_path)
+    found = load_method(small()).evals["dream"](state)
+    assert {"dream/position_1", "still/position_1", "dream/image_1"} <= found.keys()
+    # Rows of truth, dream and difference for each of four clips, eight frames wide.
+    assert found["dream_image"].shape == (4 * 3 * 52, 8 * 52, 3)
+    assert found["film_image"].shape == (8, 3 * 52, 4 * 52, 3)
+    # One frame of one clip is the same in both.
+    row, column, t = 1, 2, 5
+    cell = found["dream_image"][(3 * column + row) * 52 :][:52, t * 52 :][:, :52]
+    np.testing.assert_array_equal(
+        found["film_image"][t, row * 52 :][:52, column * 52 :][:, :52], cell
+    )
+    world = data.make_world(
+        "held", steps=8, seed=0, size=48, level="plain", bodies=2, fps=8.0
+    )
+    places = np.linspace(0, 2**20 - 1, 4).astype(int)
+    place = np.stack([world.load(i)["position"] for i in places])
+    gap = np.sqrt(np.square(place[:, 5] - place[:, 4]).mean())
+    np.testing.assert_allclose(found["still/position_1"], gap, rtol=1e-6)
+
+
+def test_dreams_are_judged_up_to_the_next_episode():
+    true = np.zeros((3, 6, 2), np.float32)
+    true[:, 1] = 1  # the last step seen
+    predicted = np.full_like(true, 3)
+    predicted[0] = 5
+    same = np.ones((3, 4), bool)
+    same[0, 1:] = False  # the first dream ends after one step,
+    same[1:, 2:] = False  # the others after two
+    found = evals.errors("x", predicted, true, same)
+    expected = {
+        "dream/x_1": (25 + 9 + 9) / 3,
+        "dream/x_2": 9,
+        "still/x_1": 1,
+        "still/x_2": 1,
+    }
+    assert found == pytest.approx(expected, rel=1e-6)
+
+
+def test_positions_are_judged_beside_the_last_ones_seen():
+    true = np.zeros((2, 8, 2))
+    true[:, 3:, 0] = np.arange(5)  # moves on after three steps that were seen
+    read = true + np.array([9, 9, 9, 2, 2, 1, 1, 4])[:, None]
+    found = evals.positions(read, true, 3)
+    assert found["dream/position_1"] == 2 and found["dream/position_2"] == 2
+    assert found["still/position_5"] == pytest.approx(8**0.5)
+    # Standing still is off by 0, 0.7, 1.4, 2.1 and 2.8, the dream by 2, 2, 1, 1 and 4.
+    assert found["steps_dreamt_better"] == 2
+
+
+def test_a_reader_reads_what_latents_tell_together():
+    """One of 4 x 4 places by two latents of four classes, their product's sign by both."""
+    rng = np.random.default_rng(0)
+    ids = rng.integers(0, 4, (40, 25, 2))
+    x = np.eye(4, dtype=np.float32)[ids].reshape(40, 25, 8)
+    sides = ids / 4 - 0.375
+    y = np.concatenate([sides, np.sign(sides[..., :1] * sides[..., 1:])], -1)
+    read = evals.fit_reader(x[:20], y[:20].astype(np.float32), steps=400)
+    np.testing.assert_allclose(read(x[20:]), y[20:], atol=0.05)
+
+
+def test_recorded_trajectories_train_and_bad_ones_are_counted(tmp_path):
+    rng = np.random.default_rng(0)
+    for i in range(12):
+        steps = {
+            "height": rng.standard_normal((9, 2)).astype(np.float32),
+            "action": rng.standard_normal((9, 3)).astype(np.float32),
+            "reward": rng.standard_normal(9).astype(np.float32),
+            **{k: np.zeros(9, bool) for k in ("is_first", "is_last", "is_terminal")},
+        }
+        if i == 5:
+            steps["reward"][4] = np.inf
+        if i == 7:
+            steps["height"] = steps["height"][:, :1]
+        if i == 8:
+            steps["action"] = steps["action"][:, :2]
+        chunks.write_chunk(tmp_path, chunks.Chunk(i, 0, 9), steps)
+    changes = {"data__source": str(tmp_path), "data__max_bad_share": 0.9}
+    config = small(**changes, steps=6, behavior="actor", imagination__horizon=3)
+    train.fit(config, tmp_path / "run")
+    lines = (tmp_path / "run" / "bad_samples.jsonl").read_text().splitlines()
+    reasons = {json.loads(line)["reason"] for line in lines}
+    assert reasons == {
+        "'reward' holds values that are not finite, at step 4",
+        "'height' is (1,), not (2,) as elsewhere",
+        "'action' is (2,), not (3,) as elsewhere",
+    }
+
+
+def test_recorded_trajectories_are_mixed_by_weight(tmp_path):
+    for name, height in (("a", 1.0), ("b", 2.0)):
+        (tmp_path / name).mkdir()
+        for i in range(30):
+            steps = {flag: np.zeros(9, bool) for flag in FLAGS}
+            steps |= {"height": np.full((9, 2), height, np.float32)}
+            steps |= {"reward": np.zeros(9), "action": np.zeros((9, 3), np.float32)}
+            chunks.write_chunk(tmp_path / name, chunks.Chunk(i, 0, 9), steps)
+    mix = f"3*{tmp_path / 'a'} + {tmp_path / 'b'}"
+    method = load_method(small(data__source=mix, batch=8))
+    source = method.source("train", (0, 1), tmp_path)
+    heights = np.concatenate([source.next()["height"][:, 0, 0] for _ in range(4)])
+    source.close()
+    assert (heights == 1).sum() == 24 and (heights == 2).sum() == 8
+    # Recordings are not held to what the embedded world can draw.
+    look = {k: small().data[k] for k in LOOK} | {"source": mix, "size": 4}
+    assert len(data.make_records("train", seed=0, steps=1, apart=1, **look)) > 500
+
+
+def test_windows_that_cannot_be_read_are_not_dreamt_of(tmp_path):
+    def write(i, **changes):
+        steps = {name: np.zeros(9, bool) for name in FLAGS}
+        steps |= {
+            "height": np.full((9, 2), i - 152.0, np.float32),
+            "reward": np.zeros(9),
+        }
+        steps |= {"action": np.zeros((9, 3), np.float32)} | changes
+        chunks.write_chunk(tmp_path, chunks.Chunk(i, 0, 9), steps)
+
+    for i in range(158):
+        write(i)
+    write(158, height=np.zeros((9, 1), np.float32))
+    write(159, reward=np.full(9, np.nan))
+    # A twentieth of the steps are those of eight chunks, each with two windows.
+    fields = {"data__source": str(tmp_path), "dream__clips": 16}
+    method = load_method(small(**fields))
+    shapes = jax.eval_shape(method.init, jax.random.key(0))
+    state = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), unbox(shapes))
+    found = method.evals["dream"](state)
+    # Zero weights say zero, and nothing moves: the mean of 0, 1, 4, 9, 16 and 25.
+    np.testing.assert_allclose(found["dream/height_1"], 55 / 6, rtol=1e-5)
+    assert found["still/height_1"] == 0
+
+
+def test_spaces_are_told_by_the_records(tmp_path):
+    world = data.make_records(
+        "train", seed=0, steps=8, apart=8, **{k: small().data[k] for k in LOOK}
+    )
+    spaces, actions = data.spaces_of(world)
+    assert spaces == {"image": Space((48, 48, 3), "uint8")}
+    assert actions == {"action": Space((2,))}

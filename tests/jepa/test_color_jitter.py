@@ -1,0 +1,109 @@
+"""Colour jitter against the formulas in numpy: alike in all frames, drawn per clip."""
+
+import functools
+
+import jax
+import numpy as np
+import pytest
+from small import small
+
+from core.config import load_method
+from core.parallel.layouts import unbox
+from jepa.color_jitter import NO_JITTER, Jitter, draw_factors, gray, make_look
+from jepa.model import MEAN, STD, patchify, standardize
+
+PATCH = (2, 4, 4)
+RNG = np.random.default_rng(0)
+VIDEO = RNG.integers(0, 256, (64, 4, 8, 8, 3)).astype(np.uint8)
+PATCHES = patchify(VIDEO, PATCH)
+
+
+def look_of(jitter, seed):
+    factors = draw_factors(jitter, len(PATCHES), jax.random.key(seed))
+    return make_look(factors, PATCHES)
+
+
+def looked(**jitter):
+    """Clips as the network gets them, in 0 to 1: [B, n, P, 3]."""
+    x = look_of(Jitter(**jitter), 3)(PATCHES)
+    x = np.asarray(x).reshape(*PATCHES.shape[:2], -1, 3)
+    return x * np.asarray(STD) + np.asarray(MEAN)
+
+
+PLAIN = np.asarray(PATCHES).reshape(*PATCHES.shape[:2], -1, 3) / 255
+GRAY = PLAIN @ np.array([0.299, 0.587, 0.114])
+
+
+def test_without_jitter_nothing_changes():
+    assert look_of(NO_JITTER, 0) is standardize
+    np.testing.assert_allclose(looked(brightness=1e-9), PLAIN, atol=1e-5)
+
+
+def factors_of(found, expected):
+    """The factor of each clip that explains its values best, over all its frames."""
+    grid = np.linspace(0.3, 1.7, 1401)
+    rows = range(len(found))
+    return np.array(
+        [
+            grid[np.argmin([np.abs(found[i] - expected(i, f)).max() for f in grid])]
+            for i in rows
+        ]
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "formula"),
+    [
+        ("brightness", lambda i, f: np.clip(PLAIN[i] * f, 0, 1)),
+        (
+            "contrast",
+            lambda i, f: np.clip(
+                GRAY[i].mean() + (PLAIN[i] - GRAY[i].mean()) * f, 0, 1
+            ),
+        ),
+        (
+            "saturation",
+            lambda i, f: np.clip(
+                GRAY[i][..., None] + (PLAIN[i] - GRAY[i][..., None]) * f, 0, 1
+            ),
+        ),
+    ],
+)
+def test_each_factor_is_the_formula_s(name, formula):
+    found = looked(**{name: 0.6})
+    factors = factors_of(found[:16], formula)
+    for i, factor in enumerate(factors):
+        np.testing.assert_allclose(found[i], formula(i, factor), atol=2e-3)
+    assert factors.min() >= 0.4 - 1e-3 and factors.max() <= 1.6 + 1e-3
+    assert np.ptp(factors) > 0.6 and len(set(factors)) > 12
+
+
+def test_seen_and_hidden_tokens_change_alike():
+    jitter = Jitter(0.5, 0.5, 0.5)
+    look = look_of(jitter, 1)
+    some = PATCHES[:, 3:5]
+    np.testing.assert_allclose(look(some), look(PATCHES)[:, 3:5], atol=1e-6)
+    other = look_of(jitter, 2)
+    assert np.abs(look(PATCHES) - other(PATCHES)).max() > 0.1
+    np.testing.assert_allclose(gray(PLAIN)[..., 0], GRAY, atol=1e-5)
+
+
+def test_it_is_a_part_of_the_step_and_of_its_key():
+    losses = {}
+    for strength in (0.0, 0.8):
+        method = load_method(
+            small(colour__brightness=strength, colour__contrast=strength)
+        )
+        source = method.source("train", (0, 1))
+        batch = source.next()
+        source.close()
+        state = unbox(method.init(jax.random.key(0)))
+        step = jax.jit(functools.partial(method.step))
+        first, metrics = step(state, batch)
+        again = step(state, batch)[1]["loss"]
+        later = step(state.replace(step=state.step + 1), batch)[1]["loss"]
+        losses[strength] = [float(x) for x in (metrics["loss"], again, later)]
+    assert losses[0.8][0] == losses[0.8][1] != losses[0.0][0]
+    assert losses[0.8][2] != losses[0.8][0]
+    with pytest.raises(ValueError, match="colour.saturation is 2.0; expected 0 to 1"):
+        look_of(Jitter(saturation=2.0), 0)

@@ -1,0 +1,49 @@
+"""Records that are their own index, and what takes samples of them."""
+
+import multiprocessing
+import os
+import signal
+
+import numpy as np
+
+from core.data.records import BadSample
+
+
+class Numbers:
+    """Records that are their own index, with chosen failures."""
+
+    def __init__(self, n, bad=(), error=BadSample, fatal=()):
+        self.n, self.bad, self.error, self.fatal = n, set(bad), error, set(fatal)
+
+    def __str__(self):
+        return "the numbers"
+
+    def __len__(self):
+        return self.n
+
+    def name(self, index):
+        return f"number {index}"
+
+    def load(self, index, rng):
+        rng.random(index % 3)  # records that draw unequally must not disturb each other
+        if index in self.bad:
+            raise self.error("rotten")
+        if index in self.fatal and multiprocessing.parent_process():
+            os.kill(os.getpid(), signal.SIGKILL)
+        return {"record": np.array([index]), "noise": rng.random(3)}
+
+
+def add_mask(item, *, position, rng):
+    return {**item, "position": np.int64(position), "mask": rng.random(2)}
+
+
+def take(source, batches):
+    """The next `batches` batches of a source in one: {name: [samples, ...]}."""
+    parts = [source.next() for _ in range(batches)]
+    return {k: np.concatenate([np.array(p[k]) for p in parts]) for k in parts[0]}
+
+
+def assert_same(a, b):
+    assert a.keys() == b.keys()
+    for k in a:
+        np.testing.assert_array_equal(a[k], b[k], err_msg=k)
