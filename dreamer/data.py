@@ -17,16 +17,16 @@ HELD_OUT = 1 << 20  # added to the seed: clips that training never sees
 
 
 def make_world(split, *, seed, steps, size, level, bodies, fps) -> World:
-    """The embedded world with an agent that pushes; "held" clips are apart."""
+    """The embedded world with an agent that pushes; "validation" clips are apart."""
     look = {"size": size, "level": level, "bodies": bodies, "fps": fps}
-    seed += HELD_OUT * (split == "held")
+    seed += HELD_OUT * (split == "validation")
     return World(seed, variant="pushed", frames=steps, **look)
 
 
 def make_records(split, *, source, steps, apart, **world):
     """Windows of `steps` steps of what core/data/source_names.py calls `source`.
 
-    split: "train", or "held" for what training never sees, `apart` steps at least.
+    split: "train", or "validation" for what training never sees, `apart` steps at least.
     """
 
     def pushed():

@@ -49,7 +49,7 @@ def make_dream(model, behavior, *, look, steps, context, clips, read_clips, read
             model.rssm.action,
             (evals.PLACE,),
         )
-        for split in ("train", "held")
+        for split in ("train", "validation")
     )
     # Spread, for neighbours of a folder's windows overlap.
     places = np.linspace(0, min(len(held), SPREAD) - 1, clips).astype(int)

@@ -30,13 +30,13 @@ def make_records(
 ):
     """(clips of `split`, keywords of the pipeline), from the config's data section.
 
-    source: a name as core/data/source_names.py has it. "train" is its random clips, "held" its
-    central ones. "world" and "world_held" are labelled clips of the embedded world in the
+    source: a name as core/data/source_names.py has it. "train" is its random clips, "validation" its
+    central ones. "world" and "world_validation" are labelled clips of the embedded world in the
     same format, for probes.
     """
     clip = {"frames": frames, "fps": fps, "size": size}
     pipeline = {"seed": seed, "workers": workers, "max_bad_share": max_bad_share}
-    held = HELD_OUT if split in ("held", "world_held") else 0
+    held = HELD_OUT if split in ("validation", "world_validation") else 0
     world = World(seed + held, level=level, bodies=bodies, **clip)
     if any(name == source_names.WORLD for _, name in source_names.terms(source)):
         for name, value, usual in (("crops", crops, 1), ("planar", planar, False)):
@@ -44,7 +44,7 @@ def make_records(
                 raise ValueError(
                     f"data.{name} is {value}, but the world decodes nothing; use {usual}"
                 )
-    if source == source_names.WORLD or split not in ("train", "held"):
+    if source == source_names.WORLD or split not in ("train", "validation"):
         return world, pipeline | {"shuffle": False}
     kind = "random" if split == "train" else "center"
     more = {"crops": crops, "planar": planar} if split == "train" else {}

@@ -325,7 +325,8 @@ def make_evals(encoder, predictor, masker, init, read, *, use, config):
     """name -> function of the state: health, pictures, probe, baselines."""
     data, seed = config["data"], config["seed"]
     worlds = [
-        make_records(split, seed=seed, **data)[0] for split in ("world", "world_held")
+        make_records(split, seed=seed, **data)[0]
+        for split in ("world", "world_validation")
     ]
     score = evals.make_score(
         encoder, masker.grid, train=worlds[0], held=worlds[1], **config["probe"]
@@ -334,7 +335,7 @@ def make_evals(encoder, predictor, masker, init, read, *, use, config):
     @functools.cache
     def held():
         size = config["held_batch"]
-        source = read("held", (0, 1), batch=size, data=data | {"workers": 0})
+        source = read("validation", (0, 1), batch=size, data=data | {"workers": 0})
         batch = source.next()
         source.close()
         return batch

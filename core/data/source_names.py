@@ -58,7 +58,7 @@ def several(text: str, one: Callable) -> Records:
 def videos(text: str, split: str, view: View, world: Callable) -> Records:
     """Records of clips, as a name says.
 
-    split: "train", or "held" for what training never sees, where there is such a part.
+    split: "train", or "validation" for what training never sees, where there is such a part.
     world: () -> what the name "world" stands for.
     """
 
@@ -78,7 +78,7 @@ def videos(text: str, split: str, view: View, world: Callable) -> Records:
 
 
 def trajectories(text: str, split: str, *, steps, apart, world: Callable) -> Records:
-    """Records of windows of `steps` steps, as a name says; "held" ones lie apart.
+    """Records of windows of `steps` steps, as a name says; "validation" ones lie apart.
 
     world: () -> what the name "world" stands for.
     """

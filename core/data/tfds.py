@@ -62,7 +62,7 @@ class Shards:
     """Examples of a split, by number; picklable, and opened by the process that reads.
 
     folder: of the data set, or of its versions, of which the newest is taken.
-    split: "train" or "held": the validation split, else the test split, else the last
+    split: "train" or "validation": the validation split, else the test split, else the last
       20th of train, which "train" then leaves out; but not where examples name a source.
       Empty: train as it is.
     """
@@ -88,14 +88,16 @@ class Shards:
             )
         splits = builder(str(place)).info.splits
         held = [name for name in ("validation", "test") if name in splits]
-        name = held[0] if held and self.split == "held" else "train"
+        name = held[0] if held and self.split == "validation" else "train"
         if name not in splits:
             raise ValueError(f"{place} has no split {name}, but {', '.join(splits)}")
         count = splits[name].num_examples
         # What comes of one source must not sit in both.
         whole = held or "source" in builder(str(place)).info.features
         cut = count if whole or not self.split else held_from(count)
-        start, stop = (cut, count) if self.split == "held" and not held else (0, cut)
+        start, stop = (
+            (cut, count) if self.split == "validation" and not held else (0, cut)
+        )
         if start == stop:
             raise ValueError(f"{place} has no records to be {self.split}")
         paths = [str(path) for path in splits[name].filepaths]

@@ -57,14 +57,14 @@ class Part:
 
 
 def split_of(recordings: Recordings, which: str) -> Recordings:
-    """All but the last 20th to "train", that one to be "held"; all for the empty word."""
+    """All but the last 20th to "train", that one to be "validation"; all for the empty word."""
     count = len(recordings)
     edge = held_from(count)
     if not which:
         return recordings
     if edge == count:
         raise ValueError(f"{recordings} has one recording; some must be held out")
-    parts = {"train": (0, edge), "held": (edge, count)}
+    parts = {"train": (0, edge), "validation": (edge, count)}
     return Part(recordings, *parts[which])
 
 

@@ -80,7 +80,7 @@ def test_dreams_are_judged_beside_standing_still(tmp_path):
         found["film_image"][t, row * 52 :][:52, column * 52 :][:, :52], cell
     )
     world = data.make_world(
-        "held", steps=8, seed=0, size=48, level="plain", bodies=2, fps=8.0
+        "validation", steps=8, seed=0, size=48, level="plain", bodies=2, fps=8.0
     )
     places = np.linspace(0, 2**20 - 1, 4).astype(int)
     place = np.stack([world.load(i)["position"] for i in places])

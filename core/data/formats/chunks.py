@@ -106,7 +106,7 @@ class Windows:
 
     Record i begins at the i-th step that has enough steps after it. Windows may span
     chunks and episodes, never a gap between chunks. split: "train" leaves the last steps
-    out, one in 20 and at least `apart`; "held" has those; empty: all.
+    out, one in 20 and at least `apart`; "validation" has those; empty: all.
     """
 
     folder: str
@@ -124,14 +124,14 @@ class Windows:
         steps = np.array([sum(c.steps for c in run) for run in runs], int)
         edge = steps.sum() - max(steps.sum() // HELD, self.apart)
         cuts = np.clip(edge - (np.cumsum(steps) - steps), 0, steps)  # within each run
-        starts = cuts if self.split == "held" else 0 * cuts
+        starts = cuts if self.split == "validation" else 0 * cuts
         stops = cuts if self.split == "train" else steps
         counts = np.maximum(0, stops - starts - self.length + 1)
         for name, x in {"starts": starts, "ends": np.cumsum(counts)}.items():
             object.__setattr__(self, name, tuple(x.tolist()))
         object.__setattr__(self, "runs", runs)
         if not counts.sum():
-            where = {"train": "before", "held": "among"}.get(self.split, "")
+            where = {"train": "before", "validation": "among"}.get(self.split, "")
             where = f" {where} the last {steps.sum() - edge}" if where else ""
             raise ValueError(
                 f"{self.folder} has no {self.length} steps in a row{where}; expected "

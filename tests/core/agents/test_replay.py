@@ -185,16 +185,16 @@ def test_held_out_steps_are_in_no_window_to_train_on(tmp_path):
         windows = [records.load(i)["reward"] for i in range(len(records))]
         return len(windows), set(np.concatenate(windows).tolist())
 
-    (n, train), (m, held) = steps_of("train", 5), steps_of("held", 3)
+    (n, train), (m, held) = steps_of("train", 5), steps_of("validation", 3)
     every = [*range(90), *range(1000, 1090)]
     assert held == set(every[-9:]) and train == set(every[:-9])
     assert (n, m) == (86 + 77, 7)
     # More than a stream is held out: windows still span no gap.
-    (n, train), (m, held) = steps_of("train", 5, 100), steps_of("held", 5, 100)
+    (n, train), (m, held) = steps_of("train", 5, 100), steps_of("validation", 5, 100)
     assert held == set(every[-100:]) and train == set(every[:-100])
     assert (n, m) == (76, 6 + 86)
     with pytest.raises(ValueError, match="has no 10 steps in a row among the last 9"):
-        steps_of("held", 10)
+        steps_of("validation", 10)
 
 
 def test_bad_files_are_bad_samples(tmp_path):

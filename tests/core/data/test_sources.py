@@ -151,7 +151,7 @@ def test_a_data_set_of_tfds_is_found_and_read(clocks, tmp_path):
     for name in ("tfds:clocks", "tfds:clocks:1.2.0", str(folder), str(folder.parent)):
         train = source_names.videos(name, "train", VIEW, None)
         assert labels_of(train) == [10, 11, 12, 13, 14]
-        assert len(source_names.videos(name, "held", VIEW, None)) == 3
+        assert len(source_names.videos(name, "validation", VIEW, None)) == 3
     np.testing.assert_array_equal(
         read_clock(train.load(1, None)["video"]), [2, 3, 4, 5]
     )
@@ -163,7 +163,9 @@ def test_a_data_set_of_tfds_is_found_and_read(clocks, tmp_path):
 
 def test_without_a_split_to_evaluate_on_one_is_cut_off(clocks):
     name = str(clocks(train=45))
-    train, held = (source_names.videos(name, s, VIEW, None) for s in ("train", "held"))
+    train, held = (
+        source_names.videos(name, s, VIEW, None) for s in ("train", "validation")
+    )
     assert (len(train), len(held)) == (43, 2)
     assert sorted(labels_of(train) + labels_of(held)) == list(range(10, 55))
 
@@ -175,7 +177,7 @@ def test_mistakes_about_data_sets_are_told(clocks, tmp_path):
         ("tfds:clocks:1.0.0", "tfds:clocks has the versions 1.2.0, not 1.0.0"),
     ):
         with pytest.raises(ValueError, match=words):
-            source_names.videos(name, "held", VIEW, None)
+            source_names.videos(name, "validation", VIEW, None)
     shard = sorted(folder.glob("*.array_record*"))[1]
     shard.rename(tmp_path / "away")
     with pytest.raises(
@@ -191,7 +193,8 @@ def test_mistakes_about_data_sets_are_told(clocks, tmp_path):
 def test_of_few_records_one_is_held_out(clocks):
     folder = str(clocks(train=2))
     train, held = (
-        source_names.videos(folder, part, VIEW, None) for part in ("train", "held")
+        source_names.videos(folder, part, VIEW, None)
+        for part in ("train", "validation")
     )
     assert len(train) == len(held) == 1
 

@@ -55,7 +55,7 @@ def whole_episodes(folder, split):
 def test_prepared_trajectories_are_what_was_recorded(prepared):
     form, make = prepared
     folder, said = make()
-    train, held = (whole_episodes(folder, split) for split in ("train", "held"))
+    train, held = (whole_episodes(folder, split) for split in ("train", "validation"))
     assert held and not train.keys() & held.keys()
     assert len(train) + len(held) == len(LENGTHS)
     for steps in (train | held).values():
@@ -210,7 +210,7 @@ def test_a_pipeline_of_beam_prepares_the_same(prepared):
     run.prepare_on_beam(
         run.TRAJECTORIES, plan, str(there), "runner=DirectRunner", **options
     )
-    for split in ("train", "held"):
+    for split in ("train", "validation"):
         one, other = (whole_episodes(folder, split) for folder in (here, there))
         assert one.keys() == other.keys()
         for name in one:

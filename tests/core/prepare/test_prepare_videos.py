@@ -236,14 +236,14 @@ def test_what_is_prepared_trains(prepared, tmp_path):
     assert train.fit(config, tmp_path).step == 2
     view = View(frames=4, fps=5, size=32)
     train_, held = (
-        source_names.videos(str(folder), s, view, None) for s in ("train", "held")
+        source_names.videos(str(folder), s, view, None) for s in ("train", "validation")
     )
     places = {
         split: {text(records.inner[i], "source") for i in range(len(records))}
-        for split, records in (("train", train_), ("held", held))
+        for split, records in (("train", train_), ("validation", held))
     }
-    assert places["train"] and places["held"]
-    assert not places["train"] & places["held"]
+    assert places["train"] and places["validation"]
+    assert not places["train"] & places["validation"]
 
 
 def test_one_video_alone_is_never_split(tmp_path):
@@ -256,7 +256,7 @@ def test_one_video_alone_is_never_split(tmp_path):
     assert [path.name for path in to.iterdir()] == ["1.0.0"]
     assert len(Shards(str(to), "train")) == 2
     with pytest.raises(ValueError, match="has no records to be held"):
-        Shards(str(to), "held")
+        Shards(str(to), "validation")
 
 
 def command(raw, to, *more):
