@@ -30,9 +30,9 @@ def make_records(
 ):
     """(clips of `split`, keywords of the pipeline), from the config's data section.
 
-    source: a name as core/data/source_names.py has it. "train" is its random clips, "validation" its
-    central ones. "world" and "world_validation" are labelled clips of the embedded world in the
-    same format, for probes.
+    source: a name as in core/data/source_names.py. "train" gives its random clips,
+    "validation" its central ones; "world" and "world_validation" give labelled clips of the
+    embedded world in the same format, for probes.
     """
     clip = {"frames": frames, "fps": fps, "size": size}
     pipeline = {"seed": seed, "workers": workers, "max_bad_share": max_bad_share}

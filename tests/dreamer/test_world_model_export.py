@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from core.agents import action_distributions
 from core.agents.spaces import Space
 from core.export import artifacts
 from core.parallel.layouts import unbox
