@@ -81,7 +81,7 @@ def main():
         )
     if not (FROM.value and TO.value):
         raise ValueError("--from=RECORDINGS and --to=DATASET are both needed")
-    from core.base.processes import cpus
+    from core.base.processes import usable_cpus
     from core.data import source_names
     from core.prepare import run
 
@@ -92,7 +92,7 @@ def main():
     if BEAM.value is not None:
         run.prepare_on_beam(kind, plan, TO.value, BEAM.value, shard_mb=SHARD_MB.value)
         return
-    workers = WORKERS.value or cpus()
+    workers = WORKERS.value or usable_cpus()
     run.prepare(kind, plan, TO.value, workers=workers, shard_mb=SHARD_MB.value)
 
 

@@ -5,7 +5,7 @@ import os
 import re
 from pathlib import Path
 
-from core.base.text import told
+from core.base.text import one_line
 from core.data.records import BadSample
 
 LINE = re.compile(r"(?P<path>.*?)(?:(?:\s*,\s*|\s+)(?P<label>-?\d+))?")
@@ -103,7 +103,9 @@ def read_parquet(file, suffixes, expected):
         wanted = [name for name in ("path", "label") if name in names]
         columns = parquet.read_table(file, columns=wanted).to_pydict()
     except (pyarrow.ArrowException, OSError) as error:
-        raise ValueError(f"{file} cannot be read as Parquet: {told(error)}") from error
+        raise ValueError(
+            f"{file} cannot be read as Parquet: {one_line(error)}"
+        ) from error
     if "path" not in columns:
         raise ValueError(f'{file} has the columns {names}; expected "path" among them')
     for number, path in enumerate(columns["path"]):
@@ -130,7 +132,7 @@ def read_url(url: str) -> bytes:
         with fsspec.open(url, "rb") as file:
             return file.read()
     except (ImportError, ValueError) as error:  # gs:// needs gcsfs; no such protocol
-        raise BadSample(f"{url} cannot be read: {told(error)}") from error
+        raise BadSample(f"{url} cannot be read: {one_line(error)}") from error
 
 
 def near(path) -> str:

@@ -13,7 +13,7 @@ import grain
 import numpy as np
 from absl import flags, logging
 
-from core.base.processes import deaf, end_with_parent
+from core.base.processes import end_with_parent, ignore_parent_signals
 from core.data.bad_samples import Ledger, list_bad
 from core.data.mixture import spans
 from core.data.records import Records, TooManyBad, explain
@@ -187,7 +187,7 @@ class Source:
         for life in range(1, LIVES + 1):
             try:
                 if not self.running:
-                    with deaf():
+                    with ignore_parent_signals():
                         self.running.append(self.start(self.next_index))
                         return next(self.running[0])
                 return next(self.running[0])

@@ -5,7 +5,7 @@ from typing import Protocol
 
 import numpy as np
 
-from core.base.text import told
+from core.base.text import one_line
 
 HELD = 20  # one of so many is held out, where no split is told
 
@@ -56,4 +56,6 @@ def explain(error: Exception) -> str:
     if isinstance(error, BadSample):
         return str(error)
     # An OSError's text carries the path, which the record's name already tells.
-    return f"{type(error).__name__}: {getattr(error, 'strerror', None) or told(error)}"
+    return (
+        f"{type(error).__name__}: {getattr(error, 'strerror', None) or one_line(error)}"
+    )

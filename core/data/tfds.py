@@ -15,7 +15,7 @@ from bisect import bisect_right
 
 import numpy as np
 
-from core.base.text import told
+from core.base.text import one_line
 from core.data.records import BadSample, held_from
 
 INFO = "dataset_info.json"
@@ -122,7 +122,7 @@ class Shards:
         try:
             return opened(self.place, self.section)[self.start + index]
         except RuntimeError as error:  # a damaged block; its hash tells
-            raise BadSample(f"cannot be read: {told(error)}") from None
+            raise BadSample(f"cannot be read: {one_line(error)}") from None
 
     @property
     def features(self) -> tuple[str, ...]:

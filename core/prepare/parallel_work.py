@@ -11,7 +11,7 @@ from multiprocessing.connection import wait
 from time import monotonic
 
 from core.base.files import write_json
-from core.base.processes import deaf, end_with_parent
+from core.base.processes import end_with_parent, ignore_parent_signals
 
 FACTS = "facts.json"
 
@@ -40,7 +40,7 @@ def run_all(
             while todo and len(running) < workers:
                 folder, arguments = todo.pop()
                 process = context.Process(target=_work, args=(work, folder, *arguments))
-                with deaf():
+                with ignore_parent_signals():
                     process.start()
                 running[process.sentinel] = process, folder, monotonic() + timeout_s
             ends = [end for _, _, end in running.values()]

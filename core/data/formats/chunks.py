@@ -14,7 +14,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from core.base.text import told
+from core.base.text import one_line
 from core.data.records import HELD, BadSample
 from core.data.steps import NEEDED, check, cut, joined, shifted
 
@@ -70,7 +70,7 @@ def read_chunk(folder, chunk: Chunk) -> dict:
             arrays = np.load(file, allow_pickle=False)
             steps = {name: arrays[name] for name in arrays.files}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise BadSample(f"cannot be read: {told(error)}") from None
+        raise BadSample(f"cannot be read: {one_line(error)}") from None
     return check(steps, chunk.steps)
 
 

@@ -10,7 +10,7 @@ import pathlib
 
 import numpy as np
 
-from core.base.text import told
+from core.base.text import one_line
 from core.data.formats.lazy_images import film, images
 from core.data.records import BadSample
 from core.data.steps import Lazy, arrived, episode, numbers
@@ -104,7 +104,7 @@ class LeRobot:
             chosen = [("episode_index", "==", number)]
             table = parquet.read_table(path, filters=chosen)
         except (pyarrow.ArrowException, OSError) as error:
-            raise BadSample(f"{path} cannot be read: {told(error)}") from None
+            raise BadSample(f"{path} cannot be read: {one_line(error)}") from None
         if len(table) != where["length"] or not len(table):
             raise BadSample(
                 f"has {len(table)} rows in {path.name}, not {where['length']}"

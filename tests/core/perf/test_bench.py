@@ -10,7 +10,7 @@ import pytest
 from clocks import STEADY, write_clock
 from small import small
 
-from core.base.processes import cpus
+from core.base.processes import usable_cpus
 from core.data import decode_baseline
 from core.data.clips import View
 from core.method import Costs
@@ -77,7 +77,7 @@ def test_data_is_measured_alone():
     assert video < found["data_bytes_per_step"] < 1.1 * video
     assert found["data_clips_per_second"] > 0
     # All cores together are no busier than there are seconds.
-    core = found["data_clips_per_core_second"] * cpus()
+    core = found["data_clips_per_core_second"] * usable_cpus()
     assert core > 0.9 * found["data_clips_per_second"]
     assert found["data_cores_needed"] == pytest.approx(
         found["data_core_seconds_per_step"] / found["step_seconds_median"]
