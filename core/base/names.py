@@ -18,10 +18,12 @@ def choose(names, table: dict, kind: str) -> dict:
     return {name: table[name] for name in names or table}
 
 
-def nearest(name: str, known: Iterable[str], *, count: int = 1) -> str:
-    """A hint that goes inside an error: "; did you mean 'x'?".
+def nearest(name: str, known: Iterable[str], *, count: int = 1, prefix="") -> str:
+    """A hint to put after a wrong name in an error: " (did you mean 'x'?)".
 
-    Names up to `count` similar entries of `known`; empty if none is similar.
+    Suggests up to `count` similar entries of `known`, each with `prefix` before it. Empty
+    if none is similar.
     """
     names = difflib.get_close_matches(name, list(known), count)
-    return f"; did you mean {' or '.join(map(repr, names))}?" if names else ""
+    hints = " or ".join(repr(prefix + x) for x in names)
+    return f" (did you mean {hints}?)" if hints else ""

@@ -54,7 +54,7 @@ class Plan:
 
     def sources(self) -> list[tuple[str, str, int]]:
         """(name, path or URL, label or -1) of each video."""
-        root, names, labels = file_lists.find(self.place, SUFFIXES, "videos")
+        root, names, labels = file_lists.find_files(self.place, SUFFIXES, "videos")
         if len(set(names)) < len(names):
             twice = next(name for name in names if names.count(name) > 1)
             raise ValueError(f"{self.place} names {twice} twice")

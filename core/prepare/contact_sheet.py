@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 
 from core.base.pictures import arrows, caption, rgb, tile
-from core.data.cameras import is_pictures
+from core.data.cameras import is_images
 from core.data.tfds import Shards
 from core.data.video import decode_clip
 
@@ -54,7 +54,7 @@ def of_steps(recordings) -> np.ndarray:
                 for x in (steps[name][t : t + 1] for t in at)
             ]
             for name in sorted(steps)
-            if is_pictures(steps[name])
+            if is_images(steps[name])
         ]
         rows.append(
             arrows(

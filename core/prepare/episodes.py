@@ -9,8 +9,8 @@ import numpy as np
 
 from core.data import source_names
 from core.data.records import BadSample, explain
-from core.data.resample import ACTIONS, resampled
-from core.data.steps import RESERVED, check, cut
+from core.data.resample import ACTIONS, resample_episode
+from core.data.steps import RESERVED, check_steps, slice_steps
 from core.prepare.clips import check_held, place, threshold
 from core.prepare.cut_video import Recipe, Writer
 
@@ -63,7 +63,7 @@ class Plan:
 
 def steps_of(plan: Plan, recordings, index: int) -> dict:
     """All steps of a recording as they are to be kept; pictures are not encoded yet."""
-    steps = check(recordings.load(index))
+    steps = check_steps(recordings.load(index))
     steps = {name: x for name, x in steps.items() if not name.startswith(MODEL)}
     count = len(steps["action"])
     if plan.clock and "time" not in steps:
@@ -73,7 +73,7 @@ def steps_of(plan: Plan, recordings, index: int) -> dict:
             raise BadSample(
                 "holds several episodes; only one by one can they be resampled"
             )
-        steps = resampled(steps, plan.rate, plan.actions)
+        steps = resample_episode(steps, plan.rate, plan.actions)
     return kept(steps, plan.keep)
 
 
@@ -95,7 +95,7 @@ def pieces_of(plan: Plan, steps: dict):
     parts = -(-count // plan.piece)
     edges = np.rint(np.linspace(0, count, parts + 1)).astype(int)
     for start, stop in zip(edges[:-1], edges[1:], strict=True):
-        piece = cut(steps, int(start), int(stop))
+        piece = slice_steps(steps, int(start), int(stop))
         yield int(start), {k: stored(plan, x) for k, x in piece.items()}
 
 
@@ -158,7 +158,7 @@ def foretold_form(plan: Plan) -> dict:
     recordings = source_names.recordings(plan.place)
     for index in range(min(len(recordings), 8)):
         try:
-            steps = cut(steps_of(plan, recordings, index), 0, 1)
+            steps = slice_steps(steps_of(plan, recordings, index), 0, 1)
             return form_of({k: stored(plan, x) for k, x in steps.items()})
         except (BadSample, OSError, ValueError) as error:
             why = explain(error)

@@ -11,7 +11,7 @@ from contextlib import redirect_stdout
 from typing import NamedTuple
 
 from core.base.text import duration
-from core.data.formats.pieces import Pieces
+from core.data.formats.prepared import PreparedPieces
 from core.data.tfds import Shards, is_prepared
 from core.prepare import clips, contact_sheet, cut_episodes, episodes, report
 
@@ -112,7 +112,7 @@ TRAJECTORIES = Kind(
     report.lines_of_steps,
     build_steps,
     pipe_steps,
-    lambda folder: contact_sheet.of_steps(Pieces(Shards(str(folder), "train"))),
+    lambda folder: contact_sheet.of_steps(PreparedPieces(Shards(str(folder), "train"))),
 )
 
 

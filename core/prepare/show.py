@@ -21,7 +21,7 @@ def show(text: str, config=None) -> np.ndarray:
     """
     sheets = [
         [sheet_of(name)]
-        for _, name in source_names.terms(text)
+        for _, name in source_names.mixture_terms(text)
         if name != source_names.WORLD
     ]
     if config is not None:

@@ -15,8 +15,14 @@ from collections.abc import Mapping
 import numpy as np
 
 from core.base.text import one_line
-from core.data.records import HELD, BadSample
-from core.data.steps import NEEDED, check, cut, joined, shifted
+from core.data.records import VALIDATION_ONE_IN, BadSample
+from core.data.steps import (
+    NEEDED,
+    as_training_window,
+    check_steps,
+    concat_steps,
+    slice_steps,
+)
 
 NAME = re.compile(r"(\d{6})-(\d{12})-(\d{6})\.npz")
 KEPT_CHUNKS = 16  # decompressed, per process
@@ -71,7 +77,7 @@ def read_chunk(folder, chunk: Chunk) -> dict:
             steps = {name: arrays[name] for name in arrays.files}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise BadSample(f"cannot be read: {one_line(error)}") from None
-    return check(steps, chunk.steps)
+    return check_steps(steps, chunk.steps)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,7 +107,7 @@ class ChunkFiles:
 
 
 @dataclasses.dataclass(frozen=True)
-class Windows:
+class ChunkWindows:
     """All windows of `length` steps of a folder's streams, as records of the pipeline.
 
     Record i begins at the i-th step that has enough steps after it. Windows may span
@@ -122,7 +128,7 @@ class Windows:
             raise ValueError(f"{self.folder} is no folder of trajectories")
         runs = without_gaps(chunks_in(self.folder))
         steps = np.array([sum(c.steps for c in run) for run in runs], int)
-        edge = steps.sum() - max(steps.sum() // HELD, self.apart)
+        edge = steps.sum() - max(steps.sum() // VALIDATION_ONE_IN, self.apart)
         cuts = np.clip(edge - (np.cumsum(steps) - steps), 0, steps)  # within each run
         starts = cuts if self.split == "validation" else 0 * cuts
         stops = cuts if self.split == "train" else steps
@@ -146,9 +152,9 @@ class Windows:
         return f"the trajectories of {self.folder}"
 
     def name(self, index):
-        return f"{self.folder}/{self.place(index)[0][0].name}"
+        return f"{self.folder}/{self.locate(index)[0][0].name}"
 
-    def place(self, index):
+    def locate(self, index):
         """(the chunks that window `index` touches, its offset in the first)."""
         run = int(np.searchsorted(self.ends, index, side="right"))
         at = self.starts[run] + index - (self.ends[run - 1] if run else 0)
@@ -161,10 +167,10 @@ class Windows:
 
     def load(self, index, rng=None):
         """One window: every array [length, ...]."""
-        chunks, offset = self.place(index)
+        chunks, offset = self.locate(index)
         parts = [load_chunk(self.folder, chunk) for chunk in chunks]
-        steps = joined(parts)
-        return shifted(cut(steps, offset, offset + self.length))
+        steps = concat_steps(parts)
+        return as_training_window(slice_steps(steps, offset, offset + self.length))
 
 
 @functools.lru_cache(maxsize=KEPT_CHUNKS)

@@ -2,25 +2,25 @@
 
 import numpy as np
 
-from core.data.steps import Lazy
+from core.data.steps import LazyImages
 from core.data.video import open_video
 from core.data.video_folder import read_image
 
 
-def film(source, times) -> Lazy:
+def video_frames(source, times) -> LazyImages:
     """Those of a video, a path or the bytes of a file, that are on screen at `times`."""
 
     def decode(start, stop):
         with open_video(source) as video:
             return video.frames_at(times[start:stop])
 
-    return Lazy(len(times), decode)
+    return LazyImages(len(times), decode)
 
 
-def images(files: list[bytes]) -> Lazy:
+def image_files(files: list[bytes]) -> LazyImages:
     """Those of image files."""
 
     def decode(start, stop):
         return np.stack([read_image(file) for file in files[start:stop]])
 
-    return Lazy(len(files), decode)
+    return LazyImages(len(files), decode)

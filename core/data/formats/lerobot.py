@@ -11,9 +11,9 @@ import pathlib
 import numpy as np
 
 from core.base.text import one_line
-from core.data.formats.lazy_images import film, images
+from core.data.formats.lazy_images import image_files, video_frames
 from core.data.records import BadSample
-from core.data.steps import Lazy, arrived, episode, numbers
+from core.data.steps import LazyImages, episode_flags, image_or_float, shift_rewards
 
 INFO = "meta/info.json"
 VERSION = "v3."
@@ -65,8 +65,10 @@ class LeRobot:
 
     @property
     def about(self):
-        names = {known_as(k): x.get("names") for k, x in self.info["features"].items()}
-        names = {k: listed(x) for k, x in names.items() if x}
+        names = {
+            array_name(k): x.get("names") for k, x in self.info["features"].items()
+        }
+        names = {k: flat_names(x) for k, x in names.items() if x}
         return {"names": names, "rate": self.info["fps"]}
 
     def load(self, index):
@@ -78,20 +80,22 @@ class LeRobot:
             if name in PLACES or name in ("next.reward", "next.done"):
                 continue
             if kind["dtype"] == "video":
-                found[known_as(name)] = self.film(where, name, found["time"])
+                found[array_name(name)] = self.camera_frames(where, name, found["time"])
             elif kind["dtype"] == "image":
-                found[known_as(name)] = images([cell["bytes"] for cell in rows[name]])
+                found[array_name(name)] = image_files(
+                    [cell["bytes"] for cell in rows[name]]
+                )
             elif kind["dtype"] != "string":
-                found[known_as(name)] = numbers(rows[name])
+                found[array_name(name)] = image_or_float(rows[name])
         if "action" not in found:
             raise BadSample("has no 'action'")
         found["action"] = found["action"].reshape(count, -1)
-        found["reward"] = arrived(rows.get("next.reward", np.zeros(count)))
+        found["reward"] = shift_rewards(rows.get("next.reward", np.zeros(count)))
         if self.tasks:
             words = [self.tasks.get(task, "") for task in rows["task_index"]]
             found["language"] = np.array(words)
         over = bool(rows["next.done"][-1]) if "next.done" in rows else False
-        return found | episode(count, terminal=over)
+        return found | episode_flags(count, terminal=over)
 
     def rows(self, where) -> dict:
         """The columns of an episode, by name, in the order of its frames."""
@@ -111,17 +115,17 @@ class LeRobot:
             )
         return {k: table[k].to_pylist() for k in table.column_names}
 
-    def film(self, where, key, time) -> Lazy:
+    def camera_frames(self, where, key, time) -> LazyImages:
         """The pictures of a camera at `time`, seconds since the episode began."""
         path = self.path("video_path", where, f"videos/{key}", video_key=key)
         # A quarter of a frame later, so that no rounding shows the one before.
         times = where[f"videos/{key}/from_timestamp"] + time + 0.25 / self.info["fps"]
-        return film(path, times)
+        return video_frames(path, times)
 
     def path(self, field, where, kind, **more) -> pathlib.Path:
         """The file that a field of the info names for an episode."""
-        numbers = {k: where[f"{kind}/{k}"] for k in ("chunk_index", "file_index")}
-        path = pathlib.PurePath(self.info[field].format(**numbers, **more))
+        place = {k: where[f"{kind}/{k}"] for k in ("chunk_index", "file_index")}
+        path = pathlib.PurePath(self.info[field].format(**place, **more))
         if path.is_absolute() or ".." in path.parts:
             raise BadSample(f"{field} leads out of the folder: {path}")
         return pathlib.Path(self.folder).expanduser() / path
@@ -153,15 +157,15 @@ def read_episodes(root) -> tuple[dict, ...]:
     return tuple(sorted(rows, key=lambda row: row["episode_index"]))
 
 
-def known_as(name: str) -> str:
+def array_name(name: str) -> str:
     """observation.images.top -> images_top, next.success -> log/next_success."""
     plain = name.removeprefix("observation.").replace(".", "_")
     inside = name.startswith("observation.") or name == "action"
     return plain if inside else f"log/{plain}"
 
 
-def listed(names) -> list[str]:
+def flat_names(names) -> list[str]:
     """Names of numbers, which may be told in groups."""
     if isinstance(names, dict):
-        return [x for group in names.values() for x in listed(group)]
+        return [x for group in names.values() for x in flat_names(group)]
     return [str(x) for x in names] if isinstance(names, list) else [str(names)]

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from core.data.records import BadSample, explain
-from core.data.steps import episode, numbers, one_hot
+from core.data.steps import episode_flags, image_or_float, one_hot
 
 DATA = "data"
 TASK = ("mission", "instruction")  # in the name of what tells it
@@ -31,7 +31,7 @@ class Minari:
     about = {}
 
     def __post_init__(self):
-        object.__setattr__(self, "count", opened(self.folder).total_episodes)
+        object.__setattr__(self, "count", open_dataset(self.folder).total_episodes)
 
     def __str__(self):
         return self.folder
@@ -43,30 +43,30 @@ class Minari:
         return f"{self.folder}: episode {index}"
 
     def load(self, index):
-        data = opened(self.folder)
+        data = open_dataset(self.folder)
         try:
             [known] = data.iterate_episodes([index])
         except (RuntimeError, LookupError, OSError, ValueError) as error:  # of HDF5
             raise BadSample(f"cannot be read: {explain(error)}") from None
         count = len(known.rewards) + 1
         actions = as_vector(data.spec.action_space, known.actions)
-        found = dict(named(known.observations))
+        found = dict(named_arrays(known.observations))
         # Nothing is done, and nothing was earned, where an episode has stopped and begins.
         found["action"] = np.append(actions, np.zeros_like(actions[:1]), 0)
         found["reward"] = np.append(0, known.rewards).astype(np.float32)
-        return found | episode(count, terminal=bool(known.terminations[-1]))
+        return found | episode_flags(count, terminal=bool(known.terminations[-1]))
 
 
-def named(observations, before: str = ""):
+def named_arrays(observations, before: str = ""):
     """(name, array) of observations: those of one space alone are "image" or "state"."""
     if isinstance(observations, Mapping):
         for name, x in observations.items():
-            yield from named(x, f"{before}_{name}" if before else name)
+            yield from named_arrays(x, f"{before}_{name}" if before else name)
     elif isinstance(observations, tuple):
         for i, x in enumerate(observations):
-            yield from named(x, f"{before}_{i}" if before else str(i))
+            yield from named_arrays(x, f"{before}_{i}" if before else str(i))
     elif isinstance(observations, np.ndarray):
-        x = numbers(observations)
+        x = image_or_float(observations)
         yield before or ("image" if x.dtype == np.uint8 else "state"), x
     else:
         tells_task = any(word in before for word in TASK)
@@ -92,7 +92,7 @@ def as_vector(space, actions) -> np.ndarray:
 
 
 @functools.lru_cache
-def opened(folder: str):
+def open_dataset(folder: str):
     try:
         import minari
     except ModuleNotFoundError as error:

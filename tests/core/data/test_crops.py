@@ -10,7 +10,7 @@ from small import small
 
 from core import train
 from core.data import clips
-from core.data.clips import View, see
+from core.data.clips import View, read_clip
 from core.data.pipeline import make_source
 
 CROPS = 4
@@ -92,15 +92,15 @@ def test_crops_show_the_same_stretch_decoded_once(tmp_path, monkeypatch):
         clips, "open_video", lambda x: opened.append(x) or open_video(x)
     )
     view = View(frames=4, fps=10, size=16, crops=3)
-    found = see(path, view, np.random.default_rng(0))
+    found = read_clip(path, view, np.random.default_rng(0))
     assert found.shape == (3, 4, 16, 16, 3) and len(opened) == 1
     times = [read_clock(clip) for clip in found]
     assert (times[0] == times[1]).all() and (times[0] == times[2]).all()
     image = np.random.default_rng(1).integers(0, 256, (40, 60, 3)).astype(np.uint8)
-    stills = clips.see_still(image, view, np.random.default_rng(0))
+    stills = clips.still_clip(image, view, np.random.default_rng(0))
     assert stills.shape == found.shape and (stills[:, :1] == stills).all()
     assert all((a != b).any() for a, b in itertools.combinations(stills[:, 0], 2))
-    assert clips.labelled(found, 7, view)["label"].tolist() == [7, 7, 7]
+    assert clips.with_label(found, 7, view)["label"].tolist() == [7, 7, 7]
 
 
 def test_it_trains(tmp_path):

@@ -8,8 +8,8 @@ from robots import LENGTHS, WRITERS, assert_same, expected, truth, whole
 from core.data import source_names
 from core.data.clips import View
 from core.data.records import BadSample
-from core.data.resample import resampled
-from core.data.steps import check, episode
+from core.data.resample import resample_episode
+from core.data.steps import check_steps, episode_flags
 from core.prepare import run
 from core.prepare.episodes import Plan
 
@@ -29,7 +29,7 @@ def test_every_format_tells_the_same(written):
     recordings = source_names.recordings(place)
     assert len(recordings) == len(LENGTHS)
     for i in range(len(LENGTHS)):
-        found = check(recordings.load(i))
+        found = check_steps(recordings.load(i))
         assert_same(whole(found), expected(form, i))
         part = {name: x[2:5] for name, x in found.items()}
         assert_same(part, {name: x[2:5] for name, x in expected(form, i).items()})
@@ -39,8 +39,10 @@ def test_jitter_of_a_clock_loses_no_step():
     time = np.arange(20) / 10 + np.random.default_rng(0).uniform(-0.04, 0.04, 20)
     time[0] = 0
     steps = {"time": time, "x": np.arange(20), "action": np.ones((20, 1), np.float32)}
-    steps |= {"reward": np.zeros(20)} | episode(20, terminal=False)
-    np.testing.assert_array_equal(resampled(steps, 10, "last")["x"], np.arange(20))
+    steps |= {"reward": np.zeros(20)} | episode_flags(20, terminal=False)
+    np.testing.assert_array_equal(
+        resample_episode(steps, 10, "last")["x"], np.arange(20)
+    )
 
 
 def test_what_holds_no_trajectories_is_told(tmp_path):
@@ -66,7 +68,7 @@ def test_spaces_of_minari(tmp_path, monkeypatch):
     """Discrete actions, several in one, and a file of which a part is lost."""
     pytest.importorskip("minari")
     gymnasium = pytest.importorskip("gymnasium")
-    from core.data.formats.minari import as_vector, named
+    from core.data.formats.minari import as_vector, named_arrays
 
     spaces = gymnasium.spaces
     both = spaces.Dict(
@@ -78,13 +80,13 @@ def test_spaces_of_minari(tmp_path, monkeypatch):
     many = spaces.MultiDiscrete([2, 3])
     expected = [[0, 1, 1, 0, 0], [1, 0, 0, 0, 1]]
     np.testing.assert_array_equal(as_vector(many, np.array([[1, 0], [0, 2]])), expected)
-    with pytest.raises(BadSample, match="not always one of 0 to 2"):
+    with pytest.raises(BadSample, match="not always an integer in 0 to 2"):
         as_vector(spaces.Discrete(3), np.array([3]))
     seen = {"mission": ["go", "go"], "image": np.zeros((2, 4, 4, 3), np.uint8)}
-    found = dict(named(seen))
+    found = dict(named_arrays(seen))
     assert found["language"].tolist() == ["go", "go"]
     assert found["image"].dtype == np.uint8
-    assert dict(named(np.zeros((2, 5))))["state"].shape == (2, 5)
+    assert dict(named_arrays(np.zeros((2, 5))))["state"].shape == (2, 5)
 
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
     place = robots.write_minari(tmp_path)
@@ -133,8 +135,8 @@ def test_what_a_camera_sees_is_a_clip(tmp_path):
                 assert fits
                 begun.add((which, fits[0]))
         assert len(begun) > 40
-    with pytest.raises(BadSample, match="has no pictures 'wrist', but images_top"):
+    with pytest.raises(BadSample, match="has no camera 'wrist'; it has images_top"):
         source_names.videos(f"camera:{place}#wrist", "", view, None).load(0, None)
     robots.write_replay(tmp_path / "replay")
-    with pytest.raises(ValueError, match="does not tell how many steps a second has"):
+    with pytest.raises(ValueError, match="has no rate in steps per second"):
         source_names.videos(f"camera:{tmp_path / 'replay'}", "", view, None)

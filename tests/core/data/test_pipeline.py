@@ -253,7 +253,7 @@ def test_a_killed_worker_changes_nothing(reference):
 def test_a_sample_that_kills_its_worker_ends_the_run(monkeypatch):
     monkeypatch.setattr(pipeline, "LIVES", 2)
     source = source_of(Numbers(20, fatal=range(20)), workers=1)
-    with pytest.raises(RuntimeError, match=r"at sample 0 for the 2\. time: .* code -9"):
+    with pytest.raises(RuntimeError, match=r"at sample 0, death 2 of 2: .* code -9"):
         source.next()
     assert not multiprocessing.active_children()
 

@@ -101,7 +101,7 @@ def test_a_parquet_list_names_files_and_labels(tmp_path):
     [
         ({"file": ["c.mp4"]}, r"the columns \['file'\]; expected \"path\" among them"),
         ({"path": ["c.mp4", "d.txt"]}, "row 1 has the path 'd.txt'; expected a file"),
-        ({"path": ["c.mp4"], "label": ["cat"]}, "labels that are no whole numbers"),
+        ({"path": ["c.mp4"], "label": ["cat"]}, "labels that are not integers"),
     ],
 )
 def test_mistakes_in_a_parquet_list_are_told(table, words, tmp_path):
@@ -173,8 +173,14 @@ def test_without_a_split_to_evaluate_on_one_is_cut_off(clocks):
 def test_mistakes_about_data_sets_are_told(clocks, tmp_path):
     folder = clocks(train=4)
     for name, words in (
-        ("tfds:clock", "no data set clock in .*: there are clocks"),
-        ("tfds:clocks:1.0.0", "tfds:clocks has the versions 1.2.0, not 1.0.0"),
+        (
+            "tfds:clock",
+            "no data set clock in .* .did you mean 'clocks'.*; there are clocks",
+        ),
+        (
+            "tfds:clocks:1.0.0",
+            "tfds:clocks has no version 1.0.0; there are the versions 1.2.0",
+        ),
     ):
         with pytest.raises(ValueError, match=words):
             source_names.videos(name, "validation", VIEW, None)
@@ -186,7 +192,7 @@ def test_mistakes_about_data_sets_are_told(clocks, tmp_path):
         source_names.videos(str(folder), "train", VIEW, None)
     info = json.loads((folder / tfds.INFO).read_text()) | {"fileFormat": "tfrecord"}
     (folder / tfds.INFO).write_text(json.dumps(info))
-    with pytest.raises(ValueError, match="holds tfrecord files; expected array_record"):
+    with pytest.raises(ValueError, match="has tfrecord files; expected array_record"):
         source_names.videos(str(folder), "train", VIEW, None)
 
 
@@ -218,7 +224,7 @@ def test_what_holds_no_pictures_is_refused(clocks, monkeypatch):
     name = str(clocks(train=4))
     monkeypatch.setattr(tfds.Shards, "features", ("text", "label"))
     with pytest.raises(
-        ValueError, match="holds text, label; expected video, the bytes"
+        ValueError, match="has the features text, label; expected 'video', the bytes"
     ):
         source_names.videos(name, "train", VIEW, None)
 
@@ -245,7 +251,7 @@ def test_a_mixture_draws_by_weight_and_each_part_in_epochs():
     mix = Mixture((Numbers(7), Numbers(50)), (0.25, 0.75))
     source = make_source(mix, batch=8, seed=3)
     batch = take(source, 35)  # 280 samples: 70 of the first, 210 of the second
-    order = [mix.place(i) for i in range(len(mix))]
+    order = [mix.locate(i) for i in range(len(mix))]
     assert [order[0][1], order[6][1], order[7][1], order[56][1]] == [0, 6, 0, 49]
     small, large = mix.parts
     # Which part a sample is of shows in the noise that only its record draws.
@@ -272,7 +278,7 @@ class Marked(Mixture):
         super().__init__(mix.parts, mix.weights)
 
     def load(self, index, rng):
-        part, at = self.place(index)
+        part, at = self.locate(index)
         which = self.parts.index(part)
         return part.load(at, rng) | {"part": np.array([which])}
 
@@ -300,7 +306,7 @@ def test_a_mixture_is_the_same_on_any_number_of_hosts(count):
 
 
 def test_names_of_mixtures(tmp_path):
-    assert source_names.terms("0.7*a b/c + 3 * images:d+e + f") == [
+    assert source_names.mixture_terms("0.7*a b/c + 3 * images:d+e + f") == [
         (0.7, "a b/c"),
         (3.0, "images:d+e"),
         (1.0, "f"),
@@ -311,9 +317,12 @@ def test_names_of_mixtures(tmp_path):
     assert mix.weights == (2, 1, 0.5) and len(mix) == 1 + 3 + 9
     assert str(mix) == f"2*{tmp_path} + 1*{tmp_path / 'p'} + 0.5*the numbers"
     for text, words in (
-        ("", "'' is no mixture of data sets; write 0.7"),
-        ("1.2.3*a", "is no mixture of data sets"),
-        (f"0*{tmp_path} + world", "the weight of .* is 0.0; it must be positive"),
+        ("", "'' is not a valid mixture; expected 0.7"),
+        ("1.2.3*a", "is not a valid mixture"),
+        (
+            f"0*{tmp_path} + world",
+            "the weight of .* is 0.0; expected a positive number",
+        ),
     ):
         with pytest.raises(ValueError, match=words):
             source_names.videos(text, "train", VIEW, lambda: Numbers(9))

@@ -63,7 +63,10 @@ def test_a_list_file_names_videos_and_labels(text, paths, labels, folder):
     ("text", "words"),
     [
         ("path,label\nc.mp4,1", "line 1 is 'path,label'; expected the path of a file"),
-        ("c.mp4,1\nb/a b.webm", "labels 1 of its 2 videos; expected all or none"),
+        (
+            "c.mp4,1\nb/a b.webm",
+            "has labels for 1 of its 2 videos; expected all or none",
+        ),
         ("d/C.mp4", "d/C.mp4 does not exist; paths are relative to the list file"),
         ("C.mp4", "C.mp4 does not exist .did you mean .*/c.mp4"),
         ("", "has no videos; expected a folder with .avi, .mkv"),

@@ -99,9 +99,9 @@ def test_data_is_held_against_decoding_alone(tmp_path, monkeypatch):
     for i in range(2):
         write_clock(tmp_path / f"{i}.mp4", STEADY)
     fields = {"data__source": str(tmp_path), "data__fps": 10.0, "mesh__data": 8}
-    asked, frames = [], decode_baseline.decode
+    asked, frames = [], decode_baseline.decode_frames
     monkeypatch.setattr(
-        decode_baseline, "decode", lambda *a: asked.append(a) or frames(*a)
+        decode_baseline, "decode_frames", lambda *a: asked.append(a) or frames(*a)
     )
     found = bench.measure(small(**fields), ("data",), steps=3)
     # Before and after, from random videos and moments.
@@ -119,9 +119,9 @@ def test_decoding_alone_takes_the_frames_of_a_clip(tmp_path, monkeypatch):
     path = write_clock(tmp_path / "c.mp4", STEADY)
     shown = []
     monkeypatch.setattr(
-        decode_baseline, "rgb", lambda frame: shown.append(float(frame.time))
+        decode_baseline, "to_rgb", lambda frame: shown.append(float(frame.time))
     )
-    decode_baseline.decode(path, View(frames=4, fps=5, size=16), 0.5)
+    decode_baseline.decode_frames(path, View(frames=4, fps=5, size=16), 0.5)
     # Of three seconds, 0.8 from the middle of where they may begin: 1.1.
     np.testing.assert_allclose(shown, [1.1, 1.3, 1.5, 1.7], atol=1e-6)
 

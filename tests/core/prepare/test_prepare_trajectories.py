@@ -13,7 +13,7 @@ from robots import LENGTHS, RATE, WRITERS, assert_same, expected, truth, whole
 
 from core.data import source_names
 from core.data.formats.chunks import Chunk, write_chunk
-from core.data.formats.pieces import Pieces
+from core.data.formats.prepared import PreparedPieces
 from core.data.steps import is_observation
 from core.data.tfds import Shards
 from core.prepare import cut_episodes, run
@@ -39,7 +39,7 @@ def prepared(request, tmp_path):
 def whole_episodes(folder, split):
     """{recording: its steps} out of the pieces of a split."""
     shards = Shards(str(folder), split)
-    pieces = Pieces(shards)
+    pieces = PreparedPieces(shards)
     found = {}
     for i in range(len(shards)):
         source, start = shards[i]["source"].decode(), shards[i]["start"]
@@ -145,14 +145,14 @@ def test_trajectories_are_brought_to_a_rate(tmp_path):
     [
         (
             {"action": np.full((7, 2), np.nan)},
-            "'action' holds values that are not finite",
+            "'action' is not finite at step 0",
         ),
         ({"state": np.zeros((6, 2))}, "'state' has 6 steps, not 7"),
         (
             {"time": np.array([0.0, 0.1, 0.2, 0.15, 0.4, 0.5, 0.6])},
-            "time goes back at step 3: 0.1500 s after 0.2000 s",
+            "time does not rise at step 3: 0.1500 s after 0.2000 s",
         ),
-        ({"time": np.zeros(7)}, "time goes back at step 1"),
+        ({"time": np.zeros(7)}, "time does not rise at step 1"),
         ({"reward": None}, "has no 'reward'"),
     ],
 )
@@ -179,7 +179,7 @@ def test_large_pictures_are_films_and_few_names_are_kept(tmp_path):
     plan = Plan(place, size=160, keep=keep, units=(("place", "m"),), piece=16, held=0)
     options = {"workers": 2, "shard_mb": 64, "say": id}
     folder = run.prepare(run.TRAJECTORIES, plan, str(tmp_path / "ready"), **options)
-    pieces = Pieces(Shards(str(folder), "train"))
+    pieces = PreparedPieces(Shards(str(folder), "train"))
     assert pieces.about == {
         "names": {"place": ["pan", "lift"], "action": ["pan", "lift"]},
         "units": {"place": "m"},
@@ -229,9 +229,7 @@ def test_units_of_a_mixture_agree(tmp_path):
         return source_names.trajectories(text, "train", steps=4, apart=0, world=None)
 
     assert len(mixed("a", "c")) == 2 * len(mixed("a"))
-    with pytest.raises(
-        ValueError, match="state is told in rad by .*/a, in deg by .*/b;"
-    ):
+    with pytest.raises(ValueError, match="state is in rad in .*/a but in deg in .*/b;"):
         mixed("a", "b")
 
 

@@ -255,7 +255,7 @@ def test_one_video_alone_is_never_split(tmp_path):
     )
     assert [path.name for path in to.iterdir()] == ["1.0.0"]
     assert len(Shards(str(to), "train")) == 2
-    with pytest.raises(ValueError, match="has no records to be held"):
+    with pytest.raises(ValueError, match="has no records in the split 'validation'"):
         Shards(str(to), "validation")
 
 

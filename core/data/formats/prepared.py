@@ -8,29 +8,29 @@ import dataclasses
 import numpy as np
 
 from core.base.nested import flatten
-from core.data.formats.lazy_images import film
-from core.data.records import Over
-from core.data.tfds import Shards, builder
+from core.data.formats.lazy_images import video_frames
+from core.data.records import RecordsWrapper
+from core.data.tfds import Shards, open_builder
 
 
 @dataclasses.dataclass(frozen=True)
-class Pieces(Over):
+class PreparedPieces(RecordsWrapper):
     """The pieces of a split as recordings."""
 
     inner: Shards
 
     @property
     def about(self):
-        return builder(self.inner.place).info.metadata["about"]
+        return open_builder(self.inner.place).info.metadata["about"]
 
     def load(self, index):
         steps = flatten(self.inner[index]["steps"])
         count = len(steps["is_first"])
-        return {name: opened(x, count) for name, x in steps.items()}
+        return {name: restore_array(x, count) for name, x in steps.items()}
 
 
-def opened(x, count):
+def restore_array(x, count):
     """An array of an example, as it was before it was written."""
     if isinstance(x, bytes):
-        return film(x, np.arange(count) + 0.25)  # one a second
+        return video_frames(x, np.arange(count) + 0.25)  # one a second
     return np.array([word.decode() for word in x]) if isinstance(x, list) else x
