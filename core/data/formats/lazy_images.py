@@ -1,4 +1,4 @@
-"""Pictures of a recording that are decoded once they are looked at."""
+"""Images of a recording that are decoded when they are read."""
 
 import numpy as np
 
@@ -8,7 +8,10 @@ from core.data.video_folder import read_image
 
 
 def video_frames(source, times) -> LazyImages:
-    """Those of a video, a path or the bytes of a file, that are on screen at `times`."""
+    """The frames of a video on screen at rising `times` in seconds.
+
+    source: a path or the bytes of a file.
+    """
 
     def decode(start, stop):
         with open_video(source) as video:
@@ -18,7 +21,7 @@ def video_frames(source, times) -> LazyImages:
 
 
 def image_files(files: list[bytes]) -> LazyImages:
-    """Those of image files."""
+    """The images in the bytes of image files."""
 
     def decode(start, stop):
         return np.stack([read_image(file) for file in files[start:stop]])

@@ -1,6 +1,6 @@
-"""Trajectories as launch.prepare writes them: pieces of episodes, in order.
+"""Reads trajectories that launch.prepare wrote: pieces of episodes, in order.
 
-Arrays are kept as they are, and array_record compresses them; large pictures are H.264.
+Arrays are stored unchanged, and array_record compresses them; large images are H.264.
 """
 
 import dataclasses
@@ -15,7 +15,7 @@ from core.data.tfds import Shards, open_builder
 
 @dataclasses.dataclass(frozen=True)
 class PreparedPieces(RecordsWrapper):
-    """The pieces of a split as recordings."""
+    """The pieces of a split as recordings (core/data/trajectories.py)."""
 
     inner: Shards
 
@@ -30,7 +30,7 @@ class PreparedPieces(RecordsWrapper):
 
 
 def restore_array(x, count):
-    """An array of an example, as it was before it was written."""
+    """An array of an example as it was before writing. count: its steps."""
     if isinstance(x, bytes):
-        return video_frames(x, np.arange(count) + 0.25)  # one a second
+        return video_frames(x, np.arange(count) + 0.25)  # one frame per second
     return np.array([word.decode() for word in x]) if isinstance(x, list) else x

@@ -1,7 +1,7 @@
-"""Episodes as RLDS writes them with tensorflow-datasets, such as those of Open X-Embodiment.
+"""Reads episodes of RLDS in tensorflow-datasets, such as Open X-Embodiment.
 
-An example holds the steps of an episode, and a step its observation, what was done after
-seeing it, and the reward of doing so.
+An example is an episode. A step has an observation, the action after it, and the reward of
+that action.
 """
 
 import dataclasses
@@ -19,7 +19,7 @@ NOT_KEPT = ("reward", "discount", *FLAGS)
 
 @dataclasses.dataclass(frozen=True)
 class Rlds(RecordsWrapper):
-    """The episodes of a split as recordings."""
+    """The episodes of a split as recordings (core/data/trajectories.py)."""
 
     inner: Shards
     about = {}
@@ -31,14 +31,16 @@ class Rlds(RecordsWrapper):
 
 
 def is_text(kind) -> bool:
+    """Whether a feature holds text."""
     return kind.np_dtype.kind in "OSU"
 
 
 def translate_episode(kinds: dict, rows: list[dict]) -> dict:
-    """The steps of an episode, by the names of this house.
+    """The steps of an episode by the names of core/data/steps.py.
 
-    observation/images/top is images_top; what stands beside observations is kept to judge
-    by; parts of an action follow each other in the order of their names.
+    kinds: features by flat name. rows: one dictionary by flat name per step.
+    observation/images/top becomes images_top; arrays beside the observations become
+    log/NAME; parts of an action are concatenated in the order of their names.
     """
     if not rows:
         raise BadSample("has no steps")
@@ -71,7 +73,7 @@ def translate_episode(kinds: dict, rows: list[dict]) -> dict:
 
 
 def action_vector(kind, values) -> np.ndarray:
-    """A part of an action as float32 [T, n]."""
+    """A part of an action as float32 [T, n]; classes are one-hot."""
     if count := getattr(kind, "num_classes", None):
         return one_hot(values, count)
     return image_or_float(values).reshape(len(values), -1).astype(np.float32)

@@ -220,7 +220,7 @@ def test_bad_files_are_bad_samples(tmp_path):
 
 
 def test_folders_without_trajectories(tmp_path):
-    with pytest.raises(ValueError, match="is no folder of trajectories"):
+    with pytest.raises(ValueError, match="is not a folder of trajectories"):
         chunks.ChunkWindows(str(tmp_path / "none"), 5)
     with pytest.raises(ValueError, match="has no 5 steps in a row; expected files"):
         chunks.ChunkWindows(str(tmp_path), 5)

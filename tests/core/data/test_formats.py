@@ -50,12 +50,16 @@ def test_what_holds_no_trajectories_is_told(tmp_path):
     with pytest.raises(ValueError, match="holds no trajectories .did you mean .*robot"):
         source_names.recordings(str(tmp_path / "robott"))
     old = robots.write_lerobot(tmp_path / "old", version="v2.1")
-    with pytest.raises(ValueError, match="of LeRobot v2.1; expected v3.x, which"):
+    with pytest.raises(
+        ValueError, match="has LeRobot version v2.1; expected v3.x: convert"
+    ):
         source_names.recordings(old)
     place = robots.write_lerobot(tmp_path / "new")
     info = tmp_path / "new" / "meta" / "info.json"
     info.write_text(info.read_text().replace('"data/chunk', '"../chunk'))
-    with pytest.raises(BadSample, match="data_path leads out of the folder"):
+    with pytest.raises(
+        BadSample, match="data_path is outside of the data set's folder"
+    ):
         source_names.recordings(place).load(0)
     robots.write_lerobot(tmp_path / "cut")
     path = tmp_path / "cut" / "data" / "chunk-000" / "file-000.parquet"
