@@ -128,19 +128,21 @@ def part(kind, **values):
 
 
 def video_plan():
-    from core.prepare.clips import Plan, Rules
     from core.prepare.cut_video import Recipe
+    from core.prepare.video_clips import Rules, VideoPlan
 
     size = 256 if SIZE.value is None else SIZE.value
-    return Plan(FROM.value, part(Recipe, size=size), part(Rules), LICENCE.value)
+    return VideoPlan(FROM.value, part(Recipe, size=size), part(Rules), LICENCE.value)
 
 
 def step_plan():
-    from core.prepare.episodes import Plan
+    from core.prepare.trajectory_pieces import TrajectoryPlan
 
     keep = tuple(pair("keep", x if "=" in x else f"{x}={x}") for x in KEEP.value)
     units = tuple(pair("units", x) for x in UNITS.value)
-    return part(Plan, place=FROM.value, size=SIZE.value or 0, keep=keep, units=units)
+    return part(
+        TrajectoryPlan, place=FROM.value, size=SIZE.value or 0, keep=keep, units=units
+    )
 
 
 def pair(flag, text):

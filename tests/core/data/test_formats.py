@@ -11,7 +11,7 @@ from core.data.records import BadSample
 from core.data.resample import resample_episode
 from core.data.steps import check_steps, episode_flags
 from core.prepare import run
-from core.prepare.episodes import Plan
+from core.prepare.trajectory_pieces import TrajectoryPlan
 
 
 @pytest.fixture(params=WRITERS)
@@ -114,7 +114,7 @@ def test_pictures_in_rows_and_other_columns(tmp_path):
 def test_what_a_camera_sees_is_a_clip(tmp_path):
     """Frames at the wanted rate, of one episode alone, though it lies in pieces."""
     place = robots.write_lerobot(tmp_path / "set")
-    plan = Plan(place, held=0, piece=8)
+    plan = TrajectoryPlan(place, held=0, piece=8)
     options = {"workers": 1, "shard_mb": 64, "say": id}
     run.prepare(run.TRAJECTORIES, plan, str(tmp_path / "ready"), **options)
     view = View(frames=4, fps=2.5, size=32, scale=(1, 1), aspect=(1, 1), flip=False)

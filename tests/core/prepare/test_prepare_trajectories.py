@@ -16,8 +16,8 @@ from core.data.formats.chunks import Chunk, write_chunk
 from core.data.formats.prepared import PreparedPieces
 from core.data.steps import is_observation
 from core.data.tfds import Shards
-from core.prepare import cut_episodes, run
-from core.prepare.episodes import Plan, steps_of
+from core.prepare import cut_trajectories, run
+from core.prepare.trajectory_pieces import TrajectoryPlan, load_prepared_steps
 
 
 @pytest.fixture(params=["replay", "lerobot", "rlds"])
@@ -27,7 +27,7 @@ def prepared(request, tmp_path):
 
     def make(name="ready", **fields):
         said = []
-        plan = Plan(place, **({"held": 0.3, "piece": 8} | fields))
+        plan = TrajectoryPlan(place, **({"held": 0.3, "piece": 8} | fields))
         folder = tmp_path / name
         options = {"workers": 2, "shard_mb": 64, "say": said.append}
         run.prepare(run.TRAJECTORIES, plan, str(folder), **options)
@@ -74,7 +74,7 @@ def test_prepared_trajectories_are_what_was_recorded(prepared):
 
 
 def test_windows_begin_anywhere_and_go_on_in_the_next_piece(tmp_path):
-    plan = Plan(robots.write_replay(tmp_path / "set"), held=0.0, piece=8)
+    plan = TrajectoryPlan(robots.write_replay(tmp_path / "set"), held=0.0, piece=8)
     options = {"workers": 1, "shard_mb": 64, "say": id}
     run.prepare(run.TRAJECTORIES, plan, str(tmp_path / "ready"), **options)
     windows = source_names.trajectories(
@@ -109,11 +109,11 @@ def test_windows_begin_anywhere_and_go_on_in_the_next_piece(tmp_path):
 def test_trajectories_are_brought_to_a_rate(tmp_path):
     place = robots.write_lerobot(tmp_path / "set")
     for rate, how in ((5, "last"), (5, "sum"), (5, "mean"), (20, "last"), (10, "sum")):
-        plan = Plan(place, rate=rate, actions=how)
+        plan = TrajectoryPlan(place, rate=rate, actions=how)
         for i, n in enumerate(LENGTHS):
             raw, steps = (
                 truth(i),
-                whole(steps_of(plan, source_names.recordings(place), i)),
+                whole(load_prepared_steps(plan, source_names.recordings(place), i)),
             )
             at = np.minimum(np.arange(len(steps["reward"])) * RATE / rate, n - 1)
             near = np.ceil(at - 0.5).astype(int)
@@ -164,7 +164,7 @@ def test_bad_recordings_are_named(changes, words, tmp_path):
         write_chunk(tmp_path / "set", Chunk(i, 0, n), steps)
     said = []
     options = {"workers": 2, "shard_mb": 64, "say": said.append}
-    plan = Plan(str(tmp_path / "set"))
+    plan = TrajectoryPlan(str(tmp_path / "set"))
     folder = run.prepare(run.TRAJECTORIES, plan, str(tmp_path / "ready"), **options)
     report = json.loads((folder / "report.json").read_text())
     [(name, reason)] = report["bad"].items()
@@ -176,7 +176,9 @@ def test_bad_recordings_are_named(changes, words, tmp_path):
 def test_large_pictures_are_films_and_few_names_are_kept(tmp_path):
     place = robots.write_lerobot(tmp_path / "set")
     keep = (("image", "images_top"), ("place", "state"))
-    plan = Plan(place, size=160, keep=keep, units=(("place", "m"),), piece=16, held=0)
+    plan = TrajectoryPlan(
+        place, size=160, keep=keep, units=(("place", "m"),), piece=16, held=0
+    )
     options = {"workers": 2, "shard_mb": 64, "say": id}
     folder = run.prepare(run.TRAJECTORIES, plan, str(tmp_path / "ready"), **options)
     pieces = PreparedPieces(Shards(str(folder), "train"))
@@ -203,7 +205,7 @@ def test_a_pipeline_of_beam_prepares_the_same(prepared):
     form, make = prepared
     here, _ = make()
     there = here.with_name("there")
-    plan = Plan(str(here.with_name("set")), held=0.3, piece=8)
+    plan = TrajectoryPlan(str(here.with_name("set")), held=0.3, piece=8)
     if form == "rlds":
         plan = dataclasses.replace(plan, place=f"{plan.place}/episodes")
     options = {"shard_mb": 64, "say": id}
@@ -221,7 +223,7 @@ def test_units_of_a_mixture_agree(tmp_path):
     place = robots.write_replay(tmp_path / "set")
     options = {"workers": 1, "shard_mb": 64, "say": id}
     for name, unit in (("a", "rad"), ("b", "deg"), ("c", "rad")):
-        plan = Plan(place, units=(("state", unit),))
+        plan = TrajectoryPlan(place, units=(("state", unit),))
         run.prepare(run.TRAJECTORIES, plan, str(tmp_path / name), **options)
 
     def mixed(*parts):
@@ -238,9 +240,12 @@ def test_units_of_a_mixture_agree(tmp_path):
     [
         (
             {"units": (("stat", "m"),)},
-            "units names 'stat'; .* gives action, .*, state,",
+            "units has the name 'stat', which .* does not have; it has action, .*, state,",
         ),
-        ({"keep": (("x", "image"),)}, "cannot be read: has no 'image', but action, im"),
+        (
+            {"keep": (("x", "image"),)},
+            "cannot be read: has no 'image'; it has action, im",
+        ),
         ({"keep": (("a b", "state"),)}, "keep has the new name 'a b'; use letters"),
         ({"actions": "most"}, "actions is 'most'; expected one of last, sum, mean"),
         ({"rate": -1}, "rate is -1; use 0 or more"),
@@ -250,56 +255,58 @@ def test_units_of_a_mixture_agree(tmp_path):
 def test_mistakes_are_told_at_once(fields, words, tmp_path):
     place = robots.write_replay(tmp_path / "set")
     with pytest.raises(ValueError, match=words):
-        cut_episodes.cut_here(Plan(place, **fields), tmp_path / "work")
+        cut_trajectories.cut_recordings(
+            TrajectoryPlan(place, **fields), tmp_path / "work"
+        )
     assert not (tmp_path / "work").exists()
 
 
 def test_a_crash_costs_one_recording(tmp_path, monkeypatch):
     """Of a block that dies twice, what it had not reached is cut by another."""
-    plan, runs = Plan(robots.write_replay(tmp_path / "set")), []
+    plan, runs = TrajectoryPlan(robots.write_replay(tmp_path / "set")), []
 
-    def run_all(jobs, work, *, workers, timeout_s, lost):
+    def run_all(jobs, work, *, workers, timeout_s, on_lost):
         runs.append([len(block) for _, block in jobs.values()])
         for home, (plan, block) in jobs.items():
             for index, at, name in block:
                 if index in (1, 2):
-                    lost(home, "its reader ended with code -11", plan, block)
+                    on_lost(home, "its process ended with exit code -11", plan, block)
                     break
-                cut_episodes.cut_block(home, plan, [(index, at, name)])
+                cut_trajectories.cut_block(home, plan, [(index, at, name)])
             yield home
 
-    monkeypatch.setattr(cut_episodes.parallel_work, "run_all", run_all)
-    monkeypatch.setattr(cut_episodes, "BLOCK", 3)
+    monkeypatch.setattr(cut_trajectories.parallel_work, "run_all", run_all)
+    monkeypatch.setattr(cut_trajectories, "BLOCK", 3)
     told = []
-    facts = cut_episodes.cut_here(
+    facts = cut_trajectories.cut_recordings(
         plan, tmp_path / "work", workers=1, progress=lambda *x: told.append(x)
     )
     assert runs == [[2, 2], [1]]
-    bad = ["ended with code -11" in x["bad"] for x in facts.values()]
+    bad = ["ended with exit code -11" in x["bad"] for x in facts.values()]
     assert bad == [False, True, True, False]
     assert [x["steps"] for x in facts.values()] == [LENGTHS[0], 0, 0, LENGTHS[3]]
     assert told[0] == (0, 4) and told[-1] == (4, 4)
 
 
 def test_a_full_disk_is_no_bad_recording(tmp_path, monkeypatch):
-    plan = Plan(robots.write_replay(tmp_path / "set"))
+    plan = TrajectoryPlan(robots.write_replay(tmp_path / "set"))
 
     def full(path, piece):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(cut_episodes, "write_piece", full)
+    monkeypatch.setattr(cut_trajectories, "write_piece", full)
     home = tmp_path / "home"
     with pytest.raises(OSError, match="No space left"):
-        cut_episodes.cut_block(None, plan, [(0, home, "x")])
-    assert not cut_episodes.is_cut(plan, home)
+        cut_trajectories.cut_block(None, plan, [(0, home, "x")])
+    assert not cut_trajectories.is_cut(plan, home)
 
 
 def test_what_is_cut_is_not_cut_again(tmp_path, monkeypatch):
-    plan = Plan(robots.write_replay(tmp_path / "set"), piece=8)
+    plan = TrajectoryPlan(robots.write_replay(tmp_path / "set"), piece=8)
     work = tmp_path / "work"
-    first = cut_episodes.cut_here(plan, work, workers=2)
+    first = cut_trajectories.cut_recordings(plan, work, workers=2)
     stamps = {path: path.stat().st_mtime_ns for path in work.glob("*/*")}
-    assert cut_episodes.cut_here(plan, work, workers=2) == first
+    assert cut_trajectories.cut_recordings(plan, work, workers=2) == first
     assert {path: path.stat().st_mtime_ns for path in work.glob("*/*")} == stamps
     other = dataclasses.replace(plan, piece=4)
-    assert cut_episodes.cut_here(other, work, workers=2) != first
+    assert cut_trajectories.cut_recordings(other, work, workers=2) != first

@@ -57,7 +57,7 @@ def test_a_batch_is_drawn_as_the_trainer_gets_it(tmp_path):
     source = method.source("train", (0, 1))
     expected = method.tools.draw(source.next())
     source.close()
-    found = show.batch_of(str(tmp_path), small(data__fps=10.0))
+    found = show.draw_batch(str(tmp_path), small(data__fps=10.0))
     np.testing.assert_array_equal(found, expected)
     whole = show.show(str(tmp_path), small(data__fps=10.0))
     h, w, _ = expected.shape
@@ -91,9 +91,9 @@ def test_the_command_says_what_it_drew_or_why_not(tmp_path):
     assert done.returncode == 0 and drawn in done.stdout
     assert cv2.imread(drawn).shape[1] > 4 * 96
     done = command("--show=world")
-    assert done.returncode == 1 and "say for which with --config" in done.stderr
+    assert done.returncode == 1 and "add --config=FILE" in done.stderr
     done = command(f"--from={tmp_path / 'set'}", f"--to={tmp_path / 'x'}", "--fps=3")
     assert done.returncode == 1
     assert "holds trajectories; --fps is for videos" in done.stderr
     with pytest.raises(ValueError, match="dreamer.agent reads no data set"):
-        show.batch_of("world", get_config("reach"))
+        show.draw_batch("world", get_config("reach"))
