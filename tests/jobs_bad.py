@@ -1,4 +1,4 @@
-"""Work for processes of their own, some of which crash or hang."""
+"""Jobs for core/prepare/parallel_work.py, some of which crash or hang."""
 
 import os
 import signal

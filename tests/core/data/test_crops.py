@@ -1,4 +1,4 @@
-"""Several clips of every video that is decoded: what they share, and the account of them."""
+"""Several crops of each decoded clip: same frames, own samples, counted as samples."""
 
 import itertools
 
@@ -17,7 +17,7 @@ CROPS = 4
 
 
 class Several(Numbers):
-    """Numbers that come several at a time."""
+    """Numbers with CROPS samples per record."""
 
     def load(self, index, rng):
         item = super().load(index, rng)
@@ -40,14 +40,14 @@ def reference():
     return samples, source.report()
 
 
-def test_clips_of_a_video_follow_each_other(reference):
+def test_crops_of_a_video_are_consecutive_samples(reference):
     samples, report = reference
     np.testing.assert_array_equal(samples["position"], np.arange(96))
     record = samples["record"].reshape(24, CROPS)
     assert (record == record[:, :1]).all()
     for epoch in (record[:12, 0], record[12:, 0]):
-        assert len(set(epoch)) == 11  # all but the bad one, which another stands in for
-    # Each has its own noise and masks.
+        assert len(set(epoch)) == 11  # all but the bad one, which is replaced
+    # Each sample has its own noise and mask.
     for name in ("noise", "mask"):
         assert len({tuple(x) for x in samples[name]}) == 96
     assert report["seen"] == 96 and report["bad"] == 2 * CROPS
@@ -68,7 +68,7 @@ def test_workers_and_hosts_change_nothing(reference, workers):
     assert_same(whole, reference[0])
 
 
-def test_it_goes_on_with_another_batch_size(reference):
+def test_resume_with_another_batch_size(reference):
     first = source_of(bad=[5])
     take(first, 3)
     state = first.get_state()
@@ -85,7 +85,7 @@ def test_a_batch_holds_whole_groups():
         source_of(batch=12, shard=(0, 2))
 
 
-def test_crops_show_the_same_stretch_decoded_once(tmp_path, monkeypatch):
+def test_crops_share_frames_that_are_decoded_once(tmp_path, monkeypatch):
     path = write_clock(tmp_path / "c.mp4", STEADY)
     opened, open_video = [], clips.open_video
     monkeypatch.setattr(

@@ -1,4 +1,4 @@
-"""Trajectories in every format, read alike or refused, and what their cameras see."""
+"""Trajectories in every format: read alike or rejected; clips of their cameras."""
 
 import numpy as np
 import pytest
@@ -16,14 +16,14 @@ from core.prepare.trajectory_pieces import TrajectoryPlan
 
 @pytest.fixture(params=WRITERS)
 def written(request, tmp_path, monkeypatch):
-    """(format, its data set)"""
+    """(format, path of a data set in it)"""
     if request.param == "minari":
         pytest.importorskip("minari")
         monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "set"))
     return request.param, WRITERS[request.param](tmp_path / "set")
 
 
-def test_every_format_tells_the_same(written):
+def test_every_format_is_read_alike(written):
     form, place = written
     assert source_names.is_trajectories(place)
     recordings = source_names.recordings(place)
@@ -35,7 +35,7 @@ def test_every_format_tells_the_same(written):
         assert_same(part, {name: x[2:5] for name, x in expected(form, i).items()})
 
 
-def test_jitter_of_a_clock_loses_no_step():
+def test_resampling_jittered_time_loses_no_step():
     time = np.arange(20) / 10 + np.random.default_rng(0).uniform(-0.04, 0.04, 20)
     time[0] = 0
     steps = {"time": time, "x": np.arange(20), "action": np.ones((20, 1), np.float32)}
@@ -45,7 +45,7 @@ def test_jitter_of_a_clock_loses_no_step():
     )
 
 
-def test_what_holds_no_trajectories_is_told(tmp_path):
+def test_errors_for_missing_and_damaged_trajectories(tmp_path):
     robots.write_replay(tmp_path / "robot")
     with pytest.raises(ValueError, match="holds no trajectories .did you mean .*robot"):
         source_names.recordings(str(tmp_path / "robott"))
@@ -69,7 +69,7 @@ def test_what_holds_no_trajectories_is_told(tmp_path):
 
 
 def test_spaces_of_minari(tmp_path, monkeypatch):
-    """Discrete actions, several in one, and a file of which a part is lost."""
+    """Discrete and composite actions, and a truncated file."""
     pytest.importorskip("minari")
     gymnasium = pytest.importorskip("gymnasium")
     from core.data.formats.minari import as_vector, named_arrays
@@ -101,7 +101,7 @@ def test_spaces_of_minari(tmp_path, monkeypatch):
         source_names.recordings(place).load(0)
 
 
-def test_pictures_in_rows_and_other_columns(tmp_path):
+def test_images_in_parquet_and_other_columns(tmp_path):
     force = [np.arange(n, dtype=float).tolist() for n in LENGTHS]
     more = {"observation.force": force, "next.success": force}
     place = robots.write_lerobot(tmp_path / "set", as_video=False, **more)
@@ -111,8 +111,8 @@ def test_pictures_in_rows_and_other_columns(tmp_path):
     assert "log/next_success" in steps
 
 
-def test_what_a_camera_sees_is_a_clip(tmp_path):
-    """Frames at the wanted rate, of one episode alone, though it lies in pieces."""
+def test_clips_of_a_camera(tmp_path):
+    """Frames at the requested rate within one episode, which may be stored in pieces."""
     place = robots.write_lerobot(tmp_path / "set")
     plan = TrajectoryPlan(place, held=0, piece=8)
     options = {"workers": 1, "shard_mb": 64, "say": id}
@@ -122,23 +122,25 @@ def test_what_a_camera_sees_is_a_clip(tmp_path):
     pieces = [(0, 0), (1, 0), (1, 6), (2, 0), (2, 4)] + [(3, x) for x in (0, 8, 15, 22)]
     for name in (f"camera:{tmp_path / 'ready'}", f"camera:{place}#images_top"):
         clips = source_names.videos(name, "", view, None)
-        begun = set()
+        starts = set()
         for index in range(len(clips)):
             which, first = pieces[index] if len(clips) == len(pieces) else (index, 0)
-            film = pictures[which]
+            whole_video = pictures[which]
             for seed in range(30):
                 video = clips.load(index, np.random.default_rng(seed))["video"]
                 fits = [
                     start
-                    for start in range(first, len(film))
+                    for start in range(first, len(whole_video))
                     if (
                         video
-                        == film[np.minimum(start + 4 * np.arange(4), len(film) - 1)]
+                        == whole_video[
+                            np.minimum(start + 4 * np.arange(4), len(whole_video) - 1)
+                        ]
                     ).all()
                 ]
                 assert fits
-                begun.add((which, fits[0]))
-        assert len(begun) > 40
+                starts.add((which, fits[0]))
+        assert len(starts) > 40
     with pytest.raises(BadSample, match="has no camera 'wrist'; it has images_top"):
         source_names.videos(f"camera:{place}#wrist", "", view, None).load(0, None)
     robots.write_replay(tmp_path / "replay")

@@ -1,4 +1,4 @@
-"""Planar pictures against OpenCV and against the way through RGB."""
+"""Planar pictures, compared with OpenCV and with the pipeline in RGB."""
 
 import struct
 from pathlib import Path
@@ -20,7 +20,7 @@ from core.parallel.layouts import unbox
 
 
 def scene(height=48, width=64, frames=12):
-    """Smooth colours that move."""
+    """A clip with smooth colors that change: uint8 [frames, height, width, 3]."""
     rng = np.random.default_rng(0)
     tiny = rng.integers(90, 166, (3, 3, 4, 3)).astype(np.uint8)
     size = (width, height)
@@ -28,19 +28,19 @@ def scene(height=48, width=64, frames=12):
         cv2.resize(x, size, interpolation=cv2.INTER_CUBIC).astype(float) for x in tiny
     )
     at = np.linspace(0, 1, frames)[:, None, None, None]
-    film = a * (1 - at) + b * at + 0.2 * (c - 128)
-    return film.clip(0, 255).astype(np.uint8)
+    clip = a * (1 - at) + b * at + 0.2 * (c - 128)
+    return clip.clip(0, 255).astype(np.uint8)
 
 
 def packed(image):
-    """A planar picture of an RGB one."""
+    """RGB [H, W, 3] -> planar [3 H / 2, W]."""
     found = np.empty((image.shape[0] * 3 // 2, image.shape[1]), np.uint8)
     for place, part in zip(split_planes(found), rgb_to_planes(image), strict=True):
         place[:] = part
     return found
 
 
-def test_colours_are_those_of_opencv():
+def test_colors_equal_those_of_opencv():
     image = scene()[3]
     planes = rgb_to_planes(image)
     assert [x.shape for x in planes] == [(48, 64), (24, 32), (24, 32)]
@@ -63,14 +63,14 @@ def rotated(path):
 
 
 @pytest.mark.parametrize("kind", ["plain", "odd", "ten bits", "rotated"])
-def test_every_video_is_seen_as_through_rgb(kind, tmp_path):
-    film = scene(49, 65) if kind == "odd" else scene()
+def test_planar_clips_equal_rgb_clips(kind, tmp_path):
+    clip = scene(49, 65) if kind == "odd" else scene()
     options, name = {}, "c.mp4"
     if kind == "ten bits":
         options, name = {"codec": "libx265", "pix_fmt": "yuv420p10le"}, "c.mkv"
     if kind == "odd":
         options = {"codec": "libx264rgb", "pix_fmt": "rgb24"}
-    path = write(tmp_path / name, film, STEADY[:12], **options)
+    path = write(tmp_path / name, clip, STEADY[:12], **options)
     source = rotated(path) if kind == "rotated" else path
     shape = {"frames": 5, "fps": 10, "size": 32}
     for seed in range(6):
@@ -82,12 +82,12 @@ def test_every_video_is_seen_as_through_rgb(kind, tmp_path):
             assert planar.shape == (*rgb.shape[:-3], 48, 32)
             found = np.asarray(planar_to_rgb(planar.reshape(-1, 5, 48, 32)))
             gap = np.abs(found.astype(int) - rgb.reshape(found.shape))
-            # Without an odd last row and column, boxes lie a little elsewhere.
+            # Boxes move a little when an odd last row and column are left out.
             most = 6 if kind == "odd" else 3
             assert gap.mean() < most and gap.max() < 40, (seed, more)
 
 
-def test_most_frames_are_not_even_copied(tmp_path, monkeypatch):
+def test_standard_frames_are_not_converted(tmp_path, monkeypatch):
     path = write_clock(tmp_path / "c.mp4", STEADY)
     monkeypatch.setattr("core.data.video._rgb", None)
     view = View(frames=3, fps=10, size=16, planar=True)
@@ -97,7 +97,7 @@ def test_most_frames_are_not_even_copied(tmp_path, monkeypatch):
     assert bright.shape == (1, 48, 64)
 
 
-def test_images_are_planar_among_planar_videos():
+def test_planar_images():
     image = scene()[0]
     view = View(frames=2, fps=1, size=48, kind="center")
     rgb = still_clip(image, view, None)
@@ -108,7 +108,7 @@ def test_images_are_planar_among_planar_videos():
     assert gap.mean() < 2
 
 
-def test_a_step_makes_rgb_of_them(tmp_path):
+def test_a_step_converts_planar_clips(tmp_path):
     for i in range(3):
         write(tmp_path / f"{i}.mp4", scene(), STEADY[:12])
     fields = {"data__source": str(tmp_path), "data__fps": 10.0, "mesh__fsdp": -1}
@@ -121,7 +121,7 @@ def test_a_step_makes_rgb_of_them(tmp_path):
     step = jax.jit(method.step)
     planar = step(state, batch)[1]["loss"]
     batch["video"] = np.asarray(planar_to_rgb(batch["video"]))
-    # Two programs: XLA may round a sum in either of two ways.
+    # Two programs: XLA may round sums differently.
     np.testing.assert_allclose(planar, step(state, batch)[1]["loss"], rtol=2e-7)
     train.fit(small(**fields, data__planar=True, steps=2), tmp_path / "run")
     with pytest.raises(ValueError, match="data.planar is True, but the world decodes"):

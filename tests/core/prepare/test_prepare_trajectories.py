@@ -1,4 +1,4 @@
-"""Trajectories as launch.prepare makes them: pieces, rates, films, damage, kills, Beam."""
+"""Prepared trajectories: pieces, resampling, video, damage, kills, Beam."""
 
 import dataclasses
 import errno
@@ -22,22 +22,22 @@ from core.prepare.trajectory_pieces import TrajectoryPlan, load_prepared_steps
 
 @pytest.fixture(params=["replay", "lerobot", "rlds"])
 def prepared(request, tmp_path):
-    """Prepares a data set of trajectories; gives (format, its report as told, folder)."""
+    """(format, function that prepares it and returns (folder, printed lines))."""
     place = WRITERS[request.param](tmp_path / "set")
 
     def make(name="ready", **fields):
-        said = []
+        lines = []
         plan = TrajectoryPlan(place, **({"held": 0.3, "piece": 8} | fields))
         folder = tmp_path / name
-        options = {"workers": 2, "shard_mb": 64, "say": said.append}
+        options = {"workers": 2, "shard_mb": 64, "say": lines.append}
         run.prepare(run.TRAJECTORIES, plan, str(folder), **options)
-        return folder, said
+        return folder, lines
 
     return request.param, make
 
 
 def whole_episodes(folder, split):
-    """{recording: its steps} out of the pieces of a split."""
+    """{recording: steps}, the concatenated pieces of a split."""
     shards = Shards(str(folder), split)
     pieces = PreparedPieces(shards)
     found = {}
@@ -52,9 +52,9 @@ def whole_episodes(folder, split):
     }
 
 
-def test_prepared_trajectories_are_what_was_recorded(prepared):
+def test_prepared_trajectories_equal_the_recordings(prepared):
     form, make = prepared
-    folder, said = make()
+    folder, lines = make()
     train, held = (whole_episodes(folder, split) for split in ("train", "validation"))
     assert held and not train.keys() & held.keys()
     assert len(train) + len(held) == len(LENGTHS)
@@ -64,16 +64,16 @@ def test_prepared_trajectories_are_what_was_recorded(prepared):
     report = json.loads((folder / "1.0.0" / "report.json").read_text())
     assert sum(x["steps"] for x in report["splits"].values()) == sum(LENGTHS)
     assert report["splits"]["train"]["recordings"] == len(train)
-    assert any("state: float32 [2]" in line for line in said)
+    assert any("state: float32 [2]" in line for line in lines)
     assert (folder / "1.0.0" / "contact_sheet.png").stat().st_size > 3000
-    # Other programs read them, too.
+    # tensorflow-datasets reads them itself.
     builder = tensorflow_datasets.builder_from_directory(str(folder / "1.0.0"))
     example = builder.as_data_source("train")[0]
     assert example["steps"]["images_top"].shape[1:] == (32, 32, 3)
     assert builder.info.features["steps"]["state"].shape == (None, 2)
 
 
-def test_windows_begin_anywhere_and_go_on_in_the_next_piece(tmp_path):
+def test_windows_start_anywhere_and_continue_in_the_next_piece(tmp_path):
     plan = TrajectoryPlan(robots.write_replay(tmp_path / "set"), held=0.0, piece=8)
     options = {"workers": 1, "shard_mb": 64, "say": id}
     run.prepare(run.TRAJECTORIES, plan, str(tmp_path / "ready"), **options)
@@ -83,19 +83,19 @@ def test_windows_begin_anywhere_and_go_on_in_the_next_piece(tmp_path):
     assert len(windows) == sum(-(-n // 8) for n in LENGTHS)
     stream = [truth(i) for i in range(len(LENGTHS))]
     stream = {k: np.concatenate([x[k] for x in stream]) for k in stream[0]}
-    begun = set()
+    starts = set()
     for index in range(len(windows)):
         for seed in range(40):
             item = windows.load(index, np.random.default_rng(seed))
             [at] = np.flatnonzero((stream["state"] == item["state"][0]).all(-1))
             rows = (at + np.arange(10)) % sum(LENGTHS)
-            begun.add(int(at))
+            starts.add(int(at))
             np.testing.assert_array_equal(item["state"], stream["state"][rows])
             np.testing.assert_array_equal(
                 item["images_top"], stream["images_top"][rows]
             )
             np.testing.assert_array_equal(item["is_last"], stream["is_last"][rows])
-            # What was done before each step; nothing is known of what came before all.
+            # The action before each step; zero at the first.
             np.testing.assert_array_equal(
                 item["action"][1:], stream["action"][rows[:-1]]
             )
@@ -103,10 +103,10 @@ def test_windows_begin_anywhere_and_go_on_in_the_next_piece(tmp_path):
             np.testing.assert_array_equal(
                 item["is_first"][1:], stream["is_first"][rows[1:]]
             )
-    assert begun == set(range(sum(LENGTHS)))
+    assert starts == set(range(sum(LENGTHS)))
 
 
-def test_trajectories_are_brought_to_a_rate(tmp_path):
+def test_trajectories_are_resampled(tmp_path):
     place = robots.write_lerobot(tmp_path / "set")
     for rate, how in ((5, "last"), (5, "sum"), (5, "mean"), (20, "last"), (10, "sum")):
         plan = TrajectoryPlan(place, rate=rate, actions=how)
@@ -123,12 +123,12 @@ def test_trajectories_are_brought_to_a_rate(tmp_path):
             np.testing.assert_array_equal(steps["images_top"], raw["images_top"][near])
             assert steps["is_last"].sum() == steps["is_last"][-1] == 1
             assert steps["is_terminal"][-1] == raw["is_terminal"][-1]
-            # However few steps there are, as much is earned.
+            # The sum of rewards does not depend on the rate.
             assert steps["reward"].sum() == pytest.approx(raw["reward"].sum())
             done, full = steps["action"], raw["action"]
             if how == "sum":
                 np.testing.assert_allclose(done.sum(0), full.sum(0), rtol=1e-5)
-            if rate == 5 and n % 2:  # the last step is on the clock
+            if rate == 5 and n % 2:  # the last step is on the grid
                 pairs = full[:-1].reshape(-1, 2, 2)
                 means = {
                     "last": pairs[:, 1],
@@ -162,18 +162,18 @@ def test_bad_recordings_are_named(changes, words, tmp_path):
         steps = truth(i) | (changes if i == 0 else {})
         steps = {k: x for k, x in steps.items() if x is not None}
         write_chunk(tmp_path / "set", Chunk(i, 0, n), steps)
-    said = []
-    options = {"workers": 2, "shard_mb": 64, "say": said.append}
+    lines = []
+    options = {"workers": 2, "shard_mb": 64, "say": lines.append}
     plan = TrajectoryPlan(str(tmp_path / "set"))
     folder = run.prepare(run.TRAJECTORIES, plan, str(tmp_path / "ready"), **options)
     report = json.loads((folder / "report.json").read_text())
     [(name, reason)] = report["bad"].items()
     assert name == "000000-000000000000-000007.npz" and words in reason
-    assert any(name in line and words in line for line in said)
+    assert any(name in line and words in line for line in lines)
     assert sum(x["recordings"] for x in report["splits"].values()) == 3
 
 
-def test_large_pictures_are_films_and_few_names_are_kept(tmp_path):
+def test_large_images_become_video_and_chosen_arrays_are_kept(tmp_path):
     place = robots.write_lerobot(tmp_path / "set")
     keep = (("image", "images_top"), ("place", "state"))
     plan = TrajectoryPlan(
@@ -252,7 +252,7 @@ def test_units_of_a_mixture_agree(tmp_path):
         ({"held": 1.5}, "held is 1.5; use 0 or more and less than 1"),
     ],
 )
-def test_mistakes_are_told_at_once(fields, words, tmp_path):
+def test_mistakes_raise_at_once(fields, words, tmp_path):
     place = robots.write_replay(tmp_path / "set")
     with pytest.raises(ValueError, match=words):
         cut_trajectories.cut_recordings(
@@ -262,7 +262,7 @@ def test_mistakes_are_told_at_once(fields, words, tmp_path):
 
 
 def test_a_crash_costs_one_recording(tmp_path, monkeypatch):
-    """Of a block that dies twice, what it had not reached is cut by another."""
+    """The rest of a block whose process died twice is cut by other processes."""
     plan, runs = TrajectoryPlan(robots.write_replay(tmp_path / "set")), []
 
     def run_all(jobs, work, *, workers, timeout_s, on_lost):
@@ -277,18 +277,18 @@ def test_a_crash_costs_one_recording(tmp_path, monkeypatch):
 
     monkeypatch.setattr(cut_trajectories.parallel_work, "run_all", run_all)
     monkeypatch.setattr(cut_trajectories, "BLOCK", 3)
-    told = []
+    seen = []
     facts = cut_trajectories.cut_recordings(
-        plan, tmp_path / "work", workers=1, progress=lambda *x: told.append(x)
+        plan, tmp_path / "work", workers=1, progress=lambda *x: seen.append(x)
     )
     assert runs == [[2, 2], [1]]
     bad = ["ended with exit code -11" in x["bad"] for x in facts.values()]
     assert bad == [False, True, True, False]
     assert [x["steps"] for x in facts.values()] == [LENGTHS[0], 0, 0, LENGTHS[3]]
-    assert told[0] == (0, 4) and told[-1] == (4, 4)
+    assert seen[0] == (0, 4) and seen[-1] == (4, 4)
 
 
-def test_a_full_disk_is_no_bad_recording(tmp_path, monkeypatch):
+def test_a_full_disk_is_not_a_bad_recording(tmp_path, monkeypatch):
     plan = TrajectoryPlan(robots.write_replay(tmp_path / "set"))
 
     def full(path, piece):

@@ -1,4 +1,4 @@
-"""Preparing data sets: the grid of time, duplicates, splits, damage, kills, and Beam."""
+"""Prepared videos: times of clips, duplicates, splits, damage, kills, Beam."""
 
 import json
 import pathlib
@@ -41,7 +41,7 @@ RECIPE = Recipe(size=48, fps=5, seconds=1, min_seconds=0.4)
 
 
 def noise(seed, frames=16):
-    """Smooth noise that moves: no two seeds look alike."""
+    """Smooth noise that moves, different for every seed: uint8 [frames, 48, 64, 3]."""
     import cv2
 
     rng = np.random.default_rng(seed)
@@ -56,7 +56,7 @@ def noise(seed, frames=16):
 
 @pytest.fixture(scope="module")
 def raw(tmp_path_factory):
-    """Nine videos, one of them a re-encoded copy, one a still, and five broken files."""
+    """Nine videos, among them a re-encoded copy and a still, and five broken files."""
     folder = tmp_path_factory.mktemp("raw")
     (folder / "sub").mkdir()
     for seed in range(7):
@@ -87,10 +87,10 @@ def examples_of(folder):
 
 @pytest.fixture(scope="module")
 def prepared(raw, tmp_path_factory):
-    said = []
+    lines = []
     to = tmp_path_factory.mktemp("sets") / "noise"
-    options = {"workers": 2, "shard_mb": 64, "say": said.append}
-    return run.prepare(run.VIDEOS, plan_of(raw), str(to), **options), said
+    options = {"workers": 2, "shard_mb": 64, "say": lines.append}
+    return run.prepare(run.VIDEOS, plan_of(raw), str(to), **options), lines
 
 
 def text(example, name):
@@ -98,7 +98,7 @@ def text(example, name):
     return value.decode() if isinstance(value, bytes) else value
 
 
-def test_clips_lie_on_a_steady_grid_of_time(tmp_path):
+def test_clips_have_a_constant_frame_rate(tmp_path):
     for name, times in (("steady", STEADY), ("uneven", UNEVEN)):
         path = write_clock(tmp_path / f"{name}.mp4", times)
         found = list(cut_clips(path, RECIPE))
@@ -114,7 +114,7 @@ def test_clips_lie_on_a_steady_grid_of_time(tmp_path):
         assert found[-1].end == pytest.approx(found[-1].start + found[-1].frames / 5)
 
 
-def test_clips_decode_fast_and_begin_anywhere(tmp_path):
+def test_clips_have_keyframes_and_decode_fast(tmp_path):
     path = write_clock(tmp_path / "c.mp4", STEADY)
     [clip] = cut_clips(path, Recipe(size=48, fps=10, seconds=3, keyframe=8))
     (tmp_path / "clip.mp4").write_bytes(clip.video)
@@ -124,7 +124,7 @@ def test_clips_decode_fast_and_begin_anywhere(tmp_path):
         assert stream.codec_context.name == "h264" and stream.pix_fmt == "yuv420p"
     at = np.flatnonzero(keys)
     assert at[0] == 0 and 5 <= np.diff(at).min() and np.diff(at).max() <= 8
-    # x264 writes its settings into the file: neither CABAC nor deblocking.
+    # x264 writes its settings into the file.
     assert b"cabac=0" in clip.video and b"deblock=0" in clip.video
 
 
@@ -139,10 +139,10 @@ def test_sizes_are_even_and_never_larger():
     assert target_shape(480, 640, 1.0, 256) == (256, 342)
     assert target_shape(1920, 1080, 1.0, 256) == (456, 256)
     assert target_shape(97, 131, 1.0, 256) == (96, 132)
-    assert target_shape(576, 720, 16 / 15, 288) == (288, 384)  # PAL's broad pixels
+    assert target_shape(576, 720, 16 / 15, 288) == (288, 384)  # PAL has wide pixels
 
 
-def test_damage_ends_a_video_and_is_told(tmp_path):
+def test_clips_end_at_damage(tmp_path):
     path = break_truncated(tmp_path, "webm")
     found = []
     with pytest.raises(BadSample, match=r"ends at 1\.\d s of 3\.0 s"):
@@ -151,7 +151,7 @@ def test_damage_ends_a_video_and_is_told(tmp_path):
     assert [clip.frames for clip in found] == [5]
 
 
-def test_hashes_of_copies_are_near_and_of_others_far(tmp_path):
+def test_hashes_of_copies_are_similar_and_of_others_not(tmp_path):
     prints = {}
     for name, seed in (("a.mp4", 1), ("b.webm", 1), ("c.mp4", 2)):
         path = write(tmp_path / name, noise(seed), STEADY[:16])
@@ -162,7 +162,7 @@ def test_hashes_of_copies_are_near_and_of_others_far(tmp_path):
     assert near_duplicates.distance(prints["a.mp4"], prints["c.mp4"]) > 40
 
 
-def test_bands_find_all_pairs_that_are_near_enough():
+def test_bands_find_all_near_duplicates():
     rng = np.random.default_rng(0)
     first = rng.integers(0, 2, (60, near_duplicates.BITS))
     flips = [
@@ -189,10 +189,10 @@ def test_clips_of_one_video_share_a_split():
         for k in range(1)
     ]
     known += [dict(one, id=f"{one['id']}b") for one in known]
-    fates = video_clips.assign_clip_splits(known, Rules(near=-1, held=0.2))
-    assert all(fates[x["id"]] == fates[f"{x['id']}b"] for x in known[:400])
-    assert 55 < sum(fates[x["id"]] == "validation" for x in known[:400]) < 105
-    # Of a few videos one is held out; of a single one, none.
+    splits_of = video_clips.assign_clip_splits(known, Rules(near=-1, held=0.2))
+    assert all(splits_of[x["id"]] == splits_of[f"{x['id']}b"] for x in known[:400])
+    assert 55 < sum(splits_of[x["id"]] == "validation" for x in known[:400]) < 105
+    # One of a few videos is for validation; none of a single one.
     few = video_clips.assign_clip_splits(known[:3], Rules(near=-1, held=0.01))
     assert sorted(few.values()) == ["train", "train", "validation"]
     assert set(video_clips.assign_clip_splits(known[:1], Rules(near=-1)).values()) == {
@@ -201,7 +201,7 @@ def test_clips_of_one_video_share_a_split():
 
 
 def test_a_folder_becomes_a_data_set(raw, prepared):
-    folder, said = prepared
+    folder, lines = prepared
     splits = examples_of(folder)
     assert splits.keys() == {"train", "validation"}
     sources = {
@@ -227,7 +227,7 @@ def test_a_folder_becomes_a_data_set(raw, prepared):
     counted = {k: v["clips"] for k, v in report["splits"].items()}
     assert counted == {split: len(some) for split, some in splits.items()}
     assert (folder / "contact_sheet.png").stat().st_size > 10_000
-    assert any("5 of them bad" in line for line in said)
+    assert any("5 of them bad" in line for line in lines)
 
 
 def test_what_is_prepared_trains(prepared, tmp_path):
@@ -251,7 +251,7 @@ def test_what_is_prepared_trains(prepared, tmp_path):
 def test_one_video_alone_is_never_split(tmp_path):
     write(tmp_path / "one.mp4", noise(0), STEADY[:16])
     to = tmp_path / "sets" / "one"
-    (to / "incomplete.1A2B3C_1.0.0").mkdir(parents=True)  # of a killed run
+    (to / "incomplete.1A2B3C_1.0.0").mkdir(parents=True)  # from a killed run
     run.prepare(
         run.VIDEOS,
         VideoPlan(str(tmp_path), RECIPE),
@@ -275,7 +275,7 @@ def command(raw, to, *more):
     ]
 
 
-def test_killed_it_goes_on(raw, prepared, tmp_path):
+def test_a_killed_run_continues(raw, prepared, tmp_path):
     to, half = tmp_path / "noise", tmp_path / "noise.work"
     process = subprocess.Popen(command(raw, to, "--workers=1"), cwd=ROOT)
     try:
@@ -320,7 +320,7 @@ def test_a_changed_file_or_recipe_is_cut_anew(tmp_path):
     assert cut_count(Recipe(size=32, fps=5, seconds=1, min_seconds=0.4)) == 2
 
 
-def test_a_full_disk_is_no_bad_video(raw, tmp_path, monkeypatch):
+def test_a_full_disk_is_not_a_bad_video(raw, tmp_path, monkeypatch):
     def full(self, content):
         raise OSError(28, "No space left on device")
 
@@ -331,7 +331,7 @@ def test_a_full_disk_is_no_bad_video(raw, tmp_path, monkeypatch):
     assert parallel_work.read_facts(tmp_path / "one") is None
 
 
-def test_killed_at_the_very_end_it_only_reports(raw, prepared, tmp_path):
+def test_a_run_killed_at_the_end_only_writes_the_report(raw, prepared, tmp_path):
     to = tmp_path / "noise"
     shutil.copytree(prepared[0], to / "1.0.0")
     (to / "1.0.0" / "report.json").unlink()
@@ -343,7 +343,7 @@ def test_killed_at_the_very_end_it_only_reports(raw, prepared, tmp_path):
     assert not (tmp_path / "noise.work").exists()
 
 
-def test_a_crash_or_a_hang_costs_one_file(tmp_path):
+def test_a_crash_or_a_hang_loses_one_file(tmp_path):
     kinds = ["good", "crash", "hang", "fine"]
     lost = {}
     done = parallel_work.run_all(
@@ -395,7 +395,7 @@ def test_beam_makes_the_same_data_set(raw, prepared, tmp_path):
         (["--size=2"], "size is 2; use 16 or more"),
     ],
 )
-def test_mistakes_are_told(flags, words, raw, tmp_path):
+def test_mistakes_exit_with_one_line(flags, words, raw, tmp_path):
     result = subprocess.run(
         command(raw, tmp_path / "noise", *flags),
         cwd=ROOT,
