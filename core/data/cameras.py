@@ -37,10 +37,10 @@ class Cameras(RecordsWrapper):
         """{"video": uint8 [T, size, size, 3]}; the last frame of an episode is repeated."""
         ahead = np.arange(self.view.frames) * self.inner.about["rate"] / self.view.fps
         ahead = np.rint(ahead).astype(int)
-        pictures = self.images_of(index)
-        spare = len(pictures) if self.view.kind != "center" else 1
+        first = self.images_of(index)
+        spare = len(first) if self.view.kind != "center" else 1
         start = int(rng.integers(spare))
-        images = pictures[start : start + int(ahead[-1]) + 1]
+        images = first[start : start + int(ahead[-1]) + 1]
         while len(images) <= ahead[-1] and index + 1 < len(self):
             index += 1
             more = self.images_of(index, goes_on=True)

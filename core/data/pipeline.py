@@ -91,13 +91,11 @@ def make_source(
         mine = mine.to_iter_dataset(read)
         if not workers:
             return iter(mine.map(merge_crops) if crops > 1 else mine)
-        if (
-            not flags.FLAGS.is_parsed()
-        ):  # grain's workers read a flag, which fails on unparsed flags
+        # grain's workers read a flag, which fails while flags are not parsed.
+        if not flags.FLAGS.is_parsed():
             flags.FLAGS.mark_as_parsed()
-        ready = mine.mp_prefetch(processes, worker_init_fn=end_with_parent).map(
-            copy_arrays
-        )
+        ready = mine.mp_prefetch(processes, worker_init_fn=end_with_parent)
+        ready = ready.map(copy_arrays)
         ready = ready.map(merge_crops) if crops > 1 else ready
         return iter(
             grain.experimental.ThreadPrefetchIterDataset(ready, prefetch_buffer_size=1)

@@ -55,7 +55,7 @@ class Trajectories(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             description="Pieces of trajectories, in order.",
             features=tfds.features.FeaturesDict(FIELDS | {"steps": steps}),
             license=self.plan.licence or None,
-            disable_shuffling=True,  # a window may go on in the next piece
+            disable_shuffling=True,  # a window may continue in the next piece
             metadata=tfds.core.MetadataDict(
                 plan=dataclasses.asdict(self.plan), about=self.about
             ),
