@@ -8,7 +8,6 @@ import pymunk
 
 CIRCLE, SQUARE, TRIANGLE = range(3)
 VANISH, TELEPORT, PASS_WALL = 1, 2, 3  # kinds of Breach
-WALLS = ("left", "right", "floor", "ceiling")
 
 # Corners around the center of mass of a body with the area of the unit disc.
 _SQUARE = sqrt(pi / 2)
@@ -218,7 +217,8 @@ class _Contacts:
         self.touching.discard(_pair(arbiter))
 
     def since_last(self):
-        """Contacts since the previous call: bool [K, K + 4], bodies and then WALLS."""
+        """Contacts since the previous call: bool [K, K + 4], bodies, then walls
+        (left, right, floor, ceiling)."""
         K = self.bodies
         table = np.zeros((K + 4, K + 4), bool)
         for a, b in self.seen | self.touching:
