@@ -80,9 +80,8 @@ class Shards:
     section: str = dataclasses.field(init=False)  # name of the split on disk
     start: int = dataclasses.field(init=False)
     stop: int = dataclasses.field(init=False)
-    files: tuple = dataclasses.field(
-        init=False, repr=False
-    )  # (name, end) of each shard
+    # (name, number of the example after its last one) of each shard
+    files: tuple = dataclasses.field(init=False, repr=False)
 
     def __post_init__(self):
         folder = pathlib.Path(self.folder).expanduser()

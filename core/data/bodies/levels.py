@@ -115,9 +115,7 @@ def make_distractors(rng, level, *, frames, fps, base):
     base [3]: mean color of the background, 0..255.
     """
     N = level.distractors
-    draws = rng.random(
-        (N, 12)
-    )  # a row each, so that more blobs do not change the first
+    draws = rng.random((N, 12))  # a row each: more blobs do not change the first
     x, y, heading, speed, curve, bent, lobes, phase, spin, radius = draws.T[:10]
     time = np.arange(frames)[:, None] / fps
     curve = np.where(bent < 0.5, 0.0, _between((-3, 3), curve))
@@ -126,6 +124,7 @@ def make_distractors(rng, level, *, frames, fps, base):
     chord = time * _between((0.2, 0.6), speed) * np.sinc(curve * time / 2 / pi)
     place = np.stack([x + chord * np.cos(middle), y + chord * np.sin(middle)], -1)
     edge = 1.3 * level.distractor_size[1]
+    place = (place + edge) % (1 + 2 * edge) - edge  # wrap around outside the frame
     blobs = render.Sprites(
         outline=render.blob_outlines(
             lobes=2 + np.floor(4 * lobes),
@@ -135,8 +134,7 @@ def make_distractors(rng, level, *, frames, fps, base):
         ),
         colors=sprite_colors(draws[:, 10:], level, hue=0.0, jitter=0.5, base=base)[1],
         convex=np.zeros(N, bool),
-        position=(place + edge) % (1 + 2 * edge)
-        - edge,  # they wrap around outside the frame
+        position=place,
         angle=time * _between((-4, 4), spin),
         shown=np.ones((frames, N), bool),
     )
