@@ -7,9 +7,9 @@ import numpy as np
 from core.agents.spaces import Space
 from core.data import source_names
 from core.data.bodies.world import World
-from core.data.mixture import each
+from core.data.mixture import map_parts
 from core.data.pipeline import make_source
-from core.data.records import BadSample, Over, Records
+from core.data.records import BadSample, Records, RecordsWrapper
 from core.data.steps import FLAGS, is_observation
 from core.data.trajectories import WorldWindows
 
@@ -61,11 +61,11 @@ def shaped(records: Records, spaces, action: int, also=()) -> Records:
     action: how many numbers one has.
     """
     spaces = (*spaces, ("action", Space((action,))))
-    return each(lambda part: Shaped(part, spaces, also), records)
+    return map_parts(lambda part: Shaped(part, spaces, also), records)
 
 
 @dataclasses.dataclass(frozen=True)
-class Shaped(Over):
+class Shaped(RecordsWrapper):
     """Records as the model takes them: the arrays it knows, in its types and shapes."""
 
     inner: Records

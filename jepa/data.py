@@ -38,7 +38,9 @@ def make_records(
     pipeline = {"seed": seed, "workers": workers, "max_bad_share": max_bad_share}
     held = HELD_OUT if split in ("validation", "world_validation") else 0
     world = World(seed + held, level=level, bodies=bodies, **clip)
-    if any(name == source_names.WORLD for _, name in source_names.terms(source)):
+    if any(
+        name == source_names.WORLD for _, name in source_names.mixture_terms(source)
+    ):
         for name, value, usual in (("crops", crops, 1), ("planar", planar, False)):
             if value != usual:
                 raise ValueError(
@@ -68,7 +70,7 @@ def make_benches(*, seed, data) -> dict:
     """How fast frames are decoded by themselves, "decode", where they are."""
     source = data["source"]
     several, made = (
-        source_names.terms(source)[1:],
+        source_names.mixture_terms(source)[1:],
         source.startswith(("images:", "camera:")),
     )
     if source == source_names.WORLD or several or made:

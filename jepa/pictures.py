@@ -4,7 +4,7 @@ import jax
 import numpy as np
 
 from core.base.pictures import overlay_cells, pca_maps, tile, upscale
-from core.data.planar_rgb import rgb_of
+from core.data.planar_rgb import planar_to_rgb
 from jepa.model import patchify, standardize
 
 
@@ -19,7 +19,7 @@ def cells_of(index, valid, sizes, pattern, grid):
 
 def mask_picture(batch, masker, *, clips=4):
     """Rows of frames: the clip, then per pattern what is context and what is hidden."""
-    rows, videos = [], np.asarray(rgb_of(batch["video"][:clips]))
+    rows, videos = [], np.asarray(planar_to_rgb(batch["video"][:clips]))
     for i, frames in enumerate(videos):
         rows.append(upscale(frames[:: step_of(frames, masker.grid)], scale_of(frames)))
         for p in range(len(masker.patterns)):

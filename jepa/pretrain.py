@@ -9,7 +9,7 @@ from flax import struct
 
 from core import optim
 from core.data.pipeline import make_source
-from core.data.planar_rgb import rgb_of
+from core.data.planar_rgb import planar_to_rgb
 from core.method import Costs, Method, Tools
 from core.nn.layers import normalize
 from core.nn.token_order import take
@@ -84,7 +84,7 @@ def make_loss(encoder, predictor, masker, *, mask_tokens, sigreg=0.0, vicreg=0.0
     grid, sizes = masker.grid, {n: masker.sizes(n) for n in ("context", "target")}
 
     def loss_fn(params, target, batch, key):
-        patches = patchify(rgb_of(batch["video"]), encoder.patch)
+        patches = patchify(planar_to_rgb(batch["video"]), encoder.patch)
         look = make_look(batch.get("colour"), patches)
         features = encoder.apply(
             {"params": params["encoder"]},

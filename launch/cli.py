@@ -6,7 +6,7 @@ import traceback
 
 from absl import flags, logging
 
-from core.base.text import told
+from core.base.text import one_line
 from launch import config, memory
 
 DONE, USER_ERROR, INTERNAL, PREEMPTED = 0, 1, 2, 75
@@ -25,10 +25,10 @@ def parse(argv) -> None:
     try:
         rest = known(argv, known_only=True)[1:]
     except flags.IllegalFlagValueError as error:
-        flag = told(error).removeprefix("flag ").split(": ")[0]
+        flag = one_line(error).removeprefix("flag ").split(": ")[0]
         raise ValueError(f"{flag} is no value for this flag; see --help") from error
     except flags.Error as error:
-        raise ValueError(told(error)) from error
+        raise ValueError(one_line(error)) from error
     overrides = [a for a in rest if "config" in known and a.startswith("--config.")]
     for argument in rest:
         name = argument.lstrip("-").split("=")[0]
@@ -89,7 +89,7 @@ def code_of(error: Exception) -> int:
     full = "RESOURCE_EXHAUSTED" in str(error)
     if isinstance(error, ValueError | OSError) or full:
         cure = "; lower batch, or split more by mesh" if full else ""
-        text = told(error) or type(error).__name__
+        text = one_line(error) or type(error).__name__
         print(f"error: {text}{cure}", file=sys.stderr, flush=True)
         if os.environ.get("REVERIE_TRACE"):
             traceback.print_exception(error)

@@ -1,4 +1,4 @@
-"""Turn videos into short clips, or recorded trajectories into pieces, that are read fast."""
+"""Prepare a data set: cut videos into clips, or trajectories into pieces, for fast reading."""
 
 import dataclasses
 
@@ -9,95 +9,114 @@ from launch import cli
 FROM = flags.DEFINE_string(
     "from",
     None,
-    "Folder of videos, a list of them (text, CSV or Parquet), or trajectories: a replay's "
-    "folder, RLDS, LeRobot or Minari",
+    "Recordings: a folder of videos, a list of videos (text, CSV or Parquet), or "
+    "trajectories (a replay's folder, RLDS, LeRobot or Minari)",
 )
 TO = flags.DEFINE_string(
-    "to", None, "Folder of the new data set; of --show, a PNG file"
+    "to", None, "Folder of the new data set; with --show, a PNG file"
 )
 SHOW = flags.DEFINE_string(
-    "show", None, "Instead draw this data set, a name as --config.data.source has it"
+    "show", None, "Draw this data set instead; a name as in --config.data.source"
 )
 CONFIG = cli.define_config(
-    "With --show, a config whose method draws a batch of it, too: masks, sequences"
+    "With --show, also draw a batch as the method of this config reads it"
 )
 SIZE = flags.DEFINE_integer(
     "size",
     None,
-    "Pixels of the short side of videos, 256 unless told; of both sides of trajectories' "
-    "pictures, which else stay as they are",
+    "Pixels of the short side of videos, 256 by default; or of both sides of images of "
+    "trajectories, unchanged by default",
 )
-HELD = flags.DEFINE_float("held", 0.05, "Share of the recordings to validate on")
-CRF = flags.DEFINE_integer("crf", 23, "Quality of H.264; lower is better and larger")
+HELD = flags.DEFINE_float(
+    "held", 0.05, "Share of the recordings for validation, 0 to 1"
+)
+CRF = flags.DEFINE_integer(
+    "crf", 23, "Quality of H.264; lower is better, with larger files"
+)
 LICENCE = flags.DEFINE_string(
-    "licence", "", "Licence of the recordings, kept with each example"
+    "licence", "", "License of the recordings, stored with each example"
 )
-WORKERS = flags.DEFINE_integer("workers", 0, "Processes that cut; 0: one per core")
-SHARD_MB = flags.DEFINE_integer("shard_mb", 512, "Size of a file at most")
+WORKERS = flags.DEFINE_integer("workers", 0, "Processes; 0: one per CPU core")
+SHARD_MB = flags.DEFINE_integer(
+    "shard_mb", 512, "Largest size of a file of the data set, in MiB"
+)
 BEAM = flags.DEFINE_string(
-    "beam", None, "Run on Apache Beam with these options, such as runner=DirectRunner"
+    "beam",
+    None,
+    "Run on Apache Beam with these comma-separated options, such as runner=DirectRunner",
 )
 
-# Of videos.
+# For videos.
 FPS = flags.DEFINE_float(
-    "fps", 8.0, "Frames per second, where there are more; fewer are faster to read"
+    "fps", 8.0, "Most frames per second of a clip; fewer are faster to read"
 )
-SECONDS = flags.DEFINE_float("seconds", 10.0, "Length of a clip")
-MIN_SECONDS = flags.DEFINE_float("min_seconds", 2.0, "Of the last clip of a video")
+SECONDS = flags.DEFINE_float("seconds", 10.0, "Seconds per clip")
+MIN_SECONDS = flags.DEFINE_float(
+    "min_seconds", 2.0, "Least length of the last clip of a video"
+)
 KEYFRAME = flags.DEFINE_integer("keyframe", 16, "Frames from one keyframe to the next")
 MIN_MOTION = flags.DEFINE_float(
-    "min_motion", 0.002, "Change of brightness per second below which a clip is dropped"
+    "min_motion",
+    0.002,
+    "Drop clips whose brightness (0 to 1) changes less than this per second",
 )
 NEAR = flags.DEFINE_integer(
-    "near", 8, "Bits of 192 by which near duplicates differ at most; -1 keeps them"
+    "near",
+    8,
+    "Drop clips whose hash differs from another in at most so many of 192 bits; -1: never",
 )
-OF_VIDEOS = ("fps", "seconds", "min_seconds", "keyframe", "min_motion", "near")
+VIDEO_FLAGS = ("fps", "seconds", "min_seconds", "keyframe", "min_motion", "near")
 
-# Of trajectories.
+# For trajectories.
 RATE = flags.DEFINE_float(
-    "rate", 0.0, "Steps per second to bring them to; 0: as they are"
+    "rate", 0.0, "Resample to so many steps per second; 0: do not resample"
 )
 ACTIONS = flags.DEFINE_enum(
     "actions",
     "last",
     ["last", "sum", "mean"],
-    "What several actions become as one: last for places to go to, sum for ways to go, "
-    "mean for speeds",
+    "With --rate, how to combine several actions: last for target positions, sum for "
+    "displacements, mean for velocities",
 )
-CLOCK = flags.DEFINE_float("clock", 0.0, "Steps per second of those that tell no time")
-KEEP = flags.DEFINE_list("keep", [], "What to keep, as NAME or NEW=NAME; else all")
+CLOCK = flags.DEFINE_float(
+    "clock", 0.0, "Steps per second of recordings without time stamps"
+)
+KEEP = flags.DEFINE_list(
+    "keep", [], "Arrays to keep, as NAME or NEW=NAME; all by default"
+)
 UNITS = flags.DEFINE_list("units", [], "Units of arrays, as NAME=UNIT")
-PIECE = flags.DEFINE_integer("piece", 32, "Steps of a record at most")
-OF_TRAJECTORIES = ("rate", "actions", "clock", "keep", "units", "piece")
+PIECE = flags.DEFINE_integer("piece", 32, "Most steps per record")
+TRAJECTORY_FLAGS = ("rate", "actions", "clock", "keep", "units", "piece")
 
 
 def main():
+    """Prepare --from into --to, or draw --show."""
     if SHOW.value:
-        draw()
+        draw_data_set()
         return
     if CONFIG.value is not None:
         raise ValueError(
-            "--config is for --show; data sets are prepared for all methods"
+            "--config is only used with --show; a prepared data set serves all methods"
         )
     if not (FROM.value and TO.value):
         raise ValueError("--from=RECORDINGS and --to=DATASET are both needed")
-    from core.base.processes import cpus
+    from core.base.processes import usable_cpus
     from core.data import source_names
     from core.prepare import run
 
     is_steps = source_names.is_trajectories(FROM.value)
-    refuse(OF_VIDEOS if is_steps else OF_TRAJECTORIES, is_steps)
+    check_flags(VIDEO_FLAGS if is_steps else TRAJECTORY_FLAGS, is_steps)
     kind = run.TRAJECTORIES if is_steps else run.VIDEOS
-    plan = step_plan() if is_steps else video_plan()
+    plan = trajectory_plan() if is_steps else video_plan()
     if BEAM.value is not None:
         run.prepare_on_beam(kind, plan, TO.value, BEAM.value, shard_mb=SHARD_MB.value)
         return
-    workers = WORKERS.value or cpus()
+    workers = WORKERS.value or usable_cpus()
     run.prepare(kind, plan, TO.value, workers=workers, shard_mb=SHARD_MB.value)
 
 
-def draw():
-    """What --show asks for."""
+def draw_data_set():
+    """Write the picture of --show to --to."""
     import pathlib
 
     from core.base.pictures import encode_png
@@ -105,45 +124,50 @@ def draw():
 
     path = pathlib.Path(TO.value or "contact_sheet.png")
     if path.suffix != ".png":
-        raise ValueError(f"--to is {path}; --show writes a .png file")
+        raise ValueError(f"--to is {path}; with --show, expected a .png file")
     picture = show(SHOW.value, CONFIG.value)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(encode_png(picture))
-    print(f"{SHOW.value} is drawn in {path}")
+    print(f"wrote a picture of {SHOW.value} to {path}")
 
 
-def refuse(others, is_steps):
-    """Flags that would do nothing."""
+def check_flags(others, is_steps):
+    """Raise ValueError if a flag is given that has no effect on these recordings."""
     for name in others:
         if flags.FLAGS[name].present:
             there, meant = ("trajectories", "videos")[:: 1 if is_steps else -1]
             raise ValueError(f"{FROM.value} holds {there}; --{name} is for {meant}")
 
 
-def part(kind, **values):
-    """A dataclass from the flags that are called like its fields."""
+def from_flags(kind, **values):
+    """A dataclass of type `kind`: fields from flags of the same names, and `values`."""
     known = {x.name for x in dataclasses.fields(kind)}
-    told = {name: flags.FLAGS[name].value for name in flags.FLAGS if name in known}
-    return kind(**told | values)
+    given = {name: flags.FLAGS[name].value for name in flags.FLAGS if name in known}
+    return kind(**given | values)
 
 
 def video_plan():
-    from core.prepare.clips import Plan, Rules
     from core.prepare.cut_video import Recipe
+    from core.prepare.video_clips import Rules, VideoPlan
 
     size = 256 if SIZE.value is None else SIZE.value
-    return Plan(FROM.value, part(Recipe, size=size), part(Rules), LICENCE.value)
+    return VideoPlan(
+        FROM.value, from_flags(Recipe, size=size), from_flags(Rules), LICENCE.value
+    )
 
 
-def step_plan():
-    from core.prepare.episodes import Plan
+def trajectory_plan():
+    from core.prepare.trajectory_pieces import TrajectoryPlan
 
-    keep = tuple(pair("keep", x if "=" in x else f"{x}={x}") for x in KEEP.value)
-    units = tuple(pair("units", x) for x in UNITS.value)
-    return part(Plan, place=FROM.value, size=SIZE.value or 0, keep=keep, units=units)
+    keep = tuple(split_pair("keep", x if "=" in x else f"{x}={x}") for x in KEEP.value)
+    units = tuple(split_pair("units", x) for x in UNITS.value)
+    return from_flags(
+        TrajectoryPlan, place=FROM.value, size=SIZE.value or 0, keep=keep, units=units
+    )
 
 
-def pair(flag, text):
+def split_pair(flag, text):
+    """Split NAME=VALUE into (NAME, VALUE). Raises ValueError."""
     name, equals, value = text.partition("=")
     if not (name and equals and value):
         raise ValueError(f"--{flag} has {text!r}; expected NAME=VALUE")

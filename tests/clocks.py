@@ -1,13 +1,16 @@
-"""Videos whose frames tell their number by brightness, whole and broken."""
+"""Test videos: the brightness of a frame encodes its number. Intact and broken files."""
 
 from fractions import Fraction
 from pathlib import Path
+from typing import NamedTuple
 
 import av
 import numpy as np
 
+from core.data.video import open_video
+
 STEADY = np.arange(30) / 10
-# From 20 to 2 frames per second, with one picture that stays for a second.
+# From 20 to 2 frames per second, with one frame that is shown for a second.
 UNEVEN = np.cumsum([0.0] + [0.05] * 12 + [0.1] * 8 + [1.0] + [0.5] * 4 + [0.05] * 4)
 CODECS = {
     "mp4": ("libx264", {"g": "12"}),
@@ -19,10 +22,10 @@ CODECS = {
 
 
 def write(path, images, times, *, pix_fmt="yuv420p", codec=None, **container_options):
-    """Encode RGB images shown from `times` on; the codec follows the file's suffix."""
+    """Encode RGB images, each shown from its time (s) on; the suffix chooses the codec."""
     suffix = str(path).rpartition(".")[2]
     codec, options = (codec, {}) if codec else CODECS[suffix]
-    # AVI counts frames of a steady rate; the others get MPEG's usual clock.
+    # AVI has a constant frame rate; the others get MPEG's usual clock.
     rate, tick = (20, Fraction(1, 20)) if suffix == "avi" else (10, Fraction(1, 90_000))
     with av.open(str(path), "w", options=container_options) as container:
         stream = container.add_stream(codec, rate=rate)
@@ -38,13 +41,31 @@ def write(path, images, times, *, pix_fmt="yuv420p", codec=None, **container_opt
 
 
 def write_clock(path, times, **options):
-    """A video whose brightness tells the number of the frame."""
+    """A video in which the brightness of a frame encodes its number."""
     grays = [np.full((48, 64, 3), 20 + 7 * i, np.uint8) for i in range(len(times))]
     return write(path, grays, times, **options)
 
 
 def read_clock(video):
+    """Numbers of the frames of a clip [T, H, W, 3] by their brightness: [T]."""
     return np.round((video.mean((1, 2, 3)) - 20) / 7).astype(int)
+
+
+class Facts(NamedTuple):
+    duration: float  # seconds
+    fps: float  # mean
+    frames: int
+    height: int  # as stored, before rotation
+    width: int
+
+
+def probe(path) -> Facts:
+    """The facts of a video file, from its headers where they have them."""
+    with open_video(path) as reader:
+        stream = reader.stream
+        frames = stream.frames or reader.count()[0]
+        fps = reader.rate or frames / reader.duration
+        return Facts(reader.duration, fps, frames, stream.height, stream.width)
 
 
 def break_truncated(tmp_path, suffix, share=0.6, **options):

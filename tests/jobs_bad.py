@@ -1,4 +1,4 @@
-"""Work for processes of their own, some of which crash or hang."""
+"""Jobs for core/prepare/parallel_work.py, some of which crash or hang."""
 
 import os
 import signal
@@ -12,5 +12,5 @@ def job(folder, kind):
         os.kill(os.getpid(), signal.SIGSEGV)
     if kind == "hang":
         time.sleep(60)
-    parallel_work.begin(folder)
-    parallel_work.finish(folder, {"kind": kind})
+    parallel_work.empty_folder(folder)
+    parallel_work.write_facts(folder, {"kind": kind})

@@ -1,4 +1,4 @@
-"""Records that are their own index, and what takes samples of them."""
+"""Test records that hold their own number, and helpers to take samples."""
 
 import multiprocessing
 import os
@@ -10,7 +10,7 @@ from core.data.records import BadSample
 
 
 class Numbers:
-    """Records that are their own index, with chosen failures."""
+    """Records that hold their own number. bad: raise `error`; fatal: kill their worker."""
 
     def __init__(self, n, bad=(), error=BadSample, fatal=()):
         self.n, self.bad, self.error, self.fatal = n, set(bad), error, set(fatal)
@@ -25,7 +25,7 @@ class Numbers:
         return f"number {index}"
 
     def load(self, index, rng):
-        rng.random(index % 3)  # records that draw unequally must not disturb each other
+        rng.random(index % 3)  # unequal draws must not affect other records
         if index in self.bad:
             raise self.error("rotten")
         if index in self.fatal and multiprocessing.parent_process():
@@ -34,11 +34,12 @@ class Numbers:
 
 
 def add_mask(item, *, position, rng):
+    """A transform that adds the position and a random mask."""
     return {**item, "position": np.int64(position), "mask": rng.random(2)}
 
 
 def take(source, batches):
-    """The next `batches` batches of a source in one: {name: [samples, ...]}."""
+    """The next `batches` batches of a source, concatenated: {name: [samples, ...]}."""
     parts = [source.next() for _ in range(batches)]
     return {k: np.concatenate([np.array(p[k]) for p in parts]) for k in parts[0]}
 

@@ -1,4 +1,4 @@
-"""The same few episodes of a robot, written in each format of trajectories."""
+"""The same few episodes of a robot in each trajectory format."""
 
 import json
 import warnings
@@ -18,9 +18,9 @@ FEATURES = tensorflow_datasets.features
 
 
 def truth(i, *, size=32) -> dict:
-    """Episode i as it happened, by the names of core/data/steps.py.
+    """Episode i by the names of core/data/steps.py.
 
-    The state is told by the time; what is done, by the state; and what is earned, by both.
+    All arrays are functions of i and the time, so a step is identified by its state.
     """
     n = LENGTHS[i]
     at = np.arange(n)
@@ -44,12 +44,12 @@ def truth(i, *, size=32) -> dict:
 
 
 def earned(steps):
-    """Rewards told with the action that earns them; the last one earns nothing."""
+    """Rewards at the step of the action that earns them; 0 at the last step."""
     return np.append(steps["reward"][1:], 0).astype(np.float32)
 
 
 def write_replay(folder):
-    """One file for each episode."""
+    """The chunks of a replay, one per episode."""
     folder.mkdir()
     for i, n in enumerate(LENGTHS):
         write_chunk(folder, Chunk(i, 0, n), truth(i) | {"model/deter": np.zeros(n)})
@@ -110,8 +110,8 @@ class Episodes(tensorflow_datasets.core.GeneratorBasedBuilder, skip_registration
 
 
 def write_rlds(folder):
-    """As RLDS. To write an Image takes TensorFlow, so it is declared afterwards: both are
-    the bytes of a file."""
+    """RLDS. Writing an Image needs TensorFlow, so bytes are written and the feature is
+    changed to Image afterwards; both are stored as the bytes of a file."""
     builder = Episodes(data_dir=str(folder))
     builder.download_and_prepare()
     path = folder / "episodes" / "1.0.0" / "features.json"
@@ -128,10 +128,10 @@ def write_rlds(folder):
 
 
 def write_lerobot(folder, *, as_video=True, version="v3.0", **more):
-    """As LeRobot 3.0 lays it out: all episodes in one Parquet file and one video."""
+    """LeRobot 3.0: all episodes in one Parquet file and one video."""
     places = {"chunk_index": 0, "file_index": 0}
     key, rows, episodes, begin = "observation.images.top", [], [], 0
-    film = []
+    frames = []
     for i, n in enumerate(LENGTHS):
         steps = truth(i)
         for t in range(n):
@@ -148,7 +148,7 @@ def write_lerobot(folder, *, as_video=True, version="v3.0", **more):
             }
             picture = steps["images_top"][t]
             if as_video:
-                film.append(picture)
+                frames.append(picture)
             else:
                 file = cv2.imencode(".png", picture[..., ::-1])[1].tobytes()
                 row[key] = {"bytes": file, "path": f"{t}.png"}
@@ -174,7 +174,7 @@ def write_lerobot(folder, *, as_video=True, version="v3.0", **more):
     }
     save(pyarrow.table(tasks), folder / "meta/tasks.parquet")
     if as_video:
-        write_exact(folder / f"videos/{key}/{name}.mp4", film)
+        write_exact(folder / f"videos/{key}/{name}.mp4", frames)
     joints = {"dtype": "float32", "shape": [2], "names": {"motors": ["pan", "lift"]}}
     number = {"dtype": "float32", "shape": [1], "names": None}
     features = {
@@ -201,7 +201,7 @@ def write_lerobot(folder, *, as_video=True, version="v3.0", **more):
 
 
 def write_exact(path, pictures):
-    """A video that keeps every value of its pictures."""
+    """A lossless video."""
     with av.open(str(path), "w") as file:
         stream = file.add_stream("libx264rgb", rate=RATE)
         stream.height, stream.width = pictures[0].shape[:2]
@@ -212,7 +212,7 @@ def write_exact(path, pictures):
 
 
 def write_minari(folder):
-    """By Minari itself. Its episodes end with what was seen last, where nothing is done."""
+    """Minari, by its own package. The last observation of an episode has no action."""
     import gymnasium
     import minari
     from minari.data_collector import EpisodeBuffer
@@ -235,7 +235,7 @@ def write_minari(folder):
         )
     seen = {"state": box(-1000, 1000, (2,), np.float32)}
     seen["images"] = gymnasium.spaces.Dict({"top": box(0, 255, (32, 32, 3), np.uint8)})
-    with warnings.catch_warnings(action="ignore"):  # nobody is named as its author
+    with warnings.catch_warnings(action="ignore"):  # it has no author
         minari.create_dataset_from_buffers(
             "robot/push-v0",
             buffer=buffers,
@@ -255,13 +255,14 @@ WRITERS = {
 
 
 def whole(steps):
+    """The steps with all images decoded."""
     return {name: x[:] for name, x in steps.items()}
 
 
 def expected(form, i):
-    """What a format can tell of an episode."""
+    """Episode i with the arrays that a format has."""
     steps = truth(i)
-    if form == "minari":  # nothing is done after the last step is seen
+    if form == "minari":  # no action at the last step
         steps["action"][-1] = 0
         del steps["time"], steps["language"]
     return steps

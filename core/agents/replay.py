@@ -14,7 +14,7 @@ import numpy as np
 
 from core.data.formats.chunks import Chunk, chunks_in, read_chunk, write_chunk
 from core.data.records import BadSample
-from core.data.steps import check
+from core.data.steps import check_steps
 
 CHUNK = 1024  # steps of a full file
 LATENT = ("deter", "stoch")
@@ -208,7 +208,7 @@ def follow(replay, recordings, todo):
     """The steps of the recordings that `todo` numbers, as the rings hold them."""
     for index in todo:
         try:
-            steps = check(recordings.load(index))
+            steps = check_steps(recordings.load(index))
             kept = {k: np.array(steps[k][:]) for k in replay.steps if k in steps}
             # Nobody knows yet what this model makes of them.
             kept |= {

@@ -1,1 +1,1 @@
-"""Files, text, names, pictures, child processes: what any room may import; imports none."""
+"""Files, text, names, pictures and processes. Every room may import it; it imports none."""

@@ -1,4 +1,4 @@
-"""Files that are whole or not there, what is told of them, and what tells them apart."""
+"""Atomic JSON writes, OS error text and SHA-256 hashes."""
 
 import hashlib
 import json
@@ -6,23 +6,26 @@ import pathlib
 
 
 def write_json(path, content):
-    """Write JSON so that a reader sees the old file or the new one, never half."""
+    """Write JSON atomically: a reader sees the old file or the new one, never a part.
+
+    Raises ValueError, with the path and the reason, if the file cannot be written.
+    """
     path = pathlib.Path(path)
-    half = path.with_suffix(".part")
+    part = path.with_suffix(".part")
     try:
-        half.write_text(json.dumps(content, indent=2) + "\n")
-        half.replace(path)
+        part.write_text(json.dumps(content, indent=2) + "\n")
+        part.replace(path)
     except OSError as error:
-        raise ValueError(f"{path} cannot be written: {why(error)}") from None
+        raise ValueError(f"{path} cannot be written: {os_error_text(error)}") from None
 
 
-def why(error: OSError) -> str:
-    """The system's word for an error: "no space left on device"."""
+def os_error_text(error: OSError) -> str:
+    """The operating system's description, in lower case: "no space left on device"."""
     return (error.strerror or str(error)).lower()
 
 
 def digest(source) -> str:
-    """SHA-256 of a file, a path or its bytes, in hexadecimal."""
+    """SHA-256 in hexadecimal. source: the path of a file, or bytes."""
     if isinstance(source, bytes):
         return hashlib.sha256(source).hexdigest()
     with open(source, "rb") as file:

@@ -1,8 +1,11 @@
-"""Dictionaries in dictionaries, and the same flat, by names with a separator."""
+"""Nested dictionaries, flattened into one dictionary with joined keys, and back."""
 
 
 def flatten(nested, separator="/", prefix="") -> dict:
-    """{"a": {"b": x}} -> {"a/b": x}, for whatever has items."""
+    """{"a": {"b": x}} -> {"a/b": x}. Any value with an `items` method is descended into.
+
+    prefix: put before every key.
+    """
     flat = {}
     for name, value in nested.items():
         if hasattr(value, "items"):
@@ -13,7 +16,7 @@ def flatten(nested, separator="/", prefix="") -> dict:
 
 
 def nest(flat: dict) -> dict:
-    """{"a/b": x} -> {"a": {"b": x}}."""
+    """{"a/b": x} -> {"a": {"b": x}}: the inverse of `flatten` for the separator "/"."""
     nested = {}
     for path, value in flat.items():
         *folders, name = path.split("/")

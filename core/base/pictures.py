@@ -1,4 +1,4 @@
-"""Pictures for people, in numpy and OpenCV: uint8 RGB, [H, W, 3] or [T, H, W, 3]."""
+"""Draws and encodes uint8 RGB pictures, [H, W, 3] or [T, H, W, 3], in numpy and OpenCV."""
 
 import cv2
 import numpy as np
@@ -7,10 +7,10 @@ PAPER, INK = 255, (32, 32, 32)
 HALO = (0, 0, 0)
 FONT, FONT_SIZE, LINE = cv2.FONT_HERSHEY_SIMPLEX, 0.4, 15  # 11 pixels high: legible
 ORANGE = (255, 122, 0)
-FRAME_MS = 125  # of a film
+FRAME_MS = 125  # duration of a frame of an animated PNG
 
-# One colour per body: bright, far apart, told apart by colour-blind readers too.
-COLOURS = (
+# One color per body: bright, and distinct for color-blind readers too.
+COLORS = (
     (255, 176, 0),
     (86, 190, 255),
     (0, 214, 143),
@@ -21,35 +21,34 @@ COLOURS = (
     (230, 230, 230),
 )
 
-CONTEXT, TARGET = 1, 2  # overlay_cells; any other cell is neither
+CONTEXT, TARGET = 1, 2  # values of cells in overlay_cells; 0 is neither
 
 
 def encode_png(picture: np.ndarray) -> bytes:
-    """PNG file of a uint8 RGB picture [H, W, 3]; of a clip [T, H, W, 3], animated."""
+    """The bytes of a PNG file of a picture [H, W, 3], or an animated one of [T, H, W, 3]."""
     assert picture.dtype == np.uint8 and picture.shape[-1] == 3, picture.shape
     bgr = np.ascontiguousarray(picture[..., ::-1])
     if picture.ndim == 3:
         ok, png = cv2.imencode(".png", bgr)
     else:
-        film = (
-            cv2.Animation()
-        )  # over and over; a viewer of stills shows the first frame
-        film.frames, film.durations = list(bgr), [FRAME_MS] * len(bgr)
-        ok, png = cv2.imencodeanimation(".png", film)
+        animation = cv2.Animation()  # loops; simple viewers show the first frame
+        animation.frames = list(bgr)
+        animation.durations = [FRAME_MS] * len(bgr)
+        ok, png = cv2.imencodeanimation(".png", animation)
     assert ok, picture.shape
     return png.tobytes()
 
 
 def rgb(x: np.ndarray) -> np.ndarray:
-    """Pictures of any number of channels [..., C] as ones of three: the first as gray."""
+    """[..., C] -> [..., 3]: unchanged if C is 3, else the first channel as gray."""
     return x if x.shape[-1] == 3 else np.repeat(x[..., :1], 3, -1)
 
 
 def tile(rows, *, pad: int = 4) -> np.ndarray:
-    """Grid of pictures on white paper: rows of [h, w, 3] -> [H, W, 3].
+    """Grid of pictures on a white background: rows of [h, w, 3] -> [H, W, 3].
 
-    Rows may be short, pictures may differ in size: a row is as high as its highest
-    picture, a column as wide as its widest. A clip [T, h, w, 3] is a row of frames.
+    A row is as high as its highest picture, a column as wide as its widest one; rows may
+    differ in length. A clip [T, h, w, 3] serves as a row of frames. pad: pixels between.
     """
     heights = [max(picture.shape[0] for picture in row) for row in rows]
     columns = max(len(row) for row in rows)
@@ -69,23 +68,23 @@ def tile(rows, *, pad: int = 4) -> np.ndarray:
 
 
 def upscale(pictures: np.ndarray, factor: int = 4) -> np.ndarray:
-    """Every pixel a square of pixels: [..., h, w, 3] -> [..., h * f, w * f, 3]."""
+    """Nearest-neighbor enlargement: [..., h, w, 3] -> [..., h * factor, w * factor, 3]."""
     return pictures.repeat(factor, axis=-3).repeat(factor, axis=-2)
 
 
 def caption(picture: np.ndarray, text: str) -> np.ndarray:
-    """The picture under its text, wrapped to its width: [h, w, 3] -> [H, w, 3]."""
+    """A text, wrapped to the width, above the picture: [h, w, 3] -> [H, w, 3]."""
     h, w, _ = picture.shape
     lines = wrap(text, w - 4)
     head = np.full((LINE * len(lines) + 4, w, 3), PAPER, np.uint8)
     for i, line in enumerate(lines):
-        place = (2, LINE * (i + 1) - 3)
-        cv2.putText(head, line, place, FONT, FONT_SIZE, INK, 1, cv2.LINE_AA)
+        corner = (2, LINE * (i + 1) - 3)
+        cv2.putText(head, line, corner, FONT, FONT_SIZE, INK, 1, cv2.LINE_AA)
     return np.concatenate([head, picture])
 
 
 def wrap(text: str, width: int) -> list[str]:
-    """Break a text between words into lines of at most `width` pixels."""
+    """Lines of whole words, each at most `width` pixels wide unless one word is wider."""
     lines = [""]
     for word in text.split():
         longer = f"{lines[-1]} {word}".strip()
@@ -108,35 +107,34 @@ def overlay_cells(
     strength: float = 0.45,
     fade: float = 0.75,
 ) -> np.ndarray:
-    """Show what a mask hides: frames [T, H, W, 3], cells [t, h, w] -> [T, H, W, 3].
+    """Draw a mask over frames: frames [T, H, W, 3], cells [t, h, w] -> [T, H, W, 3].
 
-    Context cells (1) keep their pixels exactly. Target cells (2) are mixed with `tint`
-    by `strength` and dimmed by a quarter. Cells that are neither (0) are greyed and
-    darkened by `fade`.
+    A cell is 1 (context: pixels unchanged), 2 (target: gray, dimmed by a quarter, mixed
+    with the color `tint` by `strength`) or 0 (neither: gray, darkened by `fade`).
     """
     T, H, W, _ = frames.shape
     t, h, w = cells.shape
     assert T % t == H % h == W % w == 0, (frames.shape, cells.shape)
     cells = cells.repeat(T // t, 0).repeat(H // h, 1).repeat(W // w, 2)[..., None]
-    grey = frames.mean(-1, keepdims=True)
-    hidden = 0.75 * (1 - strength) * grey + strength * np.array(tint)
-    unused = np.broadcast_to((1 - fade) * grey, frames.shape)
+    gray = frames.mean(-1, keepdims=True)
+    hidden = 0.75 * (1 - strength) * gray + strength * np.array(tint)
+    unused = np.broadcast_to((1 - fade) * gray, frames.shape)
     shown = np.select([cells == CONTEXT, cells == TARGET], [frames, hidden], unused)
     return np.rint(shown).astype(np.uint8)
 
 
 def pca_maps(features: np.ndarray, *, percentile: float = 1.0) -> np.ndarray:
-    """Colour tokens by what they say: [N, t, h, w, D] -> uint8 [N, t, h, w, 3].
+    """Color tokens by principal components: [N, t, h, w, D] -> uint8 [N, t, h, w, 3].
 
     Red, green and blue are the first three principal components of all tokens jointly,
-    each stretched so that `percentile` of the tokens saturate at either end. A
-    component's sign is such that its largest loading is positive. D < 3 and features
-    without variance are grey.
+    each scaled so that `percentile` percent of the tokens saturate at either end. The sign
+    makes the largest loading positive. Components without variance, and those beyond D,
+    are mid-gray. Raises ValueError on NaN or infinity.
     """
     D = features.shape[-1]
     x = features.reshape(-1, D).astype(np.float64)
     if not np.isfinite(x).all():
-        raise ValueError("features to colour hold NaN or infinity")
+        raise ValueError("features for pca_maps contain NaN or infinity")
     x -= x.mean(0)
     variance, axes = np.linalg.eigh(x.T @ x)  # ascending
     axes = axes[:, ::-1][:, :3]
@@ -148,8 +146,8 @@ def pca_maps(features: np.ndarray, *, percentile: float = 1.0) -> np.ndarray:
     # A component of 1e-6 of the largest standard deviation is rounding, not a feature.
     dull = high - low <= 1e-6 * np.sqrt(max(variance[-1], 0) / len(x))
     y = np.where(dull, 0.5, (y - low) / np.where(dull, 1, high - low))
-    colours = np.rint(255 * y.clip(0, 1)).astype(np.uint8)
-    return colours.reshape(*features.shape[:-1], 3)
+    colors = np.rint(255 * y.clip(0, 1)).astype(np.uint8)
+    return colors.reshape(*features.shape[:-1], 3)
 
 
 def draw_points(
@@ -162,11 +160,11 @@ def draw_points(
     seconds: float = 0.25,
     scale: int = 4,
 ) -> np.ndarray:
-    """Rings where K bodies are, crosses where they are thought to be, a colour each.
+    """Rings at the true positions of K bodies, crosses at the predicted ones.
 
-    frames [T, H, W, 3]; positions [T, K, 2] are (x right, y down) in frame sides;
-    velocities [T, K, 2] in sides per second, drawn as far as `seconds` carry them.
-    Points that are not finite are left out. -> [T, H * scale, W * scale, 3].
+    frames: [T, H, W, 3]. true, predicted: [T, K, 2], (x right, y down) in frame sides.
+    velocities: [T, K, 2] in sides per second; arrows show the way of `seconds`.
+    Points that are not finite are left out. Returns [T, H * scale, W * scale, 3].
     """
     T, K, _ = true.shape
     assert len(frames) == T and predicted.shape == true.shape, (
@@ -177,14 +175,14 @@ def draw_points(
     canvas = np.ascontiguousarray(upscale(frames, scale))
     for t in range(T):
         for k in range(K):
-            colour = COLOURS[k % len(COLOURS)]
+            color = COLORS[k % len(COLORS)]
             if true_velocity is not None:
-                _arrow(canvas[t], true[t, k], true_velocity[t, k] * seconds, colour)
+                _arrow(canvas[t], true[t, k], true_velocity[t, k] * seconds, color)
             if predicted_velocity is not None:
                 reach = predicted_velocity[t, k] * seconds
-                _arrow(canvas[t], predicted[t, k], reach, colour)
-            _mark(canvas[t], true[t, k], _ring, colour)
-            _mark(canvas[t], predicted[t, k], _cross, colour)
+                _arrow(canvas[t], predicted[t, k], reach, color)
+            _mark(canvas[t], true[t, k], _ring, color)
+            _mark(canvas[t], predicted[t, k], _cross, color)
     return canvas
 
 
@@ -193,57 +191,57 @@ SHIFT = 4
 
 
 def _pixel(picture, point):
-    """Frame sides -> fixed-point pixel centres; None where nothing can be drawn."""
+    """Frame sides -> fixed-point pixel centers; None if the point is not finite."""
     H, W, _ = picture.shape
     if not np.isfinite(point).all():
         return None
-    place = np.clip(point, -4, 5) * (W, H) - 0.5  # int32 must hold it
-    return tuple(int(v) for v in np.rint(place * 2**SHIFT))
+    pixel = np.clip(point, -4, 5) * (W, H) - 0.5  # clipped to fit into int32
+    return tuple(int(v) for v in np.rint(pixel * 2**SHIFT))
 
 
-def _mark(picture, point, mark, colour):
+def _mark(picture, point, mark, color):
     place = _pixel(picture, point)
     if place is not None:
         size = max(3, picture.shape[0] // 48)
         mark(picture, place, size, HALO, 4)
-        mark(picture, place, size, colour, 2)
+        mark(picture, place, size, color, 2)
 
 
-def _ring(picture, place, size, colour, thickness):
+def _ring(picture, place, size, color, thickness):
     radius = 2 * size * 2**SHIFT
-    cv2.circle(picture, place, radius, colour, thickness, cv2.LINE_AA, SHIFT)
+    cv2.circle(picture, place, radius, color, thickness, cv2.LINE_AA, SHIFT)
 
 
-def _cross(picture, place, size, colour, thickness):
+def _cross(picture, place, size, color, thickness):
     (x, y), r = place, size * 2**SHIFT
     for d in (-r, r):
         ends = (x - d, y - r), (x + d, y + r)
-        cv2.line(picture, *ends, colour, thickness, cv2.LINE_AA, SHIFT)
+        cv2.line(picture, *ends, color, thickness, cv2.LINE_AA, SHIFT)
 
 
-def _arrow(picture, point, reach, colour):
+def _arrow(picture, point, reach, color):
     start, end = _pixel(picture, point), _pixel(picture, point + reach)
     if start is None or end is None or start == end:
         return
-    for paint, thickness in ((HALO, 3), (colour, 1)):
+    for paint, thickness in ((HALO, 3), (color, 1)):
         cv2.arrowedLine(picture, start, end, paint, thickness, cv2.LINE_AA, SHIFT, 0.2)
 
 
 def arrows(actions: np.ndarray, *, width: int, height: int = 48) -> list[np.ndarray]:
-    """A tile for each action [n, A]: its first two numbers, right and down.
+    """One tile [height, width, 3] per action: actions [n, A] -> n arrows.
 
-    The longest fills its tile.
+    An arrow shows the first two numbers, right and down; the longest fills its tile.
     """
     pairs = np.pad(actions[:, :2], ((0, 0), (0, max(0, 2 - actions.shape[1]))))
     pairs = 0.45 * height * pairs / max(np.abs(pairs).max(initial=0), 1e-6)
     tiles = []
     for reach in pairs:
         drawn = np.full((height, width, 3), PAPER, np.uint8)
-        begin = np.array([width // 2, height // 2])
-        end = np.rint(begin + reach).astype(int)
-        cv2.circle(drawn, begin.tolist(), 2, INK, -1, cv2.LINE_AA)
+        middle = np.array([width // 2, height // 2])
+        end = np.rint(middle + reach).astype(int)
+        cv2.circle(drawn, middle.tolist(), 2, INK, -1, cv2.LINE_AA)
         cv2.arrowedLine(
-            drawn, begin.tolist(), end.tolist(), INK, 2, cv2.LINE_AA, 0, 0.25
+            drawn, middle.tolist(), end.tolist(), INK, 2, cv2.LINE_AA, 0, 0.25
         )
         tiles.append(drawn)
     return tiles

@@ -1,4 +1,4 @@
-"""Processes beside a run: how many fit, deaf to signals meant for it, ending when it does."""
+"""Child processes: signals they ignore, their end with the parent, how many CPUs there are."""
 
 import contextlib
 import multiprocessing
@@ -9,9 +9,12 @@ from multiprocessing import resource_tracker
 
 
 @contextlib.contextmanager
-def deaf():
-    """Processes that start inside never hear SIGINT and SIGTERM, which a terminal or a
-    scheduler sends to all of a job; this one hears them, if later."""
+def ignore_parent_signals():
+    """Processes started inside ignore SIGINT and SIGTERM.
+
+    A terminal or scheduler sends these to the whole job; only the parent handles them.
+    The parent receives those that arrive meanwhile when the context ends.
+    """
     resource_tracker.ensure_running()  # its first start would unblock the signals again
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
     try:
@@ -21,7 +24,7 @@ def deaf():
 
 
 def end_with_parent(*_):
-    """In a child: end when its parent is killed, which alone would leave it for ever."""
+    """Call in a child process: it exits when its parent ends, even if that was killed."""
 
     def wait():
         multiprocessing.parent_process().join()
@@ -30,8 +33,8 @@ def end_with_parent(*_):
     threading.Thread(target=wait, daemon=True).start()
 
 
-def cpus() -> int:
-    """Processors that this process may use."""
+def usable_cpus() -> int:
+    """Number of CPUs that this process may use."""
     if hasattr(os, "sched_getaffinity"):  # not on macOS
         return len(os.sched_getaffinity(0))
-    return os.cpu_count()
+    return os.cpu_count() or 1

@@ -1,15 +1,15 @@
-"""Errors and numbers as they stand in a sentence."""
+"""Errors, numbers and durations as text for people."""
 
 import math
 
 
-def told(error: BaseException) -> str:
-    """The message of an error on one line."""
+def one_line(error: BaseException) -> str:
+    """The message of an error on one line, without its type."""
     return " ".join(str(error).split())
 
 
 def short(x: float) -> str:
-    """Three digits for people: 0.412, 58.1, 12345, 3.1e-05, nan."""
+    """A number with three significant digits: 0.412, 58.1, 12345, 3.1e-05, nan."""
     if not math.isfinite(x) or x == 0:
         return f"{x:g}"
     if not 1e-3 <= abs(x) < 1e6:
@@ -19,7 +19,7 @@ def short(x: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """0:07, 9:41, 1:02:03, 3d 04:05:06; ?:?? where it is not known."""
+    """Seconds as 0:07, 9:41, 1:02:03 or 3d 04:05:06; ?:?? if infinite or NaN."""
     if not math.isfinite(seconds):
         return "?:??"
     minutes, s = divmod(round(seconds), 60)

@@ -1,1 +1,1 @@
-"""Sources of samples and what makes batches of them; no jax, for it runs in workers."""
+"""Data sets, decoding and batches. Runs in worker processes, so it imports no jax."""

@@ -1,38 +1,54 @@
-"""The account of samples that could not be read, and its limit."""
+"""Counts samples that could not be read, and stops a run that has too many."""
 
 import itertools
 from collections import deque
+from typing import Any, TypedDict
 
 import numpy as np
 
 from core.data.records import Records, TooManyBad
 
-WINDOW = 10_000  # samples over which the share of bad ones is taken
-ENOUGH = 200  # samples after which that share means something
+WINDOW = 10_000  # newest samples over which the share of bad ones is computed
+ENOUGH = 200  # samples below which the share is not checked
+
+
+class SourceReport(TypedDict):
+    """What a source returns from `report`: core/method.py, Report."""
+
+    seen: int
+    bad: int
+    new: list[dict[str, Any]]
+    numbers: dict[str, float]
 
 
 class Ledger:
-    """The account of bad samples; raises TooManyBad above a share of `limit`."""
+    """Counts the samples of this host, and those of them that were replaced.
+
+    limit: largest share of bad samples. crops: samples per record.
+    """
 
     def __init__(self, records: Records, limit: float, crops: int = 1):
         self.records, self.limit, self.crops = records, limit, crops
-        self.seen, self.bad, self.new = 0, 0, []
-        self.window = deque(maxlen=WINDOW)  # per sample, whether its own record was bad
-        self.examples = {}  # name -> reason
+        self.seen, self.bad = 0, 0
+        self.new: list[dict[str, Any]] = []  # failures since the last report
+        self.window: deque[bool] = deque(maxlen=WINDOW)  # per sample: was it replaced
+        self.examples: dict[str, str] = {}  # name of a record -> reason
 
     def add(self, positions, report):
-        """Enter the samples of a batch; a sample is bad if its own record failed.
+        """Count the samples of a batch; a sample is bad if its own record failed.
 
-        positions: of the first sample of each record.
+        positions: of the first sample of each record. report: arrays "record" [n, tries],
+        numbers of failed records, else -1, and "reason" [n, tries].
+        Raises TooManyBad if the share of bad samples exceeds the limit.
         """
         for position, record, reason in zip(
             positions, report["record"], report["reason"], strict=True
         ):
             self.window.extend([bool(record[0] >= 0)] * self.crops)
-            for r, why in zip(record[record >= 0], reason, strict=False):
-                name, why = self.records.name(int(r)), why.decode(errors="ignore")
-                self.new.append({"name": name, "reason": why, "position": position})
-                self.examples.setdefault(name, why)
+            for r, text in zip(record[record >= 0], reason, strict=False):
+                name, text = self.records.name(int(r)), text.decode(errors="ignore")
+                self.new.append({"name": name, "reason": text, "position": position})
+                self.examples.setdefault(name, text)
         self.seen += len(positions) * self.crops
         self.bad += int(np.sum(report["record"][:, 0] >= 0)) * self.crops
         self._check()
@@ -51,5 +67,5 @@ class Ledger:
 
 
 def list_bad(bad):
-    """The first few (name, reason), for a sentence."""
-    return ", ".join(f"{name} ({why})" for name, why in itertools.islice(bad, 5))
+    """The first five (name, reason) pairs as "name (reason), ..."."""
+    return ", ".join(f"{name} ({reason})" for name, reason in itertools.islice(bad, 5))

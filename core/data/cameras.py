@@ -1,21 +1,21 @@
-"""What a camera sees in recorded trajectories, as clips."""
+"""Clips from a camera of recorded trajectories."""
 
 import dataclasses
 
 import numpy as np
 
-from core.data.clips import View, framing
-from core.data.records import BadSample, Over
-from core.data.steps import Lazy, check
+from core.data.clips import View, make_crop
+from core.data.records import BadSample, RecordsWrapper
+from core.data.steps import LazyImages, check_steps
 from core.data.trajectories import Recordings
 
 
 @dataclasses.dataclass(frozen=True)
-class Cameras(Over):
-    """A clip of each recording, begun anywhere in it; it never runs into another episode.
+class Cameras(RecordsWrapper):
+    """One clip per recording, from a random start; a clip stays within one episode.
 
-    camera: name of the pictures; empty for the first by name. Recordings must tell how
-    many steps a second has.
+    camera: name of the image array; the first in alphabetical order if empty. Raises
+    ValueError if the recordings have no rate, or if the view has several crops or is planar.
     """
 
     inner: Recordings
@@ -25,8 +25,8 @@ class Cameras(Over):
     def __post_init__(self):
         if not self.inner.about.get("rate"):
             raise ValueError(
-                f"{self.inner} does not tell how many steps a second has; prepare it "
-                "with launch.prepare --clock or --rate"
+                f"{self.inner} has no rate in steps per second; prepare it with "
+                "launch.prepare --clock or --rate"
             )
         if self.view.crops > 1 or self.view.planar:
             raise ValueError(
@@ -34,41 +34,44 @@ class Cameras(Over):
             )
 
     def load(self, index, rng):
-        """{"video": uint8 [T, H, W, 3]}; after an episode's end its last frame stays."""
+        """{"video": uint8 [T, size, size, 3]}; the last frame of an episode is repeated."""
         ahead = np.arange(self.view.frames) * self.inner.about["rate"] / self.view.fps
         ahead = np.rint(ahead).astype(int)
-        pictures = self.pictures(index)
-        spare = len(pictures) if self.view.kind != "center" else 1
-        begin = int(rng.integers(spare))
-        images = pictures[begin : begin + int(ahead[-1]) + 1]
+        first = self.images_of(index)
+        spare = len(first) if self.view.kind != "center" else 1
+        start = int(rng.integers(spare))
+        images = first[start : start + int(ahead[-1]) + 1]
         while len(images) <= ahead[-1] and index + 1 < len(self):
             index += 1
-            more = self.pictures(index, goes_on=True)
+            more = self.images_of(index, goes_on=True)
             if more is None:
                 break
             images = np.append(images, more[: int(ahead[-1]) + 1 - len(images)], 0)
-        look = framing(self.view, rng)(*images.shape[1:3])
+        crop = make_crop(self.view, rng)(*images.shape[1:3])
         shown = np.minimum(ahead, len(images) - 1)
-        return {"video": np.stack([look(images[at]) for at in shown])}
+        return {"video": np.stack([crop(images[at]) for at in shown])}
 
-    def pictures(self, index, goes_on=False):
-        """Those of a recording; None if one that goes on is asked for, and it does not."""
-        steps = check(self.inner.load(index))
+    def images_of(self, index, goes_on=False):
+        """The images of the first episode in a recording, [n, H, W, 3].
+
+        goes_on: None if the recording begins an episode, and so continues none.
+        """
+        steps = check_steps(self.inner.load(index))
         if goes_on and steps["is_first"][0]:
             return None
-        known = sorted(name for name, x in steps.items() if is_pictures(x))
+        known = sorted(name for name, x in steps.items() if is_images(x))
         name = self.camera or next(iter(known), "")
         if name not in known:
             raise BadSample(
-                f"has no pictures {name!r}, but {', '.join(known) or 'none'}"
+                f"has no camera {name!r}; it has {', '.join(known) or 'none'}"
             )
-        # Within a recording of several episodes, only up to the next one.
-        begins = np.flatnonzero(steps["is_first"][1:])
-        return steps[name] if not len(begins) else steps[name][: int(begins[0]) + 1]
+        # A recording may hold several episodes.
+        starts = np.flatnonzero(steps["is_first"][1:])
+        return steps[name] if not len(starts) else steps[name][: int(starts[0]) + 1]
 
 
-def is_pictures(x) -> bool:
-    """Whether an array of steps is RGB, decoded or not."""
-    return isinstance(x, Lazy) or (
+def is_images(x) -> bool:
+    """Whether an array of steps holds RGB images, decoded or not."""
+    return isinstance(x, LazyImages) or (
         x.dtype == np.uint8 and x.ndim == 4 and x.shape[-1] == 3
     )

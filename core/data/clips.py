@@ -1,4 +1,4 @@
-"""Choose when and where to look at a video or an image: as in arXiv 2404.08471."""
+"""Clips of videos and images: which frames, and which crop (arXiv 2404.08471)."""
 
 import dataclasses
 from functools import partial
@@ -7,7 +7,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from core.data import planes
+from core.data import planar
 from core.data.records import BadSample
 from core.data.video import open_video
 
@@ -16,14 +16,23 @@ cv2.setNumThreads(0)  # the pipeline's workers are the parallelism
 
 @dataclasses.dataclass(frozen=True)
 class View:
-    """What is seen of a video: `frames` frames at `fps` a second, of size x size pixels.
+    """Which part of a video becomes a clip: uint8 [frames, size, size, 3].
 
-    scale, aspect, flip: share of the area and width / height of the random crop, and
-      whether half of the clips are mirrored.
-    kind: "random" to train; "center" to evaluate: middle of the video, central square.
-    crops: clips cut from a stretch of video that is decoded once; if more than one, they
-      are the first axis of what is seen.
-    planar: pictures as core/data/planes.py has them, [3 size / 2, size], not RGB.
+    frames, fps: number of frames, and frames per second. A video that is too short
+      repeats its last frame.
+    size: pixels of the square clip; the crop is resized to it.
+    scale: (low, high), the crop's share of the frame's area, drawn uniformly.
+    aspect: (low, high), the crop's width / height, drawn log-uniformly.
+    flip: whether half of the clips are mirrored.
+    kind: "random" for training: random start, crop and mirroring, the same for all frames
+      of a clip. "center" for evaluation: the middle of the video and its central square;
+      scale, aspect and flip are not used.
+    crops: clips from the same frames, which are decoded once, each with its own crop. If
+      more than one, a clip is [crops, frames, size, size, 3].
+    planar: a frame is [3 size / 2, size] as in core/data/planar.py, half the bytes of RGB;
+      size must be even.
+
+    Raises ValueError if a field is out of range.
     """
 
     frames: int = 16
@@ -40,58 +49,63 @@ class View:
         for field in ("frames", "fps", "size", "crops"):
             value = getattr(self, field)
             if value <= 0:
-                raise ValueError(f"{field} is {value}; it must be positive")
+                raise ValueError(f"{field} is {value}; expected a positive number")
         if not 0 < self.scale[0] <= self.scale[1] <= 1:
             raise ValueError(f"scale is {self.scale}; expected 0 < low <= high <= 1")
         if not 0 < self.aspect[0] <= self.aspect[1]:
             raise ValueError(f"aspect is {self.aspect}; expected 0 < low <= high")
         if self.planar and self.size % 2:
-            raise ValueError(f"size is {self.size}; planar pictures have an even one")
+            raise ValueError(f"size is {self.size}; planar pictures need an even size")
         if self.kind not in ("random", "center"):
             raise ValueError(f"kind is {self.kind!r}; expected 'random' or 'center'")
 
 
-def see(source, view: View, rng) -> np.ndarray:
-    """A clip of a video, a path or the bytes of a file: uint8 [T, size, size, 3].
+def read_clip(source, view: View, rng) -> np.ndarray:
+    """Decode one clip of a video.
 
-    A random stretch, or the middle; one crop and mirroring for all frames. Several crops
-    of the same stretch, if the view has them: [crops, T, size, size, 3].
+    source: a path, or the bytes of a file. rng: draws start, crop and mirroring; may be
+    None if view.kind is "center".
+    Returns uint8 [T, size, size, 3], or as `View` says. Raises BadSample.
     """
     with open_video(source) as video:
         spare = max(0.0, video.duration - view.frames / view.fps)
         start = spare / 2 if view.kind == "center" else rng.uniform(0, spare)
         times = start + np.arange(view.frames) / view.fps
         if view.crops == 1:
-            return video.frames_at(times, framing(view, rng), view.planar)
-        seen = video.frames_at(times, framings(view, rng), view.planar)
-        return np.moveaxis(seen, 1, 0)
+            return video.frames_at(times, make_crop(view, rng), view.planar)
+        cropped = video.frames_at(times, make_crops(view, rng), view.planar)
+        return np.moveaxis(cropped, 1, 0)
 
 
-def see_still(image, view: View, rng) -> np.ndarray:
-    """An image [H, W, 3] as a clip, or several, in which nothing moves: as `see`."""
+def still_clip(image, view: View, rng) -> np.ndarray:
+    """A clip that repeats one image, uint8 [H, W, 3]; returns what `read_clip` does."""
     if image.ndim != 3 or image.shape[-1] != 3 or image.dtype != np.uint8:
-        raise BadSample(f"an image is {image.dtype} {image.shape}, not uint8 [h, w, 3]")
+        raise BadSample(
+            f"image is {image.dtype} {image.shape}; expected uint8 [h, w, 3]"
+        )
     size = image.shape[:2]
-    image = planes.planes_of(image) if view.planar else image
+    image = planar.rgb_to_planes(image) if view.planar else image
     if view.crops == 1:
-        one = framing(view, rng)(*size)(image)
+        one = make_crop(view, rng)(*size)(image)
         return np.repeat(one[None], view.frames, 0)
-    several = framings(view, rng)(*size)(image)
+    several = make_crops(view, rng)(*size)(image)
     return np.repeat(several[:, None], view.frames, 1)
 
 
-def labelled(video, label: int, view: View) -> dict[str, np.ndarray]:
-    """A sample of what was seen: {"video"}, and "label" where there is one, not below 0."""
+def with_label(video, label: int, view: View) -> dict[str, np.ndarray]:
+    """{"video": video}, and "label" int32, [] or [crops], unless the label is negative."""
     if label < 0:
         return {"video": video}
     shape = (view.crops,) if view.crops > 1 else ()
     return {"video": video, "label": np.full(shape, label, np.int32)}
 
 
-def framing(view: View, rng):
-    """(height, width) -> what crops, scales and mirrors frames of that size alike.
+def make_crop(view: View, rng):
+    """Draw a crop and mirroring: (height, width) -> function that crops a frame.
 
-    In the centre, the same pixels as scaling the short side and cropping the square.
+    The function crops, resizes and mirrors all frames of that size alike: RGB [H, W, 3] ->
+    [size, size, 3], or planes -> [3 size / 2, size]. The central crop gives the same pixels
+    as resizing the short side and then cropping the square.
     """
     center = view.kind == "center"
     mirror = bool(not center and view.flip and rng.random() < 0.5)
@@ -101,24 +115,26 @@ def framing(view: View, rng):
             box = central_box(height, width, aspect=(1, 1))
         else:
             box = random_box(rng, height, width, scale=view.scale, aspect=view.aspect)
-        see_one = look_at_planes if view.planar else look
-        return partial(see_one, box=box, size=view.size, mirror=mirror)
+        crop = crop_planar if view.planar else crop_image
+        return partial(crop, box=box, size=view.size, mirror=mirror)
 
     return make_view
 
 
-def framings(view: View, rng):
-    """The same for several views of every frame: [h, w, 3] -> [crops, size, size, 3]."""
-    ways = [framing(view, rng) for _ in range(view.crops)]
+def make_crops(view: View, rng):
+    """`view.crops` crops at once: the function gives [crops, size, size, 3] of a frame."""
+    makers = [make_crop(view, rng) for _ in range(view.crops)]
 
     def make_views(height, width):
-        views = [way(height, width) for way in ways]
-        return lambda image: np.stack([see_one(image) for see_one in views])
+        views = [make(height, width) for make in makers]
+        return lambda image: np.stack([crop(image) for crop in views])
 
     return make_views
 
 
 class Box(NamedTuple):
+    """A rectangle in pixels."""
+
     top: int
     left: int
     height: int
@@ -126,7 +142,8 @@ class Box(NamedTuple):
 
 
 def random_box(rng, height, width, *, scale, aspect) -> Box:
-    """A box with area share U(scale) and log-uniform aspect; central if none fits."""
+    """A box with area share U(scale) and log-uniform aspect; the central one if 10 draws
+    do not fit."""
     for _ in range(10):
         area = height * width * rng.uniform(*scale)
         ratio = np.exp(rng.uniform(*np.log(aspect)))
@@ -144,23 +161,25 @@ def central_box(height, width, *, aspect) -> Box:
     return Box((height - h) // 2, (width - w) // 2, h, w)
 
 
-def look(image, *, box: Box, size: int, mirror=False) -> np.ndarray:
-    """The box of an image, bilinear and not antialiased: [size, size, 3]."""
+def crop_image(image, *, box: Box, size: int, mirror=False) -> np.ndarray:
+    """The box of an image [H, W, ...], bilinear without antialiasing: [size, size, ...]."""
     top, left, height, width = box
     crop = image[top : top + height, left : left + width]
     crop = cv2.resize(crop, (size, size), interpolation=cv2.INTER_LINEAR)
     return cv2.flip(crop, 1) if mirror else crop
 
 
-def look_at_planes(parts, *, box: Box, size: int, mirror=False) -> np.ndarray:
-    """The same of a picture in planes, a planar one: [3 size / 2, size].
+def crop_planar(parts, *, box: Box, size: int, mirror=False) -> np.ndarray:
+    """Crop and resize the planes of a picture: [3 size / 2, size], planar.
 
-    Colours are taken from the box that lies on even pixels.
+    parts: what planar.rgb_to_planes gives.
+
+    The color planes use the box rounded to even pixels.
     """
-    found = planes.empty(size)
+    found = planar.empty_planar(size)
     halved = Box(*(x // 2 for x in box[:2]), *(max(1, x // 2) for x in box[2:]))
     boxes, sizes = (box, halved, halved), (size, size // 2, size // 2)
-    each = zip(planes.split(found), parts, boxes, sizes, strict=True)
-    for place, part, where, side in each:
-        place[:] = look(part, box=where, size=side, mirror=mirror)
+    planes = zip(planar.split_planes(found), parts, boxes, sizes, strict=True)
+    for target, part, where, side in planes:
+        target[:] = crop_image(part, box=where, size=side, mirror=mirror)
     return found

@@ -1,4 +1,4 @@
-"""Decoding by PyAV alone: what a pipeline of videos cannot be faster than."""
+"""Time of decoding with PyAV alone: a lower bound for a pipeline that reads videos."""
 
 import io
 import time
@@ -8,13 +8,13 @@ import numpy as np
 
 from core.data.clips import View
 
-SLACK = 1e-3  # seconds: containers round
+SLACK = 1e-3  # seconds: containers round times
 
 
 def seconds_per_clip(records, view: View, *, clips: int, seed: int = 0) -> float:
-    """Processor time that the wanted frames of a clip take to decode into RGB.
+    """CPU seconds to decode the frames of a clip into RGB, the mean over `clips` clips.
 
-    records: with encoded(index), the path or bytes of a video file.
+    records: `encoded(index)` gives the path or bytes of a video file.
     """
     rng, spent = np.random.default_rng(seed), 0.0
     for index in rng.integers(len(records), size=clips):
@@ -22,13 +22,13 @@ def seconds_per_clip(records, view: View, *, clips: int, seed: int = 0) -> float
         file = io.BytesIO(source) if isinstance(source, bytes) else source
         moment = rng.uniform()
         begin = time.process_time()
-        decode(file, view, moment)
+        decode_frames(file, view, moment)
         spent += time.process_time() - begin
     return spent / clips
 
 
-def decode(file, view: View, moment: float):
-    """Decode a stretch that begins at a share `moment` of where it may begin."""
+def decode_frames(file, view: View, moment: float):
+    """Decode the frames of a clip. moment: 0 for the earliest start, 1 for the latest."""
     with av.open(file) as container:
         stream = container.streams.video[0]
         stream.thread_type = "NONE"
@@ -42,12 +42,12 @@ def decode(file, view: View, moment: float):
         for frame in container.decode(stream):
             now = (frame.pts - zero) * tick + SLACK
             while shown < view.frames and times[shown] <= now:
-                rgb(frame)
+                to_rgb(frame)
                 shown += 1
             if shown == view.frames:
                 return
 
 
-def rgb(frame) -> np.ndarray:
-    # With more than one thread it would cost more, and be no sooner done.
+def to_rgb(frame) -> np.ndarray:
+    # More threads cost more CPU time and are no faster.
     return frame.reformat(format="rgb24", threads=1).to_ndarray()

@@ -1,4 +1,4 @@
-"""Several data sets as one, each drawn from by its weight."""
+"""Several data sets as one; samples are drawn from each by weight."""
 
 import bisect
 import dataclasses
@@ -9,7 +9,11 @@ from core.data.records import Records
 
 @dataclasses.dataclass(frozen=True)
 class Mixture:
-    """Records of all parts, one after the other; samples are drawn by `weights`."""
+    """The concatenated records of `parts`; core/data/sample_order.py draws by `weights`.
+
+    weights: positive, one per part; they need not sum to 1. Raises ValueError otherwise,
+    or if a part is empty.
+    """
 
     parts: tuple[Records, ...]
     weights: tuple[float, ...]
@@ -17,13 +21,13 @@ class Mixture:
     def __post_init__(self):
         if len(self.parts) != len(self.weights) or not self.parts:
             raise ValueError(
-                f"{len(self.parts)} data sets have {len(self.weights)} weights; "
-                "each needs one"
+                f"there are {len(self.weights)} weights for {len(self.parts)} data sets; "
+                "expected one per data set"
             )
         for part, weight in zip(self.parts, self.weights, strict=True):
             if not weight > 0:
                 raise ValueError(
-                    f"the weight of {part} is {weight}; it must be positive"
+                    f"the weight of {part} is {weight}; expected a positive number"
                 )
             if not len(part):
                 raise ValueError(f"{part} has no records")
@@ -33,38 +37,38 @@ class Mixture:
         return " + ".join(f"{weight:g}*{part}" for weight, part in pairs)
 
     def __len__(self):
-        return spans(self)[-1][1]
+        return part_ranges(self)[-1][1]
 
     def name(self, index):
-        part, index = self.place(index)
+        part, index = self.locate(index)
         return f"{part}: {part.name(index)}"
 
     def load(self, index, rng=None):
-        part, index = self.place(index)
+        part, index = self.locate(index)
         return part.load(index, rng)
 
-    def place(self, index):
-        """(the part that record `index` is of, its number there)."""
-        ranges = spans(self)
+    def locate(self, index):
+        """Record number in the mixture -> (part, record number in that part)."""
+        ranges = part_ranges(self)
         k = bisect.bisect_right(ranges, index, key=lambda span: span[1])
         return self.parts[k], index - ranges[k][0]
 
 
-def spans(records) -> list[tuple[int, int]]:
-    """First record and the one after the last of each part; of the whole, if it has none."""
+def part_ranges(records) -> list[tuple[int, int]]:
+    """(start, stop) record numbers of each part; one range if it is no mixture."""
     if not isinstance(records, Mixture):
         return [(0, len(records))]
     ends = list(itertools.accumulate(map(len, records.parts)))
     return list(zip([0, *ends], ends, strict=False))
 
 
-def weights(records) -> tuple[float, ...]:
-    """How often each part is drawn from."""
+def part_weights(records) -> tuple[float, ...]:
+    """The weight of each part; (1.0,) if it is no mixture."""
     return records.weights if isinstance(records, Mixture) else (1.0,)
 
 
-def each(f, records: Records) -> Records:
-    """f(records), or of every part of a mixture."""
+def map_parts(f, records: Records) -> Records:
+    """f(records), or a mixture of f(part) for every part."""
     if not isinstance(records, Mixture):
         return f(records)
     return Mixture(tuple(map(f, records.parts)), records.weights)

@@ -1,8 +1,8 @@
-"""From records to batches: integers first, data in one last pure map, bad records told.
+"""From records to batches: sample order, loading, replacing bad records, the cursor.
 
-Sample p, counted over the whole run and all hosts, is a function of (records, seed, p)
-only. So batch size, hosts and workers may change when a run resumes, and the cursor is
-one integer; grain's own iterator state is tied to all three.
+Sample p, counted over the whole run and all hosts, depends on (records, seed, p) only. So
+the cursor is one integer, and batch size, hosts and workers may change when a run resumes;
+grain's own iterator state depends on all three.
 """
 
 import dataclasses
@@ -13,17 +13,17 @@ import grain
 import numpy as np
 from absl import flags, logging
 
-from core.base.processes import deaf, end_with_parent
-from core.data.bad_samples import Ledger, list_bad
-from core.data.mixture import spans
+from core.base.processes import end_with_parent, ignore_parent_signals
+from core.data.bad_samples import Ledger, SourceReport, list_bad
+from core.data.mixture import part_ranges
 from core.data.records import Records, TooManyBad, explain
 from core.data.sample_order import make_order
 
-LIVES = 4  # of the workers, before dying at one sample ends the run
+LIVES = 4  # deaths of workers at the same sample that end the run
 REASON_BYTES = 96
 
-# Streams of randomness; the position comes last, as SeedSequence pads with zeros.
-LOAD, REPLACE, TRANSFORM = range(3)  # and a fourth in core/data/sample_order.py
+# Random streams. The position comes last in a seed: SeedSequence pads with zeros.
+LOAD, REPLACE, TRANSFORM = range(3)  # core/data/sample_order.py has a fourth
 
 
 def make_source(
@@ -41,15 +41,22 @@ def make_source(
     max_bad_share: float = 0.01,
     max_tries: int = 8,
 ) -> "Source":
-    """Endless batches of `records`; this host gets every n-th sample of each batch.
+    """A source of endless batches of `records`.
 
-    shard: (i, n), this host's number among n; it gets `batch` // n samples at a time.
-    shuffle: a new order in every epoch; without it, sample p is record p.
+    batch: samples per batch over all hosts.
+    seed: 0 <= seed < 2**32. Sample order, crops and masks depend on it.
+    workers: processes that load; if 0, `threads` threads of this process load.
+    buffer: batches that each worker, or this process, prepares ahead.
+    shard: (i, n) for host i of n, which gets every n-th sample of a batch, batch // n.
+    shuffle: a new order in every epoch; if False, sample p is record p (modulo their number).
     transform: picklable (item, *, position, rng) -> dict of arrays, such as masks.
-    crops: samples that records give at a time, as arrays [crops, ...] if more than one;
-      they follow each other.
-    workers: processes that load; with none, `threads` threads of this process do.
-    buffer: batches that each worker, or this process, holds ready.
+    crops: samples per record. If more than one, records give arrays [crops, ...], which
+      become consecutive samples.
+    max_bad_share: `next` raises TooManyBad if a larger share of samples was replaced.
+    max_tries: records tried for one sample before `next` raises TooManyBad.
+
+    Raises ValueError if the batch does not divide over hosts and crops, on a bad shard or
+    seed, or if there are no records.
     """
     index, count = shard
     if batch % (unit := count * crops):
@@ -64,7 +71,9 @@ def make_source(
         raise ValueError(f"seed is {seed}; expected 0 <= seed < 2**32")
     if not len(records):
         raise ValueError(f"{records} has no records")
-    load = Load(records, seed=seed, tries=max_tries, transform=transform, crops=crops)
+    load = LoadSample(
+        records, seed=seed, tries=max_tries, transform=transform, crops=crops
+    )
     samples = make_order(records, seed=seed, shuffle=shuffle).map_with_index(load)
     read = grain.ReadOptions(
         num_threads=threads, prefetch_buffer_size=max(buffer, threads)
@@ -74,18 +83,20 @@ def make_source(
     )
 
     def start(position):
-        """An iterator over this host's batches from a global position on."""
-        # Batches are cut before workers share them out: their number changes nothing.
+        """Iterator over this host's batches from a global position on."""
+        # Batched before workers share the work, so their number changes no batch.
         mine = samples[position // crops + index :: count].batch(
             batch // unit, drop_remainder=True
         )
         mine = mine.to_iter_dataset(read)
         if not workers:
-            return iter(mine.map(flat) if crops > 1 else mine)
-        if not flags.FLAGS.is_parsed():  # grain's workers read a flag, and fail without
+            return iter(mine.map(merge_crops) if crops > 1 else mine)
+        # grain's workers read a flag, which fails while flags are not parsed.
+        if not flags.FLAGS.is_parsed():
             flags.FLAGS.mark_as_parsed()
-        ready = mine.mp_prefetch(processes, worker_init_fn=end_with_parent).map(own)
-        ready = ready.map(flat) if crops > 1 else ready
+        ready = mine.mp_prefetch(processes, worker_init_fn=end_with_parent)
+        ready = ready.map(copy_arrays)
+        ready = ready.map(merge_crops) if crops > 1 else ready
         return iter(
             grain.experimental.ThreadPrefetchIterDataset(ready, prefetch_buffer_size=1)
         )
@@ -95,8 +106,11 @@ def make_source(
 
 
 @dataclasses.dataclass(frozen=True)
-class Load:
-    """(position, record) -> (sample, report of the records that failed for it)."""
+class LoadSample:
+    """(position, record number) -> (sample, report of the records that failed for it).
+
+    A record that fails is replaced by another of the same part, drawn by position.
+    """
 
     records: Records
     _: dataclasses.KW_ONLY
@@ -114,7 +128,7 @@ class Load:
                 break
             except Exception as error:  # noqa: BLE001, counted and reported
                 failed[record] = explain(error)
-            record = self._another(failed, position)
+            record = self._replacement(failed, position)
         if self.transform and self.crops == 1:
             item = self._transform(item, position)
         elif self.transform:
@@ -127,14 +141,13 @@ class Load:
     def _rng(self, stream, attempt, position):
         return np.random.default_rng([self.seed, stream, attempt, position])
 
-    def _another(self, failed, position):
-        """A record of the same part that has not failed, the same one wherever this
-        sample is made."""
+    def _replacement(self, failed, position):
+        """A record of the same part that has not failed; depends on the position only."""
         first = next(iter(failed))
-        start, stop = next(s for s in spans(self.records) if first < s[1])
+        start, stop = next(s for s in part_ranges(self.records) if first < s[1])
         n = stop - start
         if len(failed) == min(self.tries, n):
-            names = list_bad((self.records.name(r), why) for r, why in failed.items())
+            names = list_bad((self.records.name(r), x) for r, x in failed.items())
             raise TooManyBad(
                 f"none of the {len(failed)} records tried for sample {position} of "
                 f"{self.records} could be read: {names}; repair or remove such records"
@@ -149,32 +162,41 @@ class Load:
         try:
             return self.transform(item, position=position, rng=rng)
         except Exception as error:
-            # Its own type might not survive the way from a worker: then grain hangs.
+            # An exception of another type may not unpickle here, and then grain hangs.
             message = f"the transform of sample {position} failed: {explain(error)}"
             raise RuntimeError(message) from error
 
     def _report(self, failed):
-        """The failed records and their reasons, in arrays of one shape for all."""
+        """Numbers of the failed records [tries], else -1, and their reasons [tries]."""
         record = np.full(self.tries, -1, np.int64)
         reason = np.zeros(self.tries, f"S{REASON_BYTES}")
-        for k, (r, why) in enumerate(failed.items()):
-            record[k], reason[k] = r, why.encode(errors="replace")[:REASON_BYTES]
+        for k, (r, text) in enumerate(failed.items()):
+            record[k], reason[k] = r, text.encode(errors="replace")[:REASON_BYTES]
         return {"record": record, "reason": reason}
 
 
 class Source:
-    """The batches of this host: next, a cursor to save, and an account of the bad."""
+    """Batches of this host, their cursor, and the count of bad samples.
+
+    Implements core.method.Source; made by `make_source`. Nothing is loaded, and no process
+    is started, before the first `next`.
+    """
 
     def __init__(self, start: Callable, ledger: Ledger, *, batch, shard):
         self.start, self.ledger = start, ledger
         self.batch, self.shard = batch, shard
         self.next_index = 0
-        self.running = []  # the iterator, made by the first `next`: a resume is free
-        # A program that ends without `close` would drown its error in grain's.
+        self.running: list = []  # the iterator, once `next` was called
+        # Without this, a program that ends without `close` shows errors of grain's threads.
         weakref.finalize(self, _close, self.running)
 
     def next(self, state=None) -> dict[str, np.ndarray]:
-        """The next batch {name: [batch // hosts, ...]}; the state is not used."""
+        """The next batch, {name: [batch // hosts, ...]}.
+
+        state: not used; this source is offline. Raises TooManyBad if too many records
+        could not be read, and RuntimeError if workers die again and again, or if the
+        transform fails. After an error the next call tries the same batch again.
+        """
         item, report = self._pull()
         index, count = self.shard
         first, crops = self.next_index, self.ledger.crops
@@ -187,51 +209,51 @@ class Source:
         for life in range(1, LIVES + 1):
             try:
                 if not self.running:
-                    with deaf():
+                    with ignore_parent_signals():
                         self.running.append(self.start(self.next_index))
                         return next(self.running[0])
                 return next(self.running[0])
             except Exception as error:
-                self.close()  # grain would go on without the failed worker's share
+                self.close()  # else grain would skip the failed worker's batches
                 if "terminated unexpectedly with exit code" not in str(error):
                     raise
-                death = f"at sample {self.next_index} for the {life}. time: {error}"
+                death = f"at sample {self.next_index}, death {life} of {LIVES}: {error}"
                 logging.warning("Data workers died %s", death)
         raise RuntimeError(
-            f"Data workers died {death} Exit code -9 is usually too little memory, "
+            f"Data workers died {death} Exit code -9 usually means too little memory, "
             "-7 too little /dev/shm, -11 a crash of the decoder."
         )
 
     def get_state(self) -> dict[str, int]:
-        """The cursor: samples consumed by all hosts, and this host's account."""
+        """The cursor: "next_index", samples consumed by all hosts; "seen" and "bad" here."""
         account = {"seen": self.ledger.seen, "bad": self.ledger.bad}
         return {"next_index": self.next_index, **account}
 
     def set_state(self, state: dict[str, int]):
-        """Continue at a cursor, whatever batch size and hosts it was saved with."""
+        """Continue at a cursor; batch size and hosts may differ from when it was saved."""
         self.close()
         self.next_index = state["next_index"]
         self.ledger.seen, self.ledger.bad = state["seen"], state["bad"]
 
-    def report(self) -> dict:
-        """Samples seen, samples whose record was replaced, the new failures; no numbers."""
+    def report(self) -> SourceReport:
+        """Samples seen and replaced on this host; "new": failures since the last call, as
+        {"name", "reason", "position"}."""
         new, self.ledger.new = self.ledger.new, []
-        account = {"seen": self.ledger.seen, "bad": self.ledger.bad}
-        return account | {"new": new, "numbers": {}}
+        seen, bad = self.ledger.seen, self.ledger.bad
+        return {"seen": seen, "bad": bad, "new": new, "numbers": {}}
 
     def close(self):
-        """Stop threads and processes; `next` would start them again."""
+        """Stop threads and processes; `next` starts them again."""
         _close(self.running)
 
 
-def own(batch):
-    """Arrays of this process: those of workers are shared memory, which must not outlive
-    the workers, and each look into which is slow."""
+def copy_arrays(batch):
+    """Copy arrays out of shared memory, which ends with the workers and is slow to read."""
     return tuple({k: np.array(x) for k, x in arrays.items()} for arrays in batch)
 
 
-def flat(batch):
-    """Samples that came together, one after the other: [b, crops, ...] -> [b crops, ...]."""
+def merge_crops(batch):
+    """Make crops consecutive samples: [b, crops, ...] -> [b * crops, ...]."""
     item, report = batch
     return {k: x.reshape(-1, *x.shape[2:]) for k, x in item.items()}, report
 

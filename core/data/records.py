@@ -1,30 +1,36 @@
-"""What a data set is to the pipeline: records that can be counted, read and named."""
+"""Records: the interface of a data set to the pipeline, and errors of bad records."""
 
 import dataclasses
 from typing import Protocol
 
 import numpy as np
 
-from core.base.text import told
+from core.base.text import one_line
 
-HELD = 20  # one of so many is held out, where no split is told
+VALIDATION_ONE_IN = 20  # the last 1 / 20 validates where a data set has no splits
 
 
 class Records(Protocol):
-    """Picklable, so that worker processes get their own copy."""
+    """A data set of numbered records. Picklable: each worker process gets a copy."""
 
     def __len__(self) -> int: ...
 
     def load(self, index: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
-        """One sample; its shapes are the same for every record. May raise BadSample."""
+        """One sample as arrays by name, of the same shapes for every record.
+
+        rng: all randomness of the sample, such as crops. Raises BadSample if the record
+        cannot be read; the pipeline counts any other exception as well.
+        """
+        ...
 
     def name(self, index: int) -> str:
-        """What a person would look for to repair the record: a path, an id."""
+        """The path or id by which a person finds the record."""
+        ...
 
 
 @dataclasses.dataclass(frozen=True)
-class Over:
-    """What gives otherwise what another one holds: as much, called the same."""
+class RecordsWrapper:
+    """Base class of a data set made from another: same length and names as `inner`."""
 
     inner: object
 
@@ -38,22 +44,24 @@ class Over:
         return self.inner.name(index)
 
 
-def held_from(count: int) -> int:
-    """Of so many, the first of the last 20th, which is held out; of one, none is."""
-    return count - max(1, count // HELD) if count > 1 else count
+def validation_start(count: int) -> int:
+    """Number of the first validation record: the last 1 / 20, at least one of several."""
+    return count - max(1, count // VALIDATION_ONE_IN) if count > 1 else count
 
 
 class BadSample(Exception):
-    """A record that cannot be read; the message is a short reason."""
+    """Raised for a record that cannot be read; the message is a short reason."""
 
 
 class TooManyBad(ValueError):
-    """So much of a data set cannot be read that training on the rest would mislead."""
+    """Raised when a larger share of the data cannot be read than is allowed."""
 
 
 def explain(error: Exception) -> str:
-    """A short reason for a failed record."""
+    """A short reason for a failed record: the message of a BadSample, or type and message."""
     if isinstance(error, BadSample):
         return str(error)
-    # An OSError's text carries the path, which the record's name already tells.
-    return f"{type(error).__name__}: {getattr(error, 'strerror', None) or told(error)}"
+    # The text of an OSError has the path, which the record's name gives already.
+    return (
+        f"{type(error).__name__}: {getattr(error, 'strerror', None) or one_line(error)}"
+    )

@@ -1,41 +1,43 @@
-"""Brings an episode that tells its time to a steady number of steps a second."""
+"""Resamples an episode with time stamps to a constant rate in steps per second."""
 
 from collections.abc import Mapping
 
 import numpy as np
 
 from core.data.records import BadSample
-from core.data.steps import Lazy, episode
+from core.data.steps import LazyImages, episode_flags
 
-ACTIONS = ("last", "sum", "mean")  # what several become that are taken as one
-SLACK = 1e-3  # of a step of the clock: stamps may be rounded
+ACTIONS = ("last", "sum", "mean")  # how several actions become one
+SLACK = 1e-3  # in steps of the new rate: time stamps may be rounded
 
 
-def resampled(steps: Mapping, rate: float, actions: str) -> dict:
-    """One episode, which tells its time, on a steady clock of `rate` steps a second.
+def resample_episode(steps: Mapping, rate: float, actions: str) -> dict:
+    """One episode at `rate` steps per second.
 
-    Observations are those nearest in time, rewards in between add up, and of the actions
-    between two steps the last counts, or their sum or mean, as `actions` says: "last" for
-    places to go to, "sum" for ways to go, "mean" for speeds.
+    Each new step has the observations that are nearest in time and the sum of the rewards
+    since the step before. actions: "last" for target positions, "sum" for displacements,
+    "mean" for velocities. Raises BadSample if the episode has no "time".
     """
     if "time" not in steps:
-        raise BadSample("tells no time; it cannot be brought to another rate")
+        raise BadSample("has no 'time'; it cannot be resampled")
     time = np.asarray(steps["time"], np.float64)
     grid = time[0] + np.arange(round((time[-1] - time[0]) * rate) + 1) / rate
     near = np.searchsorted((time[1:] + time[:-1]) / 2, grid - SLACK / rate)
-    near[-1] = len(time) - 1  # how an episode ends is not rounded away
-    found = {name: picked(x, near) for name, x in steps.items()}
+    near[-1] = len(time) - 1  # the last step is always kept
+    found = {name: select_steps(x, near) for name, x in steps.items()}
     found["time"] = grid
     total = np.cumsum(steps["reward"], dtype=np.float64)[near]
     found["reward"] = np.diff(total, prepend=0.0).astype(np.float32)
-    found["action"] = taken(np.asarray(steps["action"]), time, grid, near, actions)
+    found["action"] = combine_actions(
+        np.asarray(steps["action"]), time, grid, near, actions
+    )
     over = bool(np.asarray(steps["is_terminal"])[-1])
-    return found | episode(len(grid), terminal=over)
+    return found | episode_flags(len(grid), terminal=over)
 
 
-def picked(x, at):
-    """Items by number, which rises; of images not decoded yet, once they are asked for."""
-    if not isinstance(x, Lazy):
+def select_steps(x, at):
+    """The items at rising indices; images that are not decoded yet stay so."""
+    if not isinstance(x, LazyImages):
         return np.asarray(x)[at]
 
     def decode(start, stop):
@@ -44,13 +46,14 @@ def picked(x, at):
             return x[0:0]
         return x[int(which[0]) : int(which[-1]) + 1][which - which[0]]
 
-    return Lazy(len(at), decode)
+    return LazyImages(len(at), decode)
 
 
-def taken(action, time, grid, near, how: str) -> np.ndarray:
-    """Actions [T, A] at `time` as one for each point of the grid, up to the next one.
+def combine_actions(action, time, grid, near, how: str) -> np.ndarray:
+    """One action for each point of the grid, up to the next point: [len(grid), A].
 
-    near: the number of the step that each point shows.
+    action [T, A] and time [T] are those of the episode, in seconds; near [len(grid)] is the
+    index of the step nearest to each point; how: one of ACTIONS.
     """
     if how == "last":
         return action[np.maximum(np.append(near[1:], len(time)) - 1, near)]

@@ -1,4 +1,4 @@
-"""In which order records are read: shuffled by epoch, and mixed by weight."""
+"""The order in which records are read: shuffled in every epoch, mixed by weight."""
 
 import dataclasses
 import functools
@@ -6,37 +6,40 @@ import functools
 import grain
 import numpy as np
 
-from core.data.mixture import spans, weights
+from core.data.mixture import part_ranges, part_weights
 
-STREAM = 3  # of randomness, beside those of core/data/pipeline.py
-FEW = 10_000  # records
+STREAM = 3  # random stream; core/data/pipeline.py has the others
+FEW = 10_000  # records below which EpochShuffle is used
 ENDLESS = 2**62
 
 
 def make_order(records, *, seed, shuffle):
-    """Record numbers without end, by position: every part goes through its epochs, and
-    the parts of a mixture take turns by weight."""
+    """An endless grain.MapDataset: position -> record number.
+
+    Each part of a mixture has its own epochs; parts alternate in proportion to their
+    weights. shuffle: a new order in every epoch; else records in order.
+    """
     parts = []
-    for k, (start, stop) in enumerate(spans(records)):
+    for k, (start, stop) in enumerate(part_ranges(records)):
         part = grain.MapDataset.range(start, stop)
         if shuffle and stop - start < FEW:
             part = grain.MapDataset.range(ENDLESS).map(
-                Order(start, stop, (seed, STREAM, k))
+                EpochShuffle(start, stop, (seed, STREAM, k))
             )
         elif shuffle:
-            # grain shuffles epoch e with seed + e, so neighbouring seeds must lie apart.
+            # grain shuffles epoch e with seed + e, so seeds of runs must be far apart.
             part = part.shuffle(seed=(seed * 1_000_003 + k * 7919) % 2**32).repeat()
         else:
             part = part.repeat()
         parts.append(part)
-    return grain.MapDataset.mix(parts, weights(records)) if parts[1:] else parts[0]
+    return grain.MapDataset.mix(parts, part_weights(records)) if parts[1:] else parts[0]
 
 
 @dataclasses.dataclass(frozen=True)
-class Order:
-    """Position -> record from `start` up to `stop`, in another order every epoch.
+class EpochShuffle:
+    """Position -> record in start..stop - 1, in a new order in every epoch.
 
-    For few records, for which grain's own shuffle takes milliseconds an index.
+    For few records: there grain's own shuffle takes milliseconds per index.
     """
 
     start: int
@@ -51,4 +54,5 @@ class Order:
 
 @functools.lru_cache(16)
 def permutation(count, seed):
+    """A cached permutation of range(count)."""
     return np.random.default_rng(seed).permutation(count)

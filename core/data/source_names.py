@@ -1,13 +1,14 @@
-"""What the name of a data set means.
+"""Opens data sets by name, the value of data.source.
 
-videos           a folder of videos, or a list of them: text, CSV or Parquet
-images:photos    the same of images, clips in which nothing moves
-prepared         the folder of a data set of tensorflow-datasets
-tfds:name/config:version   one in TFDS_DATA_DIR; config and version may be left out
-camera:robot     what the first camera of trajectories sees; camera:robot#wrist, another
-trajectories     a replay's folder, a data set of launch.prepare, RLDS, LeRobot or Minari
-world            the embedded world
-0.7*videos + 0.3*images:photos   several, drawn from by weight
+FOLDER or LIST             videos: a folder, or a text, CSV or Parquet file of paths
+images:FOLDER or LIST      images, as clips without motion
+FOLDER                     a data set of tensorflow-datasets, or of launch.prepare
+tfds:NAME/CONFIG:VERSION   one in TFDS_DATA_DIR; CONFIG and VERSION are optional
+camera:RECORDINGS          video of the first camera of trajectories
+camera:RECORDINGS#CAMERA   of another camera
+FOLDER                     trajectories: a replay, launch.prepare, RLDS, LeRobot, Minari
+world                      the embedded world
+0.7*NAME + 0.3*NAME        a mixture, drawn from by weight
 """
 
 import re
@@ -17,24 +18,33 @@ from pathlib import Path
 from core.data import file_lists
 from core.data.cameras import Cameras
 from core.data.clips import View
-from core.data.formats.chunks import ChunkFiles, Windows, chunks_in
+from core.data.formats.chunks import ChunkFiles, ChunkWindows, chunks_in
 from core.data.formats.lerobot import LeRobot, is_lerobot
 from core.data.formats.minari import Minari, is_minari
-from core.data.formats.pieces import Pieces
+from core.data.formats.prepared import PreparedPieces
 from core.data.formats.rlds import Rlds
 from core.data.mixture import Mixture
 from core.data.records import Records
-from core.data.tfds import Shards, builder, is_prepared, locate, steps_of
+from core.data.tfds import (
+    Shards,
+    find_dataset,
+    is_prepared,
+    open_builder,
+    step_features,
+)
 from core.data.tfds_clips import ShardClips
-from core.data.trajectories import Recordings, Stretches, split_of
+from core.data.trajectories import RandomWindows, Recordings, split_recordings
 from core.data.video_folder import VideoFolder
 
 WORLD = "world"
 TERM = re.compile(r"(?:(?P<weight>[\d.]+)\s*\*\s*)?(?P<name>\S.*)")
 
 
-def terms(text: str) -> list[tuple[float, str]]:
-    """(weight, name) of each part of a name; the plus of a mixture has space around it."""
+def mixture_terms(text: str) -> list[tuple[float, str]]:
+    """(weight, name) of each data set in a name. Spaces around "+" separate them.
+
+    Raises ValueError if the text is empty or a weight is not a number.
+    """
     found = []
     for part in re.split(r"\s\+\s", text.strip()):
         match = TERM.fullmatch(part.strip())
@@ -42,27 +52,28 @@ def terms(text: str) -> list[tuple[float, str]]:
             weight = float(match["weight"] or 1)
         except (TypeError, ValueError):
             raise ValueError(
-                f"{text!r} is no mixture of data sets; write 0.7*NAME + 0.3*NAME"
+                f"{text!r} is not a valid mixture; expected 0.7*NAME + 0.3*NAME"
             ) from None
         found.append((weight, match["name"]))
     return found
 
 
-def several(text: str, one: Callable) -> Records:
-    """Records of a name, a mixture where it names several; one: name -> records."""
-    weights, names = zip(*terms(text), strict=True)
-    parts = tuple(one(name) for name in names)
+def open_mixture(text: str, open_one: Callable) -> Records:
+    """Records of a name; a Mixture if it names several. open_one: name -> records."""
+    weights, names = zip(*mixture_terms(text), strict=True)
+    parts = tuple(open_one(name) for name in names)
     return Mixture(parts, weights) if len(parts) > 1 else parts[0]
 
 
 def videos(text: str, split: str, view: View, world: Callable) -> Records:
-    """Records of clips, as a name says.
+    """Records of clips: {"video": uint8 as `view` says, and "label" where there are labels}.
 
-    split: "train", or "validation" for what training never sees, where there is such a part.
-    world: () -> what the name "world" stands for.
+    text: a name as in the first lines of this file. split: "train", "validation" or "" for
+    all; folders of files have no splits and give all files. world: () -> records of the name
+    "world". Raises ValueError if a data set is missing or does not hold videos.
     """
 
-    def one(name):
+    def open_one(name):
         if name == WORLD:
             return world()
         if name.startswith("images:"):
@@ -71,74 +82,81 @@ def videos(text: str, split: str, view: View, world: Callable) -> Records:
             name, _, camera = name.removeprefix("camera:").partition("#")
             return Cameras(recordings(name, split), view, camera)
         if name.startswith("tfds:") or is_prepared(name):
-            return ShardClips(shards(name, split), view)
+            return ShardClips(open_shards(name, split), view)
         return VideoFolder(name, view)
 
-    return several(text, one)
+    return open_mixture(text, open_one)
 
 
 def trajectories(text: str, split: str, *, steps, apart, world: Callable) -> Records:
-    """Records of windows of `steps` steps, as a name says; "validation" ones lie apart.
+    """Records of windows of trajectories: arrays [steps, ...] as in core/data/steps.py.
 
-    world: () -> what the name "world" stands for.
+    text: a name as in the first lines of this file. split: "train" or "validation".
+    apart: least number of validation steps of a replay. world: () -> records of the name
+    "world". Raises ValueError if a data set is missing, does not hold trajectories, or has
+    other units than the rest of a mixture.
     """
 
-    def one(name):
+    def open_one(name):
         if name == WORLD:
             return world()
         if chunks_in(name):
-            return Windows(name, steps, split, apart)
-        return Stretches(recordings(name, split), steps)
+            return ChunkWindows(name, steps, split, apart)
+        return RandomWindows(recordings(name, split), steps)
 
-    found = several(text, one)
-    agree(found)
+    found = open_mixture(text, open_one)
+    check_units(found)
     return found
 
 
-def agree(records: Records):
-    """Refuse mixtures of what is told in different units."""
+def check_units(records: Records):
+    """Raise ValueError if parts of a mixture have an array in different units."""
     known = {}
     for part in records.parts if isinstance(records, Mixture) else ():
         for name, unit in getattr(part, "about", {}).get("units", {}).items():
             other, where = known.setdefault(name, (unit, part))
             if other != unit:
                 raise ValueError(
-                    f"{name} is told in {other} by {where}, in {unit} by {part}; a "
-                    "mixture needs one unit"
+                    f"{name} is in {other} in {where} but in {unit} in {part}; a mixture "
+                    "needs one unit"
                 )
 
 
 def is_trajectories(name: str) -> bool:
-    """Whether a name, if there is such a thing, stands for recordings of steps."""
+    """Whether a name stands for trajectories; False if there is no such data set."""
     if name.startswith("tfds:") or is_prepared(name):
-        return "steps" in shards(name, "").features
+        return "steps" in open_shards(name, "").features
     return is_lerobot(name) or is_minari(name) or bool(chunks_in(name))
 
 
 def recordings(name: str, split: str = "") -> Recordings:
-    """Recordings of steps, as a name says; split as that of `Shards`."""
+    """Recordings (core/data/trajectories.py) of a name without weights.
+
+    split: "train", "validation" or "" for all. Raises ValueError if there are none.
+    """
     if name.startswith("tfds:") or is_prepared(name):
-        found = shards(name, split)
+        found = open_shards(name, split)
         if "steps" not in found.features:
             raise ValueError(
-                f"{name} holds {', '.join(found.features)}; expected steps of trajectories"
+                f"{name} has the features {', '.join(found.features)}; expected 'steps'"
             )
-        rlds = steps_of(builder(found.place).info.features)
-        return Rlds(found) if rlds else Pieces(found)
+        rlds = step_features(open_builder(found.place).info.features)
+        return Rlds(found) if rlds else PreparedPieces(found)
     for fits, kind in ((is_lerobot, LeRobot), (is_minari, Minari)):
         if fits(name):
-            return split_of(kind(name), split)
+            return split_recordings(kind(name), split)
     if chunks_in(name):
-        return split_of(ChunkFiles(name), split)
+        return split_recordings(ChunkFiles(name), split)
     place = Path(name).expanduser()
-    hint = file_lists.near(place) if not place.exists() else ""
+    hint = file_lists.nearest_paths(place) if not place.exists() else ""
     raise ValueError(
         f"{name} holds no trajectories{hint}; expected a replay's folder, a data set of "
         "launch.prepare, RLDS, LeRobot or Minari, tfds:NAME, or world"
     )
 
 
-def shards(name: str, split: str) -> Shards:
+def open_shards(name: str, split: str) -> Shards:
+    """The examples of "tfds:NAME" or of a folder."""
     if name.startswith("tfds:"):
-        name = str(locate(name.removeprefix("tfds:")))
+        name = str(find_dataset(name.removeprefix("tfds:")))
     return Shards(name, split)

@@ -1,16 +1,21 @@
-"""What a step of a trajectory holds, and the checks that all formats share.
+"""The schema of trajectories: names, types and checks that all formats share.
 
-NAME          an observation: an image, uint8 [H, W, 3], or numbers, float32
-action        a vector, chosen after seeing the observations; one-hot where it is discrete
-reward        got on arriving there
-is_first, is_last, is_terminal    where episodes begin, stop, and are over for good
-time          seconds since the recording began; where a format tells it
-language      what the agent was told to do; where a format tells it
-log/NAME      kept to judge by, never trained on
-model/NAME    what the model that acted knew, which is of no use to another one
+A recording is a dictionary of arrays of T steps:
 
-A recording is a dictionary of arrays [T, ...] by these names. Images may be anything that
-has a length and gives an array for a slice, so that only those that are used are decoded.
+NAME          observation: images uint8 [T, H, W, 3], or numbers float32 [T, ...]
+action        float32 [T, A], chosen after step t was observed; one-hot if discrete
+reward        float32 [T], received on reaching step t
+is_first      bool [T], the step begins an episode
+is_last       bool [T], the step ends an episode
+is_terminal   bool [T], the episode ended for good: no reward follows, not just a time limit
+time          float64 [T], seconds since the recording began; optional
+language      str [T], the instruction to the agent; optional
+log/NAME      any array for evaluation; never trained on
+model/NAME    states of the model that acted; useless to other models, not prepared
+
+Observations may have any other name. Images may be LazyImages, which decode when sliced.
+Windows for training have the same names, but "action" is the one before each step: see
+`as_training_window`.
 """
 
 import dataclasses
@@ -26,12 +31,13 @@ RESERVED = (*NEEDED, "time", "language")
 
 
 def is_observation(name: str) -> bool:
+    """Whether an array of this name is an observation."""
     return name not in RESERVED and not name.startswith(("log/", "model/"))
 
 
 @dataclasses.dataclass(frozen=True)
-class Lazy:
-    """`count` images that are decoded as they are sliced: decode(i, j) -> [j - i, H, W, 3]."""
+class LazyImages:
+    """Images that are decoded when sliced: x[i:j] calls decode(i, j) -> [j - i, H, W, 3]."""
 
     count: int
     decode: Callable
@@ -39,27 +45,30 @@ class Lazy:
     def __len__(self):
         return self.count
 
-    def __getitem__(self, cut: slice):
-        start, stop, _ = cut.indices(self.count)
+    def __getitem__(self, part: slice):
+        start, stop, _ = part.indices(self.count)
         return self.decode(start, stop)
 
 
-def cut(steps: Mapping, start: int, stop: int | None = None) -> dict:
-    """Some of a recording's steps, as arrays."""
+def slice_steps(steps: Mapping, start: int, stop: int | None = None) -> dict:
+    """Steps start..stop - 1 of a recording as arrays; decodes their images."""
     return {name: x[start:stop] for name, x in steps.items()}
 
 
-def joined(parts: list[Mapping]) -> dict:
-    """Steps that follow each other as one; BadSample if not all hold the same."""
+def concat_steps(parts: list[Mapping]) -> dict:
+    """Concatenate recordings in time. Raises BadSample if their names differ."""
     names = parts[0].keys()
     for part in parts[1:]:
         if part.keys() != names:
-            raise BadSample(f"holds {sorted(names)}, what follows {sorted(part)}")
+            raise BadSample(f"has {sorted(names)}, but the next one has {sorted(part)}")
     return {name: np.concatenate([part[name] for part in parts]) for name in names}
 
 
-def check(steps: Mapping, count: int | None = None) -> dict:
-    """The same steps; BadSample if something is absent, not finite or of another length."""
+def check_steps(steps: Mapping, count: int | None = None) -> dict:
+    """Return the steps unchanged. Raises BadSample if a needed array is missing, an array
+    has not `count` steps (those of "action" by default), a number is not finite, or time
+    does not rise.
+    """
     if missing := [name for name in NEEDED if name not in steps]:
         raise BadSample(f"has no {missing[0]!r}")
     count = len(steps["action"]) if count is None else count
@@ -71,35 +80,34 @@ def check(steps: Mapping, count: int | None = None) -> dict:
         if isinstance(x, np.ndarray) and x.dtype.kind == "f":
             if not (fine := np.isfinite(x)).all():
                 at = int(np.argmin(fine.reshape(count, -1).all(1)))
-                raise BadSample(
-                    f"{name!r} holds values that are not finite, at step {at}"
-                )
+                raise BadSample(f"{name!r} is not finite at step {at}")
     if "time" in steps:
         check_clock(np.asarray(steps["time"]), np.asarray(steps["is_first"]))
     return dict(steps)
 
 
 def check_clock(time, is_first):
-    """BadSample where time does not go on; an episode begins its own."""
+    """Raise BadSample if time does not rise within an episode."""
     stuck = (np.diff(time) <= 0) & ~is_first[1:].astype(bool)
     if stuck.any():
         at = int(np.argmax(stuck)) + 1
         raise BadSample(
-            f"time goes back at step {at}: {time[at]:.4f} s after {time[at - 1]:.4f} s"
+            f"time does not rise at step {at}: {time[at]:.4f} s after "
+            f"{time[at - 1]:.4f} s"
         )
 
 
-def episode(count: int, *, terminal: bool) -> dict:
-    """The flags of one whole episode of `count` steps."""
+def episode_flags(count: int, *, terminal: bool) -> dict:
+    """is_first, is_last and is_terminal, bool [count], of one whole episode."""
     at = np.arange(count)
     over = (at == count - 1) & terminal
     return {"is_first": at == 0, "is_last": at == count - 1, "is_terminal": over}
 
 
-def arrived(rewards) -> np.ndarray:
-    """Rewards told with the step that earned them, told with the one that is reached.
+def shift_rewards(rewards) -> np.ndarray:
+    """Rewards [T] of the action at each step -> rewards on reaching each step.
 
-    There is nothing to be earned by a last step; those who tell a success there mean it.
+    A reward at the last step, where some formats record success, stays there.
     """
     rewards = np.asarray(rewards, np.float32)
     late = np.concatenate([np.zeros_like(rewards[:1]), rewards[:-1]])
@@ -108,26 +116,29 @@ def arrived(rewards) -> np.ndarray:
 
 
 def one_hot(classes, count: int) -> np.ndarray:
-    """Whole numbers [T] below `count` as float32 [T, count]; BadSample beyond."""
+    """Integers [T] in 0..count - 1 -> float32 [T, count]. Raises BadSample on others."""
     classes = np.asarray(classes).astype(int)
     if ((classes < 0) | (classes >= count)).any():
-        raise BadSample(f"'action' is not always one of 0 to {count - 1}")
+        raise BadSample(f"'action' is not always an integer in 0 to {count - 1}")
     return np.eye(count, dtype=np.float32)[classes]
 
 
-def numbers(values) -> np.ndarray:
-    """What a format tells as images, uint8 [T, H, W, 3], or else as float32 [T, n, ...]."""
+def image_or_float(values) -> np.ndarray:
+    """Images uint8 [T, H, W, C] unchanged, other numbers as float32 [T, n, ...].
+
+    Numbers [T] become [T, 1]. Raises BadSample on anything else.
+    """
     x = np.asarray(values)
     if x.dtype == np.uint8 and x.ndim == 4:
         return x
     if x.dtype.kind not in "biuf":
-        raise BadSample(f"holds {x.dtype} where numbers are expected")
+        raise BadSample(f"has {x.dtype} values; expected numbers")
     return x.astype(np.float32).reshape(len(x), *(x.shape[1:] or (1,)))
 
 
-def shifted(steps: Mapping) -> dict:
-    """A window as a model is told it: "action" is what was done before each step, and
-    its first step begins anew."""
+def as_training_window(steps: Mapping) -> dict:
+    """A window as models read it: "action" is the one before each step, zero at the first;
+    "is_first" is True at the first step."""
     steps = dict(steps)
     action = np.asarray(steps["action"], np.float32)
     steps["action"] = np.concatenate([np.zeros_like(action[:1]), action[:-1]])

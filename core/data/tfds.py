@@ -1,11 +1,10 @@
-"""Data sets of tensorflow-datasets, read without TensorFlow: where they are, what is in them.
+"""Finds and reads data sets of tensorflow-datasets, without TensorFlow.
 
-Such a data set is a folder of array_record shards with a dataset_info.json, under
-DATA_DIR/NAME[/CONFIG]/VERSION.
+Such a data set is a folder DATA_DIR/NAME[/CONFIG]/VERSION with array_record shards and a
+dataset_info.json.
 """
 
 import dataclasses
-import difflib
 import functools
 import itertools
 import json
@@ -15,21 +14,25 @@ from bisect import bisect_right
 
 import numpy as np
 
-from core.base.text import told
-from core.data.records import BadSample, held_from
+from core.base.names import nearest
+from core.base.text import one_line
+from core.data.records import BadSample, validation_start
 
 INFO = "dataset_info.json"
-HOME = "~/tensorflow_datasets"  # unless TFDS_DATA_DIR says otherwise
+HOME = "~/tensorflow_datasets"  # the default of TFDS_DATA_DIR
 
 
 def is_prepared(place) -> bool:
-    """Whether a folder is a data set of this kind, or holds its versions."""
+    """Whether a folder is a version of such a data set, or holds versions."""
     place = pathlib.Path(place).expanduser()
     return (place / INFO).is_file() or any(place.glob(f"*/{INFO}"))
 
 
-def locate(name: str) -> pathlib.Path:
-    """The folder of NAME, NAME/CONFIG, with :VERSION or without for the newest."""
+def find_dataset(name: str) -> pathlib.Path:
+    """The folder of NAME, NAME/CONFIG, NAME:VERSION or NAME/CONFIG:VERSION in TFDS_DATA_DIR.
+
+    Raises ValueError, naming similar data sets, if there is none.
+    """
     home = pathlib.Path(os.environ.get("TFDS_DATA_DIR", HOME)).expanduser()
     name, _, version = name.partition(":")
     folder = home / name / version if version else home / name
@@ -37,19 +40,21 @@ def locate(name: str) -> pathlib.Path:
         return folder
     if version and is_prepared(home / name):
         there = ", ".join(path.parent.name for path in versions(home / name))
-        raise ValueError(f"tfds:{name} has the versions {there}, not {version}")
+        raise ValueError(
+            f"tfds:{name} has no version {version}; there are the versions {there}"
+        )
     known = sorted(
         str(path.parent.parent.relative_to(home))
         for depth in ("*/*", "*/*/*")
         for path in home.glob(f"{depth}/{INFO}")
     )
-    close = difflib.get_close_matches(name, known) or known[:8]
-    hint = f"there are {', '.join(close)}" if close else "there is none"
-    raise ValueError(f"no data set {name} in {home}, the TFDS_DATA_DIR: {hint}")
+    there = f"there are {', '.join(known[:8])}" if known else "it is empty"
+    hint = nearest(name, known)
+    raise ValueError(f"no data set {name} in TFDS_DATA_DIR {home}{hint}; {there}")
 
 
 def versions(folder) -> list[pathlib.Path]:
-    """The dataset_info.json of each version, the newest last."""
+    """The dataset_info.json of each version in a folder, the newest last."""
 
     def number(path):
         return [int(x) if x.isdigit() else -1 for x in path.parent.name.split(".")]
@@ -59,23 +64,24 @@ def versions(folder) -> list[pathlib.Path]:
 
 @dataclasses.dataclass(frozen=True)
 class Shards:
-    """Examples of a split, by number; picklable, and opened by the process that reads.
+    """Examples of a split by number. Picklable; each process opens its own reader.
 
-    folder: of the data set, or of its versions, of which the newest is taken.
-    split: "train" or "validation": the validation split, else the test split, else the last
-      20th of train, which "train" then leaves out; but not where examples name a source.
-      Empty: train as it is.
+    folder: a version of the data set, or the folder of its versions: the newest is read.
+    split: "train"; "validation", which is the validation split, else the test split, else
+      the last 1 / 20 of train, which "train" then leaves out; or "" for all of train. Train
+      is not cut if its examples have a "source", which must not be in both.
+
+    Raises ValueError if files are missing, are not array_record, or the split is empty.
     """
 
     folder: str
     split: str
-    place: str = dataclasses.field(init=False)  # of the version
-    section: str = dataclasses.field(init=False)  # the split's name in the data set
+    place: str = dataclasses.field(init=False)  # folder of the version
+    section: str = dataclasses.field(init=False)  # name of the split on disk
     start: int = dataclasses.field(init=False)
     stop: int = dataclasses.field(init=False)
-    files: tuple = dataclasses.field(
-        init=False, repr=False
-    )  # (name, end) of each shard
+    # (name, number of the example after its last one) of each shard
+    files: tuple = dataclasses.field(init=False, repr=False)
 
     def __post_init__(self):
         folder = pathlib.Path(self.folder).expanduser()
@@ -83,27 +89,26 @@ class Shards:
         form = json.loads((place / INFO).read_text()).get("fileFormat")
         if form != "array_record":
             raise ValueError(
-                f"{place} holds {form} files; expected array_record, as tfds build writes "
+                f"{place} has {form} files; expected array_record, which tfds build writes "
                 "with --file_format=array_record"
             )
-        splits = builder(str(place)).info.splits
-        held = [name for name in ("validation", "test") if name in splits]
-        name = held[0] if held and self.split == "validation" else "train"
+        splits = open_builder(str(place)).info.splits
+        validation = self.split == "validation"
+        apart = [name for name in ("validation", "test") if name in splits]
+        name = apart[0] if apart and validation else "train"
         if name not in splits:
-            raise ValueError(f"{place} has no split {name}, but {', '.join(splits)}")
+            raise ValueError(f"{place} has no split {name}; it has {', '.join(splits)}")
         count = splits[name].num_examples
-        # What comes of one source must not sit in both.
-        whole = held or "source" in builder(str(place)).info.features
-        cut = count if whole or not self.split else held_from(count)
-        start, stop = (
-            (cut, count) if self.split == "validation" and not held else (0, cut)
-        )
+        # Clips of one source must not be in both train and validation.
+        whole = apart or "source" in open_builder(str(place)).info.features
+        edge = count if whole or not self.split else validation_start(count)
+        start, stop = (edge, count) if validation and not apart else (0, edge)
         if start == stop:
-            raise ValueError(f"{place} has no records to be {self.split}")
+            raise ValueError(f"{place} has no records in the split {self.split!r}")
         paths = [str(path) for path in splits[name].filepaths]
-        if lost := [path for path in paths if not os.path.exists(path)]:
+        if missing := [path for path in paths if not os.path.exists(path)]:
             raise ValueError(
-                f"{place} lacks {len(lost)} of its files, such as {lost[0]}"
+                f"{place} lacks {len(missing)} of its files, such as {missing[0]}"
             )
         ends = itertools.accumulate(splits[name].shard_lengths)
         names = [os.path.basename(path) for path in paths]
@@ -119,18 +124,19 @@ class Shards:
         return self.stop - self.start
 
     def __getitem__(self, index: int) -> dict:
+        """An example. Raises BadSample if its part of the file is damaged."""
         try:
-            return opened(self.place, self.section)[self.start + index]
-        except RuntimeError as error:  # a damaged block; its hash tells
-            raise BadSample(f"cannot be read: {told(error)}") from None
+            return open_split(self.place, self.section)[self.start + index]
+        except RuntimeError as error:  # the hash of a block does not match
+            raise BadSample(f"cannot be read: {one_line(error)}") from None
 
     @property
     def features(self) -> tuple[str, ...]:
-        """Names of what an example holds."""
-        return tuple(builder(self.place).info.features)
+        """Names of the features of an example."""
+        return tuple(open_builder(self.place).info.features)
 
     def name(self, index: int) -> str:
-        """The file of an example and its number there."""
+        """The file of an example and its number in it, as "FILE[NUMBER]"."""
         index += self.start
         ends = [end for _, end in self.files]
         k = bisect_right(ends, index)
@@ -138,39 +144,41 @@ class Shards:
 
 
 @functools.lru_cache
-def builder(place: str):
-    import tensorflow_datasets  # takes a second and a half
+def open_builder(place: str):
+    """The cached builder of a version's folder."""
+    import tensorflow_datasets  # takes 1.5 s
 
     return tensorflow_datasets.builder_from_directory(place)
 
 
 @functools.lru_cache
-def opened(place: str, name: str):
-    """The split's examples; one reader per process."""
-    steps = steps_of(builder(place).info.features)
-    decoders = {"steps": as_stored(steps)} if steps else None
-    return builder(place).as_data_source(name, decoders=decoders)
+def open_split(place: str, name: str):
+    """The examples of a split; cached, so that a process has one reader."""
+    steps = step_features(open_builder(place).info.features)
+    decoders = {"steps": keep_images_encoded(steps)} if steps else None
+    return open_builder(place).as_data_source(name, decoders=decoders)
 
 
-def steps_of(features):
-    """The features of a step, where an example is an episode as RLDS has it."""
+def step_features(features):
+    """The features of a step if an example is an episode in RLDS, else None."""
     steps = features["steps"] if "steps" in features else None
     return steps.feature if type(steps).__name__ == "Dataset" else None
 
 
-def as_stored(kinds) -> dict:
-    """What leaves the pictures of steps as the bytes of their files: few are looked at."""
+def keep_images_encoded(kinds) -> dict:
+    """Decoders that leave images of steps as bytes of files: only few are ever decoded."""
     import tensorflow_datasets as tfds
 
     found = {}
     for name, kind in kinds.items():
         if hasattr(kind, "items"):
-            found[name] = as_stored(kind)
-        elif is_picture(kind):
+            found[name] = keep_images_encoded(kind)
+        elif is_rgb_feature(kind):
             found[name] = tfds.decode.SkipDecoding()
     return found
 
 
-def is_picture(kind) -> bool:
-    of_colours = type(kind).__name__ == "Image" and kind.shape[-1] == 3
-    return of_colours and kind.np_dtype == np.uint8
+def is_rgb_feature(kind) -> bool:
+    """Whether a feature is an image uint8 [H, W, 3]."""
+    is_rgb = type(kind).__name__ == "Image" and kind.shape[-1] == 3
+    return is_rgb and kind.np_dtype == np.uint8

@@ -1,17 +1,20 @@
-"""Clips out of a data set of tensorflow-datasets: encoded videos, or images."""
+"""Clips of a data set of tensorflow-datasets that holds encoded videos, or images."""
 
 import dataclasses
 
 import numpy as np
 
-from core.data.clips import View, labelled, see, see_still
-from core.data.records import Over
+from core.data.clips import View, read_clip, still_clip, with_label
+from core.data.records import RecordsWrapper
 from core.data.tfds import Shards
 
 
 @dataclasses.dataclass(frozen=True)
-class ShardClips(Over):
-    """Clips of the feature "video", the bytes of a file, or of "image", which stands still."""
+class ShardClips(RecordsWrapper):
+    """Clips of the feature "video", the bytes of a file, else of "image", without motion.
+
+    Raises ValueError if there is neither.
+    """
 
     inner: Shards
     view: View
@@ -19,20 +22,20 @@ class ShardClips(Over):
     def __post_init__(self):
         if not {"video", "image"} & set(self.inner.features):
             raise ValueError(
-                f"{self} holds {', '.join(self.inner.features)}; expected video, the "
-                "bytes of a file, or image"
+                f"{self} has the features {', '.join(self.inner.features)}; expected "
+                "'video', the bytes of a file, or 'image'"
             )
 
     def load(self, index, rng):
-        """{"video": uint8 [T, H, W, 3]}, and "label": int32 where there is one."""
+        """{"video": uint8 [T, size, size, 3]}, and "label": int32 [] if there is one."""
         example = self.inner[index]
         if "video" in example:
-            video = see(bytes(example["video"]), self.view, rng)
+            video = read_clip(bytes(example["video"]), self.view, rng)
         else:
-            video = see_still(np.asarray(example["image"]), self.view, rng)
+            video = still_clip(np.asarray(example["image"]), self.view, rng)
         label = int(example.get("label", -1))
-        return labelled(video, label, self.view)
+        return with_label(video, label, self.view)
 
     def encoded(self, index) -> bytes:
-        """The bytes of a video file."""
+        """The bytes of an example's video file."""
         return bytes(self.inner[index]["video"])

@@ -1,7 +1,4 @@
-"""Trajectories as records of the pipeline: windows of equal length of what was recorded.
-
-What a step holds says core/data/steps.py.
-"""
+"""Windows of recorded trajectories as records. core/data/steps.py has the schema."""
 
 import dataclasses
 from typing import Protocol
@@ -9,31 +6,40 @@ from typing import Protocol
 import numpy as np
 
 from core.data.bodies.world import World
-from core.data.records import BadSample, Over, held_from
-from core.data.steps import check, cut, episode, joined, shifted
+from core.data.records import BadSample, RecordsWrapper, validation_start
+from core.data.steps import (
+    as_training_window,
+    check_steps,
+    concat_steps,
+    episode_flags,
+    slice_steps,
+)
 
 
 class Recordings(Protocol):
-    """Whole episodes or pieces of them in order, by number; picklable.
+    """A data set of numbered recordings: whole episodes, or pieces of them in order.
 
-    about: {"names": {array: of its numbers}, "units": {array: unit}, "rate": steps per
-      second}, as far as told.
+    Picklable. about: {"names": {array: names of its numbers}, "units": {array: unit},
+      "rate": steps per second}, as far as known.
     """
 
-    about: dict
+    @property
+    def about(self) -> dict: ...
 
     def __len__(self) -> int: ...
 
     def load(self, index: int) -> dict:
-        """Its steps by name, as core/data/steps.py says. May raise BadSample."""
+        """Arrays by name, [T, ...], as in core/data/steps.py. Raises BadSample."""
+        ...
 
     def name(self, index: int) -> str:
-        """What a person would look for to repair it."""
+        """The path or id by which a person finds the recording."""
+        ...
 
 
 @dataclasses.dataclass(frozen=True)
-class Part:
-    """Recordings from `start` up to `stop`."""
+class RecordingRange:
+    """Recordings start..stop - 1 of others."""
 
     recordings: Recordings
     start: int
@@ -56,23 +62,29 @@ class Part:
         return self.recordings.load(self.start + index)
 
 
-def split_of(recordings: Recordings, which: str) -> Recordings:
-    """All but the last 20th to "train", that one to be "validation"; all for the empty word."""
+def split_recordings(recordings: Recordings, which: str) -> Recordings:
+    """First 95% for "train", last 5% for "validation", all for "".
+
+    Raises ValueError if a split is asked for and there is only one recording.
+    """
     count = len(recordings)
-    edge = held_from(count)
+    edge = validation_start(count)
     if not which:
         return recordings
     if edge == count:
-        raise ValueError(f"{recordings} has one recording; some must be held out")
+        raise ValueError(
+            f"{recordings} has one recording; expected two or more, to validate on one"
+        )
     parts = {"train": (0, edge), "validation": (edge, count)}
-    return Part(recordings, *parts[which])
+    return RecordingRange(recordings, *parts[which])
 
 
 @dataclasses.dataclass(frozen=True)
-class Stretches(Over):
-    """Windows of `length` steps, one a recording in each epoch, begun anywhere in it.
+class RandomWindows(RecordsWrapper):
+    """One window of `length` steps per recording, from a random start.
 
-    One that outlasts its recording goes on in those after it, as a stream of episodes.
+    A window that reaches beyond its recording continues in the next one; "is_first" marks
+    where an episode begins.
     """
 
     inner: Recordings
@@ -83,23 +95,23 @@ class Stretches(Over):
         return self.inner.about
 
     def load(self, index, rng=None):
-        """One window: every array [length, ...]."""
+        """One window: arrays [length, ...] as in core/data/steps.py."""
         parts, left = [], self.length
         while left:
-            steps = check(self.inner.load(index))
+            steps = check_steps(self.inner.load(index))
             count = len(steps["action"])
-            begin = int(rng.integers(count)) if rng and not parts else 0
-            parts.append(cut(steps, begin, begin + left))
-            left -= min(left, count - begin)
+            start = int(rng.integers(count)) if rng and not parts else 0
+            parts.append(slice_steps(steps, start, start + left))
+            left -= min(left, count - start)
             index = (index + 1) % len(self.inner)
-        return shifted(joined(parts))
+        return as_training_window(concat_steps(parts))
 
 
 @dataclasses.dataclass(frozen=True)
 class WorldWindows:
-    """Clips of the embedded world as trajectories: images, pushes, no reward.
+    """Clips of the embedded world as windows: "image", "action" (pushes), reward 0.
 
-    "log/position" [T, K, 2], where the bodies are, is there to judge by.
+    "log/position" [T, K, 2] has the positions of the bodies, for evaluation.
     """
 
     world: World
@@ -117,23 +129,24 @@ class WorldWindows:
             "image": item["video"],
             "action": item["action"],
             "reward": np.zeros(T, np.float32),
-            **episode(T, terminal=False),
+            **episode_flags(T, terminal=False),
             "log/position": item["position"],
         }
-        return shifted(steps)
+        return as_training_window(steps)
 
 
 def stack_windows(records, indices) -> dict:
-    """Those of several windows that can be read, side by side: arrays [n, length, ...].
+    """Load several windows and stack them: arrays [n, length, ...].
 
-    The same ones every time, though those of one record differ.
+    Windows that cannot be read are left out. The result is deterministic; equal indices
+    give different windows of a record. Raises ValueError if none can be read.
     """
-    items, why = [], "none was asked for"
-    for place, index in enumerate(map(int, indices)):
+    items, reason = [], "no index was given"
+    for seed, index in enumerate(map(int, indices)):
         try:
-            items.append(records.load(index, np.random.default_rng(place)))
+            items.append(records.load(index, np.random.default_rng(seed)))
         except BadSample as error:
-            why = f"{records.name(index)} {error}"
+            reason = f"{records.name(index)} {error}"
     if not items:
-        raise ValueError(f"no window of {records} can be read: {why}")
+        raise ValueError(f"no window of {records} can be read: {reason}")
     return {name: np.stack([item[name] for item in items]) for name in items[0]}

@@ -1,50 +1,38 @@
-"""Decode the frames of a video that are on screen at given times."""
+"""Decodes the frames of a video that are on screen at given times."""
 
 import contextlib
 import io
 import itertools
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
 
 import av
 import numpy as np
 from av.stream import Disposition
 
-from core.data.planes import planes_of
+from core.data.planar import rgb_to_planes
 from core.data.records import BadSample, explain
 
 SUFFIXES = (".avi", ".mkv", ".mov", ".mp4", ".webm")
 
-# Containers round, and the sound may outlast the picture. A picture that stops
-# earlier than this before its announced end is a truncated file.
+# Containers round durations, and sound may be longer than the video. A file whose last
+# frame ends earlier than this before its stated end is truncated.
 GRACE_SECONDS = 1.0
-MOST_PIXELS = 2**26  # of a frame: as RGB, 200 MB
-# FFmpeg's numbers of BT.601 in its forms, and of what is not told and taken for it.
-USUAL_COLOURS = (2, 5, 6)
+MOST_PIXELS = 2**26  # per frame: 200 MB as RGB
+# FFmpeg's numbers for BT.601 in limited range; "unspecified" (2 and 0) is taken for it.
+USUAL_COLORSPACES = (2, 5, 6)
 USUAL_RANGES = (0, 1)
 
 
-class Video(NamedTuple):
-    duration: float  # of the picture, in seconds
-    fps: float  # on average: the rate may vary
-    frames: int
-    height: int  # as stored: a phone's rotation is applied by decode_clip
-    width: int
-
-
-def probe(path) -> Video:
-    """The facts of a video file, read from its headers where they have them."""
-    with open_video(path) as reader:
-        stream = reader.stream
-        frames = stream.frames or reader.count()[0]
-        fps = float(stream.average_rate or 0) or frames / reader.duration
-        return Video(reader.duration, fps, frames, stream.height, stream.width)
-
-
 def decode_clip(source, start, fps, frames, make_view=None) -> np.ndarray:
-    """`frames` frames of a path or of bytes, `fps` per second from `start` seconds on.
+    """Decode `frames` frames, those on screen at start, start + 1 / fps, ... seconds.
 
-    uint8 [T, H, W, 3]; for `make_view` see Reader.frames_at.
+    source: a path, or the bytes of a file. start: seconds from the beginning. Beyond the
+    end the last frame is repeated. make_view: None for whole frames, or
+    (height, width) -> function that crops a frame, such as clips.make_crop gives; frames
+    are cropped as they are decoded, so that only crops are held in memory.
+
+    Returns uint8 [frames, H, W, 3], upright (a phone's rotation is applied), or crops.
+    Raises BadSample if the file is missing, truncated, corrupt or has no video.
     """
     with open_video(source) as reader:
         return reader.frames_at(start + np.arange(frames) / fps, make_view)
@@ -52,7 +40,7 @@ def decode_clip(source, start, fps, frames, make_view=None) -> np.ndarray:
 
 @contextlib.contextmanager
 def open_video(source) -> Iterator["Reader"]:
-    """A Reader of a path or of the bytes of a file. What goes wrong is a BadSample."""
+    """A Reader of a path or of the bytes of a file; errors inside become BadSample."""
     try:
         file = io.BytesIO(source) if isinstance(source, bytes) else f"file:{source}"
         with av.open(file) as container:
@@ -62,7 +50,11 @@ def open_video(source) -> Iterator["Reader"]:
 
 
 class Reader:
-    """The picture of an open container."""
+    """The first video stream of an open container.
+
+    duration: seconds. rate: mean frames per second, 0 if unknown. aspect: width / height
+    of a stored pixel. height and width of `stream` are before rotation.
+    """
 
     def __init__(self, container):
         streams = [s for s in container.streams.video if not _is_cover(s)]
@@ -70,18 +62,18 @@ class Reader:
             raise BadSample("no video stream")
         self.container, self.stream = container, streams[0]
         if self.stream.codec_context is None:
-            raise BadSample("in a code that is not known")
+            raise BadSample("unknown video codec")
         # More threads cost 20-25 % more CPU per clip, and can deadlock with PyAV's log.
         self.stream.thread_type = "NONE"
         self.stream.codec_context.thread_count = 1
         self.tick = float(self.stream.time_base)
         self.zero = self.stream.start_time or 0
         self.duration = self._duration()
-        self.rate = float(self.stream.average_rate or 0)  # 0: it is not told
+        self.rate = float(self.stream.average_rate or 0)
         self.aspect = float(self.stream.sample_aspect_ratio or 1)
         if self.stream.height * self.stream.width > MOST_PIXELS:
             size = f"{self.stream.width} x {self.stream.height}"
-            raise BadSample(f"{size} pixels; more than 8192 x 8192 are not read")
+            raise BadSample(f"frames of {size} pixels; the limit is 8192 x 8192")
 
     def _duration(self):
         if self.stream.duration:
@@ -91,10 +83,10 @@ class Reader:
             return int(hours) * 3600 + int(minutes) * 60 + float(seconds)
         if self.container.duration:
             return self.container.duration / av.time_base
-        return self.count()[1]  # a recording that was streamed: nothing is announced
+        return self.count()[1]  # a streamed recording states no duration
 
     def count(self) -> tuple[int, float]:
-        """Frames and seconds, by reading the whole file without decoding it."""
+        """(frames, seconds) of the whole file, from its packets, without decoding."""
         frames, end = 0, self.zero
         for packet in self.container.demux(self.stream):
             if packet.pts is not None:
@@ -107,11 +99,12 @@ class Reader:
     def frames_at(
         self, times, make_view: Callable | None = None, planar=False
     ) -> np.ndarray:
-        """The frames on screen at the rising `times` (seconds): uint8 [T, H, W, 3].
+        """The frames on screen at the rising `times` in seconds: uint8 [T, H, W, 3].
 
-        After the end the last frame stays. `make_view(height, width)` gives a function
-        that crops each frame as it is kept, so that full frames do not pile up; if it is
-        `planar`, it gets brightness [H, W] and colour differences [H / 2, W / 2].
+        Beyond the end the last frame is repeated. make_view: (height, width) -> function
+        that crops a frame. planar: the function gets the planes of core/data/planar.py,
+        brightness [H, W] and two color differences [H / 2, W / 2], instead of RGB.
+        Returns [T, ...] of what the function gives.
         """
         found, done, size, view = None, 0, None, None
         for frame, until in self._shown(times[0]):
@@ -134,7 +127,7 @@ class Reader:
         return found
 
     def sampled(self, fps) -> Iterator[np.ndarray]:
-        """The whole video, fps frames a second, one at a time: uint8 [H, W, 3]."""
+        """All frames at `fps` frames per second, one by one: uint8 [H, W, 3]."""
         count, size = 0, None
         for frame, until in self._shown(0.0):
             if until == np.inf:
@@ -150,8 +143,8 @@ class Reader:
                 yield image
 
     def _shown(self, start):
-        """Frames from `start` on, each with the time at which the next replaces it."""
-        # A time that a container has rounded up still belongs to its frame.
+        """(frame, time at which the next one replaces it) from `start` seconds on."""
+        # A time that a container rounded up still belongs to its frame.
         slack = min(self.tick / 2, 1e-3) + 1e-6
         before = None
         for frame in self._decode(start, slack):
@@ -163,54 +156,55 @@ class Reader:
         yield before, np.inf
 
     def _decode(self, start, slack):
-        """Frames in order of time, the first one at or before `start`."""
+        """Decoded frames in order of time; the first is at or before `start`."""
         if start > 0:
             self.container.seek(self.zero + int(start / self.tick), stream=self.stream)
         frames = self.container.decode(self.stream)
         first = next(frames, None)
         late = first is None or self._time(first) > start + slack
-        if start > 0 and late:  # a poor index: read from the beginning
+        if start > 0 and late:  # a bad index: read from the beginning
             self.container.seek(0)
             frames = self.container.decode(self.stream)
         elif first is not None:
             frames = itertools.chain([first], frames)
         for frame in frames:
-            # Of 60 files with one flipped bit 59 decode without an error; FFmpeg marks
-            # 52 of them here. Only a checksum would find the others.
+            # Of 60 files with one flipped bit, 59 decode without an error, and FFmpeg marks
+            # 52 of them as corrupt. Only a checksum would find the others.
             if frame.is_corrupt:
                 raise BadSample(f"corrupt frame at {self._time(frame):.1f} s")
             yield frame
 
     def _time(self, frame):
-        # AVI has no presentation times, and those that FFmpeg invents are out of order;
-        # decoding times are in order, and late by the few frames of its delay.
+        # AVI has no presentation times, and those that FFmpeg makes up are out of order.
+        # Decoding times are in order, and late by the few frames of the decoder's delay.
         is_avi = self.container.format.name == "avi"
         stamp = frame.dts if is_avi else frame.pts
         if stamp is None:
-            raise BadSample("a frame without a time stamp")
+            raise BadSample("frame without a time stamp")
         return (stamp - self.zero) * self.tick
 
     def _check_complete(self, last, time):
+        """Raise BadSample if the last frame ends long before `time` and the stated end."""
         end = self._time(last) + (last.duration or 0) * self.tick
         if end + GRACE_SECONDS < min(time, self.duration):
             raise BadSample(f"ends at {end:.1f} s of {self.duration:.1f} s")
 
 
 def _is_cover(stream):
-    """Whether the `video` is the cover picture of a sound file."""
+    """Whether a video stream is the cover picture of a sound file."""
     return bool(stream.disposition & Disposition.attached_pic)
 
 
 def _check_size(size, before):
-    """All frames have the height and width of the one before."""
+    """Raise BadSample if a frame differs in size from the one before."""
     if before and size != before:
         raise BadSample(f"frame size changes from {before} to {size}")
 
 
 def _planes(frame):
-    """Brightness and colour differences of a decoded frame, upright (core/data/planes.py)."""
+    """Brightness and color differences of a decoded frame, upright (core/data/planar.py)."""
     if not _is_plain(frame):
-        return planes_of(_rgb(frame))
+        return rgb_to_planes(_rgb(frame))
     sides = [(frame.height >> k, frame.width >> k) for k in (0, 1, 1)]
     return tuple(
         np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)[:h, :w]
@@ -219,15 +213,15 @@ def _planes(frame):
 
 
 def _is_plain(frame) -> bool:
-    """Whether a frame lies in memory as nearly all of them do."""
+    """Whether the memory of a frame holds planes in the format of core/data/planar.py."""
     plain = frame.format.name == "yuv420p" and not frame.rotation
     even = frame.height % 2 == frame.width % 2 == 0
-    usual = frame.colorspace in USUAL_COLOURS and frame.color_range in USUAL_RANGES
+    usual = frame.colorspace in USUAL_COLORSPACES and frame.color_range in USUAL_RANGES
     return plain and even and usual
 
 
 def _rgb(frame):
-    """A decoded frame, upright: uint8 [H, W, 3]. Rows may be padded in memory."""
+    """A decoded frame, upright: uint8 [H, W, 3]."""
     # By default swscale starts a thread per core for each frame.
     image = frame.reformat(format="rgb24", threads=1).to_ndarray()
     return np.rot90(image, frame.rotation // 90) if frame.rotation else image

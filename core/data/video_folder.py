@@ -1,4 +1,4 @@
-"""Videos or images in a folder, or named by a list file, as records of clips."""
+"""Clips of the videos or images in a folder or a list file."""
 
 import dataclasses
 import os
@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 
 from core.data import file_lists
-from core.data.clips import View, labelled, see, see_still
+from core.data.clips import View, read_clip, still_clip, with_label
 from core.data.records import BadSample
 from core.data.video import SUFFIXES
 
@@ -16,9 +16,10 @@ IMAGES = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
 
 @dataclasses.dataclass(frozen=True)
 class VideoFolder:
-    """Clips of the videos of a folder or list (core/data/file_lists.py), as `view` says.
+    """One clip per file. `folder` is a folder or a list file (core/data/file_lists.py).
 
-    stills: the files are images, each a clip in which nothing moves.
+    stills: the files are images, and a clip repeats one. root: folder that `paths` are
+    relative to. labels: one integer per path, or empty.
     """
 
     folder: str
@@ -30,7 +31,7 @@ class VideoFolder:
 
     def __post_init__(self):
         kind = (IMAGES, "images") if self.stills else (SUFFIXES, "videos")
-        found = file_lists.find(self.folder, *kind)
+        found = file_lists.find_files(self.folder, *kind)
         for name, value in zip(("root", "paths", "labels"), found, strict=True):
             object.__setattr__(self, name, value)
 
@@ -44,16 +45,16 @@ class VideoFolder:
         return self.paths[index]
 
     def load(self, index: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
-        """{"video": uint8 [T, H, W, 3]}, and "label": int32 where the list has them."""
+        """{"video": uint8 [T, size, size, 3]}, and "label": int32 [] if there are labels."""
         source = self.encoded(index)
         if self.stills:
-            video = see_still(read_image(source), self.view, rng)
+            video = still_clip(read_image(source), self.view, rng)
         else:
-            video = see(source, self.view, rng)
-        return labelled(video, self.labels[index] if self.labels else -1, self.view)
+            video = read_clip(source, self.view, rng)
+        return with_label(video, self.labels[index] if self.labels else -1, self.view)
 
     def encoded(self, index: int) -> str | bytes:
-        """Path of a file, or its bytes if it is not on this machine."""
+        """The path of a file, or its bytes if the path is a URL."""
         path = self.paths[index]
         if file_lists.is_url(path):
             return file_lists.read_url(path)
@@ -61,11 +62,11 @@ class VideoFolder:
 
 
 def read_image(source) -> np.ndarray:
-    """An image, upright as its camera says: a path or bytes -> uint8 [H, W, 3]."""
+    """Decode an image, a path or bytes, upright: uint8 [H, W, 3]. Raises BadSample."""
     if not isinstance(source, bytes):
         with open(source, "rb") as file:
             source = file.read()
     image = cv2.imdecode(np.frombuffer(source, np.uint8), cv2.IMREAD_COLOR_RGB)
     if image is None:
-        raise BadSample("not an image, or a broken one")
+        raise BadSample("not an image that can be decoded")
     return image

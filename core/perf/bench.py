@@ -15,7 +15,7 @@ import numpy as np
 import psutil
 
 from core.base.names import choose
-from core.base.processes import cpus
+from core.base.processes import usable_cpus
 from core.base.text import short
 from core.config import check_config, load_method
 from core.hardware import mfu
@@ -222,7 +222,7 @@ def compare(config, *, steps: int) -> dict:
 @contextlib.contextmanager
 def other(name: str, folder: str):
     """Start the peer program; yields a function that lets it take one step."""
-    command = [sys.executable, "-m", name, folder, str(cpus())]
+    command = [sys.executable, "-m", name, folder, str(usable_cpus())]
     # Threads that spin while they wait would take the processors from our turn.
     settings = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE", "JAX_PLATFORMS": "cpu"}
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}

@@ -1,1 +1,1 @@
-"""Turns raw recordings into data sets that train fast."""
+"""Turns raw recordings into data sets that are fast to read: launch.prepare."""

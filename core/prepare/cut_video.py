@@ -1,4 +1,4 @@
-"""Cuts one video into clips on a steady grid of time, encoded so that they decode fast."""
+"""Cuts one video into clips at a constant frame rate, encoded for fast decoding."""
 
 import dataclasses
 import io
@@ -14,18 +14,18 @@ from core.data.records import BadSample
 from core.data.video import open_video
 from core.prepare.near_duplicates import fingerprint
 
-cv2.setNumThreads(0)  # the files are the parallelism
-SMALL = 32  # pixels of the gray frames that are compared with each other
+cv2.setNumThreads(0)  # the processes are the parallelism
+SMALL = 32  # pixels per side of the gray frames for motion and fingerprint
 
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
     """How videos become clips.
 
-    size: pixels of the short side, if the video has as many. fps: frames per second, if
-    the video has as many. seconds, min_seconds: length of a clip, and of the last one of
-    a video. crf: x264's constant quality; keyframe: frames from one to the next, few of
-    which must be decoded to begin anywhere.
+    size: pixels of the short side, and fps: frames per second; never more than the video
+    has. seconds: length of a clip; min_seconds: least length of the last clip of a video.
+    crf: x264's quality, lower is better. keyframe: frames from one keyframe to the next;
+    a reader decodes from the keyframe before its start. Raises ValueError.
     """
 
     size: int = 256
@@ -49,7 +49,7 @@ class Recipe:
 
 
 class Clip(NamedTuple):
-    """A piece of a video: the bytes of an mp4 file, and what is known of it."""
+    """A clip of a video: the bytes of an mp4 file, and facts about it."""
 
     video: bytes
     start: float  # seconds in the source
@@ -58,31 +58,31 @@ class Clip(NamedTuple):
     frames: int
     height: int
     width: int
-    motion: float  # mean change of brightness per second, of a range of 1
-    fingerprint: str  # alike for pictures that look alike
+    motion: float  # mean change of brightness (0..1) per second
+    fingerprint: str  # perceptual hash: similar clips have similar hashes
 
 
-def cut(source, recipe: Recipe) -> Iterator[Clip]:
-    """The clips of a video, a path or bytes; what is bad ends them with a BadSample."""
+def cut_clips(source, recipe: Recipe) -> Iterator[Clip]:
+    """Yield the clips of a video, a path or bytes. Raises BadSample where it is damaged."""
     with open_video(source) as video:
         fps = min(recipe.fps, video.rate or recipe.fps)
         length, least = round(recipe.seconds * fps), round(recipe.min_seconds * fps)
-        shape, begin, writer = None, 0, None
+        shape, first, writer = None, 0, None
         for image in video.sampled(fps):
             shape = shape or target_shape(*image.shape[:2], video.aspect, recipe.size)
-            writer = writer or Writer(shape, fps, recipe)
+            writer = writer or ClipWriter(shape, fps, recipe)
             writer.add(image)
             if writer.frames == max(1, length):
-                yield writer.finish(begin / fps)
-                begin, writer = begin + length, None
+                yield writer.finish(first / fps)
+                first, writer = first + length, None
         if writer and writer.frames >= least:
-            yield writer.finish(begin / fps)
-        elif begin == 0:
+            yield writer.finish(first / fps)
+        elif first == 0:
             raise BadSample(f"shorter than {recipe.min_seconds:g} s")
 
 
 def target_shape(height, width, aspect, size) -> tuple[int, int]:
-    """Height and width for a short side of `size`, never enlarged, both even.
+    """(height, width) with a short side of `size`, never enlarged, both even.
 
     aspect: width of a stored pixel over its height.
     """
@@ -91,8 +91,8 @@ def target_shape(height, width, aspect, size) -> tuple[int, int]:
     return tuple(max(2, 2 * round(x * scale / 2)) for x in (height, width))
 
 
-class Writer:
-    """Encodes frames as H.264 in mp4 while they come."""
+class ClipWriter:
+    """Encodes frames one by one as H.264 in mp4. shape: (height, width)."""
 
     def __init__(self, shape, fps, recipe):
         self.shape, self.fps = shape, fps
@@ -106,14 +106,15 @@ class Writer:
         self.stream.options = {
             "crf": str(recipe.crf),
             "g": str(recipe.keyframe),
-            # No arithmetic coding and no deblocking: half the time to decode.
+            # No arithmetic coding and no deblocking: half the decoding time.
             "tune": "fastdecode",
-            # With its tree over macroblocks x264 writes short clips anew in every run.
+            # mbtree makes the output of x264 differ from run to run for short clips.
             "x264-params": "mbtree=0",
         }
         self.stream.codec_context.thread_count = 1
 
     def add(self, image):
+        """Append a frame, uint8 RGB [H, W, 3]; it is resized."""
         image = cv2.resize(image, self.shape[::-1], interpolation=cv2.INTER_AREA)
         gray = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
         self.small.append(
@@ -125,6 +126,7 @@ class Writer:
         self.frames += 1
 
     def finish(self, start) -> Clip:
+        """Close the file. start: seconds of the first frame in the source."""
         self.container.mux(self.stream.encode())
         self.container.close()
         small = np.stack(self.small).astype(np.float32)

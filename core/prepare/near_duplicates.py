@@ -1,22 +1,22 @@
-"""Near duplicates by perceptual hashes: which clips look like one with a smaller name.
+"""Near duplicates of clips by perceptual hashes.
 
-A hash has BITS bits, cut into BANDS; hashes that differ in fewer bits than there are
-bands agree in one band at least. So only clips that share a band are compared, and each
-band's group can be looked at alone, here or on another machine.
+A hash has BITS bits in BANDS bands. Hashes that differ in fewer bits than there are bands
+agree in at least one band. So only clips that share a band are compared, and the group of
+each band is independent of the others.
 """
 
 import cv2
 import numpy as np
 
 SIDE = 8
-MOMENTS = (1 / 6, 1 / 2, 5 / 6)  # of a clip, at which it is looked at
+MOMENTS = (1 / 6, 1 / 2, 5 / 6)  # of a clip, whose frames are hashed
 BITS = SIDE * SIDE * len(MOMENTS)
 BANDS = 16
-MOST = 500  # clips of a group that each is compared with, or black ones take for ever
+MOST = 500  # comparisons per clip, for huge groups such as black clips
 
 
 def fingerprint(small) -> str:
-    """The hash of gray frames [T, h, w] in hex: where brightness rises to the right."""
+    """The hash of gray frames [T, h, w] in hex. A bit: is the pixel to the right brighter?"""
     bits = []
     for moment in MOMENTS:
         frame = small[int(moment * len(small))]
@@ -31,13 +31,16 @@ def distance(a: str, b: str) -> int:
 
 
 def bands(print_: str) -> list[str]:
-    """The pieces of a hash, each with its place."""
+    """The bands of a hash as "NUMBER:HEX"."""
     step = len(print_) // BANDS
     return [f"{k}:{print_[k * step : (k + 1) * step]}" for k in range(BANDS)]
 
 
-def twins(group, most: int) -> dict[str, str]:
-    """{key: that of a clip before it} for clips (key, hash) with at most `most` bits apart."""
+def duplicates_in_group(group, most: int) -> dict[str, str]:
+    """{key: smaller key of a clip whose hash differs in at most `most` bits}.
+
+    group: (key, hash) pairs.
+    """
     found, group = {}, sorted(group)
     for i, (key, one) in enumerate(group):
         for other, another in group[: min(i, MOST)]:
@@ -47,14 +50,14 @@ def twins(group, most: int) -> dict[str, str]:
     return found
 
 
-def all_twins(prints: dict[str, str], most: int) -> dict[str, str]:
-    """`twins` of {key: hash}, by way of the bands; the first one of each clip."""
+def find_duplicates(prints: dict[str, str], most: int) -> dict[str, str]:
+    """Duplicates among {key: hash} as {key: smallest key found}; compares within bands."""
     groups = {}
     for key, one in prints.items():
         for band in bands(one):
             groups.setdefault(band, []).append((key, one))
     found = {}
     for group in groups.values():
-        for key, other in twins(group, most).items():
+        for key, other in duplicates_in_group(group, most).items():
             found[key] = min(other, found.get(key, other))
     return found

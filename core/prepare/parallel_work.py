@@ -1,4 +1,4 @@
-"""Many files through a worker each, side by side; what is done stays done after a kill."""
+"""Runs jobs in processes of their own; finished jobs are kept when the run is killed."""
 
 import hashlib
 import json
@@ -11,7 +11,7 @@ from multiprocessing.connection import wait
 from time import monotonic
 
 from core.base.files import write_json
-from core.base.processes import deaf, end_with_parent
+from core.base.processes import end_with_parent, ignore_parent_signals
 
 FACTS = "facts.json"
 
@@ -22,15 +22,13 @@ def run_all(
     *,
     workers: int,
     timeout_s: float,
-    lost: Callable,
+    on_lost: Callable,
 ) -> Iterator[pathlib.Path]:
-    """Do `work(folder, *arguments)` for each job {folder: arguments}, in its own process.
+    """Run `work(folder, *arguments)` in a process for each job {folder: arguments}.
 
-    A process that crashes or takes longer than `timeout_s` costs its job alone: then
-    `lost(folder, reason, *arguments)` is called here.
-
-    Yields:
-      folders as their jobs end.
+    workers: processes at a time. If a process crashes or takes longer than `timeout_s`
+    seconds, `on_lost(folder, reason, *arguments)` is called here and the others continue.
+    Yields folders as their jobs end.
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([work.__module__])
@@ -39,8 +37,10 @@ def run_all(
         while todo or running:
             while todo and len(running) < workers:
                 folder, arguments = todo.pop()
-                process = context.Process(target=_work, args=(work, folder, *arguments))
-                with deaf():
+                process = context.Process(
+                    target=_run_job, args=(work, folder, *arguments)
+                )
+                with ignore_parent_signals():
                     process.start()
                 running[process.sentinel] = process, folder, monotonic() + timeout_s
             ends = [end for _, _, end in running.values()]
@@ -48,49 +48,49 @@ def run_all(
             late = [s for s, (_, _, end) in running.items() if end <= monotonic()]
             for sentinel in {*done, *late}:
                 process, folder, _ = running.pop(sentinel)
-                reason = f"its reader ended with code {process.exitcode}"
+                reason = f"its process ended with exit code {process.exitcode}"
                 if process.exitcode is None:
                     process.kill()
-                    reason = f"it takes longer than {timeout_s:g} s"
+                    reason = f"its process took longer than {timeout_s:g} s"
                 process.join()
                 if process.exitcode:
-                    lost(folder, reason, *jobs[folder])
+                    on_lost(folder, reason, *jobs[folder])
                 yield folder
     finally:
         for process, _, _ in running.values():
             process.kill()
 
 
-def _work(work, folder, *arguments):
+def _run_job(work, folder, *arguments):
     end_with_parent()
     work(folder, *arguments)
 
 
-def home_of(name: str) -> str:
-    """A folder name for what is called so, whatever stands in it."""
+def folder_name(name: str) -> str:
+    """A valid folder name for any name: its SHA-1."""
     return hashlib.sha1(name.encode()).hexdigest()
 
 
-def begin(folder: pathlib.Path):
-    """An empty folder for a job."""
+def empty_folder(folder: pathlib.Path):
+    """Create a folder, or delete all in it."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
 
 
-def finish(folder: pathlib.Path, facts: dict):
-    """Write a job's facts, after all its files: they say that it is done."""
+def write_facts(folder: pathlib.Path, facts: dict):
+    """Write a job's facts, after all its files: they mark the job as done."""
     write_json(folder / FACTS, facts)
 
 
-def facts_of(folder: pathlib.Path) -> dict | None:
-    """The facts of a job that is done."""
+def read_facts(folder: pathlib.Path) -> dict | None:
+    """The facts of a job, or None if it is not done."""
     try:
         return json.loads((folder / FACTS).read_text())
     except (OSError, ValueError):
         return None
 
 
-def stamp(path) -> list:
-    """Changes when a file does: size and time of change."""
+def file_stamp(path) -> list:
+    """[bytes, time of change] of a file, to find out whether it changed."""
     status = os.stat(path)
     return [status.st_size, status.st_mtime_ns]

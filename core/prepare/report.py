@@ -1,4 +1,4 @@
-"""What became of what was recorded: numbers for people and programs."""
+"""Reports of a prepared data set: counts of what was kept, dropped and bad."""
 
 import collections
 
@@ -6,24 +6,27 @@ import numpy as np
 
 from core.base.files import write_json
 from core.base.pictures import encode_png
-from core.prepare import clips
+from core.prepare import video_clips
 
-NAMED = 5  # examples of each reason
+NAMED = 5  # examples of each reason that are named
 REPORT, PICTURE = "report.json", "contact_sheet.png"
 
 
-def of_clips(facts: dict, fates: dict) -> dict:
-    """Counts, hours and bytes of a data set, and what was dropped and why."""
+def clip_report(facts: dict, splits: dict) -> dict:
+    """Counts, hours and bytes of clips per split, and what was dropped and why.
+
+    facts: what video_clips.cut_videos returns; splits: assign_clip_splits.
+    """
     bad = {name: found["bad"] for name, found in facts.items() if found["bad"]}
-    known = clips.clips_of(facts)
+    known = video_clips.all_clips(facts)
     dropped = collections.defaultdict(list)
     for clip in known:
-        if fates[clip["id"]] not in clips.SPLITS:
-            kind, _, more = fates[clip["id"]].partition(": ")
+        if splits[clip["id"]] not in video_clips.SPLITS:
+            kind, _, more = splits[clip["id"]].partition(": ")
             dropped[kind].append(f"{clip['id']} ({more})")
     kept = {
-        split: [clip for clip in known if fates[clip["id"]] == split]
-        for split in clips.SPLITS
+        split: [clip for clip in known if splits[clip["id"]] == split]
+        for split in video_clips.SPLITS
     }
     return {
         "videos": len(facts),
@@ -44,33 +47,37 @@ def of_clips(facts: dict, fates: dict) -> dict:
     }
 
 
-def lines_of_clips(found: dict) -> list[str]:
-    """A report for people."""
-    said = [
+def clip_report_lines(found: dict) -> list[str]:
+    """A clip report as lines of text."""
+    lines = [
         f"{found['videos']} videos, {found['bad_videos']} of them bad; "
         f"{found['clips_cut']} clips cut"
     ]
     for split, numbers in found["splits"].items():
         if numbers["clips"]:
-            said.append(
+            lines.append(
                 f"{split}: {numbers['clips']} clips of {numbers['videos']} videos, "
                 f"{numbers['hours']:.2f} hours, {numbers['bytes'] / 1e6:.1f} MB"
             )
     for kind, count in found["clips_dropped"].items():
         first = found["dropped"][kind][0]
-        said.append(f"dropped, {kind}: {count} clips, such as {first}")
-    return said + lines_of_bad(found["bad"])
+        lines.append(f"dropped, {kind}: {count} clips, such as {first}")
+    return lines + bad_lines(found["bad"])
 
 
-def of_steps(facts: dict, fates: dict, form: dict) -> dict:
-    """The same of recorded trajectories."""
-    named = {split: [] for split in clips.SPLITS}
+def trajectory_report(facts: dict, splits: dict, form: dict) -> dict:
+    """Counts, hours and bytes of recordings per split, and what was dropped and why.
+
+    facts: what cut_trajectories.cut_recordings returns; splits and form:
+    assign_recording_splits.
+    """
+    named = {split: [] for split in video_clips.SPLITS}
     dropped = {}
-    for name, fate in fates.items():
-        if fate in named:
-            named[fate].append(facts[name])
+    for name, split in splits.items():
+        if split in named:
+            named[split].append(facts[name])
         elif not facts[name]["bad"]:
-            dropped[name] = fate
+            dropped[name] = split
     return {
         "recordings": len(facts),
         "bad_recordings": sum(bool(found["bad"]) for found in facts.values()),
@@ -90,33 +97,34 @@ def of_steps(facts: dict, fates: dict, form: dict) -> dict:
     }
 
 
-def lines_of_steps(found: dict) -> list[str]:
-    """A report of trajectories for people."""
-    said = [f"{found['recordings']} recordings, {found['bad_recordings']} of them bad"]
+def trajectory_report_lines(found: dict) -> list[str]:
+    """A trajectory report as lines of text."""
+    lines = [f"{found['recordings']} recordings, {found['bad_recordings']} of them bad"]
     for split, numbers in found["splits"].items():
         if numbers["recordings"]:
             hours = f", {numbers['hours']:.2f} hours" if numbers["hours"] else ""
-            said.append(
+            lines.append(
                 f"{split}: {numbers['steps']} steps of {numbers['recordings']} recordings "
                 f"in {numbers['pieces']} pieces{hours}, {numbers['bytes'] / 1e6:.1f} MB "
                 "before compression"
             )
     for name, (kind, shape) in found["form"].items():
-        said.append(f"  {name}: {kind} {shape}")
-    said += [
-        f"dropped: {x}: {fate}" for x, fate in list(found["dropped"].items())[:NAMED]
+        lines.append(f"  {name}: {kind} {shape}")
+    lines += [
+        f"dropped: {x}: {why}" for x, why in list(found["dropped"].items())[:NAMED]
     ]
-    return said + lines_of_bad(found["bad"])
+    return lines + bad_lines(found["bad"])
 
 
-def lines_of_bad(bad: dict) -> list[str]:
-    said = [f"bad: {name}: {reason}" for name, reason in list(bad.items())[:NAMED]]
+def bad_lines(bad: dict) -> list[str]:
+    """Lines with the first bad recordings and the number of the others."""
+    lines = [f"bad: {name}: {reason}" for name, reason in list(bad.items())[:NAMED]]
     if len(bad) > NAMED:
-        said.append(f"and {len(bad) - NAMED} more, named in {REPORT}")
-    return said
+        lines.append(f"and {len(bad) - NAMED} more, named in {REPORT}")
+    return lines
 
 
-def write(folder, found: dict, picture: np.ndarray):
-    """A report and the contact sheet, beside the data set's shards."""
+def write_report(folder, found: dict, picture: np.ndarray):
+    """Write a report and the contact sheet beside the shards of the data set."""
     write_json(folder / REPORT, found)
     (folder / PICTURE).write_bytes(encode_png(picture))

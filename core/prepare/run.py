@@ -1,4 +1,4 @@
-"""Prepares a data set from end to end, and goes on where it was killed."""
+"""Prepares a data set from start to end: cut, assign splits, write shards, report."""
 
 import io
 import pathlib
@@ -11,66 +11,76 @@ from contextlib import redirect_stdout
 from typing import NamedTuple
 
 from core.base.text import duration
-from core.data.formats.pieces import Pieces
+from core.data.formats.prepared import PreparedPieces
 from core.data.tfds import Shards, is_prepared
-from core.prepare import clips, contact_sheet, cut_episodes, episodes, report
+from core.prepare import (
+    contact_sheet,
+    cut_trajectories,
+    report,
+    trajectory_pieces,
+    video_clips,
+)
 
 NAME = re.compile(r"[a-z][a-z0-9_]*")
 MB = 2**20
 
 
 class Kind(NamedTuple):
-    """What differs between sorts of recordings."""
+    """The functions that differ between videos and trajectories."""
 
-    cut_here: Callable  # (plan, folder, workers=, progress=) -> facts by name
-    judge: Callable  # (plan, facts) -> (report, what else the builder takes)
-    lines: Callable  # (report) -> sentences
-    build: Callable  # (what judge gives, ...) -> builder
-    pipe: Callable  # (plan, ...) -> the same as a pipeline of Apache Beam
-    sheet: Callable  # (folder of the version) -> picture
+    cut: Callable  # (plan, folder, workers=, progress=) -> facts by name
+    select: Callable  # (plan, facts) -> (report, further arguments of `build`)
+    report_lines: Callable  # report -> lines of text
+    build: Callable  # (plan=, work=, name=, data_dir=, ...) -> builder
+    build_on_beam: Callable  # (plan, name=, data_dir=) -> builder that runs on Beam
+    draw: Callable  # folder of the version -> contact sheet [H, W, 3]
 
 
 def prepare(kind: Kind, plan, to: str, *, workers: int, shard_mb: int, say=print):
-    """Cut recordings, decide what to keep, write it as shards, and report.
+    """Cut recordings, choose what to keep, write shards of array_record, and report.
 
-    to: the new data set's folder. What is cut lies in a folder beside it until all is
-    done, so that the same call goes on after a kill.
+    plan: a VideoPlan or TrajectoryPlan. to: folder of the new data set. workers: processes.
+    shard_mb: largest size of a file. say: prints a line. Pieces are kept in `to`.work until
+    the end, so that the same call continues after a kill.
 
-    Returns:
-      the folder of the version written.
+    Returns the folder of the written version. Raises ValueError if `to` is a data set
+    already, its name is not valid, or nothing is left.
     """
     to = destination(to)
     work = to.with_name(f"{to.name}.work")
-    if not work.exists():  # else it may have been killed at the very end
-        refuse_old(to)
+    if not work.exists():  # if it exists, a call was killed, perhaps at the very end
+        check_is_new(to)
     work.mkdir(parents=True, exist_ok=True)
-    facts = kind.cut_here(plan, work, workers=workers, progress=Progress(say))
-    found, known = kind.judge(plan, facts)
+    facts = kind.cut(plan, work, workers=workers, progress=Progress(say))
+    found, known = kind.select(plan, facts)
     if not any(numbers["bytes"] for numbers in found["splits"].values()):
         raise ValueError(
-            f"nothing of {plan.place} is left: {'; '.join(kind.lines(found))}"
+            f"nothing of {plan.place} is left: {'; '.join(kind.report_lines(found))}"
         )
-    builder = kind.build(plan=plan, work=work, **known, **place_of(to))
-    write(builder, to, shard_mb)
+    builder = kind.build(plan=plan, work=work, **known, **builder_place(to))
+    write_shards(builder, to, shard_mb)
     folder = pathlib.Path(builder.data_dir)
-    report.write(folder, found, kind.sheet(folder))
+    report.write_report(folder, found, kind.draw(folder))
     shutil.rmtree(work)
-    for line in kind.lines(found):
+    for line in kind.report_lines(found):
         say(line)
     say(f"{folder}: --config.data.source={to}")
     return folder
 
 
-def judge_clips(plan, facts):
-    known = clips.clips_of(facts)
-    fates = clips.decide(known, plan.rules)
-    return report.of_clips(facts, fates), {"known": known, "fates": fates}
+def select_clips(plan, facts):
+    """(report, further arguments of the builder) of what `cut_videos` found."""
+    known = video_clips.all_clips(facts)
+    splits = video_clips.assign_clip_splits(known, plan.rules)
+    return report.clip_report(facts, splits), {"known": known, "splits": splits}
 
 
-def judge_steps(plan, facts):
-    form, fates = cut_episodes.judge(plan, facts)
-    known = {"facts": facts, "fates": fates, "form": form}
-    return report.of_steps(facts, fates, form), known | {"about": episodes.about(plan)}
+def select_recordings(plan, facts):
+    """(report, further arguments of the builder) of what `cut_recordings` found."""
+    form, splits = cut_trajectories.assign_recording_splits(plan, facts)
+    about = trajectory_pieces.describe_arrays(plan)
+    known = {"facts": facts, "splits": splits, "form": form, "about": about}
+    return report.trajectory_report(facts, splits, form), known
 
 
 def build_videos(**known):
@@ -79,47 +89,50 @@ def build_videos(**known):
     return Videos(**known)
 
 
-def build_steps(**known):
+def build_trajectories(**known):
     from core.prepare.trajectories import Trajectories
 
     return Trajectories(**known)
 
 
-def pipe_videos(plan, **known):
-    from core.prepare.beam import BeamVideos
+def build_videos_on_beam(plan, **place):
+    from core.prepare.beam_videos import BeamVideos
 
-    return BeamVideos(plan=plan, **known)
+    return BeamVideos(plan=plan, **place)
 
 
-def pipe_steps(plan, **known):
-    from core.prepare.beam_steps import BeamTrajectories
+def build_trajectories_on_beam(plan, **place):
+    from core.prepare.beam_trajectories import BeamTrajectories
 
-    form, about = episodes.foretold_form(plan), episodes.about(plan)
-    return BeamTrajectories(plan=plan, form=form, about=about, **known)
+    form = trajectory_pieces.predict_form(plan)
+    about = trajectory_pieces.describe_arrays(plan)
+    return BeamTrajectories(plan=plan, form=form, about=about, **place)
 
 
 VIDEOS = Kind(
-    clips.cut_here,
-    judge_clips,
-    report.lines_of_clips,
+    video_clips.cut_videos,
+    select_clips,
+    report.clip_report_lines,
     build_videos,
-    pipe_videos,
-    lambda folder: contact_sheet.of_clips(Shards(str(folder), "train")),
+    build_videos_on_beam,
+    lambda folder: contact_sheet.draw_clips(Shards(str(folder), "train")),
 )
 TRAJECTORIES = Kind(
-    cut_episodes.cut_here,
-    judge_steps,
-    report.lines_of_steps,
-    build_steps,
-    pipe_steps,
-    lambda folder: contact_sheet.of_steps(Pieces(Shards(str(folder), "train"))),
+    cut_trajectories.cut_recordings,
+    select_recordings,
+    report.trajectory_report_lines,
+    build_trajectories,
+    build_trajectories_on_beam,
+    lambda folder: contact_sheet.draw_recordings(
+        PreparedPieces(Shards(str(folder), "train"))
+    ),
 )
 
 
 def prepare_on_beam(
     kind: Kind, plan, to: str, options: str, *, shard_mb: int, say=print
 ):
-    """The same by a pipeline of Apache Beam; options: its flags, separated by commas."""
+    """`prepare` as an Apache Beam pipeline. options: Beam's flags, separated by commas."""
     try:
         from apache_beam.options.pipeline_options import PipelineOptions
     except ModuleNotFoundError as error:
@@ -127,12 +140,12 @@ def prepare_on_beam(
             "--beam needs Apache Beam; run pip install -r requirements-beam.txt"
         ) from error
     to = destination(to)
-    refuse_old(to)
+    check_is_new(to)
     beam = PipelineOptions([f"--{option}" for option in options.split(",") if option])
-    builder = kind.pipe(plan, **place_of(to))
-    write(builder, to, shard_mb, beam)
+    builder = kind.build_on_beam(plan, **builder_place(to))
+    write_shards(builder, to, shard_mb, beam)
     folder = pathlib.Path(builder.data_dir)
-    report.write(folder, builder.counts, kind.sheet(folder))
+    report.write_report(folder, builder.counts, kind.draw(folder))
     for name, count in sorted(builder.counts.items()):
         say(f"{name}: {count}")
     say(f"{folder}: --config.data.source={to}")
@@ -140,31 +153,33 @@ def prepare_on_beam(
 
 
 def destination(to) -> pathlib.Path:
-    """The folder of a data set that is to be."""
+    """The absolute path of a new data set. Raises ValueError if its name is not valid."""
     to = pathlib.Path(to).expanduser().absolute()
     if not NAME.fullmatch(to.name):
         raise ValueError(
-            f"{to.name!r} is no name of a data set; use small letters, digits and _"
+            f"{to.name!r} is not a valid name of a data set; use lower-case letters, "
+            "digits and _"
         )
     return to
 
 
-def refuse_old(to):
+def check_is_new(to):
+    """Raise ValueError if there is a data set at this path."""
     if is_prepared(to):
-        raise ValueError(f"{to} is there already; give another name, or delete it")
+        raise ValueError(f"{to} exists already; choose another name, or delete it")
 
 
-def place_of(to) -> dict:
-    """What a builder must know of where its data set is to be."""
+def builder_place(to) -> dict:
+    """The arguments of a builder that writes to this path."""
     return {"name": to.name, "data_dir": str(to.parent)}
 
 
-def write(builder, to, shard_mb, beam_options=None):
-    """Let a builder write its shards."""
+def write_shards(builder, to, shard_mb, beam_options=None):
+    """Let a builder write its shards, each of at most `shard_mb` MiB."""
     import tensorflow_datasets as tfds
 
-    for half in to.glob("incomplete.*"):  # of a killed run
-        shutil.rmtree(half)
+    for incomplete in to.glob("incomplete.*"):  # from a killed run
+        shutil.rmtree(incomplete)
     tfds.disable_progress_bar()
     config = tfds.download.DownloadConfig(
         min_shard_size=shard_mb * MB // 2,
@@ -172,25 +187,26 @@ def write(builder, to, shard_mb, beam_options=None):
         beam_options=beam_options,
         try_download_gcs=False,
     )
-    # What it says is about downloads, of which there are none.
-    with tempfile.TemporaryDirectory() as nothing, redirect_stdout(io.StringIO()):
-        builder.download_and_prepare(download_dir=nothing, download_config=config)
+    # Its output is about downloads, and there are none.
+    with tempfile.TemporaryDirectory() as empty, redirect_stdout(io.StringIO()):
+        builder.download_and_prepare(download_dir=empty, download_config=config)
 
 
 class Progress:
-    """Tells now and then how many videos are done, and when all will be."""
+    """Reports recordings done and the time left, at most every `seconds` seconds."""
 
     def __init__(self, say, seconds=10.0):
         self.say, self.seconds = say, seconds
-        self.begin = self.told = time.monotonic()
+        self.start = self.reported = time.monotonic()
         self.first, self.ended = None, False
 
     def __call__(self, done, count):
         now = time.monotonic()
         self.first = done if self.first is None else self.first
-        if self.ended or (now < self.told + self.seconds and done < count):
+        if self.ended or (now < self.reported + self.seconds and done < count):
             return
         self.ended = done == count
-        self.told, rate = now, (done - self.first) / max(now - self.begin, 1e-3)
+        self.reported = now
+        rate = (done - self.first) / max(now - self.start, 1e-3)
         left = f"  ETA {duration((count - done) / rate)}" if rate else ""
         self.say(f"cut {done}/{count} recordings{left}")

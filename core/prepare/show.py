@@ -1,4 +1,4 @@
-"""Pictures of any data set: what is in it, and what a method makes of it."""
+"""Pictures of any data set: its contents, and a batch as a method reads it."""
 
 import numpy as np
 
@@ -10,31 +10,36 @@ from core.data.records import explain
 from core.method import open_source
 from core.prepare import contact_sheet
 
-CLIPS, MOMENTS = 16, 4  # and of each, a second apart
-LOOK = View(frames=MOMENTS, fps=1.0, size=96, kind="center")
+CLIPS, FRAMES = 16, 4  # clips of a sheet; frames of each, a second apart
+VIEW = View(frames=FRAMES, fps=1.0, size=96, kind="center")
 
 
 def show(text: str, config=None) -> np.ndarray:
-    """A contact sheet of each data set of a name, and a batch of them as `config` reads it.
+    """A contact sheet of each data set in a name, and a batch as `config` reads it.
 
-    Labels, instructions, actions as arrows and, in the batch, all that the method adds.
+    text: a name for core/data/source_names.py. Sheets show labels, instructions and
+    actions; the batch shows what the method adds, such as masks. Returns [H, W, 3].
+    Raises ValueError if there is nothing to draw without a config.
     """
     sheets = [
-        [sheet_of(name)]
-        for _, name in source_names.terms(text)
+        [draw_dataset(name)]
+        for _, name in source_names.mixture_terms(text)
         if name != source_names.WORLD
     ]
     if config is not None:
-        sheets.append([batch_of(text, config)])
+        sheets.append([draw_batch(text, config)])
     if not sheets:
-        raise ValueError(f"{text} is drawn for a method; say for which with --config")
+        raise ValueError(
+            f"{text} can only be drawn as a method reads it; add --config=FILE"
+        )
     return tile(sheets, pad=16)
 
 
-def sheet_of(name: str) -> np.ndarray:
+def draw_dataset(name: str) -> np.ndarray:
+    """A contact sheet of one data set; clips that cannot be read show the reason."""
     if source_names.is_trajectories(name):
-        return contact_sheet.of_steps(source_names.recordings(name))
-    records = source_names.videos(name, "", LOOK, None)
+        return contact_sheet.draw_recordings(source_names.recordings(name))
+    records = source_names.videos(name, "", VIEW, None)
     shown = []
     for index in np.linspace(0, len(records) - 1, min(CLIPS, len(records))).astype(int):
         try:
@@ -44,20 +49,19 @@ def sheet_of(name: str) -> np.ndarray:
                 caption(tile([item["video"]], pad=2), records.name(index) + label)
             )
         except Exception as error:  # noqa: BLE001, shown instead
-            nothing = np.full(
-                (LOOK.size, MOMENTS * (LOOK.size + 2), 3), PAPER, np.uint8
-            )
-            shown.append(caption(nothing, f"{records.name(index)}: {explain(error)}"))
-    return contact_sheet.in_columns(shown)
+            blank = np.full((VIEW.size, FRAMES * (VIEW.size + 2), 3), PAPER, np.uint8)
+            shown.append(caption(blank, f"{records.name(index)}: {explain(error)}"))
+    return contact_sheet.in_two_columns(shown)
 
 
-def batch_of(text: str, config) -> np.ndarray:
-    """The first batch that the method of a config is given of this data."""
+def draw_batch(text: str, config) -> np.ndarray:
+    """The first training batch of a config with this data. Raises ValueError if the method
+    reads no data set or draws no batch."""
     if "data" not in config:
         raise ValueError(f"{config.method} reads no data set")
     config.data.source, config.data.workers = text, 0
     method = load_method(config)
     if method.tools.draw is None:
-        raise ValueError(f"{config.method} has no picture of what it reads")
+        raise ValueError(f"{config.method} cannot draw a batch")
     with open_source(method) as source:
         return method.tools.draw(source.next())

@@ -1,7 +1,7 @@
-"""The builder that writes clips as a data set of tensorflow-datasets.
+"""The tensorflow-datasets builder that writes clips of videos.
 
-On its own, `tfds build core/prepare/videos.py --manual_dir=FOLDER`, a command that needs
-TensorFlow, makes one of the videos in FOLDER; `launch.prepare` says how.
+launch.prepare uses it. Alone, `tfds build core/prepare/videos.py --manual_dir=FOLDER` prepares
+the videos in FOLDER with the default plan; that command needs TensorFlow.
 """
 
 import dataclasses
@@ -10,7 +10,7 @@ import pathlib
 import numpy as np
 import tensorflow_datasets as tfds
 
-from core.prepare import clips
+from core.prepare import video_clips
 
 FIELDS = {
     "id": tfds.features.Text(),
@@ -25,26 +25,27 @@ FIELDS = {
     "width": np.int32,
     "label": np.int64,  # -1: none
     "licence": tfds.features.Text(),
-    "motion": np.float64,
+    "motion": np.float64,  # mean change of brightness (0..1) per second
     "fingerprint": tfds.features.Text(),
 }
 
 
 class Videos(tfds.core.GeneratorBasedBuilder):
-    """Short clips of videos, encoded to be decoded fast.
+    """Writes short clips of videos.
 
-    plan: what of. known, fates: the clips that are cut and what becomes of each; work: the
-    folder with their videos. Without a plan all is made of the manual_dir.
+    plan: a VideoPlan; if None, the videos in manual_dir are prepared. known, splits: all
+    clips without their videos, and {id: split or why it is dropped}. work: the folder with
+    their videos.
     """
 
     VERSION = tfds.core.Version("1.0.0")
     MANUAL_DOWNLOAD_INSTRUCTIONS = "manual_dir is the folder of the videos."
 
     def __init__(
-        self, *, name="videos", plan=None, known=(), fates=None, work=None, **options
+        self, *, name="videos", plan=None, known=(), splits=None, work=None, **options
     ):
         self.name = name
-        self.plan, self.known, self.fates, self.work = plan, known, fates, work
+        self.plan, self.known, self.splits, self.work = plan, known, splits, work
         options.setdefault("file_format", "array_record")
         super().__init__(**options)
 
@@ -60,16 +61,18 @@ class Videos(tfds.core.GeneratorBasedBuilder):
 
     def _split_generators(self, dl_manager):
         if self.plan is None:
-            self.plan = clips.Plan(str(dl_manager.manual_dir))
+            self.plan = video_clips.VideoPlan(str(dl_manager.manual_dir))
             self.work = pathlib.Path(dl_manager.download_dir) / f"{self.name}.work"
-            self.known = clips.clips_of(clips.cut_here(self.plan, self.work))
-            self.fates = clips.decide(self.known, self.plan.rules)
-        splits = [name for name in clips.SPLITS if name in self.fates.values()]
-        return {name: self._generate_examples(name) for name in splits}
+            self.known = video_clips.all_clips(
+                video_clips.cut_videos(self.plan, self.work)
+            )
+            self.splits = video_clips.assign_clip_splits(self.known, self.plan.rules)
+        names = [name for name in video_clips.SPLITS if name in self.splits.values()]
+        return {name: self._generate_examples(name) for name in names}
 
     def _generate_examples(self, split):
         for clip in self.known:
-            if self.fates[clip["id"]] == split:
-                video = clips.file_of(self.work, clip).read_bytes()
+            if self.splits[clip["id"]] == split:
+                video = video_clips.clip_path(self.work, clip).read_bytes()
                 example = {k: x for k, x in clip.items() if k in FIELDS}
                 yield clip["id"], example | {"video": video}

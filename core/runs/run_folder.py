@@ -13,7 +13,7 @@ import time
 import jax
 
 from core.base import nested
-from core.base.files import why, write_json
+from core.base.files import os_error_text, write_json
 from core.runs import checkpoint
 
 CONFIG = "config.json"
@@ -32,7 +32,8 @@ def open_folder(workdir, config: dict, *, allow_change: bool = False) -> pathlib
         probe.unlink()
     except OSError as error:
         raise ValueError(
-            f"workdir {workdir} cannot be written: {why(error)}; give another --workdir"
+            f"workdir {workdir} cannot be written: {os_error_text(error)}; "
+            "give another --workdir"
         ) from None
     if path.exists() and begun(workdir) and not allow_change:
         changes = differences(read_config(path), config)
@@ -88,7 +89,7 @@ def read_config(path) -> dict:
     except FileNotFoundError:
         raise ValueError(f"{path} does not exist: no run was started there") from None
     except OSError as error:
-        raise ValueError(f"{path} cannot be read: {why(error)}") from None
+        raise ValueError(f"{path} cannot be read: {os_error_text(error)}") from None
     except ValueError as error:
         raise ValueError(f"{path} is no valid JSON: {error}") from None
 

@@ -14,7 +14,7 @@ from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.proto.summary_pb2 import Summary
 from tensorboardX.record_writer import masked_crc32c
 
-from core.base.files import why
+from core.base.files import os_error_text
 from core.base.pictures import encode_png
 from core.runs.run_folder import METRICS
 
@@ -31,7 +31,9 @@ def writing(path):
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
         cure = "make room there and start again" if full else "give another --workdir"
-        raise FolderError(f"cannot write {path}: {why(error)}; {cure}") from error
+        raise FolderError(
+            f"cannot write {path}: {os_error_text(error)}; {cure}"
+        ) from error
 
 
 class Writer:

@@ -89,7 +89,7 @@ def test_it_begins_with_what_another_has_recorded(tmp_path):
 
 def test_what_it_lived_through_is_a_dataset(tmp_path):
     train.fit(small(), tmp_path)
-    records = chunks.Windows(str(tmp_path / "replay"), 8)
+    records = chunks.ChunkWindows(str(tmp_path / "replay"), 8)
     assert len(records) == 2 * 24
     config = get_config("tiny")
     config.data.source, config.data.workers = str(tmp_path / "replay"), 0

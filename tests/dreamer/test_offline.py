@@ -150,7 +150,7 @@ def test_recorded_trajectories_train_and_bad_ones_are_counted(tmp_path):
     lines = (tmp_path / "run" / "bad_samples.jsonl").read_text().splitlines()
     reasons = {json.loads(line)["reason"] for line in lines}
     assert reasons == {
-        "'reward' holds values that are not finite, at step 4",
+        "'reward' is not finite at step 4",
         "'height' is (1,), not (2,) as elsewhere",
         "'action' is (2,), not (3,) as elsewhere",
     }

@@ -5,7 +5,7 @@ import numpy as np
 from core.agents.envs.env import episode_seed, resized, to_bounds
 from core.agents.envs.naming import package, unknown
 from core.agents.spaces import Space
-from core.base.text import told
+from core.base.text import one_line
 
 
 def make(name, *, seed, size):
@@ -17,7 +17,7 @@ def make(name, *, seed, size):
         # Our own check looks at every step; theirs warns of what we convert.
         environment = gymnasium.make(name, disable_env_checker=True)
     except (gymnasium.error.Error, ModuleNotFoundError) as error:
-        raise ValueError(f"gym:{name} cannot be made: {told(error)}") from error
+        raise ValueError(f"gym:{name} cannot be made: {one_line(error)}") from error
     return Gym(gymnasium.spaces, environment, seed, size)
 
 

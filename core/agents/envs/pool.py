@@ -12,7 +12,7 @@ import numpy as np
 from core.agents.envs.make import make as make_env
 from core.agents.envs.worker import Host, serve
 from core.agents.spaces import RESERVED
-from core.base.processes import deaf
+from core.base.processes import ignore_parent_signals
 
 STARTS = 3  # failures of an environment before its first step that end the run
 FAILURES = 5  # of an environment that are borne within WINDOW steps
@@ -149,7 +149,7 @@ class Remote:
         context = multiprocessing.get_context("spawn")
         self.pipe, far = context.Pipe()
         self.process = context.Process(target=serve, args=(far, make))
-        with deaf():
+        with ignore_parent_signals():
             self.process.start()
         far.close()
 

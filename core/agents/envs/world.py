@@ -43,7 +43,7 @@ class Reach:
     def reset(self, episode):
         rng = np.random.default_rng([self.seed, episode])
         scene, self.target = draw(rng)
-        self.space, self.bodies, *_ = physics.build(scene, self.dt)
+        self.space, self.bodies, *_ = physics.build_space(scene, self.dt)
         self.space.damping = KEPT
         self.count = 0
 

@@ -1,1 +1,1 @@
-"""The embedded world: small rigid bodies, simulated, drawn and labelled; no jax."""
+"""The embedded world: rigid bodies, simulated, drawn and labeled on the fly; no jax."""

@@ -1,4 +1,4 @@
-"""How hard a world's clips are to see: the knobs, and the looks drawn from them."""
+"""Difficulty levels of the world: appearance settings, and what is drawn from them."""
 
 from dataclasses import dataclass
 from math import ceil, pi
@@ -10,40 +10,43 @@ from core.data.bodies import render
 
 @dataclass(frozen=True)
 class Level:
-    """How hard a clip is to see; pairs are the ranges that a clip draws from."""
+    """Appearance of clips. Pairs are (low, high) ranges from which each clip draws.
 
-    # The scene. These, and only these, change the trajectories.
-    radius: tuple = (0.09, 0.13)  # sides, of the disc of equal area
+    Lengths are in frame sides, brightness and contrast in 0..255.
+    """
+
+    # The scene. Only these change the trajectories.
+    radius: tuple = (0.09, 0.13)  # of the disc of equal area
     speed: tuple = (0.3, 0.7)  # sides per second, at the start
     gravity: tuple = (0.4, 1.2)  # sides per second squared
     # The bodies.
-    hue_jitter: float = 0.04  # turns around the slot's hue; 0.5 is any hue
+    hue_jitter: float = 0.04  # turns around the body's own hue; 0.5 is any hue
     saturation: tuple = (0.8, 1.0)
-    contrast: float = 1.0  # from the background's mean, 0, to the full colour, 1
-    body_texture: float = 40.0  # between the two colours of the pinwheel, 0..255
+    contrast: float = 1.0  # 0: the background's mean, 1: the full color
+    body_texture: float = 40.0  # difference of the pinwheel's two colors
     # The background.
-    background: tuple = (30.0, 60.0)  # mean brightness, 0..255
-    texture: float = 8.0  # contrast, 0..255
-    texture_cells: tuple = (3, 8)  # patches along the frame, one octave each
-    texture_chroma: float = 0.0  # 0 gray, 1 coloured
+    background: tuple = (30.0, 60.0)  # mean brightness
+    texture: float = 8.0  # contrast
+    texture_cells: tuple = (3, 8)  # patches along the frame, per octave
+    texture_chroma: float = 0.0  # 0 gray, 1 colored
     pan: float = 0.0  # sides per second
-    flicker: float = 0.0  # contrast of a second texture, new in every frame, 0..255
+    flicker: float = 0.0  # contrast of a second texture, new in every frame
     flicker_cells: tuple = (4, 8)
     # The whole picture.
-    drift: float = 0.05  # share by which the light swings
-    noise: float = 0.0  # standard deviation per pixel, frame and channel, 0..255
-    # What moves without being a body; half of them pass in front.
+    drift: float = 0.05  # amplitude of the lighting's change, relative
+    noise: float = 0.0  # standard deviation per pixel, frame and channel
+    # Moving blobs that are not bodies; half of them pass in front.
     distractors: int = 0
-    distractor_size: tuple = (0.04, 0.08)  # sides, radius
+    distractor_size: tuple = (0.04, 0.08)  # radius
 
 
 LEVELS = {
     "plain": Level(),
-    # Bodies that share most of their colour: a network that draws what it sees learns
-    # them together, where of pure colours it may know but the first for a long time.
+    # Bodies of similar colors. A network with a pixel loss learns them together; of pure
+    # colors it may learn only the first one for a long time.
     "pastel": Level(saturation=(0.3, 0.5)),
-    # Grain that no part of a clip tells of another: it buries the bodies for features
-    # that have learnt nothing, and has no place in features that predict.
+    # Noise that cannot be predicted from other parts of a clip: it hides the bodies from
+    # untrained features, while trained features ignore it.
     "cluttered": Level(
         hue_jitter=0.05,
         saturation=(0.7, 1.0),
@@ -78,7 +81,8 @@ LEVELS = {
 
 
 def make_ground(rng, level, *, frames, fps, size):
-    """A background texture, and the pixel [T, 2] of it that each frame's corner is."""
+    """A background texture, uint8 [side, side, 3], and its pixel at the corner of each
+    frame, [T, 2]."""
     brightness, heading = _between(level.background, rng.random()), rng.random()
     path = np.arange(frames)[:, None] * (level.pan * size / fps)
     path = path * [np.cos(2 * pi * heading), np.sin(2 * pi * heading)]
@@ -95,7 +99,8 @@ def make_ground(rng, level, *, frames, fps, size):
 
 
 def make_flicker(rng, level, *, frames, size):
-    """Unpredictable colour behind the bodies, as of foliage or water: [T, size, size, 3]."""
+    """Unpredictable color behind the bodies, like foliage or water: T textures
+    [size, size, 3] around 0, or None without flicker."""
     if not level.flicker:
         return None
     look = {"cells": level.flicker_cells, "chroma": 1.0, "contrast": level.flicker}
@@ -105,9 +110,12 @@ def make_flicker(rng, level, *, frames, size):
 
 
 def make_distractors(rng, level, *, frames, fps, base):
-    """Two groups of blobs gliding on straight or curved paths: behind, in front."""
+    """Two Sprites, behind and in front of the bodies: blobs on straight or curved paths.
+
+    base [3]: mean color of the background, 0..255.
+    """
     N = level.distractors
-    draws = rng.random((N, 12))  # a row each: more of them leave the first alone
+    draws = rng.random((N, 12))  # a row each: more blobs do not change the first
     x, y, heading, speed, curve, bent, lobes, phase, spin, radius = draws.T[:10]
     time = np.arange(frames)[:, None] / fps
     curve = np.where(bent < 0.5, 0.0, _between((-3, 3), curve))
@@ -116,6 +124,7 @@ def make_distractors(rng, level, *, frames, fps, base):
     chord = time * _between((0.2, 0.6), speed) * np.sinc(curve * time / 2 / pi)
     place = np.stack([x + chord * np.cos(middle), y + chord * np.sin(middle)], -1)
     edge = 1.3 * level.distractor_size[1]
+    place = (place + edge) % (1 + 2 * edge) - edge  # wrap around outside the frame
     blobs = render.Sprites(
         outline=render.blob_outlines(
             lobes=2 + np.floor(4 * lobes),
@@ -123,33 +132,36 @@ def make_distractors(rng, level, *, frames, fps, base):
             depth=np.full(N, 0.25),
             radius=_between(level.distractor_size, radius),
         ),
-        colors=paint(draws[:, 10:], level, hue=0.0, jitter=0.5, base=base)[1],
+        colors=sprite_colors(draws[:, 10:], level, hue=0.0, jitter=0.5, base=base)[1],
         convex=np.zeros(N, bool),
-        position=(place + edge) % (1 + 2 * edge) - edge,  # they return unseen
+        position=place,
         angle=time * _between((-4, 4), spin),
         shown=np.ones((frames, N), bool),
     )
     return [render.pick_sprites(blobs, slice(first, None, 2)) for first in (1, 0)]
 
 
-def paint(draws, level, *, hue, jitter, base):
-    """Colours of N sprites from draws [N, 2] in 0..1, around hues in turns.
+def sprite_colors(draws, level, *, hue, jitter, base):
+    """Colors of N sprites from draws [N, 2] in 0..1, around hues in turns.
 
-    base [3] is the background's mean, 0..255. Gives the mean colours in 0..1 [N, 3],
-    and the two of each pinwheel in 0..255 [N, 2, 3].
+    base [3]: mean color of the background, 0..255. Returns the mean colors in 0..1 [N, 3],
+    and the two colors of each pinwheel in 0..255 [N, 2, 3].
     """
     full = render.hue_color(
         hue + jitter * (2 * draws[:, 0] - 1), _between(level.saturation, draws[:, 1])
     )
     color = base / 255 + level.contrast * (full - base / 255)
     half = level.body_texture / 2
-    # Colours near 0 or 255 move inward, so that the contrast stays as asked.
+    # Colors near 0 or 255 move inward, which keeps the contrast.
     middle = (color * 255).clip(half, 255 - half)
     return middle / 255, middle[:, None] + [[half], [-half]]
 
 
 def make_noise(rng, level, shape):
-    """Noise of the level's deviation; uniform, for bytes are quick to draw."""
+    """Uniform noise around 0 with the level's standard deviation: float32 of `shape`.
+
+    Made of random bytes, which are fast to draw.
+    """
     raw = np.frombuffer(rng.bytes(int(np.prod(shape))), np.uint8).reshape(shape)
     scale = np.float32(level.noise / 73.9)  # bytes deviate by 73.9 around 127.5
     noise = raw * scale

@@ -1,4 +1,4 @@
-"""Rigid bodies in a closed box, simulated by pymunk: frame sides, seconds, y down."""
+"""Rigid bodies in a closed box, simulated by pymunk. Units: frame sides, seconds; y down."""
 
 from math import ceil, pi, sqrt
 from typing import NamedTuple
@@ -7,10 +7,9 @@ import numpy as np
 import pymunk
 
 CIRCLE, SQUARE, TRIANGLE = range(3)
-VANISH, TELEPORT, PASS_WALL = 1, 2, 3
-WALLS = ("left", "right", "floor", "ceiling")
+VANISH, TELEPORT, PASS_WALL = 1, 2, 3  # kinds of Breach
 
-# Corners of a body whose area is that of the unit disc, around its centre of mass.
+# Corners around the center of mass of a body with the area of the unit disc.
 _SQUARE = sqrt(pi / 2)
 _TRIANGLE = sqrt(4 * pi / (3 * sqrt(3)))
 CORNERS = {
@@ -20,10 +19,10 @@ CORNERS = {
         for a in np.arange(3) * 2 * pi / 3
     ],
 }
-REACH = np.array([1.0, _SQUARE, _TRIANGLE])  # centre to farthest corner, in radii
+REACH = np.array([1.0, _SQUARE, _TRIANGLE])  # center to farthest corner, in radii
 
 SIDE = 100.0  # pymunk's tolerances (slop 0.1) suit bodies of tens of units
-RATE = 160  # least steps a second: one moves a body by some hundredth of a side
+RATE = 160  # least simulation steps per second; a step moves a body by about 0.01 sides
 PUSH = 0.5  # change of speed by a push of 1, in sides per second
 
 
@@ -36,13 +35,13 @@ class Scene(NamedTuple):
     velocity: np.ndarray  # [K, 2] sides per second
     angle: np.ndarray  # [K] radians
     spin: np.ndarray  # [K] radians per second
-    elasticity: np.ndarray  # [K], a contact has the product of its two
-    friction: np.ndarray  # [K], likewise
+    elasticity: np.ndarray  # [K]; a contact has the product of both
+    friction: np.ndarray  # [K]; likewise
     gravity: float  # sides per second squared
 
 
 class Motion(NamedTuple):
-    """K bodies over T frames."""
+    """K bodies over T frames; units as in Scene."""
 
     position: np.ndarray  # [T, K, 2]
     velocity: np.ndarray  # [T, K, 2]
@@ -53,7 +52,7 @@ class Motion(NamedTuple):
 
 
 class Breach(NamedTuple):
-    """What breaks the laws: which body, seen first at which frame."""
+    """A violation of physics: its kind, the body, and the first frame that shows it."""
 
     kind: int
     body: int
@@ -62,9 +61,9 @@ class Breach(NamedTuple):
 
 
 def make_scene(rng, *, bodies, radius, speed, gravity):
-    """Draws a Scene of bodies apart from each other; ranges are (low, high) pairs."""
+    """Draw a Scene of bodies that do not touch. radius, speed, gravity: (low, high)."""
     shape = np.arange(bodies) % 3
-    # Every count of bodies above three fills the box as three would.
+    # More than three bodies are smaller: together they cover as much as three.
     size = _between(radius, rng.random(bodies)) * min(1.0, sqrt(3 / bodies))
     heading, pace = 2 * pi * rng.random(bodies), _between(speed, rng.random(bodies))
     velocity = pace[:, None] * np.stack([np.cos(heading), np.sin(heading)], -1)
@@ -83,20 +82,20 @@ def make_scene(rng, *, bodies, radius, speed, gravity):
 
 
 def make_pushes(rng, frames):
-    """Pushes in [-1, 1], each held for one to three frames: [frames, 2]."""
+    """Draw pushes in [-1, 1], each held for one to three frames: [frames, 2]."""
     held = np.repeat(rng.uniform(-1, 1, (frames, 2)), rng.integers(1, 4, frames), 0)
     return held[:frames]
 
 
 def make_breach(rng, scene, motion, fps):
-    """Draws a Breach in the middle third of a lawful motion of that scene."""
+    """Draw a Breach in the middle third of `motion`, the scene without a violation."""
     T, K = motion.angle.shape
     low, high = ceil(T / 3), 2 * T // 3
     kind, body = int(rng.integers(1, 4)), int(rng.integers(K))
     frame, pick = int(rng.integers(low, high + 1)), rng.random()
     places, where = rng.random((64, 2)), motion.position
 
-    # A wall can be passed by a body that it would throw off its path there and then.
+    # Only a body that bounces off a wall at this frame can pass it instead.
     free = where[:-1] + motion.velocity[:-1] / fps
     free[..., 1] += scene.gravity / fps**2 / 2
     turned = np.abs(where[1:] - free).max(-1) > 0.01
@@ -119,10 +118,13 @@ def make_breach(rng, scene, motion, fps):
 
 
 def simulate(scene, *, frames, fps, pushes=None, breach=None):
-    """Runs the scene: pushes [T, 2] act on body 0 right after the frame they carry."""
+    """Simulate a scene: Motion over `frames` frames at `fps` frames per second.
+
+    pushes: [T, 2]; push t acts on body 0 right after frame t. breach: a Breach or None.
+    """
     K, steps = len(scene.shape), ceil(RATE / fps)
     dt = 1 / (fps * steps)
-    space, bodies, shapes, contacts = build(scene, dt)
+    space, bodies, shapes, contacts = build_space(scene, dt)
     motion = Motion(
         position=np.empty((frames, K, 2), np.float32),
         velocity=np.empty((frames, K, 2), np.float32),
@@ -153,8 +155,8 @@ def simulate(scene, *, frames, fps, pushes=None, breach=None):
         motion.contact[t] = contacts.since_last()
     motion.position[:] /= SIDE
     motion.velocity[:] /= SIDE
-    # pymunk moves with the velocity before the step: half a step of gravity ahead, its
-    # Euler steps fall on the exact parabola. Undone here, done in build.
+    # pymunk's Euler steps follow the exact parabola if velocities are half a step of
+    # gravity ahead. build_space adds it, and it is removed here.
     motion.velocity[..., 1] -= motion.present * (0.5 * scene.gravity * dt)
     return motion
 
@@ -162,8 +164,8 @@ def simulate(scene, *, frames, fps, pushes=None, breach=None):
 _BODY, _WALL = 0b01, 0b10
 
 
-def build(scene, dt):
-    """The pymunk space of a scene, its bodies and shapes, and a record of contacts."""
+def build_space(scene, dt):
+    """(pymunk space, bodies, shapes, record of contacts) of a scene. dt: seconds per step."""
     space, bodies, shapes = pymunk.Space(), [], []
     space.gravity = (0, scene.gravity * SIDE)
     K, units = len(scene.shape), scene.radius * SIDE
@@ -183,7 +185,7 @@ def build(scene, dt):
         space.add(body, shape)
         bodies.append(body)
         shapes.append(shape)
-    low, high = -SIDE, 2 * SIDE  # thick walls: nothing tunnels, corners are closed
+    low, high = -SIDE, 2 * SIDE  # thick walls, so that bodies do not tunnel
     boxes = [
         (low, low, 0, high),
         (SIDE, low, high, high),
@@ -200,7 +202,7 @@ def build(scene, dt):
 
 
 class _Contacts:
-    """Which bodies touched what, by the begin and end of each touch."""
+    """Records which bodies and walls touch, from pymunk's callbacks."""
 
     def __init__(self, space, bodies):
         self.bodies, self.touching, self.seen = bodies, set(), set()
@@ -215,7 +217,8 @@ class _Contacts:
         self.touching.discard(_pair(arbiter))
 
     def since_last(self):
-        """Touches since the previous call: bool [K, K + 4]."""
+        """Contacts since the previous call: bool [K, K + 4], bodies, then walls
+        (left, right, floor, ceiling)."""
         K = self.bodies
         table = np.zeros((K + 4, K + 4), bool)
         for a, b in self.seen | self.touching:
@@ -225,7 +228,7 @@ class _Contacts:
 
 
 def _pair(arbiter):
-    """The two touching slots: bodies first, then walls."""
+    """(lower, higher) number of the two that touch; walls come after bodies."""
     a, b = (shape.collision_type - 1 for shape in arbiter.shapes)
     return min(a, b), max(a, b)
 
@@ -235,7 +238,8 @@ def _between(pair, share):
 
 
 def _room(places, reach):
-    """Smallest distance of two bodies over the sum of reaches: [N, K, 2] -> [N]."""
+    """Smallest distance between two bodies over the sum of their reaches: places [N, K, 2]
+    -> [N]."""
     i, j = np.triu_indices(len(reach), 1)
     gap = np.linalg.norm(places[:, i] - places[:, j], axis=-1) / (reach[i] + reach[j])
     return gap.min(-1, initial=2.0)

@@ -8,18 +8,18 @@ import numpy as np
 
 from core.data.bodies.physics import CORNERS
 
-cv2.setNumThreads(0)  # workers are many; a clip is too small to share
+cv2.setNumThreads(0)  # the workers are the parallelism
 
 FINE = 2  # sub-pixels per pixel and axis, on top of OpenCV's own anti-aliasing
 SHIFT = 4  # fractional bits of OpenCV's fixed-point coordinates
-GROWTH = 2 / 3  # sub-pixels by which LINE_AA fills swell past an outline, measured
-POINTS = 24  # per outline: divides into three, four and the eight wedges of a pinwheel
+GROWTH = 2 / 3  # sub-pixels by which LINE_AA fills exceed an outline, measured
+POINTS = 24  # per outline; divisible by 3 and 4 sides and 8 wedges of a pinwheel
 
 
 class Sprites(NamedTuple):
-    """S flat shapes in drawing order, each a pinwheel of two colours."""
+    """S flat shapes in drawing order over T frames, each a pinwheel of two colors."""
 
-    outline: np.ndarray  # [S, POINTS, 2] around the centre, in frame sides
+    outline: np.ndarray  # [S, POINTS, 2] around the center, in frame sides
     colors: np.ndarray  # [S, 2, 3], 0..255
     convex: np.ndarray  # bool [S]
     position: np.ndarray  # [T, S, 2] frame sides
@@ -28,18 +28,18 @@ class Sprites(NamedTuple):
 
 
 def body_outlines(shape, radius):
-    """Outlines of bodies: kinds [K] and radii [K] in sides -> [K, POINTS, 2]."""
+    """Outlines of bodies: shapes [K] (physics.CIRCLE, ...), radii [K] -> [K, POINTS, 2]."""
     return np.stack([_OUTLINES[int(k)] for k in shape]) * radius[:, None, None]
 
 
 def blob_outlines(lobes, phase, depth, radius):
-    """Wavy discs, unlike any body: four times [S] -> [S, POINTS, 2]."""
+    """Wavy discs, unlike any body: four arrays [S] -> [S, POINTS, 2]."""
     wave = 1 + depth[:, None] * np.cos(lobes[:, None] * _ANGLES + phase[:, None])
     return (wave * radius[:, None])[..., None] * _DISC
 
 
 def stack_sprites(groups):
-    """One Sprites of several, drawn one after the other."""
+    """Concatenate Sprites; later ones are drawn in front."""
     axes = (0, 0, 0, 1, 1, 1)
     return Sprites(
         *(
@@ -50,16 +50,16 @@ def stack_sprites(groups):
 
 
 def pick_sprites(sprites, part):
-    """The sprites of a slice."""
+    """Some of the sprites. part: a slice of them."""
     outline, colors, convex, *moving = sprites
     moving = [field[:, part] for field in moving]
     return Sprites(outline[part], colors[part], convex[part], *moving)
 
 
 def make_texture(rng, *, side, frame, cells, chroma, contrast):
-    """Octaves of smooth noise around 0, peaks about contrast apart: [side, side, 3].
+    """Octaves of smooth noise around 0, with a range of about `contrast`: [side, side, 3].
 
-    cells counts the patches of each octave along one frame of `frame` pixels.
+    cells: patches of each octave along a frame of `frame` pixels. chroma: 0 gray, 1 colored.
     """
     total = np.zeros((side, side, 3), np.float32)
     for count in cells:
@@ -71,7 +71,7 @@ def make_texture(rng, *, side, frame, cells, chroma, contrast):
 
 
 def place_sprites(sprites):
-    """Outlines where the sprites are, in frame sides: [T, S, POINTS, 2]."""
+    """Outlines at the positions of the sprites, in frame sides: [T, S, POINTS, 2]."""
     cos, sin = np.cos(sprites.angle)[..., None], np.sin(sprites.angle)[..., None]
     x, y = sprites.outline[..., 0], sprites.outline[..., 1]
     turned = np.stack([x * cos - y * sin, x * sin + y * cos], -1)
@@ -79,11 +79,10 @@ def place_sprites(sprites):
 
 
 def draw_clip(texture, offset, flicker, sprites, points, size):
-    """Sprites over a panned, flickering texture -> uint8 [T, size, size, 3].
+    """Draw sprites over a panned, flickering texture: uint8 [T, size, size, 3].
 
-    texture: uint8 [side, side, 3]; offset [T, 2]: its pixel at the frame's corner;
-    flicker: what each frame adds to it [T, size, size, 3], or None; points: the sprites,
-    placed.
+    texture: uint8 [side, side, 3]. offset: [T, 2], its pixel at the corner of each frame.
+    flicker: [T, size, size, 3] that is added to it, or None. points: `place_sprites(sprites)`.
     """
     T, S = sprites.angle.shape
     centers = np.broadcast_to(sprites.position[:, :, None, None], (T, S, 4, 1, 2))
@@ -112,7 +111,7 @@ def draw_clip(texture, offset, flicker, sprites, points, size):
 
 
 def light_clip(video, gain, noise):
-    """Multiplies by gain [T, size, size], adds noise of video's shape -> uint8."""
+    """Multiply a video by gain [T, size, size] and add noise of its shape: uint8."""
     lit = video * gain[..., None]
     lit += noise
     np.clip(lit, 0, 255, out=lit)
@@ -120,7 +119,7 @@ def light_clip(video, gain, noise):
 
 
 def light_gain(rng, *, frames, fps, size, amplitude):
-    """A slowly swinging gradient around 1, within amplitude: [frames, size, size]."""
+    """A slowly changing gradient, 1 +- amplitude: [frames, size, size]."""
     phase, pace = rng.uniform(0, 2 * pi, 3), rng.uniform(1, 4, 3)
     swing = np.sin(phase + pace * np.arange(frames)[:, None] / fps) * (amplitude / 3)
     level, x, y = swing.astype(np.float32).T[..., None, None]
@@ -129,13 +128,12 @@ def light_gain(rng, *, frames, fps, size, amplitude):
 
 
 def visible_share(sprites, points, slots, size):
-    """Share of each body's silhouette left uncovered inside the frame: [T, K].
+    """Share of each body that is inside the frame and not covered, in pixels: [T, K].
 
-    points: the sprites, placed; slots: the range of sprites that are bodies.
-    Silhouettes are counted in pixels.
+    points: `place_sprites(sprites)`. slots: the range of sprites that are bodies.
     """
     T, S = sprites.angle.shape
-    # The margin keeps bodies whole that leave through a wall; a side is far enough.
+    # A margin for bodies that leave through a wall, up to one side.
     outside = np.abs(points[:, slots] - 0.5).max() - 0.5
     margin = 1 + ceil(size * min(max(outside, 0), 1))
     fixed = _fixed(points, size) + (margin << SHIFT)
@@ -159,7 +157,7 @@ def visible_share(sprites, points, slots, size):
 
 
 def hue_color(hue, saturation):
-    """Full-value colours of hues in turns: [N], [N] -> [N, 3] in 0..1."""
+    """Colors of full value: hues in turns [N], saturations [N] -> [N, 3] in 0..1."""
     wheel = np.abs((hue[:, None] + np.array([0, 2 / 3, 1 / 3])) % 1 * 6 - 3) - 1
     return 1 - saturation[:, None] * (1 - wheel.clip(0, 1))
 
@@ -169,23 +167,23 @@ def _count(buffer, value):
 
 
 def _fixed(points, size):
-    """Frame sides to OpenCV's fixed point, where a pixel's centre is whole."""
+    """Frame sides to OpenCV's fixed point, where pixel centers are integers."""
     pixels = points.clip(-1, 2) * size - 0.5
     return np.rint(pixels * 2**SHIFT).astype(np.int32)
 
 
 def _window(texture, offset, added, size):
-    """The frame cut from a texture at a fractional corner, FINE times enlarged."""
+    """The frame at a fractional corner of a texture, enlarged by FINE."""
     middle = offset + (size - 1) / 2
     cut = cv2.getRectSubPix(texture, (size, size), (float(middle[0]), float(middle[1])))
     if added is not None:
         cut = (cut + added).clip(0, 255).astype(np.uint8)
-    # Nearest: the area average that ends the drawing gives the texture back, unblurred.
+    # Nearest, so that the area average after drawing restores the texture exactly.
     return cv2.resize(cut, (size * FINE,) * 2, interpolation=cv2.INTER_NEAREST)
 
 
 def _subdivide(corners):
-    """POINTS points evenly along the sides of a polygon."""
+    """POINTS points at equal distances along the sides of a polygon."""
     corners = np.array(corners)
     share = np.arange(0, 1, len(corners) / POINTS)[:, None]
     sides = zip(corners, np.roll(corners, -1, 0), strict=True)
@@ -194,7 +192,7 @@ def _subdivide(corners):
 
 _ANGLES = 2 * pi * np.arange(POINTS) / POINTS
 _DISC = np.stack([np.cos(_ANGLES), np.sin(_ANGLES)], -1)
-# The polygon's area is that of the disc.
+# A polygon with the area of the disc.
 _ROUND = _DISC * sqrt(2 * pi / POINTS / np.sin(2 * pi / POINTS))
 _OUTLINES = {0: _ROUND} | {k: _subdivide(corners) for k, corners in CORNERS.items()}
 _WEDGES = (np.arange(0, POINTS, 6)[:, None] + np.arange(4)) % POINTS

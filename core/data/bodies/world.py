@@ -1,4 +1,4 @@
-"""An endless dataset of small colliding bodies, drawn and labelled on the fly."""
+"""An endless data set of clips of colliding bodies, drawn and labeled on the fly."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
@@ -10,7 +10,7 @@ from core.data.bodies import levels, physics, render
 from core.data.bodies.levels import LEVELS, Level
 
 VARIANTS = ("passive", "pushed", "violation")
-# One random stream per use: changing what one draws leaves the others as they are.
+# One random stream per use, so that a change in one does not affect the others.
 STREAMS = (
     "physics", "push", "breach", "color", "texture", "light", "distractor", "noise",
     "flicker",
@@ -19,10 +19,14 @@ STREAMS = (
 
 @dataclass(frozen=True)
 class World:
-    """Clips of bodies in a box; item i depends on i and the fields, nothing else.
+    """Records of clips of bodies in a box; record i depends on i and the fields alone.
 
-    passive: nobody interferes. pushed: an agent pushes body 0. violation: items 2j and
-    2j + 1 are twins, alike until the odd one breaks a law of physics.
+    frames, size: frames per clip, and pixels per side. bodies: number of bodies.
+    variant: "passive"; "pushed", where an agent pushes body 0; or "violation", where records
+      2 j and 2 j + 1 are equal until the second one violates physics.
+    level: a name in levels.LEVELS. overrides: fields of that Level to set otherwise.
+
+    Raises ValueError if a field is out of range.
     """
 
     seed: int
@@ -32,45 +36,47 @@ class World:
     variant: str = "passive"
     level: str = "cluttered"
     fps: float = 8.0  # frames per simulated second
-    overrides: Mapping | None = None  # fields of Level to set otherwise
+    overrides: Mapping | None = None
 
     def __post_init__(self):
         _check_choice("variant", self.variant, VARIANTS)
         _check_choice("level", self.level, LEVELS)
-        _check_whole("seed", self.seed, 0, 2**63 - 1)
-        _check_whole("frames", self.frames, 2, 1024)
-        _check_whole("size", self.size, 16, 1024)
-        _check_whole("bodies", self.bodies, 1, 12)
+        _check_integer("seed", self.seed, 0, 2**63 - 1)
+        _check_integer("frames", self.frames, 2, 1024)
+        _check_integer("size", self.size, 16, 1024)
+        _check_integer("bodies", self.bodies, 1, 12)
         if not 1 <= self.fps <= 240:
             raise ValueError(f"World.fps is {self.fps}; expected 1 to 240")
         known = [f.name for f in fields(Level)]
         for name in self.overrides or {}:
             if name not in known:
                 raise ValueError(
-                    f"World.overrides names {name!r}; known are {', '.join(known)}"
+                    f"World.overrides has no field {name!r}; expected one of "
+                    f"{', '.join(known)}"
                 )
 
     def __len__(self):
         return 2**31 - 1
 
     def name(self, index):
-        """What reports call item index."""
+        """The name of a record in reports."""
         return f"world/{self.variant}/{index}"
 
     def load(self, index, rng=None):
-        """Item index: a clip and its ground truth, T frames, K bodies, sides, seconds.
+        """A clip of T frames and K bodies, with its ground truth in frame sides and seconds.
 
-        video uint8 [T, size, size, 3]; position, velocity [T, K, 2], x right, y down;
-        visible [T, K]; shape, radius [K]; color [K, 3] in 0..1, unlit; contact bool
-        [T, K, K + 4], touches since the previous frame of bodies, then left, right,
-        floor, ceiling; action [T, 2], the push of body 0 between this frame and the
-        next; violation, violation_frame int32. rng is not used: nothing is random.
+        video: uint8 [T, size, size, 3]. position, velocity: [T, K, 2], x right, y down.
+        visible: [T, K], share of a body that is not covered. shape, radius: [K].
+        color: [K, 3] in 0..1, before lighting. contact: bool [T, K, K + 4], contacts since
+        the previous frame with bodies, then left, right, floor, ceiling. action: [T, 2],
+        push of body 0 between this frame and the next. violation: int32 [], 0 or a kind of
+        physics.Breach; violation_frame: int32 [], or -1. rng is not used.
         """
         index = int(index)
         if not 0 <= index < len(self):
-            raise IndexError(f"item {index} of a World of {len(self)}")
-        twins = self.variant == "violation"
-        stream = partial(_stream, self.seed, index // 2 if twins else index)
+            raise IndexError(f"record {index} of a World of {len(self)} records")
+        pairs = self.variant == "violation"
+        stream = partial(_stream, self.seed, index // 2 if pairs else index)
         level = replace(LEVELS[self.level], **(self.overrides or {}))
 
         scene = physics.make_scene(
@@ -85,10 +91,10 @@ class World:
             action = physics.make_pushes(stream("push"), self.frames)
         length = {"frames": self.frames, "fps": self.fps}
         motion = physics.simulate(scene, pushes=action, **length)
-        if twins and index % 2:
+        if pairs and index % 2:
             breach = physics.make_breach(stream("breach"), scene, motion, self.fps)
             motion = physics.simulate(scene, breach=breach, **length)
-        video, visible, color = self._film(level, scene, motion, stream)
+        video, visible, color = self._draw(level, scene, motion, stream)
         return {
             "video": video,
             "position": motion.position,
@@ -103,14 +109,14 @@ class World:
             "violation_frame": np.array(breach.frame if breach else -1, np.int32),
         }
 
-    def _film(self, level, scene, motion, stream):
-        """Video, visible shares and body colours of a motion."""
+    def _draw(self, level, scene, motion, stream):
+        """(video, visible shares, body colors) of a motion."""
         T, K, size = self.frames, self.bodies, self.size
         span = {"frames": T, "fps": self.fps}
         ground, offset = levels.make_ground(stream("texture"), level, size=size, **span)
         base, draws = ground.mean((0, 1)), stream("color").random((K, 2))
         hue = np.arange(K) / K
-        color, pair = levels.paint(
+        color, pair = levels.sprite_colors(
             draws, level, hue=hue, jitter=level.hue_jitter, base=base
         )
         bodies = render.Sprites(
@@ -142,7 +148,7 @@ class World:
 
 
 def _stream(seed, item, name):
-    """The generator of one use of randomness in one item."""
+    """The random generator of one stream of one record."""
     counter = [0, 0, 0, STREAMS.index(name)]
     return np.random.Generator(np.random.Philox(key=[seed, item], counter=counter))
 
@@ -154,8 +160,8 @@ def _check_choice(field, value, known):
         )
 
 
-def _check_whole(field, value, low, high):
+def _check_integer(field, value, low, high):
     if not isinstance(value, (int, np.integer)) or not low <= value <= high:
         raise ValueError(
-            f"World.{field} is {value!r}; expected a whole number, {low} to {high}"
+            f"World.{field} is {value!r}; expected an integer, {low} to {high}"
         )

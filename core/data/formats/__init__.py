@@ -1,1 +1,1 @@
-"""How trajectories lie on disk: each file reads one format."""
+"""Readers of trajectory formats, one file per format. They give core/data/steps.py's names."""

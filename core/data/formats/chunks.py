@@ -1,7 +1,7 @@
-"""Files of steps as a replay writes them, and all windows of them.
+"""Files of a replay: chunks of steps, and all windows of them.
 
-A folder holds chunks of streams of steps, one .npz each: STREAM-START-STEPS.npz, arrays
-[STEPS, ...] by the names of core/data/steps.py.
+A folder has one file STREAM-START-STEPS.npz per chunk, with arrays [STEPS, ...] by the names
+of core/data/steps.py. A stream is the steps of one environment.
 """
 
 import dataclasses
@@ -14,17 +14,23 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from core.base.text import told
-from core.data.records import HELD, BadSample
-from core.data.steps import NEEDED, check, cut, joined, shifted
+from core.base.text import one_line
+from core.data.records import VALIDATION_ONE_IN, BadSample
+from core.data.steps import (
+    NEEDED,
+    as_training_window,
+    check_steps,
+    concat_steps,
+    slice_steps,
+)
 
 NAME = re.compile(r"(\d{6})-(\d{12})-(\d{6})\.npz")
-KEPT_CHUNKS = 16  # decompressed, per process
+KEPT_CHUNKS = 16  # decompressed chunks kept per process
 
 
 @dataclasses.dataclass(frozen=True, order=True)
 class Chunk:
-    """Where a file's steps lie in its stream."""
+    """The steps start..start + steps - 1 of a stream, in one file."""
 
     stream: int
     start: int
@@ -32,17 +38,18 @@ class Chunk:
 
     @property
     def name(self) -> str:
+        """The file name."""
         return f"{self.stream:06d}-{self.start:012d}-{self.steps:06d}.npz"
 
 
 def chunks_in(folder) -> list[Chunk]:
-    """The chunks of a folder in order; other files do not count."""
+    """The chunks of a folder in order; other files are ignored."""
     names = (NAME.fullmatch(path.name) for path in pathlib.Path(folder).glob("*.npz"))
     return sorted(Chunk(*map(int, name.groups())) for name in names if name)
 
 
-def without_gaps(chunks) -> tuple:
-    """Chunks in order, as tuples of those that go on where the one before has ended."""
+def contiguous_runs(chunks) -> tuple:
+    """Group ordered chunks into tuples in which each begins where the one before ends."""
     runs = []
     for chunk in chunks:
         last = runs[-1][-1] if runs else None
@@ -55,28 +62,32 @@ def without_gaps(chunks) -> tuple:
 
 
 def write_chunk(folder, chunk: Chunk, steps: Mapping):
-    """Write the arrays [n, ...] of a chunk so that a file is there whole or not at all."""
+    """Write the arrays [n, ...] of a chunk atomically."""
     path = pathlib.Path(folder) / chunk.name
-    half = path.with_suffix(".part")
-    with open(half, "wb") as file:
+    part = path.with_suffix(".part")
+    with open(part, "wb") as file:
         np.savez_compressed(file, **steps)
-    half.replace(path)
+    part.replace(path)
 
 
 def read_chunk(folder, chunk: Chunk) -> dict:
-    """The arrays of a chunk; BadSample if the file is not what its name says."""
+    """The arrays of a chunk. Raises BadSample if the file is damaged or has other steps
+    than its name says."""
     try:
         with open(pathlib.Path(folder) / chunk.name, "rb") as file:
             arrays = np.load(file, allow_pickle=False)
             steps = {name: arrays[name] for name in arrays.files}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise BadSample(f"cannot be read: {told(error)}") from None
-    return check(steps, chunk.steps)
+        raise BadSample(f"cannot be read: {one_line(error)}") from None
+    return check_steps(steps, chunk.steps)
 
 
 @dataclasses.dataclass(frozen=True)
 class ChunkFiles:
-    """The files of a folder as recordings, each of which begins anew."""
+    """The chunks of a folder as recordings (core/data/trajectories.py), one per file.
+
+    "is_first" is True at the first step of each.
+    """
 
     folder: str
     chunks: tuple = dataclasses.field(init=False, repr=False)
@@ -101,28 +112,29 @@ class ChunkFiles:
 
 
 @dataclasses.dataclass(frozen=True)
-class Windows:
-    """All windows of `length` steps of a folder's streams, as records of the pipeline.
+class ChunkWindows:
+    """All windows of `length` steps in a folder of chunks, as records.
 
     Record i begins at the i-th step that has enough steps after it. Windows may span
-    chunks and episodes, never a gap between chunks. split: "train" leaves the last steps
-    out, one in 20 and at least `apart`; "validation" has those; empty: all.
+    chunks and episodes, but no gap between chunks. split: "validation" has the last 1 / 20
+    of the steps, `apart` at least; "train" the others; "" all. Raises ValueError if there
+    is no window.
     """
 
     folder: str
     length: int
     split: str = ""
     apart: int = 0
-    runs: tuple = dataclasses.field(init=False)  # of chunks without a gap
-    starts: tuple = dataclasses.field(init=False)  # the first step to use of each run
+    runs: tuple = dataclasses.field(init=False)  # tuples of contiguous chunks
+    starts: tuple = dataclasses.field(init=False)  # first step to use in each run
     ends: tuple = dataclasses.field(init=False)  # records up to the end of each run
 
     def __post_init__(self):
         if not pathlib.Path(self.folder).is_dir():
-            raise ValueError(f"{self.folder} is no folder of trajectories")
-        runs = without_gaps(chunks_in(self.folder))
+            raise ValueError(f"{self.folder} is not a folder of trajectories")
+        runs = contiguous_runs(chunks_in(self.folder))
         steps = np.array([sum(c.steps for c in run) for run in runs], int)
-        edge = steps.sum() - max(steps.sum() // HELD, self.apart)
+        edge = steps.sum() - max(steps.sum() // VALIDATION_ONE_IN, self.apart)
         cuts = np.clip(edge - (np.cumsum(steps) - steps), 0, steps)  # within each run
         starts = cuts if self.split == "validation" else 0 * cuts
         stops = cuts if self.split == "train" else steps
@@ -146,27 +158,28 @@ class Windows:
         return f"the trajectories of {self.folder}"
 
     def name(self, index):
-        return f"{self.folder}/{self.place(index)[0][0].name}"
+        return f"{self.folder}/{self.locate(index)[0][0].name}"
 
-    def place(self, index):
-        """(the chunks that window `index` touches, its offset in the first)."""
+    def locate(self, index):
+        """(chunks that window `index` spans, its first step in the first of them)."""
         run = int(np.searchsorted(self.ends, index, side="right"))
         at = self.starts[run] + index - (self.ends[run - 1] if run else 0)
-        touched = []
+        spanned = []
         for chunk in self.runs[run]:
-            begin = chunk.start - self.runs[run][0].start
-            if begin < at + self.length and at < begin + chunk.steps:
-                touched.append((chunk, max(0, at - begin)))
-        return [chunk for chunk, _ in touched], touched[0][1]
+            first = chunk.start - self.runs[run][0].start
+            if first < at + self.length and at < first + chunk.steps:
+                spanned.append((chunk, max(0, at - first)))
+        return [chunk for chunk, _ in spanned], spanned[0][1]
 
     def load(self, index, rng=None):
-        """One window: every array [length, ...]."""
-        chunks, offset = self.place(index)
+        """One window: arrays [length, ...] as in core/data/steps.py."""
+        chunks, offset = self.locate(index)
         parts = [load_chunk(self.folder, chunk) for chunk in chunks]
-        steps = joined(parts)
-        return shifted(cut(steps, offset, offset + self.length))
+        steps = concat_steps(parts)
+        return as_training_window(slice_steps(steps, offset, offset + self.length))
 
 
 @functools.lru_cache(maxsize=KEPT_CHUNKS)
 def load_chunk(folder, chunk):
+    """`read_chunk`, cached."""
     return read_chunk(folder, chunk)

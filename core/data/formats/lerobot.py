@@ -1,7 +1,7 @@
-"""Data sets in the format of LeRobot 3.0: rows in Parquet, pictures in videos.
+"""Reads data sets of LeRobot 3: steps in Parquet, images in videos.
 
-meta/info.json names features, rate and paths; meta/episodes tells in which files and
-where in them an episode lies, and meta/tasks.parquet what was to be done.
+meta/info.json has features, rate and paths; meta/episodes the files of each episode and its
+place in them; meta/tasks.parquet the instructions.
 """
 
 import dataclasses
@@ -10,30 +10,34 @@ import pathlib
 
 import numpy as np
 
-from core.base.text import told
-from core.data.formats.lazy_images import film, images
+from core.base.text import one_line
+from core.data.formats.lazy_images import image_files, video_frames
 from core.data.records import BadSample
-from core.data.steps import Lazy, arrived, episode, numbers
+from core.data.steps import LazyImages, episode_flags, image_or_float, shift_rewards
 
 INFO = "meta/info.json"
 VERSION = "v3."
-# What its rows say about their own places.
-PLACES = ("frame_index", "episode_index", "index", "task_index", "timestamp")
+# Columns about the row itself.
+INDEX_COLUMNS = ("frame_index", "episode_index", "index", "task_index", "timestamp")
 
 
 def is_lerobot(place) -> bool:
-    """Whether a folder is such a data set."""
+    """Whether a folder is a data set of LeRobot."""
     return (pathlib.Path(place).expanduser() / INFO).is_file()
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class LeRobot:
-    """The episodes of such a folder as recordings."""
+    """The episodes of a folder as recordings (core/data/trajectories.py).
+
+    info: meta/info.json. tasks: instructions by number. episodes: rows of meta/episodes.
+    Raises ValueError if the version is not 3 or there are no episodes.
+    """
 
     folder: str
     info: dict = dataclasses.field(init=False, repr=False)
-    tasks: dict = dataclasses.field(init=False, repr=False)  # by number
-    episodes: tuple = dataclasses.field(init=False, repr=False)  # what is said of each
+    tasks: dict = dataclasses.field(init=False, repr=False)
+    episodes: tuple = dataclasses.field(init=False, repr=False)
 
     def __post_init__(self):
         root = pathlib.Path(self.folder).expanduser()
@@ -41,8 +45,8 @@ class LeRobot:
         version = str(info.get("codebase_version"))
         if not version.startswith(VERSION):
             raise ValueError(
-                f"{self.folder} is of LeRobot {version}; expected {VERSION}x, which "
-                "LeRobot's convert_dataset_v21_to_v30 makes of it"
+                f"{self.folder} has LeRobot version {version}; expected {VERSION}x: convert "
+                "it with LeRobot's convert_dataset_v21_to_v30"
             )
         values = {
             "info": info,
@@ -65,36 +69,41 @@ class LeRobot:
 
     @property
     def about(self):
-        names = {known_as(k): x.get("names") for k, x in self.info["features"].items()}
-        names = {k: listed(x) for k, x in names.items() if x}
+        names = {
+            array_name(k): x.get("names") for k, x in self.info["features"].items()
+        }
+        names = {k: flat_names(x) for k, x in names.items() if x}
         return {"names": names, "rate": self.info["fps"]}
 
     def load(self, index):
+        """The steps of an episode; camera images are LazyImages."""
         where, features = self.episodes[index], self.info["features"]
         rows = self.rows(where)
         count = len(rows["timestamp"])
         found = {"time": np.asarray(rows["timestamp"], np.float64)}
         for name, kind in features.items():
-            if name in PLACES or name in ("next.reward", "next.done"):
+            if name in INDEX_COLUMNS or name in ("next.reward", "next.done"):
                 continue
             if kind["dtype"] == "video":
-                found[known_as(name)] = self.film(where, name, found["time"])
+                found[array_name(name)] = self.camera_frames(where, name, found["time"])
             elif kind["dtype"] == "image":
-                found[known_as(name)] = images([cell["bytes"] for cell in rows[name]])
+                found[array_name(name)] = image_files(
+                    [cell["bytes"] for cell in rows[name]]
+                )
             elif kind["dtype"] != "string":
-                found[known_as(name)] = numbers(rows[name])
+                found[array_name(name)] = image_or_float(rows[name])
         if "action" not in found:
             raise BadSample("has no 'action'")
         found["action"] = found["action"].reshape(count, -1)
-        found["reward"] = arrived(rows.get("next.reward", np.zeros(count)))
+        found["reward"] = shift_rewards(rows.get("next.reward", np.zeros(count)))
         if self.tasks:
             words = [self.tasks.get(task, "") for task in rows["task_index"]]
             found["language"] = np.array(words)
         over = bool(rows["next.done"][-1]) if "next.done" in rows else False
-        return found | episode(count, terminal=over)
+        return found | episode_flags(count, terminal=over)
 
     def rows(self, where) -> dict:
-        """The columns of an episode, by name, in the order of its frames."""
+        """The columns of an episode as lists by name. Raises BadSample."""
         import pyarrow
         from pyarrow import parquet
 
@@ -104,31 +113,31 @@ class LeRobot:
             chosen = [("episode_index", "==", number)]
             table = parquet.read_table(path, filters=chosen)
         except (pyarrow.ArrowException, OSError) as error:
-            raise BadSample(f"{path} cannot be read: {told(error)}") from None
+            raise BadSample(f"{path} cannot be read: {one_line(error)}") from None
         if len(table) != where["length"] or not len(table):
             raise BadSample(
-                f"has {len(table)} rows in {path.name}, not {where['length']}"
+                f"has {len(table)} rows in {path.name}; expected {where['length']}"
             )
         return {k: table[k].to_pylist() for k in table.column_names}
 
-    def film(self, where, key, time) -> Lazy:
-        """The pictures of a camera at `time`, seconds since the episode began."""
+    def camera_frames(self, where, key, time) -> LazyImages:
+        """The images of a camera at `time`, in seconds since the episode began."""
         path = self.path("video_path", where, f"videos/{key}", video_key=key)
-        # A quarter of a frame later, so that no rounding shows the one before.
+        # A quarter of a frame later, so that rounding cannot give the frame before.
         times = where[f"videos/{key}/from_timestamp"] + time + 0.25 / self.info["fps"]
-        return film(path, times)
+        return video_frames(path, times)
 
     def path(self, field, where, kind, **more) -> pathlib.Path:
-        """The file that a field of the info names for an episode."""
-        numbers = {k: where[f"{kind}/{k}"] for k in ("chunk_index", "file_index")}
-        path = pathlib.PurePath(self.info[field].format(**numbers, **more))
+        """The path of an episode's file, by the template info[field]."""
+        place = {k: where[f"{kind}/{k}"] for k in ("chunk_index", "file_index")}
+        path = pathlib.PurePath(self.info[field].format(**place, **more))
         if path.is_absolute() or ".." in path.parts:
-            raise BadSample(f"{field} leads out of the folder: {path}")
+            raise BadSample(f"{field} is outside of the data set's folder: {path}")
         return pathlib.Path(self.folder).expanduser() / path
 
 
 def read_tasks(root) -> dict[int, str]:
-    """What was to be done, by number. The words are what pandas calls an index."""
+    """Instructions by number; the text is in the index column of pandas."""
     from pyarrow import parquet
 
     if not (root / "meta/tasks.parquet").exists():
@@ -141,7 +150,7 @@ def read_tasks(root) -> dict[int, str]:
 
 
 def read_episodes(root) -> tuple[dict, ...]:
-    """Number, length and places of each episode."""
+    """Number, length, and place in the files of each episode, by number."""
     from pyarrow import parquet
 
     rows = []
@@ -153,15 +162,15 @@ def read_episodes(root) -> tuple[dict, ...]:
     return tuple(sorted(rows, key=lambda row: row["episode_index"]))
 
 
-def known_as(name: str) -> str:
+def array_name(name: str) -> str:
     """observation.images.top -> images_top, next.success -> log/next_success."""
     plain = name.removeprefix("observation.").replace(".", "_")
     inside = name.startswith("observation.") or name == "action"
     return plain if inside else f"log/{plain}"
 
 
-def listed(names) -> list[str]:
-    """Names of numbers, which may be told in groups."""
+def flat_names(names) -> list[str]:
+    """Names of numbers as one list; they may be nested in groups."""
     if isinstance(names, dict):
-        return [x for group in names.values() for x in listed(group)]
+        return [x for group in names.values() for x in flat_names(group)]
     return [str(x) for x in names] if isinstance(names, list) else [str(names)]

@@ -165,14 +165,14 @@ def test_bounds_are_told(tmp_path):
 def test_windows_of_a_folder_span_files_but_no_gaps(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "CHUNK", 8)
     make(tmp_path, capacity=80, steps=30).save()
-    records = chunks.Windows(str(tmp_path), 5)
+    records = chunks.ChunkWindows(str(tmp_path), 5)
     assert len(records) == 2 * 26
     item = records.load(26 + 6)
     np.testing.assert_array_equal(item["reward"], 1000 + np.arange(6, 11))
     np.testing.assert_array_equal(item["action"][:, 0], [0, *range(1006, 1010)])
     assert item["is_first"].tolist() == [True, False, False, False, True]
     (tmp_path / "000001-000000000008-000008.npz").unlink()
-    records = chunks.Windows(str(tmp_path), 5)
+    records = chunks.ChunkWindows(str(tmp_path), 5)
     assert len(records) == 26 + 4 + 10
     np.testing.assert_array_equal(records.load(30)["reward"], 1000 + np.arange(16, 21))
 
@@ -181,7 +181,7 @@ def test_held_out_steps_are_in_no_window_to_train_on(tmp_path):
     make(tmp_path, capacity=200, steps=90).save()
 
     def steps_of(split, length, apart=0):
-        records = chunks.Windows(str(tmp_path), length, split, apart)
+        records = chunks.ChunkWindows(str(tmp_path), length, split, apart)
         windows = [records.load(i)["reward"] for i in range(len(records))]
         return len(windows), set(np.concatenate(windows).tolist())
 
@@ -208,22 +208,22 @@ def test_bad_files_are_bad_samples(tmp_path):
         )
         chunks.load_chunk.cache_clear()
         with pytest.raises(BadSample) as error:
-            chunks.Windows(str(tmp_path), 5).load(0)
+            chunks.ChunkWindows(str(tmp_path), 5).load(0)
         return str(error.value)
 
     assert chunk(reward=None) == "has no 'reward'"
     assert chunk(reward=np.array([0, 0, np.nan, 0, np.nan, 0])) == (
-        "'reward' holds values that are not finite, at step 2"
+        "'reward' is not finite at step 2"
     )
     assert chunk(place=np.zeros((5, 2))) == "'place' has 5 steps, not 6"
     assert "cannot be read" in chunk(place=np.array([None] * 6))  # a pickle
 
 
 def test_folders_without_trajectories(tmp_path):
-    with pytest.raises(ValueError, match="is no folder of trajectories"):
-        chunks.Windows(str(tmp_path / "none"), 5)
+    with pytest.raises(ValueError, match="is not a folder of trajectories"):
+        chunks.ChunkWindows(str(tmp_path / "none"), 5)
     with pytest.raises(ValueError, match="has no 5 steps in a row; expected files"):
-        chunks.Windows(str(tmp_path), 5)
+        chunks.ChunkWindows(str(tmp_path), 5)
 
 
 def test_it_begins_with_what_others_have_recorded(tmp_path):

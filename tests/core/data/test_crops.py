@@ -1,4 +1,4 @@
-"""Several clips of every video that is decoded: what they share, and the account of them."""
+"""Several crops of each decoded clip: same frames, own samples, counted as samples."""
 
 import itertools
 
@@ -10,14 +10,14 @@ from small import small
 
 from core import train
 from core.data import clips
-from core.data.clips import View, see
+from core.data.clips import View, read_clip
 from core.data.pipeline import make_source
 
 CROPS = 4
 
 
 class Several(Numbers):
-    """Numbers that come several at a time."""
+    """Numbers with CROPS samples per record."""
 
     def load(self, index, rng):
         item = super().load(index, rng)
@@ -40,14 +40,14 @@ def reference():
     return samples, source.report()
 
 
-def test_clips_of_a_video_follow_each_other(reference):
+def test_crops_of_a_video_are_consecutive_samples(reference):
     samples, report = reference
     np.testing.assert_array_equal(samples["position"], np.arange(96))
     record = samples["record"].reshape(24, CROPS)
     assert (record == record[:, :1]).all()
     for epoch in (record[:12, 0], record[12:, 0]):
-        assert len(set(epoch)) == 11  # all but the bad one, which another stands in for
-    # Each has its own noise and masks.
+        assert len(set(epoch)) == 11  # all but the bad one, which is replaced
+    # Each sample has its own noise and mask.
     for name in ("noise", "mask"):
         assert len({tuple(x) for x in samples[name]}) == 96
     assert report["seen"] == 96 and report["bad"] == 2 * CROPS
@@ -68,7 +68,7 @@ def test_workers_and_hosts_change_nothing(reference, workers):
     assert_same(whole, reference[0])
 
 
-def test_it_goes_on_with_another_batch_size(reference):
+def test_resume_with_another_batch_size(reference):
     first = source_of(bad=[5])
     take(first, 3)
     state = first.get_state()
@@ -85,22 +85,22 @@ def test_a_batch_holds_whole_groups():
         source_of(batch=12, shard=(0, 2))
 
 
-def test_crops_show_the_same_stretch_decoded_once(tmp_path, monkeypatch):
+def test_crops_share_frames_that_are_decoded_once(tmp_path, monkeypatch):
     path = write_clock(tmp_path / "c.mp4", STEADY)
     opened, open_video = [], clips.open_video
     monkeypatch.setattr(
         clips, "open_video", lambda x: opened.append(x) or open_video(x)
     )
     view = View(frames=4, fps=10, size=16, crops=3)
-    found = see(path, view, np.random.default_rng(0))
+    found = read_clip(path, view, np.random.default_rng(0))
     assert found.shape == (3, 4, 16, 16, 3) and len(opened) == 1
     times = [read_clock(clip) for clip in found]
     assert (times[0] == times[1]).all() and (times[0] == times[2]).all()
     image = np.random.default_rng(1).integers(0, 256, (40, 60, 3)).astype(np.uint8)
-    stills = clips.see_still(image, view, np.random.default_rng(0))
+    stills = clips.still_clip(image, view, np.random.default_rng(0))
     assert stills.shape == found.shape and (stills[:, :1] == stills).all()
     assert all((a != b).any() for a, b in itertools.combinations(stills[:, 0], 2))
-    assert clips.labelled(found, 7, view)["label"].tolist() == [7, 7, 7]
+    assert clips.with_label(found, 7, view)["label"].tolist() == [7, 7, 7]
 
 
 def test_it_trains(tmp_path):

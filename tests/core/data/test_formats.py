@@ -1,4 +1,4 @@
-"""Trajectories in every format, read alike or refused, and what their cameras see."""
+"""Trajectories in every format: read alike or rejected; clips of their cameras."""
 
 import numpy as np
 import pytest
@@ -8,52 +8,58 @@ from robots import LENGTHS, WRITERS, assert_same, expected, truth, whole
 from core.data import source_names
 from core.data.clips import View
 from core.data.records import BadSample
-from core.data.resample import resampled
-from core.data.steps import check, episode
+from core.data.resample import resample_episode
+from core.data.steps import check_steps, episode_flags
 from core.prepare import run
-from core.prepare.episodes import Plan
+from core.prepare.trajectory_pieces import TrajectoryPlan
 
 
 @pytest.fixture(params=WRITERS)
 def written(request, tmp_path, monkeypatch):
-    """(format, its data set)"""
+    """(format, path of a data set in it)"""
     if request.param == "minari":
         pytest.importorskip("minari")
         monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "set"))
     return request.param, WRITERS[request.param](tmp_path / "set")
 
 
-def test_every_format_tells_the_same(written):
+def test_every_format_is_read_alike(written):
     form, place = written
     assert source_names.is_trajectories(place)
     recordings = source_names.recordings(place)
     assert len(recordings) == len(LENGTHS)
     for i in range(len(LENGTHS)):
-        found = check(recordings.load(i))
+        found = check_steps(recordings.load(i))
         assert_same(whole(found), expected(form, i))
         part = {name: x[2:5] for name, x in found.items()}
         assert_same(part, {name: x[2:5] for name, x in expected(form, i).items()})
 
 
-def test_jitter_of_a_clock_loses_no_step():
+def test_resampling_jittered_time_loses_no_step():
     time = np.arange(20) / 10 + np.random.default_rng(0).uniform(-0.04, 0.04, 20)
     time[0] = 0
     steps = {"time": time, "x": np.arange(20), "action": np.ones((20, 1), np.float32)}
-    steps |= {"reward": np.zeros(20)} | episode(20, terminal=False)
-    np.testing.assert_array_equal(resampled(steps, 10, "last")["x"], np.arange(20))
+    steps |= {"reward": np.zeros(20)} | episode_flags(20, terminal=False)
+    np.testing.assert_array_equal(
+        resample_episode(steps, 10, "last")["x"], np.arange(20)
+    )
 
 
-def test_what_holds_no_trajectories_is_told(tmp_path):
+def test_errors_for_missing_and_damaged_trajectories(tmp_path):
     robots.write_replay(tmp_path / "robot")
     with pytest.raises(ValueError, match="holds no trajectories .did you mean .*robot"):
         source_names.recordings(str(tmp_path / "robott"))
     old = robots.write_lerobot(tmp_path / "old", version="v2.1")
-    with pytest.raises(ValueError, match="of LeRobot v2.1; expected v3.x, which"):
+    with pytest.raises(
+        ValueError, match="has LeRobot version v2.1; expected v3.x: convert"
+    ):
         source_names.recordings(old)
     place = robots.write_lerobot(tmp_path / "new")
     info = tmp_path / "new" / "meta" / "info.json"
     info.write_text(info.read_text().replace('"data/chunk', '"../chunk'))
-    with pytest.raises(BadSample, match="data_path leads out of the folder"):
+    with pytest.raises(
+        BadSample, match="data_path is outside of the data set's folder"
+    ):
         source_names.recordings(place).load(0)
     robots.write_lerobot(tmp_path / "cut")
     path = tmp_path / "cut" / "data" / "chunk-000" / "file-000.parquet"
@@ -63,10 +69,10 @@ def test_what_holds_no_trajectories_is_told(tmp_path):
 
 
 def test_spaces_of_minari(tmp_path, monkeypatch):
-    """Discrete actions, several in one, and a file of which a part is lost."""
+    """Discrete and composite actions, and a truncated file."""
     pytest.importorskip("minari")
     gymnasium = pytest.importorskip("gymnasium")
-    from core.data.formats.minari import as_vector, named
+    from core.data.formats.minari import as_vector, named_arrays
 
     spaces = gymnasium.spaces
     both = spaces.Dict(
@@ -78,13 +84,13 @@ def test_spaces_of_minari(tmp_path, monkeypatch):
     many = spaces.MultiDiscrete([2, 3])
     expected = [[0, 1, 1, 0, 0], [1, 0, 0, 0, 1]]
     np.testing.assert_array_equal(as_vector(many, np.array([[1, 0], [0, 2]])), expected)
-    with pytest.raises(BadSample, match="not always one of 0 to 2"):
+    with pytest.raises(BadSample, match="not always an integer in 0 to 2"):
         as_vector(spaces.Discrete(3), np.array([3]))
     seen = {"mission": ["go", "go"], "image": np.zeros((2, 4, 4, 3), np.uint8)}
-    found = dict(named(seen))
+    found = dict(named_arrays(seen))
     assert found["language"].tolist() == ["go", "go"]
     assert found["image"].dtype == np.uint8
-    assert dict(named(np.zeros((2, 5))))["state"].shape == (2, 5)
+    assert dict(named_arrays(np.zeros((2, 5))))["state"].shape == (2, 5)
 
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
     place = robots.write_minari(tmp_path)
@@ -95,7 +101,7 @@ def test_spaces_of_minari(tmp_path, monkeypatch):
         source_names.recordings(place).load(0)
 
 
-def test_pictures_in_rows_and_other_columns(tmp_path):
+def test_images_in_parquet_and_other_columns(tmp_path):
     force = [np.arange(n, dtype=float).tolist() for n in LENGTHS]
     more = {"observation.force": force, "next.success": force}
     place = robots.write_lerobot(tmp_path / "set", as_video=False, **more)
@@ -105,10 +111,10 @@ def test_pictures_in_rows_and_other_columns(tmp_path):
     assert "log/next_success" in steps
 
 
-def test_what_a_camera_sees_is_a_clip(tmp_path):
-    """Frames at the wanted rate, of one episode alone, though it lies in pieces."""
+def test_clips_of_a_camera(tmp_path):
+    """Frames at the requested rate within one episode, which may be stored in pieces."""
     place = robots.write_lerobot(tmp_path / "set")
-    plan = Plan(place, held=0, piece=8)
+    plan = TrajectoryPlan(place, held=0, piece=8)
     options = {"workers": 1, "shard_mb": 64, "say": id}
     run.prepare(run.TRAJECTORIES, plan, str(tmp_path / "ready"), **options)
     view = View(frames=4, fps=2.5, size=32, scale=(1, 1), aspect=(1, 1), flip=False)
@@ -116,25 +122,27 @@ def test_what_a_camera_sees_is_a_clip(tmp_path):
     pieces = [(0, 0), (1, 0), (1, 6), (2, 0), (2, 4)] + [(3, x) for x in (0, 8, 15, 22)]
     for name in (f"camera:{tmp_path / 'ready'}", f"camera:{place}#images_top"):
         clips = source_names.videos(name, "", view, None)
-        begun = set()
+        starts = set()
         for index in range(len(clips)):
             which, first = pieces[index] if len(clips) == len(pieces) else (index, 0)
-            film = pictures[which]
+            whole_video = pictures[which]
             for seed in range(30):
                 video = clips.load(index, np.random.default_rng(seed))["video"]
                 fits = [
                     start
-                    for start in range(first, len(film))
+                    for start in range(first, len(whole_video))
                     if (
                         video
-                        == film[np.minimum(start + 4 * np.arange(4), len(film) - 1)]
+                        == whole_video[
+                            np.minimum(start + 4 * np.arange(4), len(whole_video) - 1)
+                        ]
                     ).all()
                 ]
                 assert fits
-                begun.add((which, fits[0]))
-        assert len(begun) > 40
-    with pytest.raises(BadSample, match="has no pictures 'wrist', but images_top"):
+                starts.add((which, fits[0]))
+        assert len(starts) > 40
+    with pytest.raises(BadSample, match="has no camera 'wrist'; it has images_top"):
         source_names.videos(f"camera:{place}#wrist", "", view, None).load(0, None)
     robots.write_replay(tmp_path / "replay")
-    with pytest.raises(ValueError, match="does not tell how many steps a second has"):
+    with pytest.raises(ValueError, match="has no rate in steps per second"):
         source_names.videos(f"camera:{tmp_path / 'replay'}", "", view, None)

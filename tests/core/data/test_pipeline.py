@@ -1,4 +1,4 @@
-"""The pipeline: what sample p is, what a bad record does, what a resume costs."""
+"""The pipeline: samples by position, replacement of bad records, exact resume."""
 
 import json
 import multiprocessing
@@ -98,8 +98,8 @@ def test_resume_is_exact_with_another_batch_size_and_hosts(reference):
 
 
 @pytest.mark.parametrize(("before", "after"), [(1, 2), (1, 4), (4, 1), (2, 4)])
-def test_in_the_middle_of_an_epoch_hosts_come_and_go(reference, before, after):
-    """24 samples of an epoch of 20 on some hosts, the rest on others: all of it once."""
+def test_the_number_of_hosts_may_change_within_an_epoch(reference, before, after):
+    """24 samples of epochs of 20 on some hosts, the rest on others: every record once."""
 
     def part(host, hosts, state=None, batches=3):
         records = Numbers(20, bad=[4, 7])
@@ -131,9 +131,7 @@ def test_in_the_middle_of_an_epoch_hosts_come_and_go(reference, before, after):
     )
     for epoch in range(3):
         records = reference[0]["record"][20 * epoch : 20 * epoch + 20].ravel().tolist()
-        assert set(range(20)) - {4, 7} <= set(
-            records
-        )  # others stand in for the bad two
+        assert set(range(20)) - {4, 7} <= set(records)  # the bad two are replaced
 
 
 def test_every_epoch_is_another_order_and_seeds_differ():
@@ -168,7 +166,7 @@ def test_nothing_starts_before_the_first_sample(monkeypatch):
     source.close()
 
 
-def test_bad_records_are_replaced_counted_and_told(reference):
+def test_bad_records_are_replaced_counted_and_reported(reference):
     samples, report = reference
     assert not np.isin(samples["record"], [4, 7]).any()
     whole = source_of(Numbers(20), max_bad_share=0.5)
@@ -177,8 +175,8 @@ def test_bad_records_are_replaced_counted_and_told(reference):
     hit = np.isin(intended, [4, 7])
     assert report["seen"] == 64 and report["bad"] == hit.sum()
     np.testing.assert_array_equal(samples["record"][~hit, 0], intended[~hit])
-    told = {(e["position"], e["name"]) for e in report["new"]}
-    assert {(p, f"number {intended[p]}") for p in np.flatnonzero(hit)} <= told
+    reported = {(e["position"], e["name"]) for e in report["new"]}
+    assert {(p, f"number {intended[p]}") for p in np.flatnonzero(hit)} <= reported
     assert {e["reason"] for e in report["new"]} == {"rotten"}
     assert len(report["new"]) >= report["bad"]
 
@@ -198,7 +196,7 @@ def test_too_many_bad_raise_naming_share_limit_and_records():
     source = source_of(Numbers(100, bad=range(10)))
     with pytest.raises(TooManyBad) as error:
         take(source, 50)
-    assert source.get_state()["seen"] == 200  # no verdict on fewer
+    assert source.get_state()["seen"] == 200  # fewer are not checked
     for part in ("of the last 200 samples", "the numbers", "(rotten)"):
         assert part in str(error.value)
     assert "data.max_bad_share = 0.01" in str(error.value)
@@ -222,7 +220,7 @@ def test_only_bad_records_raise_at_once():
 def test_a_failing_transform_is_a_bug_not_a_bad_sample():
     source = make_source(Numbers(20), batch=8, seed=0, transform=break_at_nine)
     source.next()
-    for _ in range(2):  # and goes on failing: nothing is skipped
+    for _ in range(2):  # fails again: nothing is skipped
         with pytest.raises(
             RuntimeError, match="transform of sample 9 failed: KeyError"
         ):
@@ -243,8 +241,8 @@ def test_a_killed_worker_changes_nothing(reference):
     source = source_of(records, batch=4, workers=2, buffer=1, max_bad_share=0.5)
     before, [iterator] = take(source, 2), source.running
     os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)
-    after = take(source, 14)  # more than is ready by now
-    assert source.running != [iterator]  # it was missed and replaced
+    after = take(source, 14)  # more than is prefetched by now
+    assert source.running != [iterator]  # the iterator was replaced
     source.close()
     samples = {k: np.concatenate([before[k], after[k]]) for k in before}
     assert_same(samples, reference[0])
@@ -253,7 +251,7 @@ def test_a_killed_worker_changes_nothing(reference):
 def test_a_sample_that_kills_its_worker_ends_the_run(monkeypatch):
     monkeypatch.setattr(pipeline, "LIVES", 2)
     source = source_of(Numbers(20, fatal=range(20)), workers=1)
-    with pytest.raises(RuntimeError, match=r"at sample 0 for the 2\. time: .* code -9"):
+    with pytest.raises(RuntimeError, match=r"at sample 0, death 2 of 2: .* code -9"):
         source.next()
     assert not multiprocessing.active_children()
 
@@ -270,7 +268,7 @@ def test_a_sample_that_kills_its_worker_ends_the_run(monkeypatch):
         ({"records": Numbers(0)}, "the numbers has no records"),
     ],
 )
-def test_mistakes_are_told_at_once(change, words):
+def test_mistakes_raise_at_once(change, words):
     kw = {"records": Numbers(4), "batch": 8, "seed": 0, **change}
     with pytest.raises(ValueError, match=words):
         make_source(kw.pop("records"), **kw)

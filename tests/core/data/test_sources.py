@@ -1,4 +1,4 @@
-"""Data sets by name: lists, images, addresses, tensorflow-datasets, and mixtures of them."""
+"""Data sets by name: lists, images, URLs, tensorflow-datasets, and mixtures."""
 
 import collections
 import json
@@ -30,7 +30,7 @@ FEATURES = tensorflow_datasets.features
 
 
 def photos(folder, count=3):
-    """Images of one gray each."""
+    """A folder of images, each of one gray value."""
     folder.mkdir(exist_ok=True)
     for i in range(count):
         cv2.imwrite(str(folder / f"{i}.png"), np.full((20, 30, 3), 40 * i, np.uint8))
@@ -38,7 +38,7 @@ def photos(folder, count=3):
 
 
 class Clocks(tensorflow_datasets.core.GeneratorBasedBuilder, skip_registration=True):
-    """Videos whose brightness tells the frame, labelled 10, 11, ..."""
+    """Clock videos (clocks.py) with labels 10, 11, ..."""
 
     VERSION = tensorflow_datasets.core.Version("1.2.0")
 
@@ -66,7 +66,7 @@ class Clocks(tensorflow_datasets.core.GeneratorBasedBuilder, skip_registration=T
 
 @pytest.fixture
 def clocks(tmp_path, monkeypatch):
-    """Builds a data set of clocks in the TFDS_DATA_DIR; gives its folder."""
+    """A function that builds a data set of clocks in TFDS_DATA_DIR; returns its folder."""
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "home"))
     video = pathlib.Path(write_clock(tmp_path / "clock.mp4", STEADY[:8])).read_bytes()
 
@@ -101,10 +101,10 @@ def test_a_parquet_list_names_files_and_labels(tmp_path):
     [
         ({"file": ["c.mp4"]}, r"the columns \['file'\]; expected \"path\" among them"),
         ({"path": ["c.mp4", "d.txt"]}, "row 1 has the path 'd.txt'; expected a file"),
-        ({"path": ["c.mp4"], "label": ["cat"]}, "labels that are no whole numbers"),
+        ({"path": ["c.mp4"], "label": ["cat"]}, "labels that are not integers"),
     ],
 )
-def test_mistakes_in_a_parquet_list_are_told(table, words, tmp_path):
+def test_mistakes_in_a_parquet_list_raise(table, words, tmp_path):
     parquet.write_table(pyarrow.table(table), tmp_path / "list.parquet")
     with pytest.raises(ValueError, match=words):
         VideoFolder(str(tmp_path / "list.parquet"), VIEW)
@@ -113,7 +113,7 @@ def test_mistakes_in_a_parquet_list_are_told(table, words, tmp_path):
         VideoFolder(str(tmp_path / "list.parquet"), VIEW)
 
 
-def test_addresses_are_read_as_files_are(tmp_path):
+def test_urls_are_read_like_files(tmp_path):
     path = write_clock(tmp_path / "c.mp4", STEADY[:8])
     (tmp_path / "list.txt").write_text(f"file://{path}\nnowhere://c.mp4\n")
     videos = VideoFolder(str(tmp_path / "list.txt"), VIEW)
@@ -125,7 +125,7 @@ def test_addresses_are_read_as_files_are(tmp_path):
     assert "nowhere" in source.report()["new"][0]["reason"]
 
 
-def test_images_are_clips_in_which_nothing_moves(tmp_path):
+def test_images_are_clips_without_motion(tmp_path):
     stills = source_names.videos(
         f"images:{photos(tmp_path / 'p')}", "train", VIEW, None
     )
@@ -161,7 +161,7 @@ def test_a_data_set_of_tfds_is_found_and_read(clocks, tmp_path):
     }
 
 
-def test_without_a_split_to_evaluate_on_one_is_cut_off(clocks):
+def test_without_a_validation_split_the_end_of_train_is_used(clocks):
     name = str(clocks(train=45))
     train, held = (
         source_names.videos(name, s, VIEW, None) for s in ("train", "validation")
@@ -170,11 +170,17 @@ def test_without_a_split_to_evaluate_on_one_is_cut_off(clocks):
     assert sorted(labels_of(train) + labels_of(held)) == list(range(10, 55))
 
 
-def test_mistakes_about_data_sets_are_told(clocks, tmp_path):
+def test_mistakes_about_data_sets_raise(clocks, tmp_path):
     folder = clocks(train=4)
     for name, words in (
-        ("tfds:clock", "no data set clock in .*: there are clocks"),
-        ("tfds:clocks:1.0.0", "tfds:clocks has the versions 1.2.0, not 1.0.0"),
+        (
+            "tfds:clock",
+            "no data set clock in .* .did you mean 'clocks'.*; there are clocks",
+        ),
+        (
+            "tfds:clocks:1.0.0",
+            "tfds:clocks has no version 1.0.0; there are the versions 1.2.0",
+        ),
     ):
         with pytest.raises(ValueError, match=words):
             source_names.videos(name, "validation", VIEW, None)
@@ -186,11 +192,11 @@ def test_mistakes_about_data_sets_are_told(clocks, tmp_path):
         source_names.videos(str(folder), "train", VIEW, None)
     info = json.loads((folder / tfds.INFO).read_text()) | {"fileFormat": "tfrecord"}
     (folder / tfds.INFO).write_text(json.dumps(info))
-    with pytest.raises(ValueError, match="holds tfrecord files; expected array_record"):
+    with pytest.raises(ValueError, match="has tfrecord files; expected array_record"):
         source_names.videos(str(folder), "train", VIEW, None)
 
 
-def test_of_few_records_one_is_held_out(clocks):
+def test_of_few_records_one_is_for_validation(clocks):
     folder = str(clocks(train=2))
     train, held = (
         source_names.videos(folder, part, VIEW, None)
@@ -214,17 +220,17 @@ def test_flipped_bytes_in_a_shard_are_bad_samples(clocks):
     np.testing.assert_array_equal(read_clock(batch["video"][0]), [2, 3, 4, 5])
 
 
-def test_what_holds_no_pictures_is_refused(clocks, monkeypatch):
+def test_a_data_set_without_images_raises(clocks, monkeypatch):
     name = str(clocks(train=4))
     monkeypatch.setattr(tfds.Shards, "features", ("text", "label"))
     with pytest.raises(
-        ValueError, match="holds text, label; expected video, the bytes"
+        ValueError, match="has the features text, label; expected 'video', the bytes"
     ):
         source_names.videos(name, "train", VIEW, None)
 
 
 def test_training_imports_no_tensorflow(clocks, tmp_path):
-    """Not in the command nor in its workers, though there is one to import."""
+    """Neither the command nor its workers import it, though a fake one is installed."""
     (tmp_path / "there" / "tensorflow").mkdir(parents=True)
     trace = tmp_path / "imported"
     module = tmp_path / "there" / "tensorflow" / "__init__.py"
@@ -236,8 +242,8 @@ def test_training_imports_no_tensorflow(clocks, tmp_path):
     fields = {"data__source": str(clocks(train=8)), "data__fps": 10.0}
     config = small(**fields, data__workers=1, steps=2)
     with start(config, tmp_path / "run", env=environment) as run:
-        told = run.communicate(timeout=120)
-    assert run.returncode == 0, told
+        output = run.communicate(timeout=120)
+    assert run.returncode == 0, output
     assert not trace.exists()
 
 
@@ -245,10 +251,9 @@ def test_a_mixture_draws_by_weight_and_each_part_in_epochs():
     mix = Mixture((Numbers(7), Numbers(50)), (0.25, 0.75))
     source = make_source(mix, batch=8, seed=3)
     batch = take(source, 35)  # 280 samples: 70 of the first, 210 of the second
-    order = [mix.place(i) for i in range(len(mix))]
+    order = [mix.locate(i) for i in range(len(mix))]
     assert [order[0][1], order[6][1], order[7][1], order[56][1]] == [0, 6, 0, 49]
     small, large = mix.parts
-    # Which part a sample is of shows in the noise that only its record draws.
     assert len(batch["record"]) == 280
     counts = collections.Counter(batch["record"].ravel().tolist())
     assert sum(counts[i] for i in range(7, 50)) == pytest.approx(210 * 43 / 50, abs=12)
@@ -260,19 +265,19 @@ def test_a_mixture_draws_by_weight_and_each_part_in_epochs():
         assert sorted(epoch) == list(range(7))
     second = parts["record"][parts["part"] == 1].ravel()
     assert sorted(second[:50]) == list(range(50))
-    # Every stretch of samples has its share, not only the whole.
+    # Weights hold for every 28 samples, not only for all.
     share = (parts["part"].ravel()[:280].reshape(10, 28) == 0).mean(1)
     assert np.abs(share - 0.25).max() < 0.05
 
 
 class Marked(Mixture):
-    """A mixture whose samples tell their part."""
+    """A mixture whose samples have the number of their part."""
 
     def __init__(self, mix):
         super().__init__(mix.parts, mix.weights)
 
     def load(self, index, rng):
-        part, at = self.place(index)
+        part, at = self.locate(index)
         which = self.parts.index(part)
         return part.load(at, rng) | {"part": np.array([which])}
 
@@ -300,7 +305,7 @@ def test_a_mixture_is_the_same_on_any_number_of_hosts(count):
 
 
 def test_names_of_mixtures(tmp_path):
-    assert source_names.terms("0.7*a b/c + 3 * images:d+e + f") == [
+    assert source_names.mixture_terms("0.7*a b/c + 3 * images:d+e + f") == [
         (0.7, "a b/c"),
         (3.0, "images:d+e"),
         (1.0, "f"),
@@ -311,15 +316,18 @@ def test_names_of_mixtures(tmp_path):
     assert mix.weights == (2, 1, 0.5) and len(mix) == 1 + 3 + 9
     assert str(mix) == f"2*{tmp_path} + 1*{tmp_path / 'p'} + 0.5*the numbers"
     for text, words in (
-        ("", "'' is no mixture of data sets; write 0.7"),
-        ("1.2.3*a", "is no mixture of data sets"),
-        (f"0*{tmp_path} + world", "the weight of .* is 0.0; it must be positive"),
+        ("", "'' is not a valid mixture; expected 0.7"),
+        ("1.2.3*a", "is not a valid mixture"),
+        (
+            f"0*{tmp_path} + world",
+            "the weight of .* is 0.0; expected a positive number",
+        ),
     ):
         with pytest.raises(ValueError, match=words):
             source_names.videos(text, "train", VIEW, lambda: Numbers(9))
 
 
-def test_shards_travel_to_workers(clocks):
+def test_shards_are_read_in_workers(clocks):
     records = source_names.videos(str(clocks(train=6)), "train", VIEW, None)
     assert isinstance(records, ShardClips)
     here, there = (make_source(records, batch=3, seed=0, workers=w) for w in (0, 1))

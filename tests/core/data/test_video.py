@@ -1,4 +1,4 @@
-"""Decoding by time and the sampling of clips, on files made here and on real clips."""
+"""Decoding at given times and cropping, on files made here and on real videos."""
 
 import importlib.util
 import struct
@@ -17,6 +17,7 @@ from clocks import (
     break_silent,
     break_text,
     break_truncated,
+    probe,
     read_clock,
     write,
     write_clock,
@@ -25,7 +26,7 @@ from clocks import (
 from core.data import clips
 from core.data.clips import View
 from core.data.records import BadSample
-from core.data.video import decode_clip, probe
+from core.data.video import decode_clip
 from core.data.video_folder import VideoFolder
 
 
@@ -37,7 +38,7 @@ def test_frames_are_those_on_screen(suffix, times, tmp_path):
     for start in [0.0, 1.0, *rng.uniform(0, times[-1], 6)]:
         for fps in (4, 25):
             wanted = start + np.arange(6) / fps
-            # Where a container rounds to milliseconds, either neighbour is right.
+            # Some containers round to milliseconds; then either neighbor is right.
             low, high = (
                 np.searchsorted(times, wanted + d, side="right") - 1
                 for d in (-2e-3, 2e-3)
@@ -68,7 +69,7 @@ def test_only_the_needed_frames_are_converted(tmp_path):
     assert len(seen) == 3  # each at two times
 
 
-def test_the_last_frame_stays(tmp_path):
+def test_the_last_frame_is_repeated(tmp_path):
     path = write_clock(tmp_path / "clock.mp4", STEADY[:5])
     np.testing.assert_array_equal(
         read_clock(decode_clip(path, 0, 5, 6)), [0, 2, 4, 4, 4, 4]
@@ -76,15 +77,15 @@ def test_the_last_frame_stays(tmp_path):
 
 
 @pytest.mark.parametrize("suffix", CODECS)
-def test_probe(suffix, tmp_path):
+def test_facts_in_headers(suffix, tmp_path):
     video = probe(write_clock(tmp_path / f"clock.{suffix}", STEADY))
-    frames = 30 if suffix != "avi" else 59  # AVI fills the gaps of its 20 per second
+    frames = 30 if suffix != "avi" else 59  # AVI fills gaps at its 20 per second
     assert (video.height, video.width, video.frames) == (48, 64, frames)
     assert video.duration == pytest.approx(3.0, abs=0.11)
     assert video.fps == pytest.approx(20 if suffix == "avi" else 10, rel=0.05)
 
 
-def test_a_streamed_recording_announces_nothing_and_still_plays(tmp_path):
+def test_a_streamed_recording_without_duration_is_read(tmp_path):
     path = write_clock(tmp_path / "live.webm", STEADY, live="1")
     with av.open(path) as container:
         assert container.duration is None
@@ -94,7 +95,7 @@ def test_a_streamed_recording_announces_nothing_and_still_plays(tmp_path):
     )
 
 
-def test_a_phone_held_upright(tmp_path):
+def test_rotation_of_a_phone_is_applied(tmp_path):
     dark_left = np.zeros((48, 64, 3), np.uint8)
     dark_left[:, 32:] = 200
     path = Path(write(tmp_path / "phone.mp4", [dark_left] * 10, STEADY[:10]))
@@ -108,7 +109,7 @@ def test_a_phone_held_upright(tmp_path):
 
 
 def break_header(tmp_path):
-    """A file that says it is ten times as long."""
+    """A file whose header states ten times its duration."""
     content = Path(write_clock(tmp_path / "long.mkv", STEADY)).read_bytes()
     assert content.count(b"00:00:03.") == 1
     path = tmp_path / "lies.mkv"
@@ -117,14 +118,14 @@ def break_header(tmp_path):
 
 
 def break_codec(tmp_path):
-    """A file in a code that nobody knows."""
+    """A file with an unknown codec."""
     content = Path(write_clock(tmp_path / "known.mp4", STEADY)).read_bytes()
     path = tmp_path / "unknown.mp4"
     path.write_bytes(content.replace(b"avc1", b"zzzz").replace(b"avcC", b"zzzC"))
     return path
 
 
-def test_ten_bits_a_colour_are_read(tmp_path):
+def test_ten_bits_per_channel_are_read(tmp_path):
     deep = {"codec": "libx265", "pix_fmt": "yuv420p10le"}
     path = write_clock(tmp_path / "deep.mkv", STEADY, **deep)
     with av.open(path) as container:
@@ -138,7 +139,7 @@ def test_ten_bits_a_colour_are_read(tmp_path):
     ("make", "reason"),
     [
         (break_header, r"ends at 3\.0 s of 30\.0 s"),
-        (break_codec, "in a code that is not known"),
+        (break_codec, "unknown video codec"),
         (lambda d: break_truncated(d, "mp4", share=0.3), "InvalidDataError"),
         (lambda d: break_truncated(d, "mp4", movflags="faststart"), "InvalidDataError"),
         (lambda d: break_truncated(d, "webm"), r"ends at 1\.\d s of 3\.0 s"),
@@ -159,11 +160,11 @@ def test_broken_files_are_bad_samples(make, reason, tmp_path):
 def test_a_video_too_large_to_hold_is_a_bad_sample(tmp_path, monkeypatch):
     path = write_clock(tmp_path / "c.mp4", STEADY[:8])
     monkeypatch.setattr("core.data.video.MOST_PIXELS", 64 * 48 - 1)
-    with pytest.raises(BadSample, match="64 x 48 pixels; more than"):
+    with pytest.raises(BadSample, match="64 x 48 pixels; the limit is"):
         decode_clip(path, 0, 5, 4)
 
 
-def test_before_the_cut_a_truncated_file_is_good(tmp_path):
+def test_a_truncated_file_is_good_before_its_end(tmp_path):
     path = break_truncated(tmp_path, "webm")
     np.testing.assert_array_equal(read_clock(decode_clip(path, 0, 10, 8)), np.arange(8))
 
@@ -180,12 +181,12 @@ def test_random_boxes_keep_scale_and_aspect():
     share, ratio = height * width / (480 * 640), width / height
     assert 0.299 < share.min() < 0.31 and share.max() <= 1.0
     assert 0.745 < ratio.min() < 0.76 and 1.34 < ratio.max() < 1.356
-    # Log-uniform; wide boxes fit more often into a wide picture.
+    # Log-uniform; wide boxes fit into a wide picture more often.
     assert 0.0 <= np.log(ratio).mean() < 0.06
     assert top.max() > 100 and left.max() > 200
 
 
-def test_a_picture_too_long_for_any_box_gets_the_centre():
+def test_a_picture_too_long_for_any_box_gets_the_central_box():
     rng = np.random.default_rng(0)
     kw = {"scale": (0.3, 1.0), "aspect": (0.75, 1.35)}
     assert clips.random_box(rng, 100, 2000, **kw) == (0, 932, 100, 135)
@@ -200,12 +201,14 @@ def test_one_crop_for_all_frames_and_half_of_the_clips_mirrored(tmp_path):
     kw = {"frames": 3, "fps": 10, "size": 32, "scale": (0.3, 1), "aspect": (0.75, 1.35)}
     mirrored = []
     for seed in range(100):
-        video = clips.see(path, View(flip=True, **kw), np.random.default_rng(seed))
+        video = clips.read_clip(
+            path, View(flip=True, **kw), np.random.default_rng(seed)
+        )
         assert video.shape == (3, 32, 32, 3)
         assert np.abs(video.astype(int) - video[0]).max() <= 2
         mirrored.append(video[..., :8, :].mean() > video[..., -8:, :].mean())
     assert 35 < sum(mirrored) < 65
-    video = clips.see(path, View(flip=False, **kw), np.random.default_rng(3))
+    video = clips.read_clip(path, View(flip=False, **kw), np.random.default_rng(3))
     assert video[..., :8, :].mean() < video[..., -8:, :].mean()
 
 
@@ -213,21 +216,23 @@ def test_random_starts_cover_the_video(tmp_path):
     path = write_clock(tmp_path / "clock.mp4", STEADY)
     kw = {"frames": 5, "fps": 5, "size": 16, "scale": (0.3, 1), "aspect": (0.75, 1.35)}
     rng = np.random.default_rng(0)
-    shown = [read_clock(clips.see(path, View(flip=True, **kw), rng)) for _ in range(80)]
+    shown = [
+        read_clock(clips.read_clip(path, View(flip=True, **kw), rng)) for _ in range(80)
+    ]
     first, last = np.array(shown)[:, 0], np.array(shown)[:, -1]
     assert first.min() == 0 and last.max() >= 27
     assert len(set(first)) >= 18
     assert (np.diff(shown) == 2).all()
 
 
-def test_evaluation_sees_the_centre(tmp_path):
+def test_evaluation_uses_the_center(tmp_path):
     path = write_clock(tmp_path / "clock.mp4", STEADY)
-    video = clips.see(path, View(frames=5, fps=5, size=16, kind="center"), None)
+    video = clips.read_clip(path, View(frames=5, fps=5, size=16, kind="center"), None)
     np.testing.assert_array_equal(read_clock(video), [10, 12, 14, 16, 18])
     y, x = np.mgrid[:48, :96]
     picture = np.stack([4 * y, 2 * x, 100 + y - x], -1).astype(np.uint8)
     path = write(tmp_path / "ramp.mp4", [picture] * 4, STEADY[:4])
-    [image] = clips.see(path, View(frames=1, fps=5, size=32, kind="center"), None)
+    [image] = clips.read_clip(path, View(frames=1, fps=5, size=32, kind="center"), None)
     whole = cv2.resize(decode_clip(path, 0.1, 5, 1)[0], (64, 32))
     np.testing.assert_array_equal(image, whole[:, 16:48])
 

@@ -1,4 +1,4 @@
-"""Folders and list files of videos, and what a mistake in them says."""
+"""Folders and list files of videos, and errors for mistakes in them."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ from core.data.video_folder import VideoFolder
 
 @pytest.fixture
 def folder(tmp_path):
-    """Three videos, a hidden one, a text and a link back to the top."""
+    """Three videos, a hidden one, a text file and a link to the top."""
     (tmp_path / "b" / ".cache").mkdir(parents=True)
     for name in ("c.mp4", "b/a b.webm", "b/.cache/x.mp4"):
         write_clock(tmp_path / name, STEADY[:8])
@@ -34,7 +34,7 @@ def test_a_folder_is_searched_in_order(folder):
     np.testing.assert_array_equal(item["video"], again["video"])
 
 
-def test_the_center_view_needs_no_luck(folder):
+def test_the_center_view_is_not_random(folder):
     videos = VideoFolder(str(folder), View(frames=4, fps=10, size=16, kind="center"))
     a, b = (videos.load(0, np.random.default_rng(seed))["video"] for seed in (0, 1))
     np.testing.assert_array_equal(a, b)
@@ -63,19 +63,22 @@ def test_a_list_file_names_videos_and_labels(text, paths, labels, folder):
     ("text", "words"),
     [
         ("path,label\nc.mp4,1", "line 1 is 'path,label'; expected the path of a file"),
-        ("c.mp4,1\nb/a b.webm", "labels 1 of its 2 videos; expected all or none"),
+        (
+            "c.mp4,1\nb/a b.webm",
+            "has labels for 1 of its 2 videos; expected all or none",
+        ),
         ("d/C.mp4", "d/C.mp4 does not exist; paths are relative to the list file"),
         ("C.mp4", "C.mp4 does not exist .did you mean .*/c.mp4"),
         ("", "has no videos; expected a folder with .avi, .mkv"),
     ],
 )
-def test_mistakes_in_a_list_are_told(text, words, folder):
+def test_mistakes_in_a_list_raise(text, words, folder):
     (folder / "list.txt").write_text(text)
     with pytest.raises(ValueError, match=words):
         VideoFolder(str(folder / "list.txt"), View())
 
 
-def test_mistakes_in_the_folder_are_told(folder, tmp_path):
+def test_mistakes_in_the_folder_raise(folder, tmp_path):
     (folder / "videos").mkdir()
     with pytest.raises(
         ValueError, match="videos has no videos; expected a folder with"
@@ -96,7 +99,7 @@ def test_mistakes_in_the_folder_are_told(folder, tmp_path):
             View(**change)
 
 
-def test_a_broken_file_is_replaced_and_told(folder):
+def test_a_broken_file_is_replaced_and_reported(folder):
     (folder / "broken.mp4").write_bytes((folder / "c.mp4").read_bytes()[:600])
     videos = VideoFolder(str(folder), View(frames=4, fps=10, size=16))
 
@@ -106,9 +109,9 @@ def test_a_broken_file_is_replaced_and_told(folder):
         source.close()
         return np.concatenate(batches), source.report()
 
-    (video, report), (same, told) = run(), run(workers=1)
+    (video, report), (same, again) = run(), run(workers=1)
     np.testing.assert_array_equal(video, same)
-    assert report == told and report["bad"] == len(report["new"]) == 4
+    assert report == again and report["bad"] == len(report["new"]) == 4
     assert {(e["name"], e["reason"][:16]) for e in report["new"]} == {
         ("broken.mp4", "InvalidDataError")
     }

@@ -1,4 +1,4 @@
-"""The physics, the pictures and the labels of the embedded world."""
+"""Physics, rendering and labels of the embedded world."""
 
 import pickle
 import subprocess
@@ -33,7 +33,7 @@ def scenes(count=CLIPS):
 
 
 def energy(scene, motion):
-    """Kinetic, turning and falling energy over the mass of a unit disc: [T]."""
+    """Kinetic, rotational and potential energy over the mass of a unit disc: [T]."""
     # Squared radii of gyration for the area of the unit disc, from tables.
     gyration = np.array([1 / 2, np.pi / 6, np.pi / 3 / np.sqrt(3)])[scene.shape]
     mass = scene.radius**2
@@ -45,7 +45,7 @@ def energy(scene, motion):
 
 @pytest.mark.parametrize("level", LEVELS)
 @pytest.mark.parametrize("variant", ["passive", "pushed", "violation"])
-def test_items_have_the_promised_arrays(level, variant):
+def test_records_have_the_documented_arrays(level, variant):
     T, K, size = 8, 3, 48
     item = World(3, frames=T, size=size, variant=variant, level=level).load(5)
     promised = {
@@ -66,7 +66,7 @@ def test_items_have_the_promised_arrays(level, variant):
     assert item["video"].std() > 1
 
 
-def test_any_order_gives_the_same_items():
+def test_any_order_gives_the_same_records():
     world = World(7, level="hard")
     forward = clips(world, 4)
     twin = pickle.loads(pickle.dumps(world))
@@ -79,7 +79,7 @@ def test_any_order_gives_the_same_items():
         world.load(-1)
 
 
-def test_another_process_gives_the_same_items():
+def test_another_process_gives_the_same_records():
     program = (
         "import sys, pickle; from core.data.bodies.world import World;"
         "w = World(7, level='hard', variant='pushed'); w.load(11);"
@@ -123,7 +123,7 @@ def test_bodies_stay_inside_apart_and_on_the_move():
     items = clips(World(1, level="plain", frames=16))
     place = np.stack([item["position"] for item in items])
     radius = np.stack([item["radius"] for item in items])[:, None, :, None]
-    # No body's centre of mass is nearer to a wall than its inner radius, 0.77 radii.
+    # A center of mass is never nearer to a wall than the inner radius, 0.77 radii.
     assert (np.minimum(place, 1 - place) > 0.75 * radius).all()
     for i, j in [(0, 1), (0, 2), (1, 2)]:
         gap = np.linalg.norm(place[:, :, i] - place[:, :, j], axis=-1)
@@ -142,7 +142,7 @@ def test_contacts_agree_both_ways_and_with_places():
         reach = np.array([1.0, 1.26, 1.56]) * item["radius"]
         left, right, floor, _ = np.moveaxis(item["contact"][:, :, 3:], -1, 0)
         x, y = np.moveaxis(item["position"], -1, 0)
-        far = reach + 0.15  # what a body may travel in the frame since the touch
+        far = reach + 0.15  # distance a body may travel in the frame after the contact
         assert (x < far)[left].all() and (x > 1 - far)[right].all()
         assert (y > 1 - far)[floor].all()
 
@@ -182,7 +182,7 @@ def test_elastic_discs_exchange_momentum():
     assert (motion.velocity[-1] != motion.velocity[0]).all()
 
 
-def test_drawn_centres_are_the_labelled_positions():
+def test_drawn_centers_are_the_labeled_positions():
     size = 64
     world = World(4, size=size, level="plain", overrides=SHADE)
     pixels = (np.arange(size) + 0.5) / size
@@ -192,7 +192,7 @@ def test_drawn_centres_are_the_labelled_positions():
         seen = np.float32(item["video"]) - ground
         paint = item["color"] * 255 - ground
         for k in range(3):
-            # Share of each pixel in this colour: the others' part is solved away.
+            # Share of each pixel in this color, by least squares over all bodies.
             weight = (seen @ np.linalg.pinv(paint))[..., k].clip(0)
             weight *= weight > 0.1
             mass = weight.sum((1, 2))
@@ -204,7 +204,7 @@ def test_drawn_centres_are_the_labelled_positions():
             np.testing.assert_allclose(mass, area, rtol=0.03)
 
 
-def test_twins_part_at_the_violation():
+def test_pairs_differ_from_the_violation_on():
     kinds = set()
     for variant in range(CLIPS):
         world = World(5, variant="violation", level="hard")
@@ -229,7 +229,7 @@ def test_twins_part_at_the_violation():
     assert kinds == {physics.VANISH, physics.TELEPORT, physics.PASS_WALL}
 
 
-def test_a_wall_that_is_passed_is_left_behind():
+def test_a_body_that_passes_a_wall_leaves_the_box():
     items = clips(World(6, variant="violation", level="plain", frames=16), 80)[1::2]
     items = [i for i in items if i["violation"] == physics.PASS_WALL]
     outside = [(np.abs(item["position"][-1] - 0.5) > 0.5).any() for item in items]
@@ -252,7 +252,7 @@ def test_only_pushed_bodies_are_pushed():
     assert 0.3 < (np.diff(runs) == 0).mean() < 0.6  # held for two frames on average
 
 
-def test_looks_leave_the_motion_alone():
+def test_the_level_does_not_change_the_motion():
     motion = ("position", "velocity", "contact", "radius", "shape", "action")
     plain = World(2, level="plain", variant="pushed").load(3)
     scene = {name: getattr(LEVELS["plain"], name) for name in ("speed", "gravity")}
@@ -281,7 +281,7 @@ def test_looks_leave_the_motion_alone():
         ("hue_jitter", 0.0, ("visible",)),
     ],
 )
-def test_each_knob_changes_only_its_part(knob, value, untouched):
+def test_each_setting_changes_only_its_part(knob, value, untouched):
     base = World(1, level="hard").load(0)
     other = World(1, level="hard", overrides={knob: value}).load(0)
     assert (base["video"] != other["video"]).mean() > 0.02
@@ -300,7 +300,7 @@ def test_visible_drops_where_something_passes_in_front():
     assert shares.mean() < 0.7 and shares.min() < 0.2
 
 
-def test_hues_tell_slots_apart_unless_jittered():
+def test_hues_identify_bodies_unless_jittered():
     color = [World(0, level="plain").load(i)["color"].argmax(-1) for i in range(20)]
     assert (np.stack(color) == [0, 1, 2]).all()
     color = np.stack([World(0, level="pastel").load(i)["color"] for i in range(20)])
@@ -323,11 +323,14 @@ def test_many_bodies_start_apart():
     [
         ({"variant": "passiv"}, "World.variant is 'passiv'; expected one of passive"),
         ({"level": "easy"}, "World.level is 'easy'; expected one of plain"),
-        ({"size": 2}, "World.size is 2; expected a whole number"),
-        ({"frames": 8.0}, "World.frames is 8.0; expected a whole number"),
+        ({"size": 2}, "World.size is 2; expected an integer"),
+        ({"frames": 8.0}, "World.frames is 8.0; expected an integer"),
         ({"fps": 0}, "World.fps is 0; expected"),
         ({"bodies": 0}, "World.bodies is 0; expected"),
-        ({"overrides": {"textur": 3}}, "'textur'.*known are radius, speed"),
+        (
+            {"overrides": {"textur": 3}},
+            "no field 'textur'; expected one of radius, speed",
+        ),
     ],
 )
 def test_errors_name_the_field(wrong, words):

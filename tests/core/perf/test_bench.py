@@ -10,7 +10,7 @@ import pytest
 from clocks import STEADY, write_clock
 from small import small
 
-from core.base.processes import cpus
+from core.base.processes import usable_cpus
 from core.data import decode_baseline
 from core.data.clips import View
 from core.method import Costs
@@ -77,7 +77,7 @@ def test_data_is_measured_alone():
     assert video < found["data_bytes_per_step"] < 1.1 * video
     assert found["data_clips_per_second"] > 0
     # All cores together are no busier than there are seconds.
-    core = found["data_clips_per_core_second"] * cpus()
+    core = found["data_clips_per_core_second"] * usable_cpus()
     assert core > 0.9 * found["data_clips_per_second"]
     assert found["data_cores_needed"] == pytest.approx(
         found["data_core_seconds_per_step"] / found["step_seconds_median"]
@@ -99,9 +99,9 @@ def test_data_is_held_against_decoding_alone(tmp_path, monkeypatch):
     for i in range(2):
         write_clock(tmp_path / f"{i}.mp4", STEADY)
     fields = {"data__source": str(tmp_path), "data__fps": 10.0, "mesh__data": 8}
-    asked, frames = [], decode_baseline.decode
+    asked, frames = [], decode_baseline.decode_frames
     monkeypatch.setattr(
-        decode_baseline, "decode", lambda *a: asked.append(a) or frames(*a)
+        decode_baseline, "decode_frames", lambda *a: asked.append(a) or frames(*a)
     )
     found = bench.measure(small(**fields), ("data",), steps=3)
     # Before and after, from random videos and moments.
@@ -119,9 +119,9 @@ def test_decoding_alone_takes_the_frames_of_a_clip(tmp_path, monkeypatch):
     path = write_clock(tmp_path / "c.mp4", STEADY)
     shown = []
     monkeypatch.setattr(
-        decode_baseline, "rgb", lambda frame: shown.append(float(frame.time))
+        decode_baseline, "to_rgb", lambda frame: shown.append(float(frame.time))
     )
-    decode_baseline.decode(path, View(frames=4, fps=5, size=16), 0.5)
+    decode_baseline.decode_frames(path, View(frames=4, fps=5, size=16), 0.5)
     # Of three seconds, 0.8 from the middle of where they may begin: 1.1.
     np.testing.assert_allclose(shown, [1.1, 1.3, 1.5, 1.7], atol=1e-6)
 

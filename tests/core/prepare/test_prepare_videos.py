@@ -1,4 +1,4 @@
-"""Preparing data sets: the grid of time, duplicates, splits, damage, kills, and Beam."""
+"""Prepared videos: times of clips, duplicates, splits, damage, kills, Beam."""
 
 import json
 import pathlib
@@ -33,15 +33,15 @@ from core.data.clips import View
 from core.data.records import BadSample
 from core.data.tfds import Shards
 from core.data.video import decode_clip
-from core.prepare import clips, near_duplicates, parallel_work, run
-from core.prepare.clips import Plan, Rules
-from core.prepare.cut_video import Recipe, cut, target_shape
+from core.prepare import near_duplicates, parallel_work, run, video_clips
+from core.prepare.cut_video import Recipe, cut_clips, target_shape
+from core.prepare.video_clips import Rules, VideoPlan
 
 RECIPE = Recipe(size=48, fps=5, seconds=1, min_seconds=0.4)
 
 
 def noise(seed, frames=16):
-    """Smooth noise that moves: no two seeds look alike."""
+    """Smooth noise that moves, different for every seed: uint8 [frames, 48, 64, 3]."""
     import cv2
 
     rng = np.random.default_rng(seed)
@@ -56,7 +56,7 @@ def noise(seed, frames=16):
 
 @pytest.fixture(scope="module")
 def raw(tmp_path_factory):
-    """Nine videos, one of them a re-encoded copy, one a still, and five broken files."""
+    """Nine videos, among them a re-encoded copy and a still, and five broken files."""
     folder = tmp_path_factory.mktemp("raw")
     (folder / "sub").mkdir()
     for seed in range(7):
@@ -73,7 +73,7 @@ def raw(tmp_path_factory):
 
 
 def plan_of(raw, **rules):
-    return Plan(str(raw), RECIPE, Rules(held=0.3, **rules), "CC0")
+    return VideoPlan(str(raw), RECIPE, Rules(held=0.3, **rules), "CC0")
 
 
 def examples_of(folder):
@@ -87,10 +87,10 @@ def examples_of(folder):
 
 @pytest.fixture(scope="module")
 def prepared(raw, tmp_path_factory):
-    said = []
+    lines = []
     to = tmp_path_factory.mktemp("sets") / "noise"
-    options = {"workers": 2, "shard_mb": 64, "say": said.append}
-    return run.prepare(run.VIDEOS, plan_of(raw), str(to), **options), said
+    options = {"workers": 2, "shard_mb": 64, "say": lines.append}
+    return run.prepare(run.VIDEOS, plan_of(raw), str(to), **options), lines
 
 
 def text(example, name):
@@ -98,10 +98,10 @@ def text(example, name):
     return value.decode() if isinstance(value, bytes) else value
 
 
-def test_clips_lie_on_a_steady_grid_of_time(tmp_path):
+def test_clips_have_a_constant_frame_rate(tmp_path):
     for name, times in (("steady", STEADY), ("uneven", UNEVEN)):
         path = write_clock(tmp_path / f"{name}.mp4", times)
-        found = list(cut(path, RECIPE))
+        found = list(cut_clips(path, RECIPE))
         shown = np.concatenate(
             [decode_clip(clip.video, 0, clip.fps, clip.frames) for clip in found]
         )
@@ -114,9 +114,9 @@ def test_clips_lie_on_a_steady_grid_of_time(tmp_path):
         assert found[-1].end == pytest.approx(found[-1].start + found[-1].frames / 5)
 
 
-def test_clips_decode_fast_and_begin_anywhere(tmp_path):
+def test_clips_have_keyframes_and_decode_fast(tmp_path):
     path = write_clock(tmp_path / "c.mp4", STEADY)
-    [clip] = cut(path, Recipe(size=48, fps=10, seconds=3, keyframe=8))
+    [clip] = cut_clips(path, Recipe(size=48, fps=10, seconds=3, keyframe=8))
     (tmp_path / "clip.mp4").write_bytes(clip.video)
     with av.open(str(tmp_path / "clip.mp4")) as container:
         stream = container.streams.video[0]
@@ -124,45 +124,45 @@ def test_clips_decode_fast_and_begin_anywhere(tmp_path):
         assert stream.codec_context.name == "h264" and stream.pix_fmt == "yuv420p"
     at = np.flatnonzero(keys)
     assert at[0] == 0 and 5 <= np.diff(at).min() and np.diff(at).max() <= 8
-    # x264 writes its settings into the file: neither CABAC nor deblocking.
+    # x264 writes its settings into the file.
     assert b"cabac=0" in clip.video and b"deblock=0" in clip.video
 
 
 def test_short_ends_are_left_out(tmp_path):
     path = write_clock(tmp_path / "c.mp4", STEADY[:13])  # 1.3 s: one clip and 2 frames
-    assert [clip.frames for clip in cut(path, RECIPE)] == [5, 2]
+    assert [clip.frames for clip in cut_clips(path, RECIPE)] == [5, 2]
     longer = Recipe(size=48, fps=5, seconds=1, min_seconds=0.8)
-    assert [clip.frames for clip in cut(path, longer)] == [5]
+    assert [clip.frames for clip in cut_clips(path, longer)] == [5]
 
 
 def test_sizes_are_even_and_never_larger():
     assert target_shape(480, 640, 1.0, 256) == (256, 342)
     assert target_shape(1920, 1080, 1.0, 256) == (456, 256)
     assert target_shape(97, 131, 1.0, 256) == (96, 132)
-    assert target_shape(576, 720, 16 / 15, 288) == (288, 384)  # PAL's broad pixels
+    assert target_shape(576, 720, 16 / 15, 288) == (288, 384)  # PAL has wide pixels
 
 
-def test_damage_ends_a_video_and_is_told(tmp_path):
+def test_clips_end_at_damage(tmp_path):
     path = break_truncated(tmp_path, "webm")
     found = []
     with pytest.raises(BadSample, match=r"ends at 1\.\d s of 3\.0 s"):
-        for clip in cut(path, RECIPE):
+        for clip in cut_clips(path, RECIPE):
             found.append(clip)
     assert [clip.frames for clip in found] == [5]
 
 
-def test_hashes_of_copies_are_near_and_of_others_far(tmp_path):
+def test_hashes_of_copies_are_similar_and_of_others_not(tmp_path):
     prints = {}
     for name, seed in (("a.mp4", 1), ("b.webm", 1), ("c.mp4", 2)):
         path = write(tmp_path / name, noise(seed), STEADY[:16])
-        [clip] = cut(path, Recipe(fps=5, size=48, min_seconds=1))
+        [clip] = cut_clips(path, Recipe(fps=5, size=48, min_seconds=1))
         prints[name] = clip.fingerprint
     assert len(prints["a.mp4"]) * 4 == near_duplicates.BITS
     assert near_duplicates.distance(prints["a.mp4"], prints["b.webm"]) <= 8
     assert near_duplicates.distance(prints["a.mp4"], prints["c.mp4"]) > 40
 
 
-def test_bands_find_all_pairs_that_are_near_enough():
+def test_bands_find_all_near_duplicates():
     rng = np.random.default_rng(0)
     first = rng.integers(0, 2, (60, near_duplicates.BITS))
     flips = [
@@ -173,7 +173,7 @@ def test_bands_find_all_pairs_that_are_near_enough():
         row[flip] ^= 1
     rows = np.packbits(np.concatenate([first, second]).astype(np.uint8), axis=1)
     prints = {f"{i:03d}": row.tobytes().hex() for i, row in enumerate(rows)}
-    found = near_duplicates.all_twins(prints, near_duplicates.BANDS - 1)
+    found = near_duplicates.find_duplicates(prints, near_duplicates.BANDS - 1)
     expected = {
         f"{60 + i:03d}": f"{i:03d}" for i, flip in enumerate(flips) if len(flip) < 16
     }
@@ -189,17 +189,19 @@ def test_clips_of_one_video_share_a_split():
         for k in range(1)
     ]
     known += [dict(one, id=f"{one['id']}b") for one in known]
-    fates = clips.decide(known, Rules(near=-1, held=0.2))
-    assert all(fates[x["id"]] == fates[f"{x['id']}b"] for x in known[:400])
-    assert 55 < sum(fates[x["id"]] == "validation" for x in known[:400]) < 105
-    # Of a few videos one is held out; of a single one, none.
-    few = clips.decide(known[:3], Rules(near=-1, held=0.01))
+    splits_of = video_clips.assign_clip_splits(known, Rules(near=-1, held=0.2))
+    assert all(splits_of[x["id"]] == splits_of[f"{x['id']}b"] for x in known[:400])
+    assert 55 < sum(splits_of[x["id"]] == "validation" for x in known[:400]) < 105
+    # One of a few videos is for validation; none of a single one.
+    few = video_clips.assign_clip_splits(known[:3], Rules(near=-1, held=0.01))
     assert sorted(few.values()) == ["train", "train", "validation"]
-    assert set(clips.decide(known[:1], Rules(near=-1)).values()) == {"train"}
+    assert set(video_clips.assign_clip_splits(known[:1], Rules(near=-1)).values()) == {
+        "train"
+    }
 
 
 def test_a_folder_becomes_a_data_set(raw, prepared):
-    folder, said = prepared
+    folder, lines = prepared
     splits = examples_of(folder)
     assert splits.keys() == {"train", "validation"}
     sources = {
@@ -225,7 +227,7 @@ def test_a_folder_becomes_a_data_set(raw, prepared):
     counted = {k: v["clips"] for k, v in report["splits"].items()}
     assert counted == {split: len(some) for split, some in splits.items()}
     assert (folder / "contact_sheet.png").stat().st_size > 10_000
-    assert any("5 of them bad" in line for line in said)
+    assert any("5 of them bad" in line for line in lines)
 
 
 def test_what_is_prepared_trains(prepared, tmp_path):
@@ -249,13 +251,18 @@ def test_what_is_prepared_trains(prepared, tmp_path):
 def test_one_video_alone_is_never_split(tmp_path):
     write(tmp_path / "one.mp4", noise(0), STEADY[:16])
     to = tmp_path / "sets" / "one"
-    (to / "incomplete.1A2B3C_1.0.0").mkdir(parents=True)  # of a killed run
+    (to / "incomplete.1A2B3C_1.0.0").mkdir(parents=True)  # from a killed run
     run.prepare(
-        run.VIDEOS, Plan(str(tmp_path), RECIPE), str(to), workers=1, shard_mb=64, say=id
+        run.VIDEOS,
+        VideoPlan(str(tmp_path), RECIPE),
+        str(to),
+        workers=1,
+        shard_mb=64,
+        say=id,
     )
     assert [path.name for path in to.iterdir()] == ["1.0.0"]
     assert len(Shards(str(to), "train")) == 2
-    with pytest.raises(ValueError, match="has no records to be held"):
+    with pytest.raises(ValueError, match="has no records in the split 'validation'"):
         Shards(str(to), "validation")
 
 
@@ -268,7 +275,7 @@ def command(raw, to, *more):
     ]
 
 
-def test_killed_it_goes_on(raw, prepared, tmp_path):
+def test_a_killed_run_continues(raw, prepared, tmp_path):
     to, half = tmp_path / "noise", tmp_path / "noise.work"
     process = subprocess.Popen(command(raw, to, "--workers=1"), cwd=ROOT)
     try:
@@ -285,7 +292,7 @@ def test_killed_it_goes_on(raw, prepared, tmp_path):
     }
     assert 4 <= len(done) < 14
     seen = []
-    clips.cut_here(
+    video_clips.cut_videos(
         plan_of(raw), half, workers=2, progress=lambda done, count: seen.append(done)
     )
     assert seen[0] >= 4 and seen[-1] == 14
@@ -303,8 +310,8 @@ def test_a_changed_file_or_recipe_is_cut_anew(tmp_path):
 
     def cut_count(recipe=RECIPE):
         seen = []
-        plan, progress = Plan(str(raw), recipe), lambda done, _: seen.append(done)
-        clips.cut_here(plan, tmp_path / "work", progress=progress)
+        plan, progress = VideoPlan(str(raw), recipe), lambda done, _: seen.append(done)
+        video_clips.cut_videos(plan, tmp_path / "work", progress=progress)
         return 2 - seen[0]
 
     assert cut_count() == 2 and cut_count() == 0
@@ -313,22 +320,22 @@ def test_a_changed_file_or_recipe_is_cut_anew(tmp_path):
     assert cut_count(Recipe(size=32, fps=5, seconds=1, min_seconds=0.4)) == 2
 
 
-def test_a_full_disk_is_no_bad_video(raw, tmp_path, monkeypatch):
+def test_a_full_disk_is_not_a_bad_video(raw, tmp_path, monkeypatch):
     def full(self, content):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(pathlib.Path, "write_bytes", full)
     source = next(x for x in plan_of(raw).sources() if x[0] == "sub/v0.mp4")
     with pytest.raises(OSError, match="No space left"):
-        clips.cut_one(tmp_path / "one", plan_of(raw), *source)
-    assert parallel_work.facts_of(tmp_path / "one") is None
+        video_clips.cut_one_video(tmp_path / "one", plan_of(raw), *source)
+    assert parallel_work.read_facts(tmp_path / "one") is None
 
 
-def test_killed_at_the_very_end_it_only_reports(raw, prepared, tmp_path):
+def test_a_run_killed_at_the_end_only_writes_the_report(raw, prepared, tmp_path):
     to = tmp_path / "noise"
     shutil.copytree(prepared[0], to / "1.0.0")
     (to / "1.0.0" / "report.json").unlink()
-    clips.cut_here(plan_of(raw), tmp_path / "noise.work", workers=2)
+    video_clips.cut_videos(plan_of(raw), tmp_path / "noise.work", workers=2)
     before = examples_of(to / "1.0.0")
     run.prepare(run.VIDEOS, plan_of(raw), str(to), workers=2, shard_mb=64, say=id)
     assert examples_of(to / "1.0.0") == before
@@ -336,7 +343,7 @@ def test_killed_at_the_very_end_it_only_reports(raw, prepared, tmp_path):
     assert not (tmp_path / "noise.work").exists()
 
 
-def test_a_crash_or_a_hang_costs_one_file(tmp_path):
+def test_a_crash_or_a_hang_loses_one_file(tmp_path):
     kinds = ["good", "crash", "hang", "fine"]
     lost = {}
     done = parallel_work.run_all(
@@ -344,14 +351,14 @@ def test_a_crash_or_a_hang_costs_one_file(tmp_path):
         job,
         workers=2,
         timeout_s=6,
-        lost=lambda folder, reason, kind: lost.update({kind: reason}),
+        on_lost=lambda folder, reason, kind: lost.update({kind: reason}),
     )
     assert sorted(path.name for path in done) == sorted(kinds)
     assert lost == {
-        "crash": "its reader ended with code -11",
-        "hang": "it takes longer than 6 s",
+        "crash": "its process ended with exit code -11",
+        "hang": "its process took longer than 6 s",
     }
-    assert [k for k in kinds if parallel_work.facts_of(tmp_path / k)] == [
+    assert [k for k in kinds if parallel_work.read_facts(tmp_path / k)] == [
         "good",
         "fine",
     ]
@@ -375,7 +382,10 @@ def test_beam_makes_the_same_data_set(raw, prepared, tmp_path):
     ("flags", "words"),
     [
         (["--from=nowhere"], "nowhere does not exist"),
-        (["--to=sets/My-Set"], "'My-Set' is no name of a data set; use small letters"),
+        (
+            ["--to=sets/My-Set"],
+            "'My-Set' is not a valid name of a data set; use lower-case",
+        ),
         (
             ["--min_seconds=2"],
             "min_seconds is 2.0; use more than 0 and at most seconds",
@@ -385,7 +395,7 @@ def test_beam_makes_the_same_data_set(raw, prepared, tmp_path):
         (["--size=2"], "size is 2; use 16 or more"),
     ],
 )
-def test_mistakes_are_told(flags, words, raw, tmp_path):
+def test_mistakes_exit_with_one_line(flags, words, raw, tmp_path):
     result = subprocess.run(
         command(raw, tmp_path / "noise", *flags),
         cwd=ROOT,
@@ -405,5 +415,5 @@ def test_nothing_left_and_nothing_overwritten(raw, prepared, tmp_path):
         ValueError, match="is left: 1 videos, 0 of them bad; 2 clips cut"
     ):
         run.prepare(run.VIDEOS, plan_of(only), str(tmp_path / "none"), **options)
-    with pytest.raises(ValueError, match="is there already"):
+    with pytest.raises(ValueError, match="exists already; choose"):
         run.prepare(run.VIDEOS, plan_of(raw), str(prepared[0].parent), **options)

@@ -1,27 +1,27 @@
-"""The same cuts and decisions as core/prepare/episodes.py, as steps of a Beam pipeline."""
+"""A Beam pipeline that prepares trajectories as core/prepare/cut_trajectories.py does."""
 
 import apache_beam as beam
 
 from core.data import source_names
-from core.prepare import episodes
-from core.prepare.beam import Counted, by_split, count
-from core.prepare.clips import SPLITS
-from core.prepare.cut_episodes import ODD, until_bad
+from core.prepare import trajectory_pieces
+from core.prepare.beam_videos import Counted, by_split, count
+from core.prepare.cut_trajectories import ODD, pieces_until_bad
 from core.prepare.trajectories import Trajectories, example
+from core.prepare.video_clips import SPLITS
 
 
 class BeamTrajectories(Counted, Trajectories):
-    """The builder of trajectories as a pipeline, which no single machine has to hold."""
+    """The builder of core/prepare/trajectories.py as a pipeline for many machines."""
 
     def _split_generators(self, dl_manager, pipeline):
-        return splits(pipeline, self.plan, self.form)
+        return trajectory_splits(pipeline, self.plan, self.form)
 
 
-def splits(pipeline, plan, form) -> dict:
-    """{split: its (key, example)s} of a plan."""
+def trajectory_splits(pipeline, plan, form) -> dict:
+    """{split: collection of (key, example)} of a TrajectoryPlan."""
     recordings = source_names.recordings(plan.place)
     all_names = [recordings.name(i) for i in range(len(recordings))]
-    edge = episodes.edge_of(plan, all_names)
+    edge = trajectory_pieces.recordings_edge(plan, all_names)
     cut = (
         pipeline
         | "Recordings" >> beam.Create(range(len(recordings)))
@@ -32,17 +32,21 @@ def splits(pipeline, plan, form) -> dict:
 
 
 def cut_recording(index, plan, recordings, form, edge):
-    """(split, (key, example)) of the pieces of a recording, which may be bad."""
+    """Yield (split, (key, example)) of the pieces of a recording; count it if it is bad."""
     name = recordings.name(index)
     count("recordings")
-    pieces = list(until_bad(plan, recordings, index))
+    pieces = list(pieces_until_bad(plan, recordings, index))
     reasons = [reason for _, _, reason in pieces if reason]
-    if reasons or any(episodes.form_of(piece) != form for _, piece, _ in pieces):
+    if reasons or any(
+        trajectory_pieces.piece_form(piece) != form for _, piece, _ in pieces
+    ):
         count(f"bad recording: {reasons[0] if reasons else ODD}")
         return
-    split = SPLITS[episodes.spot(name) < edge]
+    split = SPLITS[trajectory_pieces.name_to_share(name) < edge]
     for number, (start, piece, _) in enumerate(pieces):
         count(f"pieces {split}")
         count(f"steps {split}", len(piece["is_first"]))
-        arrays = episodes.as_example(episodes.plain(piece), form)
+        arrays = trajectory_pieces.as_example_arrays(
+            trajectory_pieces.as_arrays(piece), form
+        )
         yield split, example(plan, name, index, number, start, arrays)
