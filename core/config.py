@@ -4,10 +4,10 @@ import importlib
 import re
 
 import jax
-from ml_collections import ConfigDict
 
 from core.method import Method
 from core.nn.kernels import KERNELS
+from core.section import Section
 
 # Smallest allowed value of each whole number; 0 save_steps saves at the end alone.
 NUMBERS = {
@@ -23,6 +23,7 @@ NUMBERS = {
 TEXTS = ("method", "init_from", "machine", "offload")
 # Sections of whole numbers by name: -1 is "never" in the one, "what is left" in the other.
 SECTIONS = {"eval_steps": -1, "mesh": -1}
+# Fields whose "auto" depends on the platform, in any section.
 KNOWN = {"dtype": ("float32", "bfloat16"), "attention": tuple(KERNELS)}
 AUTO = {
     "dtype": {"cpu": "float32", "gpu": "bfloat16", "tpu": "bfloat16"},
@@ -34,19 +35,19 @@ ABSENT = re.compile(r"missing \d+ required .*arguments?: (.*)")
 
 
 def check_config(config: dict) -> None:
-    """Raise ValueError for the first field of the loop that is absent or wrong."""
+    """Raise ValueError for the first field that every run needs and that is wrong."""
     for field in (*TEXTS, *NUMBERS, *SECTIONS):
         if field not in config:
             raise ValueError(f"config has no field {field!r}, which every run needs")
     for field in TEXTS:
         if not isinstance(config[field], str):
-            raise ValueError(f"{field} is {config[field]!r}; use a text")
+            raise ValueError(f"{field} is {config[field]!r}; expected a string")
     for field, least in NUMBERS.items():
         check_number(field, config[field], least)
     for section, least in SECTIONS.items():
         if not isinstance(config[section], dict):
             raise ValueError(
-                f"{section} is {config[section]!r}; use a section of numbers"
+                f"{section} is {config[section]!r}; expected a section of whole numbers"
             )
         for name, value in config[section].items():
             check_number(f"{section}.{name}", value, least)
@@ -58,7 +59,7 @@ def check_number(field: str, value, least: int) -> None:
 
 
 def check_section_names(section: str, given, known) -> None:
-    """Raise ValueError unless a section names just what there is."""
+    """Raise ValueError unless a section has exactly the `known` fields."""
     if set(given) != set(known):
         raise ValueError(
             f"{section} names {', '.join(sorted(given))}; it must name just "
@@ -67,9 +68,9 @@ def check_section_names(section: str, given, known) -> None:
 
 
 def resolve_auto(config: dict, platform: str, prefix: str = "") -> dict:
-    """The config with a value of the platform in place of each "auto".
+    """A copy of the config in which each "auto" is the platform's value.
 
-    Raises ValueError for a value that no platform knows.
+    Raises ValueError for a value that is not among KNOWN.
     """
     found = {}
     for name, value in config.items():
@@ -86,26 +87,40 @@ def resolve_auto(config: dict, platform: str, prefix: str = "") -> dict:
 
 
 def load_method(config, platform: str | None = None) -> Method:
-    """Import the module that `config.method` names and let it read the config.
+    """The method of a checked config: `make` of the module that `config.method` names.
 
-    platform: what is to compute it, "cpu", "gpu" or "tpu"; what is here by default.
+    platform: that "auto" values are for, "cpu", "gpu" or "tpu"; the default backend's by
+    default. Raises ValueError for a module that is not there and for a wrong field.
     """
+    name = current_name(config.method)
     try:
-        module = importlib.import_module(config.method)
+        module = importlib.import_module(name)
     except ModuleNotFoundError as error:
-        raise ValueError(
-            f"method {config.method!r} is no module here: {error}"
-        ) from None
+        raise ValueError(f"method {name!r} is no module here: {error}") from None
     if not hasattr(module, "make"):
-        raise ValueError(f"method {config.method!r} has no make(config)")
+        raise ValueError(f"method {name!r} has no make(config)")
     platform = platform or jax.default_backend()
+    fields = resolve_auto(config.to_dict(), platform)
     try:
-        return module.make(ConfigDict(resolve_auto(config.to_dict(), platform)))
+        return module.make(Section(fields))
     except (TypeError, KeyError) as error:
         mistake = explain(error, config.to_dict())
         if mistake is None:
             raise
         raise ValueError(mistake) from error
+
+
+def current_name(method: str) -> str:
+    """Today's name of a method that an older config names.
+
+    The package of a method lists modules that were renamed in `RENAMED`, {old: new}.
+    """
+    package, _, module = method.rpartition(".")
+    try:
+        renamed = getattr(importlib.import_module(package), "RENAMED", {})
+    except (ModuleNotFoundError, ValueError):
+        return method
+    return f"{package}.{renamed.get(module, module)}"
 
 
 def explain(error: Exception, config: dict) -> str | None:

@@ -1,13 +1,16 @@
-"""Schedules, decay masks, AdamW and LaProp with explicit rates, EMA.
+"""Schedules, AdamW and LaProp with explicit rates, clipping, EMA.
 
 Schedules are functions of the 1-based update count s, as in the published trainers.
 """
 
+import inspect
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
+
+from core.section import Section
 
 
 def warmup_cosine(s, *, start, peak, final, warmup_steps, steps, stretch=1.0):
@@ -28,7 +31,7 @@ def warmup_constant(s, *, start, peak, warmup_steps):
 
 
 def linear(s, *, start, final, steps, stretch=1.0):
-    """Straight from `start` to `final` at `steps * stretch` (cooldown, momentum)."""
+    """Linear from `start` to `final` at `steps * stretch` (cooldown, momentum)."""
     share = jnp.clip(jnp.asarray(s, jnp.float32) / max(steps * stretch, 1), 0, 1)
     return start + share * (final - start)
 
@@ -49,17 +52,35 @@ SCHEDULES = {
 }
 
 
-def make_schedule(kind, *, steps, **numbers):
-    """A schedule by name over a run of `steps`; its numbers are keyword arguments."""
+def schedule_named(kind: str):
+    """A function of SCHEDULES by name; raises ValueError if there is none."""
     if kind not in SCHEDULES:
         raise ValueError(
             f"schedule {kind!r} is unknown; use one of {sorted(SCHEDULES)}"
         )
-    if kind not in ("warmup_constant", "constant"):
+    return SCHEDULES[kind]
+
+
+def make_schedule(kind, *, steps, **numbers):
+    """A schedule by name, s -> rate, over a run of `steps`.
+
+    numbers: the other arguments of the schedule. Raises ValueError for an unknown kind.
+    """
+    schedule = schedule_named(kind)
+    if "steps" in inspect.signature(schedule).parameters:
         numbers["steps"] = steps
-    schedule = SCHEDULES[kind]
-    jax.eval_shape(lambda: schedule(1, **numbers))  # a mistyped number fails here
+    jax.eval_shape(lambda: schedule(1, **numbers))
     return lambda s: schedule(s, **numbers)
+
+
+def schedule_from(section: Section, *, steps: int):
+    """The schedule of a config section, {"kind": name, its numbers}, over `steps`.
+
+    Raises ValueError that names the field for an unknown kind or number.
+    """
+    schedule = schedule_named(section["kind"])
+    section.without("kind").check(schedule, "s", "steps")
+    return make_schedule(**section, steps=steps)
 
 
 def decays(params):
@@ -72,7 +93,7 @@ def decays(params):
 
 
 def adamw(grads, opt, params, *, lr, decay, betas=(0.9, 0.999), eps=1e-8):
-    """One AdamW update with explicit rates: (new params, new moments)."""
+    """One AdamW update (arXiv 1711.05101) with explicit rates: (params, moments)."""
     updates, opt = optax.scale_by_adam(*betas, eps=eps).update(grads, opt)
     params = jax.tree.map(
         lambda p, u, d: p - lr * (u + decay * d * p), params, updates, decays(params)
@@ -88,7 +109,8 @@ def adam_moments(params):
 class Laprop(NamedTuple):
     """Moments of `laprop`: updates so far, mean square gradient, mean scaled gradient."""
 
-    count: jax.Array
+    # The field is part of checkpoints; tuple.count is not used.
+    count: jax.Array  # pyright: ignore[reportIncompatibleMethodOverride]
     square: dict
     mean: dict
 
@@ -103,8 +125,8 @@ def laprop(grads, opt, params, *, lr, betas=(0.9, 0.999), eps=1e-20, agc=0.3):
     """One LaProp update (arXiv 2002.04839): (new params, new moments).
 
     Unlike Adam it divides by the root mean square before it averages. Each gradient is
-    first cut to `agc` times its tensor's norm (arXiv 2102.06171, on whole tensors), which
-    counts as 1e-3 at least.
+    first clipped to `agc` times the norm of its tensor (arXiv 2102.06171, on whole
+    tensors), which counts as at least 1e-3.
     """
     count = opt.count + 1
     grads = jax.tree.map(lambda g, p: adaptive_clip(g, p, agc), grads, params)
@@ -124,7 +146,7 @@ def laprop(grads, opt, params, *, lr, betas=(0.9, 0.999), eps=1e-20, agc=0.3):
 
 
 def adaptive_clip(grad, param, share):
-    """A gradient cut to `share` of the norm of what it is the gradient of."""
+    """A gradient clipped to `share` of the norm of its parameter, arXiv 2102.06171."""
     limit = share * jnp.maximum(1e-3, jnp.sqrt(jnp.square(param).sum()))
     norm = jnp.sqrt(jnp.square(grad).sum())
     return grad * jnp.minimum(1, limit / jnp.maximum(norm, 1e-12))

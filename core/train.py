@@ -35,7 +35,7 @@ def evaluate(evals: dict, step: int, state, *, plan, reporter, stopping) -> bool
     """Run evaluations by name at a step, in order; False if a stop has left some."""
     mesh = plan.mesh
     if evals:
-        mesh, state = nearby(mesh, jax.device_put(state, plan.near))
+        mesh, state = nearby(mesh, jax.device_put(state, plan.device_layouts))
     with jax.set_mesh(mesh):
         for name, one in evals.items():
             if stopping():

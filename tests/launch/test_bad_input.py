@@ -208,8 +208,8 @@ def test_fields_that_a_file_lacks_or_mistypes(tmp_path):
     assert "lacks the field 'bodies'" in changed(lambda c: c["data"].pop("bodies"))
     assert "batch is '32'; use a whole" in changed(lambda c: c.update(batch="32"))
     assert "steps is True; use a whole" in changed(lambda c: c.update(steps=True))
-    assert "mesh is 8; use a section" in changed(lambda c: c.update(mesh=8))
-    assert "init_from is None; use a text" in changed(
+    assert "mesh is 8; expected a section" in changed(lambda c: c.update(mesh=8))
+    assert "init_from is None; expected a string" in changed(
         lambda c: c.update(init_from=None)
     )
 
