@@ -212,7 +212,9 @@ def fields_of(preset: str) -> list[str]:
 def test_files_in_prose_exist(page):
     """Paths of this repository, and the presets and functions named behind a colon."""
     tutorial = {"configs/autoencoder.py", "tests/autoencoder/"}
-    pattern = rf"(?<![\w/.-])((?:{'|'.join(map(re.escape, ROOMS))})/[\w./]*)(:[\w.@]+)?"
+    pattern = (
+        rf"(?<![\w/.-])((?:{'|'.join(map(re.escape, ROOMS))})/[\w./]*)(:[\w.@:]+)?"
+    )
     for path, name in re.findall(pattern, page.read_text()):
         path = path.rstrip(".")
         if path in tutorial:
