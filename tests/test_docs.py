@@ -270,6 +270,19 @@ def test_every_page_is_linked_from_the_readme():
             assert f"]({label(page)})" in text, label(page)
 
 
+def test_the_tutorial_is_in_style(place):
+    for name in ("autoencoder.py", "configs/autoencoder.py"):
+        for command in (["check"], ["format", "--diff"]):
+            done = subprocess.run(
+                [sys.executable, "-m", "ruff", *command, "--stdin-filename", name, "-"],
+                input=(place / name).read_text(),
+                capture_output=True,
+                text=True,
+                cwd=ROOT,
+            )
+            assert done.returncode == 0, done.stdout + done.stderr
+
+
 def test_the_tutorial(place, monkeypatch):
     """Its commands in order: trains, goes on on more devices, evaluates, exports."""
     *_, steps = next(b for b in blocks(TUTORIAL) if b[1].endswith("the_tutorial"))
