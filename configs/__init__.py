@@ -1,1 +1,1 @@
-"""Presets: data for the launcher, nothing but ml_collections imported."""
+"""Settings by preset, as data; imports only ml_collections."""
