@@ -76,7 +76,8 @@ def base():
     return {
         "method": "jepa.pretrain",
         "seed": 0,
-        "init_from": "",
+        "init_from": "",  # a run, its checkpoints/STEP, an export, a Hugging Face folder
+        "init_parts": "",  # "encoder" or "encoder,predictor"; empty: all that is there
         "machine": "",  # that the layout is for
         "offload": "",  # fields of the state that wait in host memory, "opt,target"
         "dtype": "auto",

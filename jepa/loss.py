@@ -40,6 +40,22 @@ def masked_l1(predicted, target, weight, sizes):
     return jnp.stack(terms).mean(), jnp.stack(terms)
 
 
+def mask_ratios(batch, masker) -> dict:
+    """Realized shares of a clip, per mask pattern i.
+
+    masked_ratio{i}: tokens that the encoder does not see; target_ratio{i}: tokens that are
+    predicted.
+    """
+    tokens = masker.grid[0] * masker.grid[1] * masker.grid[2]
+    seen = per_pattern(batch["context_valid"], masker.sizes("context"))
+    hidden = per_pattern(batch["target_valid"], masker.sizes("target"))
+    metrics = {}
+    for i, (c, t) in enumerate(zip(seen, hidden, strict=True)):
+        metrics[f"masked_ratio{i}"] = 1 - c.sum(1).mean() / tokens
+        metrics[f"target_ratio{i}"] = t.sum(1).mean() / tokens
+    return metrics
+
+
 def sigreg(z, key, *, slices=256, knots=17, reach=3.0):
     """Distance of samples [N, D] from a standard normal, by random 1-D projections.
 

@@ -33,6 +33,14 @@ class Pattern(NamedTuple):
     temporal_keep: float = 1.0
 
 
+def make_patterns(patterns: dict) -> tuple[Pattern, ...]:
+    """Patterns from config sections by name, in the order of the predictor's mask tokens.
+
+    The order is by name, descending: "short" before "long" as in the released recipes.
+    """
+    return tuple(Pattern(**patterns[name]) for name in sorted(patterns, reverse=True))
+
+
 def lerp(low_high, u):
     low, high = low_high
     return low + (high - low) * u

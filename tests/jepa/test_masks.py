@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from configs.jepa import get_config
-from jepa.masks import Masker, Pattern, block_size, cut, hide
-from jepa.pretrain import make_patterns, token_grid
+from jepa.masks import Masker, Pattern, block_size, cut, hide, make_patterns
+from jepa.networks import token_grid
 
 GRID = (8, 16, 16)
 CELLS = 256
