@@ -26,7 +26,7 @@ def make_readers(encoder: Encoder, predictor: Predictor) -> dict:
     modules = {"encoder": encoder, "predictor": predictor}
     return {
         "export": read_export,
-        "Hugging Face folder": functools.partial(read_published, modules=modules),
+        "Hugging Face": functools.partial(read_published, modules=modules),
     }
 
 

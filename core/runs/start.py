@@ -53,7 +53,9 @@ def begin(
     for kind, read in method.readers.items():
         found = read(folder, names)
         if found is not None:
-            return start_from_weights(method, plan, found, names, f"{kind} {folder}")
+            return start_from_weights(
+                method, plan, found, names, f"{kind} folder {folder}"
+            )
     return start_from_checkpoint(method, plan, find_checkpoint(method, folder), names)
 
 
@@ -79,7 +81,8 @@ def find_checkpoint(method: Method, folder: pathlib.Path) -> pathlib.Path:
     try:
         return checkpoint.find(folder)
     except checkpoint.CheckpointError as error:
-        others = "".join(f", or {kind}" for kind in method.readers)
+        formats = ", ".join(method.readers)
+        others = f", or a folder in one of these formats: {formats}" if formats else ""
         raise ValueError(f"init_from: {error}{others}; nothing is downloaded") from None
 
 
@@ -108,7 +111,7 @@ def start_from_weights(method: Method, plan, found: Mapping, names, origin) -> S
     for name in names:
         if name not in found:
             raise ValueError(
-                f"init_from {origin}: holds {', '.join(found)}, but init_parts names "
+                f"init_from: {origin}: holds {', '.join(found)}, but init_parts names "
                 f"{name!r}"
             )
     shapes, arrays, origins = unbox(plan.shapes), {}, {}
@@ -150,15 +153,15 @@ def check_arrays(path: str, found: Mapping, wanted: Mapping, origin: str) -> Non
     found, wanted = nested.flatten(found), nested.flatten(wanted)
     for name in sorted(found | wanted):
         if name not in found:
-            raise ValueError(f"init_from {origin}: {path}/{name} is missing")
+            raise ValueError(f"init_from: {origin}: {path}/{name} is missing")
         if name not in wanted:
             raise ValueError(
-                f"init_from {origin}: {path}/{name} is not an array of this config's network"
+                f"init_from: {origin}: {path}/{name} is not an array of this config's network"
             )
         there, here = (f"{x.dtype} {x.shape}" for x in (found[name], wanted[name]))
         if there != here:
             raise ValueError(
-                f"init_from {origin}: {path}/{name} is {there}, expected {here}"
+                f"init_from: {origin}: {path}/{name} is {there}, expected {here}"
             )
 
 
