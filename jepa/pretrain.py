@@ -14,7 +14,7 @@ from core.nn.layers import normalize
 from core.nn.token_order import take
 from core.update import guarded_update
 from jepa import evals, flops, loss, readers
-from jepa.color_jitter import NO_JITTER, Jitter, draw_factors, make_look
+from jepa.color_jitter import NO_JITTER, Jitter, draw_factors, make_standardize
 from jepa.data import make_benches, make_train_source
 from jepa.exports import make_exports
 from jepa.masks import Masker, make_patterns
@@ -88,16 +88,16 @@ def make_loss(encoder, predictor, masker, *, mask_tokens, sigreg=0.0, vicreg=0.0
 
     def loss_fn(params, target, batch, key):
         patches = patchify(rgb_of(batch["video"]), encoder.patch)
-        look = make_look(batch.get("colour"), patches)
+        standardize = make_standardize(batch.get("colour"), patches)
         features = encoder.apply(
             {"params": params["encoder"]},
-            look(take(patches, batch["context"])),
+            standardize(take(patches, batch["context"])),
             batch["context"],
             grid=grid,
             valid=batch["context_valid"],
             segments=sizes["context"],
         )
-        truth = encoder.apply({"params": target}, look(patches), grid=grid)
+        truth = encoder.apply({"params": target}, standardize(patches), grid=grid)
         truth = jax.lax.stop_gradient(normalize(truth, eps=1e-5))
         guess = predictor.apply(
             {"params": params["predictor"]},
