@@ -82,6 +82,7 @@ def base():
     return {
         "seed": 0,
         "init_from": "",
+        "init_parts": "",
         "machine": "",  # that the layout is for
         "offload": "",  # fields of the state that wait in host memory, such as "opt"
         "dtype": "auto",

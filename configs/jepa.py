@@ -3,12 +3,16 @@
 tiny: two CPU cores, about ten minutes, on the embedded physical world:
 python -m launch.train --config=configs/jepa.py:tiny --workdir=runs/tiny
 
-Published recipes by name: v1_l, v1_h, v1_h384, v2_l, v2_h, v2_g and, from their last
-checkpoint (--config.init_from), the cooldowns v2_l_cooldown, v2_h_cooldown,
-v2_g_cooldown and v2_g384_cooldown. V-JEPA 2 g takes 252,000 steps of 3,072 clips. v2_G
-is the same recipe for the 1.8B encoder of arXiv 2603.14482.
+Published recipes: v1_l, v1_h, v1_h384, v2_l, v2_h, v2_g. Their cooldowns v2_l_cooldown,
+v2_h_cooldown, v2_g_cooldown and v2_g384_cooldown start from the last checkpoint of the
+first phase (--config.init_from=WORKDIR). V-JEPA 2 g takes 252,000 steps of 3,072 clips.
+v2_G is the same recipe for the 1.8B encoder of arXiv 2603.14482.
 
-A recipe on a machine of MACHINES is written v2_l@h200:1x8: as published, laid out for it.
+To continue from published weights on other videos:
+--config=configs/jepa.py:v2_l --config.init_from=FOLDER, with a Hugging Face folder such
+as facebook/vjepa2-vitl-fpc64-256, downloaded before.
+
+v2_l@h200:1x8 is a recipe as published, laid out for a machine of MACHINES.
 docs/scaling.md says what to expect there.
 """
 
@@ -21,7 +25,7 @@ WORDS = (
 
 
 def laid(accumulate, remat, data, fsdp, replica=1):
-    """The fields that lay a recipe out for a machine."""
+    """The config fields that lay a recipe out for a machine."""
     return {
         "accumulate": accumulate,
         "encoder.remat": remat,
@@ -31,8 +35,8 @@ def laid(accumulate, remat, data, fsdp, replica=1):
     }
 
 
-# Machines that a recipe is laid out for (core/hardware.py), some in several slices. A
-# weight is split over few enough devices that each holds a multiple of eight rows.
+# Machines of core/hardware.py that a recipe is laid out for; "2x" is two slices. A weight
+# is split over so few devices that each holds a multiple of eight rows.
 MACHINES = {
     "v2_l": {
         "h200:1x1": laid(24, "dots", data=1, fsdp=1),
@@ -57,7 +61,7 @@ MACHINES = {
 
 
 def get_config(size="tiny"):
-    """The config of a preset by name."""
+    """The config of a preset; raises ValueError for unknown names."""
     makers = {"tiny": tiny}
     for letter in "lh":
         makers[f"v1_{letter}"] = lambda letter=letter: v1(letter.upper())
@@ -76,9 +80,10 @@ def base():
     return {
         "method": "jepa.pretrain",
         "seed": 0,
-        "init_from": "",
-        "machine": "",  # that the layout is for
-        "offload": "",  # fields of the state that wait in host memory, "opt,target"
+        "init_from": "",  # a run, its checkpoints/STEP, an export, a Hugging Face folder
+        "init_parts": "",  # "encoder" or "encoder,predictor"; empty: all that is there
+        "machine": "",  # the machine that the layout is for
+        "offload": "",  # fields of the state kept in host memory, like "opt,target"
         "dtype": "auto",
         "max_bad_steps": 10,
         "log_steps": 10,
@@ -95,8 +100,8 @@ def base():
             "scale": (0.3, 1.0),
             "aspect": (0.75, 1.35),
             "flip": True,
-            # Pictures as videos have them, colour at half the resolution, and RGB made of
-            # them on the device: less to resize, half as much to hand over.
+            # Clips stay YUV with color at half the resolution, as in video files, and
+            # become RGB on the device: less to resize, half the bytes to transfer.
             "planar": False,
             "crops": 1,  # clips cut from a stretch of video that is decoded once
             "level": "cluttered",
@@ -104,7 +109,7 @@ def base():
             "workers": 8,
             "max_bad_share": 0.01,
         },
-        # How far a clip's brightness, contrast and saturation are drawn from 1.
+        # A clip's factors are uniform in [1 - x, 1 + x].
         "colour": {"brightness": 0.0, "contrast": 0.0, "saturation": 0.0},
         "objective": {"sigreg": 0.0, "vicreg": 0.0},
         # Evaluations by number of steps between them; 0: after the last, -1: never.
@@ -120,7 +125,7 @@ def base():
 
 
 def published(size, *, steps, batch, mask_tokens, positions, rescale):
-    """The released networks, masks and optimizer; budgets are those after their cut."""
+    """What the released recipes share: networks by size, and the length of training."""
     config = base()
     config |= {
         "steps": steps,
@@ -145,7 +150,10 @@ def published(size, *, steps, batch, mask_tokens, positions, rescale):
 
 
 def masks(cells, *, truncation="prefix"):
-    """The two released patterns with token budgets for a grid of `cells`."""
+    """The two released patterns, with token budgets for a grid of `cells`.
+
+    The budgets are typical lengths after the released truncation to the shortest sample.
+    """
     short = {"blocks": 8, "spatial_scale": (0.15, 0.15)}
     long = {"blocks": 2, "spatial_scale": (0.7, 0.7)}
     return {
@@ -232,9 +240,9 @@ def cooldown(letter, *, size=256):
 def tiny():
     """A small encoder on the embedded world, for two CPU cores and ten minutes.
 
-    The objective is V-JEPA 2's. A short run learns where the target encoder is slow from
-    the start (momentum .998): at .99 the features tell less. Tubes of cells teach where
-    bodies are; whole time steps, half of them hidden, teach where they go.
+    The objective is V-JEPA 2's. In a short run the target has to be slow from the start:
+    with momentum .99 in place of .998 the probe scores are lower. Tubes of cells teach
+    where bodies are; hidden time steps teach where they go.
     """
     config = base()
     budget = {"context": 8, "target": 8}

@@ -20,7 +20,7 @@ NUMBERS = {
     "keep_checkpoints": 1,
     "max_bad_steps": 1,
 }
-TEXTS = ("method", "init_from", "machine", "offload")
+TEXTS = ("method", "init_from", "init_parts", "machine", "offload")
 # Sections of whole numbers by name: -1 is "never" in the one, "what is left" in the other.
 SECTIONS = {"eval_steps": -1, "mesh": -1}
 # Fields whose "auto" depends on the platform, in any section.

@@ -108,7 +108,8 @@ class Machine(NamedTuple):
 
 def parse(name: str, slices: int = 1) -> Machine:
     """The machine of a name such as "v5e:16x16", "h200:1x8" or, with several slices,
-    "2xv5e:16x16". Raises ValueError with the nearest that there is."""
+    "2xv5e:16x16". Raises ValueError with the nearest that there is.
+    """
     count, rest = re.fullmatch(r"(?:(\d+)x(?=[a-z]))?(.*)", name).groups()
     slices = int(count) if count else slices
     kind, _, text = rest.partition(":")

@@ -1,6 +1,7 @@
 """The contract between a method and everything else, as types."""
 
 import contextlib
+import pathlib
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple, Protocol, Self, TypedDict
@@ -78,6 +79,20 @@ class Export(Protocol):
     def __call__(self, state: Any, folder: Any, origin: dict[str, Any]) -> float: ...
 
 
+class Reader(Protocol):
+    """Reads weights in one format, for `config.init_from`."""
+
+    def __call__(
+        self, folder: pathlib.Path, parts: tuple[str, ...]
+    ) -> Mapping[str, Any] | None:
+        """Weights by part name, nested dicts of numpy arrays; None for other formats.
+
+        parts: names of `Method.parts` that the caller needs; all that the folder holds if
+        empty. Raises ValueError if those are damaged or of another network.
+        """
+        ...
+
+
 class MakeSource(Protocol):
     """split is "train" or "validation"; folder is the run's, for sources that store data."""
 
@@ -121,6 +136,9 @@ class Method(NamedTuple):
     batch: examples per step over all hosts. unit: what an example is called.
     frozen_fields: state fields that evaluations and exports read; all if empty.
     acts: whether the source needs the newest parameters, so that it waits for updates.
+    parts: name for `config.init_parts` -> all places of these weights in the state, each
+        "field" or "field/entry"; a folder that holds the weights once fills all of them.
+    readers: format -> reader of weights that are not a checkpoint of a run.
     """
 
     init: Callable[[jax.Array], Any]
@@ -132,6 +150,8 @@ class Method(NamedTuple):
     unit: str = "examples"
     frozen_fields: tuple[str, ...] = ()
     acts: bool = False
+    parts: Mapping[str, tuple[str, ...]] = {}
+    readers: Mapping[str, Reader] = {}
     costs: Costs = Costs()
     tools: Tools = Tools()
 

@@ -66,12 +66,13 @@ def fit(config, workdir, *, allow_config_change: bool = False):
         source = stack.enter_context(contextlib.closing(source))
         checkpoints = checkpoint.Checkpoints(folder, keep=config.keep_checkpoints)
         stack.enter_context(checkpoints)
-        state, start = begin(plan, checkpoints, source, init_from=config.init_from)
+        choice = {"init_from": config.init_from, "init_parts": config.init_parts}
+        state, start, origins = begin(method, plan, checkpoints, source, **choice)
         reporter = Reporter(folder, method, config, start)
         if start >= last and reporter.finished():
             reporter.say(f"{folder} is finished: {start} steps are done")
             return state
-        reporter.opening(plan)
+        reporter.opening(plan, origins)
         clock = reporter.clock
         judge = functools.partial(
             evaluate, plan=plan, reporter=reporter, stopping=stopping

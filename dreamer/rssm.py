@@ -118,6 +118,7 @@ class Rssm(nn.Module):
           embeds: [T, B, E] of what is then seen.
           firsts: bool [T, B], where an episode begins: nothing before it counts.
           gumbel: [T, B, S, C].
+
         Returns:
           states [T, B, ...] and the log-probabilities [T, B, S, C] they were drawn from.
         """

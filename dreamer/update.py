@@ -81,7 +81,8 @@ def start_of(model, batch, seen: Latent) -> Latent:
 
 def prepare(model, batch, seen: Latent, key):
     """The batch with what is drawn for each of its rows: where sequences begin, noise of
-    their states, and keys of the dreams."""
+    their states, and keys of the dreams.
+    """
     for_states, for_dreams = jax.random.split(key)
     gumbel = world_model.noise_of(model, batch, for_states).swapaxes(0, 1)
     return {

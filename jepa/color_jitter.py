@@ -1,7 +1,7 @@
-"""Colour jitter of whole clips, on the device and inside the step.
+"""Color jitter of whole clips, on the device and inside the step.
 
-Clips come as bytes, and every factor is drawn once for a clip, from the step's key: all
-frames change alike, and so do what is seen and what is to be predicted.
+Each factor is drawn once per clip from the step's key, so all frames change alike, and so
+do context and target tokens.
 """
 
 from collections.abc import Callable
@@ -16,7 +16,7 @@ LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
 
 
 class Jitter(NamedTuple):
-    """Factors are uniform from 1 - x to 1 + x; 0 leaves a clip as it is."""
+    """Factors are uniform in [1 - x, 1 + x] for each field x; 0 changes nothing."""
 
     brightness: float = 0.0
     contrast: float = 0.0
@@ -27,7 +27,10 @@ NO_JITTER = Jitter()
 
 
 def draw_factors(jitter: Jitter, count: int, key):
-    """Factors of `count` clips, [count, 3]; None where nothing is to change."""
+    """Factors of `count` clips, float32 [count, 3], or None if all fields are 0.
+
+    Raises ValueError for fields outside [0, 1].
+    """
     for name, value in jitter._asdict().items():
         if not 0 <= value <= 1:
             raise ValueError(f"colour.{name} is {value}; expected 0 to 1")
@@ -37,36 +40,42 @@ def draw_factors(jitter: Jitter, count: int, key):
     return 1 + factors * jnp.array(jitter)
 
 
-def make_look(factors, patches) -> Callable:
-    """What makes the network's input of uint8 tubelets of these clips [B, N, D].
+def make_standardize(factors, patches) -> Callable:
+    """A function from uint8 tubelets [B, n, D] to the network's float32 input [B, n, D].
 
-    It takes any of their tubelets, [B, n, D] -> float32 [B, n, D]. `factors` are those
-    of `draw_factors`.
+    Args:
+      factors: what `draw_factors` returns; with None the function is `standardize`.
+      patches: all uint8 tubelets [B, N, D] of the clips, whose mean gray sets the contrast;
+        the function takes any n of them.
     """
     if factors is None:
         return standardize
-    mean = gray(as_colours(patches)).mean((1, 2), keepdims=True)
+    mean = gray(as_rgb(patches)).mean((1, 2), keepdims=True)
     factors = factors.T[..., None, None, None]
 
-    def look(some):
-        x = discoloured(as_colours(some), mean, *factors)
+    def jittered(some):
+        x = apply_jitter(as_rgb(some), mean, *factors)
         return standardize(255 * x.reshape(some.shape))
 
-    return look
+    return jittered
 
 
-def as_colours(patches):
-    """uint8 [B, n, D] -> RGB in 0 to 1, [B, n, D / 3, 3]."""
+def as_rgb(patches):
+    """uint8 tubelets [B, n, D] -> RGB in [0, 1], float32 [B, n, D / 3, 3]."""
     return patches.reshape(*patches.shape[:2], -1, 3).astype(jnp.float32) / 255
 
 
 def gray(x):
+    """RGB [..., 3] -> luma [..., 1]."""
     return (x * jnp.array(LUMA)).sum(-1, keepdims=True)
 
 
-def discoloured(x, mean, brightness, contrast, saturation):
-    """RGB [B, n, P, 3], in this order: brighter, away from the clip's mean gray before
-    that, and away from each pixel's gray."""
+def apply_jitter(x, mean, brightness, contrast, saturation):
+    """RGB [B, n, P, 3] after brightness, contrast and saturation, in this order.
+
+    mean: gray of the clips before, [B, 1, 1, 1]. Contrast scales the distance from it,
+    saturation that from each pixel's own gray.
+    """
     x = jnp.clip(x * brightness, 0, 1)
     mean = mean * brightness
     x = jnp.clip(mean + (x - mean) * contrast, 0, 1)

@@ -1,4 +1,4 @@
-"""What V-JEPA reads: clips of a data set by name, and masks for them."""
+"""Sources of V-JEPA: clips of a data set by name, with masks."""
 
 from core.data import source_names
 from core.data.bodies.world import World
@@ -6,8 +6,8 @@ from core.data.clips import View
 from core.data.decode_baseline import seconds_per_clip
 from core.data.pipeline import make_source
 
-CLIPS = 128  # whose decoding is timed
-HELD_OUT = 1 << 20  # added to the seed: clips that training never sees
+CLIPS = 128  # decoded by the bench
+VALIDATION = 1 << 20  # added to the seed: worlds that training never sees
 
 
 def make_records(
@@ -28,16 +28,27 @@ def make_records(
     workers,
     max_bad_share,
 ):
-    """(clips of `split`, keywords of the pipeline), from the config's data section.
+    """(records of `split`, keywords of `make_source`), from the config's data section.
 
-    source: a name as in core/data/source_names.py. "train" gives its random clips,
-    "validation" its central ones; "world" and "world_validation" give labelled clips of the
-    embedded world in the same format, for probes.
+    split: "train" has random clips of the source, "validation" central ones; "world" and
+    "world_validation" are labelled clips of the embedded world in the same format, for
+    probes.
+
+    Args:
+      source: a name as in core/data/source_names.py.
+      frames: of a clip, `fps` of them per second, size x size pixels each.
+      scale, aspect, flip: ranges of the random crop, and whether it is mirrored.
+      crops: clips cut from a stretch of video that is decoded once.
+      planar: whether pictures stay YUV 4:2:0.
+      level, bodies: of the embedded world.
+
+    Raises:
+      ValueError: for fields that the source cannot follow.
     """
     clip = {"frames": frames, "fps": fps, "size": size}
     pipeline = {"seed": seed, "workers": workers, "max_bad_share": max_bad_share}
-    held = HELD_OUT if split in ("validation", "world_validation") else 0
-    world = World(seed + held, level=level, bodies=bodies, **clip)
+    shift = VALIDATION if split in ("validation", "world_validation") else 0
+    world = World(seed + shift, level=level, bodies=bodies, **clip)
     if any(
         name == source_names.WORLD for _, name in source_names.mixture_terms(source)
     ):
@@ -56,24 +67,25 @@ def make_records(
 
 
 def make_train_source(split, shard, folder=None, *, masker, batch, seed, data):
-    """Endless batches: video uint8 [b, T, H, W, 3], or planar [b, T, 3 H / 2, W], and the
-    masker's token indices.
+    """core.method.Source of endless batches of clips and masks; ignores `folder`.
 
-    Nothing is kept in the run's `folder`.
+    video: uint8 [b, T, H, W, 3], or [b, T, 3 H / 2, W] if planar; for the rest see Masker.
     """
     records, pipeline = make_records(split, seed=seed, **data)
-    keep = Strip(masker)
-    return make_source(records, batch=batch, shard=shard, transform=keep, **pipeline)
+    transform = VideoWithMasks(masker)
+    return make_source(
+        records, batch=batch, shard=shard, transform=transform, **pipeline
+    )
 
 
 def make_benches(*, seed, data) -> dict:
-    """How fast frames are decoded by themselves, "decode", where they are."""
+    """{"decode": seconds per clip of decoding alone}; empty unless one source has videos."""
     source = data["source"]
-    several, made = (
-        source_names.mixture_terms(source)[1:],
-        source.startswith(("images:", "camera:")),
+    mixture = len(source_names.mixture_terms(source)) > 1
+    undecoded = source == source_names.WORLD or source.startswith(
+        ("images:", "camera:")
     )
-    if source == source_names.WORLD or several or made:
+    if mixture or undecoded:
         return {}
 
     def decode():
@@ -84,8 +96,8 @@ def make_benches(*, seed, data) -> dict:
     return {"decode": decode}
 
 
-class Strip:
-    """Only the video of a sample, with masks: ground truth stays out of pretraining."""
+class VideoWithMasks:
+    """Maps a sample to its video and masks; drops labels, which pretraining must not see."""
 
     def __init__(self, masker):
         self.masker = masker

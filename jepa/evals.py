@@ -1,4 +1,4 @@
-"""Frozen evaluation on the embedded world: the probe, and what to judge it beside."""
+"""Evaluations of V-JEPA: health, pictures, a frozen probe on the embedded world, baselines."""
 
 import functools
 
@@ -8,22 +8,68 @@ import numpy as np
 import optax
 
 from core.base.pictures import draw_points, tile
+from core.data.pipeline import make_source
 from core.parallel.layouts import unbox
 from jepa import probe
+from jepa.data import make_records
+from jepa.health import make_health
 from jepa.model import patchify, standardize
+from jepa.pictures import make_pictures
 
-PICTURED = 4
+PICTURED = 4  # clips in the picture of a probe's predictions
+
+
+def make_evals(encoder, predictor, masker, init, read, *, use, config: dict) -> dict:
+    """name -> core.method.Eval: "health", "pictures", "probe", "baselines".
+
+    Args:
+      init: key -> boxed state, for the untrained encoder.
+      read: jepa.data.make_train_source with masker, seed and data given.
+      use: number of the mask token of each pattern.
+    """
+    data, seed = config["data"], config["seed"]
+    train, validation = (
+        make_records(split, seed=seed, **data)[0]
+        for split in ("world", "world_validation")
+    )
+    score = make_score(
+        encoder, masker.grid, train=train, validation=validation, **config["probe"]
+    )
+
+    @functools.cache
+    def validation_batch():
+        size, alone = config["held_batch"], data | {"workers": 0}
+        source = read("validation", (0, 1), batch=size, data=alone)
+        batch = source.next()
+        source.close()
+        return batch
+
+    def labelled():
+        pipeline = make_records("world", seed=seed, **data)[1]
+        return make_source(train, batch=config["batch"], **pipeline)
+
+    shared = {"masker": masker, "batch": validation_batch}
+    twin = make_twin(encoder, masker.grid, source=labelled)
+    return {
+        "health": make_health(encoder, predictor, mask_tokens=use, **shared),
+        "pictures": make_pictures(encoder, **shared),
+        "probe": make_probe(score),
+        "baselines": make_baselines(score, init, twin, seed=seed),
+    }
 
 
 def clips_of(records, count: int) -> dict:
-    """The first `count` labelled clips of the world, stacked."""
+    """The first `count` labelled clips of the world, stacked.
+
+    video uint8 [n, T, H, W, 3]; position and velocity float32 [n, T, K, 2].
+    """
     items = [records.load(i) for i in range(count)]
     names = ("video", "position", "velocity")
     return {name: np.stack([item[name] for item in items]) for name in names}
 
 
 def tokens_of(encoder, grid, params, video):
-    """Features [b, N, D] of uint8 clips, or raw tubelets when `params` is None."""
+    """Features [B, N, D] of uint8 clips [B, T, H, W, 3]; raw tubelets if `params` is None."""
     patches = standardize(patchify(video, encoder.patch))
     if params is None:
         return patches
@@ -31,32 +77,39 @@ def tokens_of(encoder, grid, params, video):
 
 
 def make_score(
-    encoder, grid, *, train, held, train_clips, held_clips, steps, batch, lr
+    encoder, grid, *, train, validation, train_clips, held_clips, steps, batch, lr
 ):
-    """score(params) -> ({"position": R2, "velocity": R2}, picture of the reading).
+    """score(params) -> ({"position": R2, "velocity": R2}, picture of the predictions).
 
-    train, held: records of the world. The clips are drawn once and kept. The last three
-    are the probe's training.
+    params: an encoder's weights, or None to probe raw tubelets.
+
+    Args:
+      train, validation: records of the embedded world.
+      train_clips, held_clips: how many of each are used; they are rendered once and kept.
+      steps, batch, lr: the probe's training.
     """
     fit = {"steps": steps, "batch": batch, "lr": lr}
     clips = functools.cache(
-        lambda: (clips_of(train, train_clips), clips_of(held, held_clips))
+        lambda: (clips_of(train, train_clips), clips_of(validation, held_clips))
     )
     readout = probe.Readout(bodies=train.bodies, grid=grid, frames=train.frames)
 
     def score(params):
-        fitting, judging = clips()
+        fitted, scored = clips()
         encode = jax.jit(functools.partial(tokens_of, encoder, grid, params))
-        scores, predicted = probe.probe(encode, fitting, judging, readout, **fit)
+        scores, predicted = probe.probe(encode, fitted, scored, readout, **fit)
         names = ("position", "velocity")
-        picture = draw(judging, predicted, seconds=1 / train.fps)
+        picture = draw_predictions(scored, predicted, seconds=1 / train.fps)
         return dict(zip(names, scores, strict=True)), picture
 
     return score
 
 
 def make_probe(score):
-    """state -> R2 of a probe on the frozen target encoder, its reading as a picture."""
+    """state -> R2 of a probe on the frozen target encoder, and a picture of its predictions.
+
+    score: what `make_score` returns.
+    """
 
     def evaluate(state):
         scores, picture = score(state.target)
@@ -66,9 +119,14 @@ def make_probe(score):
 
 
 def make_baselines(score, init, train_twin, *, seed):
-    """state -> R2 of that probe on raw tubelets, untrained encoder, supervised twin.
+    """state -> R2 of the same probe on raw tubelets, untrained encoder, supervised twin.
 
-    The twin has seen as many labelled clips as the state has seen clips.
+    The twin is trained for as many steps as the state, on labelled clips.
+
+    Args:
+      score: what `make_score` returns.
+      init: key -> boxed state.
+      train_twin: what `make_twin` returns.
     """
 
     def evaluate(state):
@@ -86,9 +144,9 @@ def make_baselines(score, init, train_twin, *, seed):
 
 
 def make_twin(encoder, grid, *, source, lr=1e-3, decay=0.01):
-    """train(params, steps) -> the encoder trained end to end with the probe on labels.
+    """train(params, steps) -> the encoder's weights, trained with the probe on labels.
 
-    source: () -> batches with video, position and velocity.
+    source: () -> a source of batches with video, position and velocity.
     """
 
     def train(params, steps):
@@ -101,15 +159,27 @@ def make_twin(encoder, grid, *, source, lr=1e-3, decay=0.01):
     return train
 
 
-def fit_twin(encoder, grid, params, batches, steps, lr, decay):
-    """`steps` AdamW updates of encoder and readout on unit-variance labels."""
+def fit_twin(encoder, grid, params, batches, steps: int, lr: float, decay: float):
+    """Train encoder and readout end to end on labels of unit variance, with AdamW.
+
+    Args:
+      encoder: jepa.model.Encoder; grid: its tokens along time, row, column (t, h, w).
+      params: the encoder's weights, which the caller keeps.
+      batches: core.method.Source of video uint8 [B, T, H, W, 3], position and velocity
+        float32 [B, T, K, 2] of K bodies. T must be a multiple of t.
+      steps: updates; lr: peak of their one-cycle rate; decay: of all weights.
+
+    Returns:
+      the encoder's new weights.
+    """
     batch = batches.next()
     T, K = batch["position"].shape[1:3]
+    assert T % grid[0] == 0, (T, grid)
     readout = probe.Readout(bodies=K, grid=grid, frames=T)
     mean, std = probe.moments(probe.labels_of(batch))
     tokens = jnp.zeros((1, int(np.prod(grid)), encoder.width))
-    reader = jax.jit(readout.init)(jax.random.key(0), tokens)["params"]
-    params = {"encoder": params, "readout": reader}
+    weights = jax.jit(readout.init)(jax.random.key(0), tokens)["params"]
+    params = {"encoder": params, "readout": weights}
     rate = optax.cosine_onecycle_schedule(steps, lr, 0.1)
     tx = optax.adamw(rate, weight_decay=decay)
 
@@ -124,7 +194,7 @@ def fit_twin(encoder, grid, params, batches, steps, lr, decay):
         updates, opt = tx.update(grads, opt, params)
         return optax.apply_updates(params, updates), opt
 
-    params = jax.tree.map(jnp.array, params)  # the caller keeps what it gave
+    params = jax.tree.map(jnp.array, params)  # copies, because the step donates them
     opt = jax.jit(tx.init)(params)
     for _ in range(steps):
         labels = (probe.labels_of(batch) - mean) / std
@@ -133,8 +203,11 @@ def fit_twin(encoder, grid, params, batches, steps, lr, decay):
     return params["encoder"]
 
 
-def draw(clips, predicted, seconds):
-    """The probe's reading over the first held-out clips."""
+def draw_predictions(clips, predicted, seconds: float):
+    """uint8 picture [H, W, 3]: true and predicted bodies on the frames of the first clips.
+
+    predicted: [n, T, K, 4] as `probe.labels_of`. seconds: between frames.
+    """
     rows = [
         draw_points(
             clips["video"][i],

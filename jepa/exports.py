@@ -1,4 +1,4 @@
-"""Frozen V-JEPA networks as artefacts: StableHLO, safetensors, Hugging Face folder."""
+"""Exports of V-JEPA: StableHLO, safetensors, Hugging Face folder."""
 
 import dataclasses
 import functools
@@ -10,40 +10,34 @@ import numpy as np
 
 from core.export import artifacts
 from core.nn.token_order import take
-from jepa import weights
-from jepa.encode import (
-    NETWORK,
-    describe,
-    describe_hf,
-    make_encode,
-    usage_hf,
-    video_specs,
-)
+from jepa import model_card, weights
+from jepa.encode import make_encode, video_specs
 from jepa.model import Encoder, Predictor, grid_of, patchify
-
-TITLE = "A V-JEPA video encoder, pretrained with Reverie"
-WHAT = """\
-Turns a clip into one feature vector per tubelet of {} (frames, rows, columns). It has
-learnt to predict the features of hidden parts of videos, without labels."""
-HF_NETWORK = f"""\
-{NETWORK} The predictor is the trained one."""
 
 ATOL = 1e-4  # of features of unit variance; float32 noise between programs is 1e-5
 
 
 def make_exports(encoder: Encoder, predictor: Predictor, *, use, config: dict) -> dict:
-    """Format -> (state, folder, origin): the writers of a Method, all in float32.
+    """Format -> core.method.Export: "stablehlo", "safetensors" and "hf", all in float32.
 
     Args:
-      use: the mask token of each mask pattern.
+      use: number of the mask token of each mask pattern.
       config: the resolved config, for the card.
     """
     anywhere = {"dtype": jnp.float32, "attention": "plain"}
     encoder, predictor = (m.clone(**anywhere) for m in (encoder, predictor))
     frames, size = config["data"]["frames"], config["data"]["size"]
     clip = {"frames": frames, "rows": size, "cols": size}
-    words = {"title": TITLE, "what": WHAT.format(encoder.patch), "config": config}
-    ours = {"network": NETWORK, "inputs": describe(encoder, **clip), **words}
+    words = {
+        "title": model_card.TITLE,
+        "what": model_card.WHAT.format(encoder.patch),
+        "config": config,
+    }
+    ours = {
+        "network": model_card.NETWORK,
+        "inputs": model_card.describe(encoder, **clip),
+        **words,
+    }
     programs = {"model": (make_encode(encoder), video_specs(**clip))}
 
     def stablehlo(state, folder, origin):
@@ -58,25 +52,33 @@ def make_exports(encoder: Encoder, predictor: Predictor, *, use, config: dict) -
         )
 
     hf = functools.partial(
-        publish_hf, encoder, predictor, use=use, frames=frames, size=size, words=words
+        export_hf, encoder, predictor, use=use, frames=frames, size=size, words=words
     )
     return {"stablehlo": stablehlo, "safetensors": safetensors, "hf": hf}
 
 
-def publish_hf(
+def export_hf(
     encoder, predictor, state, folder, origin, *, use, frames, size, words
 ) -> float:
-    """Write a Hugging Face folder, then run it beside the live networks.
+    """Write a Hugging Face folder of the EMA target and the predictor, and check it.
 
-    It is run by our reader, and by transformers where that is installed.
+    What is read back runs beside the live networks; so does transformers' own model if
+    torch and transformers are installed. Returns the largest difference of an output;
+    raises ValueError if it exceeds ATOL.
+
+    Args:
+      use: number of the mask token of each mask pattern.
+      frames, size: of a training clip, in frames and pixels.
+      words: title, what and config of the model card.
     """
     params = {"encoder": state.target, "predictor": state.params["predictor"]}
-    # transformers asks with token 1 % n: with one per mask pattern it stays the second.
+    # transformers takes token 1 % n. A token of all patterns is copied into every slot;
+    # with one per pattern the slots stay, and transformers takes the second.
     shared = use[0] if len(set(use)) == 1 else None
     card = artifacts.card(
-        network=HF_NETWORK,
-        inputs=describe_hf(encoder),
-        usage=usage_hf(frames=frames, crop_size=size),
+        network=model_card.HF_NETWORK,
+        inputs=model_card.describe_hf(encoder),
+        usage=model_card.usage_hf(frames=frames, crop_size=size),
         origin=origin,
         **words,
     )
@@ -107,27 +109,28 @@ def publish_hf(
 
 
 def fields(module) -> dict:
-    """What a network was built from, but for what changes only how it is computed."""
+    """The attributes of a network that its outputs depend on."""
     names = {f.name for f in dataclasses.fields(module)}
     names -= {"parent", "name", "dtype", "remat", "attention", "rescale"}
     return {name: getattr(module, name) for name in sorted(names)}
 
 
-def halves(tokens: int):
-    """The even tokens as context, the odd ones as target, [1, n] each."""
+def even_and_odd(tokens: int):
+    """Indices of the even tokens, the context, and of the odd ones, the target: [1, n]."""
     return np.arange(0, tokens, 2)[None], np.arange(1, tokens, 2)[None]
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1), static_argnames="use")
 def outputs(encoder, predictor, params, clip, *, use):
-    """Features of a standardised clip, and every second token predicted from the rest.
+    """{"features": [1, N, D], "guess": predictions of the odd tokens} of a standardized clip.
 
-    As in transformers, the context is cut from the features of the whole clip.
+    As in transformers, the context is taken from the features of the whole clip. `use` is
+    the number of the mask token.
     """
     grid = grid_of(clip.shape, encoder.patch)
     patches = patchify(clip, encoder.patch)
     features = encoder.apply({"params": params["encoder"]}, patches, grid=grid)
-    context, target = (jnp.asarray(x) for x in halves(patches.shape[1]))
+    context, target = (jnp.asarray(x) for x in even_and_odd(patches.shape[1]))
     guess = predictor.apply(
         {"params": params["predictor"]},
         take(features, context),
@@ -140,12 +143,12 @@ def outputs(encoder, predictor, params, clip, *, use):
 
 
 def run_hf(folder, clip, tokens: int) -> dict:
-    """The same outputs by torch and transformers."""
+    """The `outputs` of torch and transformers for a folder; needs both installed."""
     import torch
     import transformers
 
     model = transformers.AutoModel.from_pretrained(folder).eval()
-    context, target = ([torch.tensor(x)] for x in halves(tokens))
+    context, target = ([torch.tensor(x)] for x in even_and_odd(tokens))
     pixels = torch.tensor(np.moveaxis(clip, -1, 2))
     with torch.no_grad():
         out = model(pixels, context_mask=context, target_mask=target)

@@ -1,14 +1,43 @@
-"""Work of a training step, counted from shapes: operations, and tokens that are sent.
+"""Work of a training step, counted from shapes: operations, and bytes of tokens sent.
 
-Matrix products only, two operations per multiply-add; backward costs twice forward.
-Padding inside a budget does not count.
+Only matrix products count, two operations per multiply-add; a backward pass costs two
+forward passes. Padded tokens count like valid ones, since budgets are fixed.
 """
 
+import functools
+
+from core.method import Costs
 from core.parallel.batches import batch_ways
 
 
+def make_costs(encoder, predictor, masker, *, accumulate: int) -> Costs:
+    """What a step of `masker.batch` clips costs; accumulate: parts of a batch."""
+    shape = {name: masker.sizes(name) for name in ("context", "target")}
+    shape |= {"grid": masker.grid, "batch": masker.batch}
+    useful, recomputed = step(encoder, predictor, **shape)
+    traffic = functools.partial(token_traffic, encoder, predictor, **shape)
+    forward_passes = 1 + (encoder.remat != "none")
+    return Costs(
+        flops=useful,
+        recomputed=recomputed,
+        gathers={"params": accumulate * forward_passes, "target": accumulate},
+        token_traffic=traffic,
+        dtype=encoder.dtype,
+        memory_hint=memory_hint(encoder.remat),
+    )
+
+
+def memory_hint(remat: str) -> str:
+    """The setting that saves most memory; empty if it is set already."""
+    return "" if remat == "block" else f"set encoder.remat to 'block' (it is {remat!r})"
+
+
 def forward(*, tokens, segments, width, depth, hidden, inputs, outputs=0):
-    """One clip through a transformer of `tokens` in segments that attend to themselves."""
+    """Operations of one clip in a transformer; tokens attend within their segment.
+
+    segments: lengths whose sum is `tokens`. inputs, outputs: widths of what is projected
+    to and from `width` at the ends.
+    """
     dense = 4 * width * width + 2 * width * hidden
     attention = 2 * width * sum(n * n for n in segments)
     edges = tokens * width * (inputs + outputs)
@@ -16,10 +45,9 @@ def forward(*, tokens, segments, width, depth, hidden, inputs, outputs=0):
 
 
 def step(encoder, predictor, *, grid, context, target, batch) -> tuple[float, float]:
-    """(useful, recomputed) operations of both towers and the target encoder on `batch`
-    clips, each counted once.
+    """(useful, recomputed) operations of encoder, predictor and target on `batch` clips.
 
-    context, target: tokens per mask pattern.
+    context, target: tokens per mask pattern. Recomputed ones are not among the useful.
     """
     pixels = 3 * encoder.patch[0] * encoder.patch[1] * encoder.patch[2]
     all_tokens = grid[0] * grid[1] * grid[2]
@@ -41,8 +69,11 @@ def step(encoder, predictor, *, grid, context, target, batch) -> tuple[float, fl
 
 
 def token_traffic(encoder, predictor, mesh, *, grid, context, target, batch) -> dict:
-    """Bytes that a device sends along `sequence` in a step: keys and values of every
-    layer, forward, when they are recomputed, and their gradients; tokens at the end."""
+    """{"sequence": bytes} that a device sends along this axis in a step, empty if it is 1.
+
+    Keys and values of every layer: forward, when they are recomputed, and their
+    gradients; besides, the tokens at the end of a network.
+    """
     ways, rows = mesh.shape["sequence"], batch / batch_ways(mesh)
     if ways == 1:
         return {}

@@ -1,4 +1,4 @@
-"""Signs of collapse, measured on a fixed held-out batch."""
+"""Signs of collapse, measured on a fixed validation batch."""
 
 import jax
 import jax.numpy as jnp
@@ -12,14 +12,17 @@ from jepa.model import coordinates, patchify, standardize
 
 
 def effective_rank(x) -> float:
-    """exp of the entropy of normalised singular values of centred rows [n, D]."""
+    """exp of the entropy of normalized singular values of centered rows [n, D]."""
     s = np.linalg.svd(np.asarray(x, np.float64) - np.mean(x, 0), compute_uv=False)
     p = s / max(s.sum(), 1e-30)
     return float(np.exp(-(p * np.log(p + 1e-30)).sum()))
 
 
-def nearest(context, context_valid, target, grid):
-    """The row of the visible token nearest to each target: [B, C], [B, M] -> [B, M]."""
+def nearest_visible(context, context_valid, target, grid):
+    """Position in `context` of the valid token nearest to each target on the grid.
+
+    context, context_valid: [B, C]; target: token indices [B, M]. Returns int [B, M].
+    """
     a, b = coordinates(target, grid), coordinates(context, grid)
     away = jnp.square(a[:, :, None] - b[:, None]).sum(-1)
     away = jnp.where(context_valid[:, None], away, jnp.iinfo(away.dtype).max)
@@ -27,15 +30,19 @@ def nearest(context, context_valid, target, grid):
 
 
 def make_health(encoder, predictor, masker, *, mask_tokens, batch):
-    """The health panel: a function of the state giving scalars; `batch` is made once.
+    """state -> {"alarms": sentences, and these numbers}.
 
-    target_std: of normalised target features over clips and tokens, mean over channels;
-      target_std_clips: the same over clips at one place, near 0 when features tell only
-      where they are.
+    target_std: deviation of normalized target features over clips and tokens, mean over
+      channels. target_std_clips: over clips at one place; near 0 if features encode only
+      their position.
     rank_tokens, rank_pooled: effective ranks over tokens and over clip means.
-    copy_ratio: prediction error over that of copying the nearest visible target.
-    loss_visible: error when asked for tokens that are visible, beside loss_masked.
-    ema_distance: relative distance of the target's weights from the encoder's.
+    loss_masked, loss_visible: errors at hidden tokens, and at those of the context.
+    copy_ratio: loss_masked over the error of copying the nearest visible target feature.
+    ema_distance: relative distance between the weights of target and encoder.
+
+    Args:
+      mask_tokens: number of the mask token of each pattern.
+      batch: () -> the validation batch, always the same.
     """
     grid, sizes = masker.grid, masker.sizes("context")
 
@@ -70,14 +77,16 @@ def make_health(encoder, predictor, masker, *, mask_tokens, batch):
             return mean_error(guess, take(truth, index), valid)
 
         hidden, valid = batch["target"], batch["target_valid"]
-        near, start = [], 0
-        parts = per_pattern(hidden, masker.sizes("target"))
-        for part, n in zip(parts, sizes, strict=True):
+        nearby, start = [], 0
+        targets = per_pattern(hidden, masker.sizes("target"))
+        for index, n in zip(targets, sizes, strict=True):
             mine = slice(start, start + n)
-            row = nearest(seen[:, mine], batch["context_valid"][:, mine], part, grid)
-            near.append(jnp.take_along_axis(seen[:, mine], row, 1))
+            row = nearest_visible(
+                seen[:, mine], batch["context_valid"][:, mine], index, grid
+            )
+            nearby.append(jnp.take_along_axis(seen[:, mine], row, 1))
             start += n
-        copied = take(truth, jnp.concatenate(near, 1))
+        copied = take(truth, jnp.concatenate(nearby, 1))
         masked = error(hidden, valid, masker.sizes("target"))
         drift = jax.tree.map(
             lambda a, b: jnp.square(a - b).sum(), target, params["encoder"]
@@ -95,8 +104,8 @@ def make_health(encoder, predictor, masker, *, mask_tokens, batch):
         return scalars, truth.mean(1), truth.reshape(-1, truth.shape[-1])
 
     def health(state):
-        held = batch()
-        scalars, pooled, tokens = measure(state.params, state.target, held)
+        validation = batch()
+        scalars, pooled, tokens = measure(state.params, state.target, validation)
         scalars = {k: float(v) for k, v in scalars.items()}
         step = max(1, len(tokens) // 4096)
         scalars["rank_pooled"] = effective_rank(pooled)
@@ -108,6 +117,6 @@ def make_health(encoder, predictor, masker, *, mask_tokens, batch):
 
 
 def mean_error(guess, truth, valid):
-    """Mean absolute error over valid tokens."""
+    """Mean absolute error over valid tokens: [B, M, D], [B, M, D], bool [B, M] -> []."""
     error = jnp.abs(guess.astype(jnp.float32) - truth).mean(-1)
     return (error * valid).sum() / jnp.maximum(valid.sum(), 1)

@@ -1,4 +1,4 @@
-"""config.json and preprocessing of a Hugging Face V-JEPA 2 folder <-> our fields."""
+"""config.json and video_preprocessor_config.json of a Hugging Face V-JEPA 2 folder."""
 
 import math
 
@@ -8,7 +8,7 @@ CONFIG = "config.json"
 PREPROCESSOR = "video_preprocessor_config.json"
 CHANNELS = 3
 
-# What transformers takes for a field that config.json leaves out.
+# Defaults of transformers for fields that config.json leaves out.
 DEFAULTS = {
     "attention_dropout": 0.0,
     "attention_probs_dropout_prob": 0.0,
@@ -37,7 +37,10 @@ DEFAULTS = {
 
 
 def read(config: dict) -> tuple[dict, dict]:
-    """Encoder and Predictor fields of a config.json; refuses what we cannot compute."""
+    """Encoder and Predictor fields of a config.json.
+
+    Raises ValueError, naming the field, for models that we cannot compute.
+    """
     kind = config.get("model_type")
     if kind != "vjepa2":
         raise ValueError(f"{CONFIG}: model_type is {kind!r}; only 'vjepa2' is read")
@@ -55,7 +58,7 @@ def read(config: dict) -> tuple[dict, dict]:
 
 
 def check_fields(c: dict):
-    """Refuse the first field of a wrong type, or of a value we have no code for."""
+    """Raise ValueError for the first field with a wrong type or an unsupported value."""
     if isinstance(c["patch_size"], list):
         raise ValueError(
             f"{CONFIG}: patch_size is {c['patch_size']}; transformers itself cannot "
@@ -86,7 +89,10 @@ def sizes(c: dict, prefix: str) -> dict:
 def make(
     encoder: Encoder, predictor: Predictor, *, crop_size: int, frames: int
 ) -> dict:
-    """config.json of a model; refuses what the format cannot say."""
+    """config.json of a model, for clips of `frames` of crop_size x crop_size pixels.
+
+    Raises ValueError, naming the field, for models that the format cannot express.
+    """
     check_expressible(encoder, predictor)
     config = {
         **DEFAULTS,
@@ -112,19 +118,19 @@ def make(
 
 
 def check_expressible(encoder: Encoder, predictor: Predictor):
-    """Refuse a model that transformers would load and compute as something else."""
+    """Raise ValueError for a model from which transformers would compute other outputs."""
     for kind, module in (("encoder", encoder), ("predictor", predictor)):
         if module.positions != "tiled":
             raise ValueError(
                 f"{kind}.positions is {module.positions!r}; transformers' vjepa2 "
-                "always turns by 'tiled' angles and would compute other features; "
+                "has 'tiled' RoPE alone and would compute other features; "
                 "stablehlo and safetensors can hold this model"
             )
     _, rows, cols = encoder.patch
     if rows != cols:
         raise ValueError(
             f"encoder.patch is {rows}x{cols}; the Hugging Face format has one "
-            "patch_size for both sides and cannot say this"
+            "patch_size for both sides and cannot express this"
         )
     for name in ("eps", "qkv_bias"):
         ours, theirs = getattr(encoder, name), getattr(predictor, name)
@@ -141,13 +147,13 @@ def check_expressible(encoder: Encoder, predictor: Predictor):
 
 
 def ratio(width: int, hidden: int) -> float:
-    """The mlp_ratio with int(width * ratio) == hidden; 48/11 for 1408 and 6144."""
+    """The mlp_ratio with int(width * ratio) == hidden: 48/11 for width 1408, hidden 6144."""
     exact = hidden / width
     return exact if int(width * exact) == hidden else math.nextafter(exact, math.inf)
 
 
 def preprocessor(crop_size: int) -> dict:
-    """video_preprocessor_config.json: short side, centre crop, standardisation."""
+    """video_preprocessor_config.json: short side, center crop, standardization."""
     return {
         "crop_size": {"height": crop_size, "width": crop_size},
         "do_center_crop": True,

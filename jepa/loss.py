@@ -1,4 +1,4 @@
-"""Losses of masked latent prediction and terms that keep features from collapsing."""
+"""Losses of masked latent prediction, and terms against collapse of features."""
 
 import jax
 import jax.numpy as jnp
@@ -8,16 +8,16 @@ from core.parallel.collectives import all_rows
 
 
 def per_pattern(x, sizes):
-    """Cut rows [B, sum(sizes), ...] into one array per mask pattern."""
+    """Split [B, sum(sizes), ...] into one array per mask pattern."""
     return jnp.split(x, np.cumsum(sizes)[:-1], 1)
 
 
 def token_weights(valid, sizes):
-    """How much each token counts, float32 [B, M], of bool [B, M].
+    """Weight of each token, bool [B, M] -> float32 [B, M]; 0 where it is invalid.
 
-    The mean over rows of a row's weighted sum is the mean over all tokens of a pattern
-    that are valid, wherever they are: all weigh the same over the whole batch (arXiv
-    2506.09985), and no row needs to know of the others.
+    The mean over rows of a row's weighted sum is the mean over all valid tokens of a
+    pattern in the batch, so all tokens weigh the same (arXiv 2506.09985) although the loss
+    is a mean over rows. sizes: tokens per pattern.
     """
     B = len(valid)
     parts = (part.astype(jnp.float32) for part in per_pattern(valid, sizes))
@@ -25,10 +25,12 @@ def token_weights(valid, sizes):
 
 
 def masked_l1(predicted, target, weight, sizes):
-    """Mean absolute error per mask pattern over weighted tokens, then over patterns.
+    """Weighted mean absolute error over tokens: (mean over patterns [], each pattern's).
 
-    [B, M, D], [B, M, D], float [B, M] of `token_weights` -> (scalar, [patterns]), in
-    float32.
+    Args:
+      predicted, target: [B, M, D]; computed with in float32.
+      weight: float32 [B, M], what `token_weights` returns.
+      sizes: tokens per pattern, whose sum is M.
     """
     B, M, D = predicted.shape
     assert target.shape == (B, M, D) and weight.shape == (B, M), (
@@ -38,6 +40,22 @@ def masked_l1(predicted, target, weight, sizes):
     error = jnp.abs(predicted.astype(jnp.float32) - target.astype(jnp.float32)).mean(-1)
     terms = [e.sum(1).mean() for e in per_pattern(error * weight, sizes)]
     return jnp.stack(terms).mean(), jnp.stack(terms)
+
+
+def mask_ratios(batch, masker) -> dict:
+    """Realized shares of a clip, per mask pattern i.
+
+    masked_ratio{i}: tokens that the encoder does not see; target_ratio{i}: tokens that are
+    predicted.
+    """
+    tokens = masker.grid[0] * masker.grid[1] * masker.grid[2]
+    seen = per_pattern(batch["context_valid"], masker.sizes("context"))
+    hidden = per_pattern(batch["target_valid"], masker.sizes("target"))
+    metrics = {}
+    for i, (c, t) in enumerate(zip(seen, hidden, strict=True)):
+        metrics[f"masked_ratio{i}"] = 1 - c.sum(1).mean() / tokens
+        metrics[f"target_ratio{i}"] = t.sum(1).mean() / tokens
+    return metrics
 
 
 def sigreg(z, key, *, slices=256, knots=17, reach=3.0):
@@ -78,11 +96,14 @@ def vicreg(z, weight=None):
 
 
 def spread(features, valid, key, *, sigreg_weight, vicreg_weight):
-    """Weighted terms that keep features [B, C, D] from collapsing: (scalar, metrics).
+    """Weighted terms against collapse of features [B, C, D]: (scalar, metrics).
 
-    They look at clips, by the mean of a clip's visible tokens, and at single tokens:
-    the one keeps features from telling only where they are, the other from falling
-    into one direction.
+    Terms on the mean of a clip's visible tokens act against features that encode only
+    their position; terms on single tokens act against features of low rank.
+
+    Args:
+      valid: bool [B, C]. key: for the projections of SIGReg.
+      sigreg_weight, vicreg_weight: 0 leaves the term out.
     """
     features, valid = all_rows(features), all_rows(valid)
     weight = valid.astype(jnp.float32)

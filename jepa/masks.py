@@ -1,8 +1,8 @@
-"""Block masks of V-JEPA with explicit token budgets, as pure functions in numpy.
+"""Block masks of V-JEPA with explicit token budgets, in numpy.
 
-Source: arXiv 2404.08471 section 3.2 and its released generator. There, lists are cut to
-the shortest of the batch on the device, so the batch size is a hidden hyper-parameter;
-here the budgets are fields and every sample stands alone.
+Source: arXiv 2404.08471 section 3.2 and its released generator, which truncates token
+lists to the shortest of the batch on a device, so that the batch size is a hidden
+hyper-parameter. Here the budgets are config fields, and samples are independent.
 """
 
 import dataclasses
@@ -12,7 +12,7 @@ import numpy as np
 
 
 class Pattern(NamedTuple):
-    """One way to hide a clip; a clip is trained on every pattern of the list.
+    """One way to hide tokens of a clip; every clip is trained on all patterns.
 
     Attributes:
       blocks: blocks removed from the clip.
@@ -21,7 +21,7 @@ class Pattern(NamedTuple):
         gives context * t context tokens.
       temporal_scale: (low, high) share of the time steps that a block covers.
       aspect: (low, high) height over width, uniform in the ratio.
-      temporal_keep: the context sees only this first share of the time steps.
+      temporal_keep: first share of the time steps that the context is limited to.
     """
 
     blocks: int
@@ -33,13 +33,22 @@ class Pattern(NamedTuple):
     temporal_keep: float = 1.0
 
 
+def make_patterns(patterns: dict) -> tuple[Pattern, ...]:
+    """Patterns from config sections by name, in the order of the predictor's mask tokens.
+
+    The order is by name, descending: "short" before "long" as in the released recipes.
+    """
+    return tuple(Pattern(**patterns[name]) for name in sorted(patterns, reverse=True))
+
+
 def lerp(low_high, u):
+    """The number at share `u` of the way from low to high."""
     low, high = low_high
     return low + (high - low) * u
 
 
 def block_size(pattern: Pattern, grid, rng) -> tuple[int, int, int]:
-    """Time steps, rows and columns of a block; one draw serves a whole batch."""
+    """Time steps, rows and columns of a random block; the same for a whole batch."""
     t, h, w = grid
     u1, u2, u3 = rng.random(3)
     steps = max(1, int(t * lerp(pattern.temporal_scale, u1)))
@@ -50,8 +59,12 @@ def block_size(pattern: Pattern, grid, rng) -> tuple[int, int, int]:
     return steps, rows, cols
 
 
-def hide(pattern: Pattern, grid, size, rng, tries: int = 100):
-    """Boolean (context, target) over the grid [t, h, w]; the context is never empty."""
+def draw_masks(pattern: Pattern, grid, size, rng, tries: int = 100):
+    """Random (context, target), bool [t, h, w] each; the context is never empty.
+
+    size: of a block, as `block_size` returns. Raises ValueError if the blocks cover the
+    whole grid `tries` times in a row.
+    """
     for _ in range(tries):
         target = np.zeros(grid, bool)
         for _ in range(pattern.blocks):
@@ -69,12 +82,12 @@ def hide(pattern: Pattern, grid, size, rng, tries: int = 100):
     )
 
 
-def cut(chosen, budget: int, truncation: str, rng):
-    """Tokens of `chosen` [t, h, w] within `budget`: (int32 [budget], valid [budget]).
+def fit_budget(chosen, budget: int, truncation: str, rng):
+    """Indices of `chosen` tokens [t, h, w]: (ascending int32 [budget], valid [budget]).
 
-    Ascending; what is missing is padded with index 0 and marked invalid. Of too many
-    tokens "prefix" keeps the first in raster order, the reference's way, which drops
-    late time steps; "cells" drops whole cells at random for all time steps.
+    Too few tokens are padded with index 0, marked invalid. Of too many tokens, "prefix"
+    keeps the first in raster order as the reference does, which drops late time steps;
+    "cells" drops random cells of the h x w grid at all time steps.
     """
     index = np.flatnonzero(chosen)
     if len(index) > budget and truncation == "cells":
@@ -88,10 +101,15 @@ def cut(chosen, budget: int, truncation: str, rng):
 
 @dataclasses.dataclass(frozen=True)
 class Masker:
-    """Adds the token indices of every pattern to a sample: a map for the data pipeline.
+    """Adds token indices of all patterns to a sample; a map for the data pipeline.
 
-    Block sizes are common to the samples of one global batch, places are per sample.
-    Patterns lie side by side in `context` [sum of budgets] and `target`.
+    The sample gets `context` int32 and `context_valid` bool [sum of context budgets], one
+    pattern after another, and `target`, `target_valid` likewise. Block sizes are the same
+    for all samples of a global batch, block places differ.
+
+    Attributes:
+      grid: tokens along time, row and column. batch: samples of a global batch.
+      truncation: "prefix" or "cells", see `fit_budget`.
     """
 
     patterns: tuple[Pattern, ...]
@@ -116,7 +134,7 @@ class Masker:
                     )
 
     def sizes(self, name: str) -> tuple[int, ...]:
-        """Tokens per pattern of `name`, "context" or "target"."""
+        """Token budget of each pattern for `name`, "context" or "target"."""
         return tuple(self.grid[0] * getattr(p, name) for p in self.patterns)
 
     def __call__(self, item: dict, position: int, rng) -> dict:
@@ -128,13 +146,13 @@ class Masker:
             chosen = dict(
                 zip(
                     ("context", "target"),
-                    hide(pattern, self.grid, size, rng),
+                    draw_masks(pattern, self.grid, size, rng),
                     strict=True,
                 )
             )
             for name, cells in chosen.items():
                 budget = self.grid[0] * getattr(pattern, name)
-                index, valid = cut(cells, budget, self.truncation, rng)
+                index, valid = fit_budget(cells, budget, self.truncation, rng)
                 parts[name].append(index)
                 parts[f"{name}_valid"].append(valid)
         return {**item, **{k: np.concatenate(v) for k, v in parts.items()}}

@@ -45,7 +45,7 @@ def grid_of(shape, patch) -> tuple[int, int, int]:
 
 
 def patchify(video, patch):
-    """Cut a clip into tubelets: [B, T, H, W, C] -> [B, t h w, pt ph pw C].
+    """Split clips into tubelets of `patch`: [B, T, H, W, C] -> [B, t h w, pt ph pw C].
 
     Fewer frames than a tubelet are repeated to fill one.
     """
@@ -71,17 +71,20 @@ def coordinates(index, grid):
 
 
 def positional(index, grid, *, positions, width, heads):
-    """What positions mean to a network: (added features, rope tables), one is None."""
+    """(added features [..., width], None) for "sincos", else (None, RoPE tables).
+
+    index: flat token indices of `grid`.
+    """
     where = np.stack(np.unravel_index(np.arange(math.prod(grid)), grid), -1)
     if positions == "sincos":
         return jnp.asarray(sincos(where, width))[index], None
-    # Tables of the grid, then rows of them: far fewer angles than tokens.
+    # Rows of tables of the grid, which has far fewer angles than the batch has tokens.
     tables = rope_tables(where[None], head_dim=width // heads, variant=positions)
     return None, tuple(jnp.asarray(table[0])[index] for table in tables)
 
 
 def check_width(kind, width, heads, positions):
-    """Refuse what the positions cannot work with, by the config's words."""
+    """Raise ValueError for widths that positions cannot work with; kind: config section."""
     if positions not in ("tiled", "paired", "sincos"):
         raise ValueError(
             f"{kind}.positions is {positions!r}; use 'tiled', 'paired' or 'sincos'"
@@ -96,11 +99,12 @@ def check_width(kind, width, heads, positions):
 
 
 class Encoder(nn.Module):
-    """Vision transformer over the tubelets it is given.
+    """Vision transformer over the given tubelets of a clip.
 
     Attributes:
       patch: frames, rows and columns of a tubelet.
       positions: "tiled" or "paired" RoPE in every block, or "sincos" at the input.
+      rescale, remat, attention: see core.nn.transformer.Transformer.
     """
 
     width: int
@@ -120,8 +124,9 @@ class Encoder(nn.Module):
     def __call__(self, patches, index=None, *, grid, valid=None, segments=None):
         """Tubelets [B, n, p] at `index` [B, n] of `grid` -> features [B, n, width].
 
-        `valid` [B, n] marks padding; `segments` are lengths that attend to themselves
-        only (several mask patterns in one pass).
+        index: flat; the whole grid in order if None. valid: bool [B, n], False for
+        padding. segments: lengths of groups of tokens that attend only to themselves, one
+        per mask pattern.
         """
         check_width("encoder", self.width, self.heads, self.positions)
         B, n, _ = patches.shape
@@ -151,11 +156,11 @@ class Encoder(nn.Module):
 
 
 class Predictor(nn.Module):
-    """Narrow transformer that fills hidden tokens from the context's features.
+    """Narrow transformer that predicts features of hidden tokens from the context's.
 
     Attributes:
       out: width of the encoder whose features are predicted.
-      mask_tokens: learned vectors that stand for hidden tokens, zero at the start.
+      mask_tokens: how many learned vectors stand for hidden tokens; they start at zero.
     """
 
     width: int
@@ -188,8 +193,9 @@ class Predictor(nn.Module):
     ):
         """Context features [B, C, D] and indices -> predictions [B, M, out] at targets.
 
-        `use` is the mask token of each pattern; sizes are the tokens per pattern, whose
-        sums are C and M (one pattern by default).
+        use: number of the mask token of each pattern. context_sizes, target_sizes: tokens
+        per pattern, whose sums are C and M; one pattern if None. context_valid [B, C] and
+        target_valid [B, M] are False for padding.
         """
         check_width("predictor", self.width, self.heads, self.positions)
         B, C, _ = context.shape
@@ -209,21 +215,21 @@ class Predictor(nn.Module):
             for i, m in zip(use, target_sizes, strict=True)
         ]
 
-        def weave(ours, theirs):
-            """Context and target rows side by side, pattern after pattern."""
-            ours = jnp.split(ours, np.cumsum(context_sizes)[:-1], 1)
+        def interleave(contexts, targets):
+            """Context, then target rows of each pattern, pattern after pattern."""
+            contexts = jnp.split(contexts, np.cumsum(context_sizes)[:-1], 1)
             return jnp.concatenate(
-                [y for p in zip(ours, theirs, strict=True) for y in p], 1
+                [y for p in zip(contexts, targets, strict=True) for y in p], 1
             )
 
         def per_pattern(y):
             return jnp.split(y, np.cumsum(target_sizes)[:-1], 1)
 
-        x = weave(x, hidden)
-        index = weave(context_index, per_pattern(target_index))
+        x = interleave(x, hidden)
+        index = interleave(context_index, per_pattern(target_index))
         valid = None
         if context_valid is not None:
-            valid = weave(context_valid, per_pattern(target_valid))
+            valid = interleave(context_valid, per_pattern(target_valid))
         added, rope = positional(
             index, grid, positions=self.positions, width=self.width, heads=self.heads
         )

@@ -1,7 +1,7 @@
-"""The V-JEPA step in PyTorch on transformers' VJEPA2 modules, a yardstick for speed.
+"""The V-JEPA step in PyTorch on transformers' VJEPA2 modules, to compare speed with.
 
-`prepare` writes what both programs start from; `python -m jepa.peer FOLDER` is the
-other program: it takes one training step for every line on its standard input.
+`prepare` writes weights and batch of both programs. `python -m jepa.peer FOLDER THREADS`
+is the peer: it takes one training step for every line on its standard input.
 """
 
 import importlib.util
@@ -18,7 +18,11 @@ BATCH, STEP = "batch.npz", "step.json"
 
 
 def comparable(config):
-    """`config` with what transformers has: float32, its rotary angles; fixed rates."""
+    """A copy of `config` with what transformers supports, float32 and "tiled" RoPE.
+
+    Rates are fixed, without clipping, extra losses or jitter. Raises ValueError if torch or
+    transformers is not installed.
+    """
     for name in ("torch", "transformers"):
         if importlib.util.find_spec(name) is None:
             raise ValueError(
@@ -37,16 +41,16 @@ def comparable(config):
 
 
 def prepare(config, state, batch, folder) -> dict:
-    """Write weights and batch for the peer; returns the batch that both take.
+    """Write weights and batch for the peer into `folder`; returns the batch of both.
 
-    Tokens are drawn anew so that none is padding, which transformers' modules cannot
-    leave out: cells at random, context and target apart.
+    Masks are replaced by random cells without padding, which transformers' modules cannot
+    mask.
     """
     from core.base.files import write_json
     from core.runs import run_folder
-    from jepa import pretrain, weights
+    from jepa import networks, weights
 
-    encoder, predictor = pretrain.make_networks(
+    encoder, predictor = networks.make_networks(
         dtype="float32", encoder=config.encoder, predictor=config.predictor
     )
     fields = {
@@ -59,7 +63,7 @@ def prepare(config, state, batch, folder) -> dict:
             for k in ("width", "depth", "heads", "hidden", "out", "mask_tokens")
         },
     }
-    batch, sizes = full(config, encoder, batch)
+    batch, sizes = without_padding(config, encoder, batch)
     folder = pathlib.Path(folder)
     weights.write_hf(
         folder, state.params, **fields, crop_size=config.data.size,
@@ -71,16 +75,16 @@ def prepare(config, state, batch, folder) -> dict:
     return batch
 
 
-def full(config, encoder, batch):
-    """(batch without padding, tokens per pattern of "context" and of "target")."""
-    from jepa import pretrain
+def without_padding(config, encoder, batch):
+    """(the batch with other masks, {"context": tokens per pattern, "target": likewise})."""
+    from jepa import masks, networks
 
-    grid = pretrain.token_grid(
+    grid = networks.token_grid(
         encoder.patch, frames=config.data.frames, size=config.data.size
     )
     cells, rng = grid[1] * grid[2], np.random.default_rng(0)
-    patterns = pretrain.make_patterns(config.masks.patterns.to_dict())
-    parts, sizes = {"context": [], "target": []}, {"context": [], "target": []}
+    patterns = masks.make_patterns(config.masks.patterns.to_dict())
+    chosen, sizes = {"context": [], "target": []}, {"context": [], "target": []}
     for pattern in patterns:
         order = rng.permuted(
             np.tile(np.arange(cells), (len(batch["video"]), 1)), axis=1
@@ -94,19 +98,19 @@ def full(config, encoder, batch):
             "context": order[:, : pattern.context],
             "target": order[:, -pattern.target :],
         }
-        for name, chosen in ends.items():
-            index = np.arange(grid[0])[:, None] * cells + np.sort(chosen, 1)[:, None]
-            parts[name].append(index.reshape(len(order), -1).astype(np.int32))
-            sizes[name].append(parts[name][-1].shape[1])
+        for name, cell in ends.items():
+            index = np.arange(grid[0])[:, None] * cells + np.sort(cell, 1)[:, None]
+            chosen[name].append(index.reshape(len(order), -1).astype(np.int32))
+            sizes[name].append(chosen[name][-1].shape[1])
     batch = {"video": batch["video"]}
-    for name, found in parts.items():
+    for name, found in chosen.items():
         batch[name] = np.concatenate(found, 1)
         batch[f"{name}_valid"] = np.ones(batch[name].shape, bool)
     return batch, sizes
 
 
 class Peer:
-    """Student, predictor, EMA target and optimizer in torch; `step` trains on the batch."""
+    """Encoder, predictor, EMA target and optimizer in torch, and the batch they train on."""
 
     def __init__(self, folder, threads: int):
         import torch
@@ -139,13 +143,13 @@ class Peer:
             )
 
     def pixels(self):
-        """uint8 [B, T, H, W, 3] -> standardised float32 [B, T, 3, H, W]."""
+        """uint8 [B, T, H, W, 3] -> standardized float32 [B, T, 3, H, W]."""
         from jepa.model import MEAN, STD
 
         mean, std = (self.torch.from_numpy(x) for x in (MEAN, STD))
         return ((self.video / 255 - mean) / std).permute(0, 1, 4, 2, 3)
 
-    def through(self, layers, x, index):
+    def run_layers(self, layers, x, index):
         for layer in layers:
             x = layer(x, index)[0]
         return x
@@ -158,21 +162,21 @@ class Peer:
             truth = torch.nn.functional.layer_norm(truth, truth.shape[-1:], eps=1e-5)
         tokens, terms = self.encoder.embeddings(video), []
         for context, target in zip(self.context, self.target_index, strict=True):
-            x = self.through(self.encoder.layer, take(tokens, context), context)
+            x = self.run_layers(self.encoder.layer, take(tokens, context), context)
             x = self.predict(self.encoder.layernorm(x), context, target)
             terms.append((x - take(truth, target)).abs().mean())
         return torch.stack(terms).mean()
 
     def predict(self, x, context, target):
-        parts = self.predictor
-        x = parts.embeddings.predictor_embeddings(x)
-        hidden = parts.embeddings.mask_tokens[0].expand(len(x), target.shape[1], -1)
+        predictor = self.predictor
+        x = predictor.embeddings.predictor_embeddings(x)
+        hidden = predictor.embeddings.mask_tokens[0].expand(len(x), target.shape[1], -1)
         x = self.torch.cat([x, hidden], 1)
-        x = self.through(parts.layer, x, self.torch.cat([context, target], 1))
-        return parts.proj(parts.layernorm(x[:, context.shape[1] :]))
+        x = self.run_layers(predictor.layer, x, self.torch.cat([context, target], 1))
+        return predictor.proj(predictor.layernorm(x[:, context.shape[1] :]))
 
     def step(self) -> float:
-        """One update on the batch; the loss before it."""
+        """One update on the batch; returns the loss before it."""
         self.optimizer.zero_grad(set_to_none=True)
         loss = self.loss()
         loss.backward()
@@ -188,7 +192,7 @@ def take(x, index):
 
 
 def serve(folder, threads):
-    """One step per line read; answers one line of JSON each."""
+    """Take one step per input line; print a line of JSON: seconds, loss, CPU, memory."""
     peer = Peer(folder, int(threads))
     for _ in sys.stdin:
         start, used = time.perf_counter(), time.process_time()

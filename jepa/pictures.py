@@ -1,4 +1,4 @@
-"""Pictures of what V-JEPA sees: masks on frames, principal components of features."""
+"""Pictures for evaluations: masks on frames, principal components of features."""
 
 import jax
 import numpy as np
@@ -9,7 +9,10 @@ from jepa.model import patchify, standardize
 
 
 def cells_of(index, valid, sizes, pattern, grid):
-    """Which tokens of one sample belong to a mask pattern: bool [t, h, w]."""
+    """Which tokens of one sample belong to mask pattern number `pattern`: bool [t, h, w].
+
+    index, valid: [sum(sizes)] of all patterns; sizes: tokens per pattern.
+    """
     start = sum(sizes[:pattern])
     mine = slice(start, start + sizes[pattern])
     chosen = np.zeros(int(np.prod(grid)), bool)
@@ -18,10 +21,15 @@ def cells_of(index, valid, sizes, pattern, grid):
 
 
 def mask_picture(batch, masker, *, clips=4):
-    """Rows of frames: the clip, then per pattern what is context and what is hidden."""
+    """uint8 picture [H, W, 3]: per clip a row of frames, then one per mask pattern.
+
+    Context and target tokens are marked by color.
+    """
     rows, videos = [], np.asarray(planar_to_rgb(batch["video"][:clips]))
     for i, frames in enumerate(videos):
-        rows.append(upscale(frames[:: step_of(frames, masker.grid)], scale_of(frames)))
+        rows.append(
+            upscale(frames[:: frame_stride(frames, masker.grid)], zoom_of(frames))
+        )
         for p in range(len(masker.patterns)):
             marks = np.zeros(masker.grid, np.int32)
             for mark, name in ((1, "context"), (2, "target")):
@@ -35,21 +43,26 @@ def mask_picture(batch, masker, *, clips=4):
                 marks[chosen] = mark
             drawn = overlay_cells(frames, marks)
             rows.append(
-                upscale(drawn[:: step_of(frames, masker.grid)], scale_of(frames))
+                upscale(drawn[:: frame_stride(frames, masker.grid)], zoom_of(frames))
             )
     return tile(rows)
 
 
-def step_of(frames, grid):
+def frame_stride(frames, grid):
+    """Every how many frames one is shown: one per tubelet."""
     return max(1, len(frames) // grid[0])
 
 
-def scale_of(frames):
+def zoom_of(frames):
+    """The factor that makes frames [T, H, W, 3] about 128 pixels high."""
     return max(1, 128 // frames.shape[1])
 
 
 def make_pictures(encoder, masker, *, batch, clips=6):
-    """state -> the masks on the frames, and PCA maps of the target's features."""
+    """state -> {"masks": `mask_picture`, "features": PCA maps of the target's features}.
+
+    batch: () -> the validation batch, always the same.
+    """
 
     @jax.jit
     def encode(target, video):
@@ -57,16 +70,16 @@ def make_pictures(encoder, masker, *, batch, clips=6):
         return encoder.apply({"params": target}, patches, grid=masker.grid)
 
     def pictures(state):
-        held = batch()
-        video = held["video"][:clips]
+        validation = batch()
+        video = validation["video"][:clips]
         features = np.asarray(encode(state.target, video), np.float32)
         maps = pca_maps(features.reshape(len(video), *masker.grid, -1))
         rows = []
-        for frames, parts in zip(video, maps, strict=True):
-            frames = frames[:: step_of(frames, masker.grid)][: masker.grid[0]]
-            scale = scale_of(frames)
+        for frames, colors in zip(video, maps, strict=True):
+            frames = frames[:: frame_stride(frames, masker.grid)][: masker.grid[0]]
+            scale = zoom_of(frames)
             rows.append(upscale(frames, scale))
-            rows.append(upscale(parts, frames.shape[1] * scale // parts.shape[1]))
-        return {"masks": mask_picture(held, masker), "features": tile(rows)}
+            rows.append(upscale(colors, frames.shape[1] * scale // colors.shape[1]))
+        return {"masks": mask_picture(validation, masker), "features": tile(rows)}
 
     return pictures

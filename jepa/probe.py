@@ -1,8 +1,8 @@
-"""A frozen attentive probe: reads position and velocity of every body from features.
+"""An attentive probe that predicts position and velocity of every body from features.
 
-One learned query per body and time step attends over all tokens of the clip, as in the
-attentive probes of arXiv 2404.08471 (appendix): the query is not normalised, the tokens
-are. The supervised twin trains the same probe and its encoder together.
+A learned query attends over all tokens of the clip, as in the attentive probes of arXiv
+2404.08471 (appendix): the tokens are normalized, the query is not. The supervised twin
+trains the same probe together with its encoder.
 """
 
 import flax.linen as nn
@@ -19,10 +19,13 @@ VALUES = 4  # x, y and their velocities
 class Readout(nn.Module):
     """Tokens [B, t S, D] -> (x, y, vx, vy) of every body in every frame [B, T, K, 4].
 
-    One query per body serves every time step: what changes with the step is a learned
-    bias on how many steps before or after it a token is, so that heads can compare then
-    and now. Keys and values see the token and a learned vector for its cell, so that a
-    query can answer with where it looked.
+    One query per body serves every time step. A learned bias per head on the distance in
+    time steps to a token lets heads compare steps. Keys and values are sums of token and a
+    learned vector per cell, so that a query can return the place that it attends to.
+
+    Attributes:
+      bodies: K. grid: tokens along time, row, column. frames: T, a multiple of grid[0].
+      width, heads: of the attention.
     """
 
     bodies: int
@@ -40,7 +43,7 @@ class Readout(nn.Module):
         y = nn.LayerNorm(name="norm_tokens")(tokens).reshape(B, t, h * w, -1)
 
         def per_head(name):
-            """Token and cell, cut into heads: [B, t, S, heads, d]."""
+            """Token plus cell vector, split into heads: [B, t, S, heads, d]."""
             place = self.param(
                 f"{name}_place", lambda key: jnp.asarray(sincos(cells, W))
             )
@@ -50,7 +53,7 @@ class Readout(nn.Module):
         query = self.param("query", nn.initializers.normal(1.0), (K, W))
         q = nn.Dense(W, name="q")(query).reshape(K, H, W // H)
         away = np.arange(t) - np.arange(t)[:, None]
-        # Heads begin by looking a step back, here and a step ahead in turn.
+        # Initially, heads attend one step back, to the same step and one step ahead in turn.
         shift = np.arange(H)[:, None] % 3 - 1
         start = -2.0 * np.abs(np.arange(1 - t, t) - shift).astype(np.float32)
         bias = self.param("away", lambda key: jnp.tile(start[:, None], (1, K, 1)))
@@ -74,7 +77,10 @@ def labels_of(clips) -> np.ndarray:
 
 
 def r2(predicted, true) -> tuple[float, float]:
-    """Share of variance explained, (position, velocity), mean over bodies and axes."""
+    """Coefficients of determination (position, velocity), means over bodies and axes.
+
+    predicted, true: [n, T, K, 4]. 1 is exact; 0 is as good as the mean.
+    """
     error = np.square(predicted - true).mean((0, 1))
     spread = true.reshape(-1, *true.shape[2:]).var(0)
     score = 1 - error / spread
@@ -82,18 +88,21 @@ def r2(predicted, true) -> tuple[float, float]:
 
 
 def moments(labels):
-    """Mean and deviation of labels over clips and frames, for unit variance."""
+    """Mean and deviation [K, 4] of labels [n, T, K, 4] over clips and frames."""
     return labels.mean((0, 1)), labels.std((0, 1)) + 1e-6
 
 
-def probe(encode, train, held, readout, *, steps=500, batch=64, lr=2e-3):
-    """Fit on frozen features of the training clips, score on held-out ones.
+def probe(encode, train, validation, readout, *, steps=500, batch=64, lr=2e-3):
+    """Fit a readout on frozen features of training clips, score it on validation clips.
 
     Args:
       encode: uint8 video [b, T, H, W, 3] -> features [b, N, D].
-      train, held: dicts with video, position, velocity over many clips.
+      train, validation: dicts of video uint8 [n, T, H, W, 3], position and velocity
+        float32 [n, T, K, 2].
+      readout: Readout; steps, batch, lr: of its training.
+
     Returns:
-      ((position R2, velocity R2), predicted labels [n, T, K, 4] of the held-out clips).
+      ((position R2, velocity R2), predicted labels [n, T, K, 4] of the validation clips).
     """
     half = lambda video: np.asarray(encode(video), np.float16)  # noqa: E731
     mean, std = moments(labels_of(train))
@@ -112,5 +121,5 @@ def probe(encode, train, held, readout, *, steps=500, batch=64, lr=2e-3):
             {"params": params}, encode(v).astype(jnp.float16).astype(jnp.float32)
         )
     )
-    predicted = in_batches(read, held["video"]) * std + mean
-    return r2(predicted, labels_of(held)), predicted
+    predicted = in_batches(read, validation["video"]) * std + mean
+    return r2(predicted, labels_of(validation)), predicted

@@ -1,9 +1,9 @@
-"""V-JEPA 2 weights in the Hugging Face transformers folder format, read and written.
+"""V-JEPA 2 weights in the Hugging Face transformers folder format: reading and writing.
 
 A folder holds config.json, model.safetensors and video_preprocessor_config.json, as in
-transformers 5.23. One table of rows ours <-> theirs serves both directions. Nothing in
-a folder is executed. Meta's own .pt checkpoints are pickles, whose loading may run any
-code; they are not read: use the conversions that Meta publishes in this format.
+transformers 5.23. One table of rows ours <-> theirs serves both directions. Nothing in a
+folder is executed. Meta's .pt checkpoints are pickles, which can run any code when they
+are loaded, so they are not read; Meta publishes the same weights in this format.
 """
 
 import collections
@@ -45,17 +45,14 @@ AROUND = {
 }
 MASK_TOKENS = ("predictor/mask_tokens", "predictor.embeddings.mask_tokens")
 
-# Theirs -> ours by rank: transpose so, then flatten all axes but the last. Vectors
-# stay, matrices [out, in] turn, mask tokens [n, 1, 1, P] lose their ones, the patch
-# convolution [D, C, t, h, w] becomes a matrix over patches laid out (t, h, w, C).
+# Theirs -> ours by rank: permute the axes, then flatten all but the last. Vectors stay,
+# matrices [out, in] are transposed, mask tokens [n, 1, 1, P] lose their axes of length 1,
+# and the patch convolution [D, C, t, h, w] becomes a matrix over patches (t, h, w, C).
 AXES = {1: (0,), 2: (1, 0), 4: (0, 1, 2, 3), 5: (2, 3, 4, 1, 0)}
-
-# A predictor that transformers can build when only an encoder is published.
-STUB = {"width": 12, "depth": 0, "heads": 1, "hidden": 48, "mask_tokens": 1}
 
 
 class Row(NamedTuple):
-    """One tensor: our path, its layer in the stack or None, their name, their shape."""
+    """One tensor: our path, its layer in the stack if any, their name, their shape."""
 
     ours: str
     layer: int | None
@@ -122,9 +119,10 @@ def to_theirs(x, shape):
 def read_hf(folder) -> tuple[dict, dict, dict]:
     """Read a folder: (Encoder fields, Predictor fields, float32 params of both).
 
-    transformers predicts with mask token 1 % n. A predictor of depth 0 marks a folder
-    that was published for its encoder only. Raises ValueError naming the tensor or the
-    field that is missing, unknown or misshapen.
+    All mask tokens keep their slots; transformers predicts with number 1 % n. A predictor
+    of depth 0 marks a folder that was published for its encoder alone. Pooler and
+    classifier of a classification model are ignored. Raises ValueError naming the tensor
+    or field that is missing, unknown or misshapen.
     """
     folder = pathlib.Path(folder)
     if not (folder / hf_config.CONFIG).is_file():
@@ -150,7 +148,7 @@ def read_hf(folder) -> tuple[dict, dict, dict]:
 
 @contextlib.contextmanager
 def opened(path):
-    """An open safetensors file; trouble with it is told in one sentence."""
+    """An open safetensors file; raises ValueError if it is absent or damaged."""
     if not path.is_file():
         raise ValueError(f"{path} does not exist; sharded weights are not read")
     try:
@@ -161,7 +159,7 @@ def opened(path):
 
 
 def read_tensor(file, name, shape):
-    """One tensor as float32, refused when its shape is not `shape`."""
+    """One tensor as float32; raises ValueError if its shape is not `shape`."""
     entry = file.get_slice(name)
     if tuple(entry.get_shape()) != shape:
         raise ValueError(
@@ -175,7 +173,7 @@ def read_tensor(file, name, shape):
 
 
 def check_names(wanted: set, found: set, where):
-    """Refuse the first name that only one side has."""
+    """Raise ValueError for the first name that only one side has."""
     for name in sorted(wanted - found):
         raise ValueError(f"{where}: {name} is missing")
     for name in sorted(found - wanted):
@@ -185,26 +183,26 @@ def check_names(wanted: set, found: set, where):
 
 
 def write_hf(
-    folder, params: dict, *, encoder: dict, predictor: dict | None, crop_size: int,
+    folder, params: dict, *, encoder: dict, predictor: dict, crop_size: int,
     frames: int, mask_token: int | None, card: str, origin: dict,
 ):  # fmt: skip
     """Write a folder that transformers loads, then read it back and compare.
 
     Args:
-      params: {"encoder": ..., "predictor": ...} without axis names; publish the EMA
-        target as the encoder. Only "encoder" when `predictor` is None: transformers
-        then gets a predictor of zeros without blocks.
+      params: {"encoder": ..., "predictor": ...} without axis names. The encoder of
+        published folders is the EMA target.
       encoder, predictor: fields of Encoder and Predictor.
-      crop_size, frames: rows and columns, and length, of the training clips.
-      mask_token: the trained mask token, copied into every slot because transformers
-        takes number 1 % n and Meta's trainer another; None keeps the slots, which is
-        right for weights that `read_hf` gave.
+      crop_size: rows and columns of a training clip; frames: its length.
+      mask_token: number of the trained mask token, which is copied into every slot
+        because transformers takes number 1 % n and Meta's trainer 0. None keeps the
+        slots, as for weights from `read_hf`.
       card: text of README.md.
-      origin: what `core.run.provenance` gives.
+      origin: what `core.runs.run_folder.provenance` returns.
+
+    Raises:
+      ValueError: for fields that the format cannot express, and for wrong params.
     """
     folder = pathlib.Path(folder)
-    if predictor is None:
-        predictor, params = without_predictor(encoder, params)
     modules = Encoder(**encoder), Predictor(**predictor)
     config = hf_config.make(*modules, crop_size=crop_size, frames=frames)
     rows = table(*modules)
@@ -223,19 +221,8 @@ def write_hf(
     artifacts.check_same(artifacts.nest(flat), read_hf(folder)[2], atol=0)
 
 
-def without_predictor(encoder: dict, params: dict) -> tuple[dict, dict]:
-    """Fields and params with a predictor of zeros and no blocks in place of none."""
-    module = Encoder(**encoder)
-    common = {"eps": module.eps, "qkv_bias": module.qkv_bias, "out": module.width}
-    predictor = {**STUB, **common, "positions": module.positions}
-    shapes = our_shapes(table(module, Predictor(**predictor)))
-    zeros = {k: np.zeros(s, np.float32) for k, s in shapes.items()}
-    zeros = artifacts.nest(zeros)["predictor"]
-    return predictor, {"encoder": params["encoder"], "predictor": zeros}
-
-
 def our_shapes(rows: list[Row]) -> dict:
-    """Shape of each of our arrays, the layers of a stack in front."""
+    """Shape of each of our arrays; the layers of a stack are its first axis."""
     layers = collections.Counter(row.ours for row in rows)
     return {
         row.ours: our_shape(row.shape) if row.layer is None
@@ -245,7 +232,7 @@ def our_shapes(rows: list[Row]) -> dict:
 
 
 def check_params(shapes: dict, flat: dict):
-    """Refuse params that are not those of the model, naming the first wrong array."""
+    """Raise ValueError for the first array that is missing, unknown or misshapen."""
     check_names(set(shapes), set(flat), "params")
     for name, shape in shapes.items():
         if flat[name].shape != shape:
@@ -255,7 +242,7 @@ def check_params(shapes: dict, flat: dict):
 
 
 def in_every_slot(tokens, use: int):
-    """Mask tokens [n, P] that are all equal to number `use`."""
+    """Mask tokens [n, P], all of them number `use` of the given ones."""
     if not 0 <= use < len(tokens):
         raise ValueError(
             f"mask_token is {use}, but there are {len(tokens)} mask tokens"

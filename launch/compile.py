@@ -1,5 +1,6 @@
 """Compile the train step of a config for a machine that is not here: memory, exchanges,
-and what its speed may be. Needs requirements-compile.txt."""
+and what its speed may be. Needs requirements-compile.txt.
+"""
 
 import json
 import os

@@ -143,7 +143,8 @@ class Box(NamedTuple):
 
 def random_box(rng, height, width, *, scale, aspect) -> Box:
     """A box with area share U(scale) and log-uniform aspect; the central one if 10 draws
-    do not fit."""
+    do not fit.
+    """
     for _ in range(10):
         area = height * width * rng.uniform(*scale)
         ratio = np.exp(rng.uniform(*np.log(aspect)))

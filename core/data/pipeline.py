@@ -237,7 +237,8 @@ class Source:
 
     def report(self) -> SourceReport:
         """Samples seen and replaced on this host; "new": failures since the last call, as
-        {"name", "reason", "position"}."""
+        {"name", "reason", "position"}.
+        """
         new, self.ledger.new = self.ledger.new, []
         seen, bad = self.ledger.seen, self.ledger.bad
         return {"seen": seen, "bad": bad, "new": new, "numbers": {}}

@@ -11,7 +11,8 @@ import numpy as np
 
 def split_planes(x):
     """Views of the planes of pictures [..., 3 H / 2, W]: brightness [..., H, W], and two color
-    differences [..., H / 2, W / 2]."""
+    differences [..., H / 2, W / 2].
+    """
     rows, W = x.shape[-2:]
     H = 2 * rows // 3
     return x[..., :H, :], x[..., H:, : W // 2], x[..., H:, W // 2 :]

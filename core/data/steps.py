@@ -138,7 +138,8 @@ def image_or_float(values) -> np.ndarray:
 
 def as_training_window(steps: Mapping) -> dict:
     """A window as models read it: "action" is the one before each step, zero at the first;
-    "is_first" is True at the first step."""
+    "is_first" is True at the first step.
+    """
     steps = dict(steps)
     action = np.asarray(steps["action"], np.float32)
     steps["action"] = np.concatenate([np.zeros_like(action[:1]), action[:-1]])

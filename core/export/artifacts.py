@@ -11,6 +11,7 @@ import pathlib
 import jax
 import numpy as np
 from jax import export
+from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from core.base.files import digest, write_json
@@ -150,6 +151,17 @@ def load(folder, name: str):
     return lambda inputs: program.call(params, inputs)
 
 
+def read_params(folder) -> dict | None:
+    """Nested params of an artifact folder; None if the folder is no artifact."""
+    path = pathlib.Path(folder) / WEIGHTS
+    if not path.is_file() or not (path.parent / "provenance.json").is_file():
+        return None
+    try:
+        return nest(load_file(path))
+    except SafetensorError as error:
+        raise ValueError(f"{path} is no valid safetensors file: {error}") from None
+
+
 def publish_stablehlo(
     folder, programs: dict, params: dict, *, origin: dict, atol: float = 1e-4, **words
 ) -> float:
@@ -159,6 +171,7 @@ def publish_stablehlo(
       programs: name -> (fn, specs) as in `write_stablehlo`.
       atol: largest difference let pass; the default suits outputs of unit variance.
       words: what `card` says besides usage and origin.
+
     Returns:
       the largest difference of an output.
     """

@@ -36,7 +36,8 @@ def arrange(valid, segments, ways: int, B: int, *, first: bool):
 @jax.custom_vjp
 def permute(x, order, inverse):
     """Tokens of each row in another order: [B, N, ...], [B, N]; its gradient is a
-    permutation too, not a sum over rows."""
+    permutation too, not a sum over rows.
+    """
     return take(x, order)
 
 

@@ -20,7 +20,8 @@ def in_use():
 
 def constrain(x, *names):
     """Fix the layout of an activation by logical names, over the axes that the compiler
-    splits; does nothing where there are none."""
+    splits; does nothing where there are none.
+    """
     mesh = in_use()
     if mesh is None or not mesh.auto_axes:
         return x

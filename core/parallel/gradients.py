@@ -86,7 +86,8 @@ def check_parts(batch, parts: int, ways: int) -> None:
 
 def in_parts(grad_fn, batch, parts: int):
     """(loss, metrics, rows, gradients) of grad_fn(part) -> ((loss, (metrics, rows)),
-    gradients): rows of all parts, means of the rest."""
+    gradients): rows of all parts, means of the rest.
+    """
     if parts == 1:
         (loss, (metrics, rows)), grads = grad_fn(batch)
         return loss, metrics, rows, grads

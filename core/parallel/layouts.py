@@ -136,7 +136,8 @@ def unbox(tree):
 
 def specs(mesh, tree, axes=AXES):
     """Layouts for a tree of named shapes, over `axes` alone; what carries no names is
-    replicated."""
+    replicated.
+    """
 
     def one(x):
         if not is_box(x):

@@ -56,7 +56,8 @@ def draw_dataset(name: str) -> np.ndarray:
 
 def draw_batch(text: str, config) -> np.ndarray:
     """The first training batch of a config with this data. Raises ValueError if the method
-    reads no data set or draws no batch."""
+    reads no data set or draws no batch.
+    """
     if "data" not in config:
         raise ValueError(f"{config.method} reads no data set")
     config.data.source, config.data.workers = text, 0

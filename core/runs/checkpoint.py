@@ -14,7 +14,7 @@ import warnings
 import jax
 from orbax.checkpoint import v1 as ocp
 
-from core.parallel.layouts import unbox
+from core.parallel.layouts import path_name, unbox
 
 
 def not_orbax(record: logging.LogRecord) -> bool:
@@ -128,6 +128,36 @@ def read(folder, shapes, layouts, *, without: tuple[str, ...] = ()):
     return told(load, folder, cure="use another one")
 
 
+def read_parts(folder, like: dict) -> dict:
+    """Some arrays of the state in a checkpoint anywhere; the rest stays on the disk.
+
+    like: "field" or "field/entry" -> abstract arrays with layouts; the result has arrays
+    in their place. Raises CheckpointError if the checkpoint has others there.
+    """
+    folder = find(folder)
+
+    def load():
+        there = ocp.metadata(folder, checkpointable_name="state").metadata
+        inside = tuple(f"{path}/" for path in like)
+        found = {k: v for k, v in sizes(there).items() if f"{k}/".startswith(inside)}
+        check_sizes(folder, found, sizes(like))
+        wanted = named(like)
+        state = jax.tree_util.tree_map_with_path(
+            lambda path, _: wanted.get(path_name(path), ocp.PLACEHOLDER), there
+        )
+        arrays = named(ocp.load(folder, state, checkpointable_name="state"))
+        return jax.tree_util.tree_map_with_path(
+            lambda path, _: arrays[path_name(path)], like
+        )
+
+    return told(load, folder, cure="use another one")
+
+
+def named(tree) -> dict:
+    """ "a/b" -> leaf, of every leaf."""
+    return {path_name(k): x for k, x in jax.tree_util.tree_leaves_with_path(tree)}
+
+
 def find(folder) -> pathlib.Path:
     """The newest step below a run's folder or its checkpoints; else a step's own folder."""
     folder = pathlib.Path(folder).absolute()
@@ -158,9 +188,13 @@ def abstract(shapes, layouts):
 def check_arrays(folder: pathlib.Path, like):
     """Refuse a checkpoint whose arrays are not those of `like`, naming the first."""
     there = sizes(ocp.metadata(folder, checkpointable_name="state").metadata)
-    here = sizes(like)
     if not there:
         raise ValueError("its list of arrays cannot be read")
+    check_sizes(folder, there, sizes(like))
+
+
+def check_sizes(folder: pathlib.Path, there: dict, here: dict):
+    """Refuse a checkpoint with arrays of other sizes than here, naming the first."""
     differ = sorted(k for k in there | here if there.get(k) != here.get(k))
     if differ:
         name = differ[0]
@@ -173,9 +207,7 @@ def check_arrays(folder: pathlib.Path, like):
 
 def sizes(tree) -> dict:
     """ "a/b" -> shape, of every array."""
-    leaves = jax.tree_util.tree_leaves_with_path(tree)
-    name = jax.tree_util.keystr
-    return {name(k, simple=True, separator="/"): tuple(x.shape) for k, x in leaves}
+    return {name: tuple(x.shape) for name, x in named(tree).items()}
 
 
 def told(load, folder: pathlib.Path, *, cure: str):

@@ -21,6 +21,7 @@ from core.runs.throughput import (
 from core.runs.writer import Writer, append, drop_later_lines, writing
 
 SUMMARY = "summary.json"
+ORIGINS = "start.txt"
 
 
 class Diverged(ValueError):
@@ -62,8 +63,11 @@ class Reporter:
         if self.main:
             print(text, flush=True)
 
-    def opening(self, plan):
-        """Begin to write: config, layouts and provenance of the run, and the first line."""
+    def opening(self, plan, origins: list[str]):
+        """Begin to write: config, layouts and provenance of the run, and the first lines.
+
+        origins: where the arrays of the state come from, a line per group.
+        """
         self.writer = Writer(self.folder, self.start, active=self.main)
         drop_later_lines(self.bad_samples, self.start)
         if self.main:
@@ -72,7 +76,11 @@ class Reporter:
             report = layout_report(plan.shapes, plan.layouts)
             with writing(self.folder / "layout.txt"):
                 (self.folder / "layout.txt").write_text(report)
-            self.say(report.splitlines()[0])
+            if not self.start:  # a run that resumes keeps the lines of its beginning
+                with writing(self.folder / ORIGINS):
+                    (self.folder / ORIGINS).write_text("\n".join(origins) + "\n")
+            for line in [*report.splitlines()[:1], *origins]:
+                self.say(line)
             for name in replicated(plan.shapes, plan.layouts):
                 self.say(f"every device holds the whole of {name}")
         verb = f"resuming after step {self.start}" if self.start else "starting"

@@ -51,7 +51,8 @@ def find(folder: pathlib.Path, step: int | None) -> pathlib.Path:
 
 def read_state(opened: Opened, mesh):
     """What the method's evaluations and exports need of a checkpoint's state, laid out on
-    `mesh`, which need not be the run's; None stands for the rest."""
+    `mesh`, which need not be the run's; None stands for the rest.
+    """
     key = jax.random.key(opened.config["seed"])
     shapes = jax.eval_shape(opened.method.init, key)
     layouts = shardings(mesh, shapes)

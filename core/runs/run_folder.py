@@ -100,8 +100,12 @@ def flatten(config: dict) -> dict:
 
 
 def differences(old: dict, new: dict) -> list[str]:
-    """One phrase per field that differs, as JSON would store it."""
+    """One phrase per field that differs, as JSON would store it.
+
+    A field that an older run lacks and that is empty now makes no difference.
+    """
     old, new = flatten(old), flatten(json.loads(json.dumps(new)))
+    old = {key: "" for key in new if new[key] == ""} | old
     return [
         f"{key} was {old.get(key, 'absent')}, is {new.get(key, 'absent')}"
         for key in sorted(old.keys() | new.keys())

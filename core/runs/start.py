@@ -1,22 +1,186 @@
-"""How a state begins: resume, another run's checkpoint, or afresh."""
+"""How a state begins: resume this run, else start from other weights, else afresh."""
+
+import math
+import pathlib
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
+from core.base import nested
+from core.base.names import choose
+from core.base.text import short
+from core.method import Method
+from core.parallel.layouts import unbox
 from core.runs import checkpoint
 
 
-def begin(plan, checkpoints, source, *, init_from: str):
-    """(state, steps done): resume this run, else start from a checkpoint, else afresh."""
+class Start(NamedTuple):
+    """A state on the mesh, its updates done, and a line per group of arrays: their origin."""
+
+    state: Any
+    step: int
+    report: list[str]
+
+
+def begin(
+    method: Method, plan, checkpoints, source, *, init_from: str, init_parts: str = ""
+) -> Start:
+    """The state that a run begins with: the first that applies of three ways.
+
+    1. Resume this run from its newest checkpoint, and its source from the cursor there.
+    2. Start from `init_from`: a run's folder, its checkpoints/STEP, or a folder that one
+       of `method.readers` reads. Steps count anew.
+    3. Start afresh.
+
+    Args:
+      plan: core.program.Program, whose layouts say where each array is placed.
+      init_parts: names of `method.parts` to take, with commas between. Empty takes all
+        that is there: the whole state of a checkpoint, moments included.
+
+    Raises:
+      ValueError: naming the array, part or field that cannot be taken.
+    """
     if checkpoints.latest() is not None:
         state, cursor = checkpoints.restore(plan.shapes, plan.layouts)
         source.set_state(cursor)
-        return state, int(state.step)
-    if init_from:
-        state = checkpoint.read(init_from, plan.shapes, plan.layouts)
-        fresh = {
+        step = int(state.step)
+        return Start(state, step, [f"all arrays: resumed from step {step} of this run"])
+    names = part_names(method, init_from, init_parts)
+    if not init_from:
+        return Start(plan.create(), 0, ["all arrays: fresh"])
+    folder = pathlib.Path(init_from).absolute()
+    for kind, read in method.readers.items():
+        found = read(folder, names)
+        if found is not None:
+            return start_from_weights(
+                method, plan, found, names, f"{kind} folder {folder}"
+            )
+    return start_from_checkpoint(method, plan, find_checkpoint(method, folder), names)
+
+
+def part_names(method: Method, init_from: str, init_parts: str) -> tuple[str, ...]:
+    """The names in `init_parts`; "params" stands for all parts of the method."""
+    names = tuple(name.strip() for name in init_parts.split(",") if name.strip())
+    if names and not init_from:
+        raise ValueError(
+            f"init_parts is {init_parts!r}, but init_from is empty; expected both or neither"
+        )
+    if names and not method.parts:
+        raise ValueError(
+            f"init_parts is {init_parts!r}, but this method has no parts by name; leave "
+            "it empty"
+        )
+    if names:
+        choose(names, {"params": (), **method.parts}, "init_parts entry")
+    return tuple(method.parts) if "params" in names else names
+
+
+def find_checkpoint(method: Method, folder: pathlib.Path) -> pathlib.Path:
+    """The folder of a checkpoint; raises ValueError that says what else is read."""
+    try:
+        return checkpoint.find(folder)
+    except checkpoint.CheckpointError as error:
+        formats = ", ".join(method.readers)
+        others = f", or a folder in one of these formats: {formats}" if formats else ""
+        raise ValueError(f"init_from: {error}{others}; nothing is downloaded") from None
+
+
+def start_from_checkpoint(method: Method, plan, folder: pathlib.Path, names) -> Start:
+    """Start from a checkpoint: its whole state, or the parts `names` of it."""
+    origin = f"from checkpoint {folder}"
+    if not names:
+        state = checkpoint.read(folder, plan.shapes, plan.layouts)
+        zeros = {
             name: jax.device_put(np.zeros((), np.int32), getattr(plan.layouts, name))
             for name in ("step", "bad_steps")
         }
-        return state.replace(**fresh), 0
-    return plan.create(), 0
+        origins = dict.fromkeys(group_names(plan.shapes), origin)
+        origins |= dict.fromkeys(zeros, "0")
+        return Start(state.replace(**zeros), 0, report_groups(plan.shapes, origins))
+    paths = [path for name in names for path in method.parts[name]]
+    like = checkpoint.abstract(plan.shapes, plan.layouts)
+    arrays = checkpoint.read_parts(
+        folder, {path: part_of(like, path) for path in paths}
+    )
+    return start_with(plan, arrays, dict.fromkeys(paths, origin))
+
+
+def start_from_weights(method: Method, plan, found: Mapping, names, origin) -> Start:
+    """Start with what a reader found, {part: nested dicts}; the rest of the state is fresh."""
+    for name in names:
+        if name not in found:
+            raise ValueError(
+                f"init_from: {origin}: holds {', '.join(found)}, but init_parts names "
+                f"{name!r}"
+            )
+    shapes, arrays, origins = unbox(plan.shapes), {}, {}
+    for name in names or found:
+        first, *_ = paths = method.parts[name]
+        for path in paths:
+            check_arrays(path, found[name], part_of(shapes, path), origin)
+            layouts = part_of(plan.layouts, path)
+            arrays[path] = jax.tree.map(place, found[name], layouts)
+            copied = "" if path == first else f", the same as {first}"
+            origins[path] = f"from {origin}{copied}"
+    return start_with(plan, arrays, origins)
+
+
+def start_with(plan, arrays: Mapping, origins: Mapping) -> Start:
+    """A fresh state with `arrays` in some places, {"field" or "field/entry": tree}."""
+    state = plan.create()
+    for path, tree in arrays.items():
+        field, _, entry = path.partition("/")
+        whole = {**getattr(state, field), entry: tree} if entry else tree
+        state = state.replace(**{field: whole})
+    origins = {"step": "0", "bad_steps": "0", **origins}
+    return Start(state, 0, report_groups(plan.shapes, origins))
+
+
+def part_of(state, path: str):
+    """The arrays at "field" or "field/entry" of a state."""
+    field, _, entry = path.partition("/")
+    return getattr(state, field)[entry] if entry else getattr(state, field)
+
+
+def place(x: np.ndarray, layout):
+    """A host array, the same on all processes, laid out on the devices."""
+    return jax.make_array_from_callback(x.shape, layout, lambda index: x[index])
+
+
+def check_arrays(path: str, found: Mapping, wanted: Mapping, origin: str) -> None:
+    """Raise ValueError for the first array that is missing, unexpected or of another kind."""
+    found, wanted = nested.flatten(found), nested.flatten(wanted)
+    for name in sorted(found | wanted):
+        if name not in found:
+            raise ValueError(f"init_from: {origin}: {path}/{name} is missing")
+        if name not in wanted:
+            raise ValueError(
+                f"init_from: {origin}: {path}/{name} is not an array of this config's network"
+            )
+        there, here = (f"{x.dtype} {x.shape}" for x in (found[name], wanted[name]))
+        if there != here:
+            raise ValueError(
+                f"init_from: {origin}: {path}/{name} is {there}, expected {here}"
+            )
+
+
+def group_names(state) -> list[str]:
+    """Groups of arrays for the report: each field of the state, `params` by its entries."""
+    fields = (name for name in state.__dataclass_fields__ if name != "params")
+    return [*(f"params/{name}" for name in state.params), *fields]
+
+
+def report_groups(shapes, origins: Mapping[str, str]) -> list[str]:
+    """One line per group: how many arrays and values, and their origin, fresh if unknown."""
+    lines, shapes = [], unbox(shapes)
+    for name in group_names(shapes):
+        arrays = jax.tree.leaves(part_of(shapes, name))
+        values = sum(math.prod(x.shape) for x in arrays)
+        count = f"{len(arrays)} arrays, {short(values / 1e6)}M values, "
+        count = "" if name in ("step", "bad_steps") else count
+        field = name.partition("/")[0]
+        origin = origins.get(name, origins.get(field, "fresh"))
+        lines.append(f"{name}: {count}{origin}")
+    return lines

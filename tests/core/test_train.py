@@ -115,12 +115,12 @@ def remove(folder):
 
 @pytest.mark.parametrize("place", ["", "checkpoints/2"])
 def test_init_from_keeps_moments_and_counts_anew(trained, tmp_path, planned, place):
-    config, _, plan = planned
+    config, method, plan = planned
     theirs = checkpoint.read(trained, plan.shapes, plan.layouts)
     assert int(theirs.step) == 2
     with checkpoint.Checkpoints(tmp_path, keep=1) as checkpoints:
-        state, start = train.begin(
-            plan, checkpoints, None, init_from=str(trained / place)
+        state, start, _ = train.begin(
+            method, plan, checkpoints, None, init_from=str(trained / place)
         )
     assert start == int(state.step) == int(state.bad_steps) == 0
     assert state.step.sharding == plan.layouts.step

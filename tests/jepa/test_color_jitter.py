@@ -9,7 +9,7 @@ from small import small
 
 from core.config import load_method
 from core.parallel.layouts import unbox
-from jepa.color_jitter import NO_JITTER, Jitter, draw_factors, gray, make_look
+from jepa.color_jitter import NO_JITTER, Jitter, draw_factors, gray, make_standardize
 from jepa.model import MEAN, STD, patchify, standardize
 
 PATCH = (2, 4, 4)
@@ -20,7 +20,7 @@ PATCHES = patchify(VIDEO, PATCH)
 
 def look_of(jitter, seed):
     factors = draw_factors(jitter, len(PATCHES), jax.random.key(seed))
-    return make_look(factors, PATCHES)
+    return make_standardize(factors, PATCHES)
 
 
 def looked(**jitter):

@@ -47,7 +47,7 @@ def test_nearest_token_is_that_of_a_loop():
     context = np.stack([rng.permutation(N)[:7] for _ in range(5)])
     target = np.stack([rng.permutation(N)[:9] for _ in range(5)])
     valid = np.arange(7) < rng.integers(2, 8, (5, 1))
-    rows = np.asarray(health.nearest(context, valid, target, GRID))
+    rows = np.asarray(health.nearest_visible(context, valid, target, GRID))
     for b in range(5):
         for m in range(9):
             here = np.array(np.unravel_index(target[b, m], GRID))

@@ -4,14 +4,21 @@ import numpy as np
 import pytest
 
 from configs.jepa import get_config
-from jepa.masks import Masker, Pattern, block_size, cut, hide
-from jepa.pretrain import make_patterns, token_grid
+from jepa.masks import (
+    Masker,
+    Pattern,
+    block_size,
+    draw_masks,
+    fit_budget,
+    make_patterns,
+)
+from jepa.networks import token_grid
 
 GRID = (8, 16, 16)
 CELLS = 256
 SHORT = {"blocks": 8, "spatial_scale": (0.15, 0.15)}
 LONG = {"blocks": 2, "spatial_scale": (0.7, 0.7)}
-ALL = {"context": CELLS, "target": CELLS}  # budgets that cut nothing
+ALL = {"context": CELLS, "target": CELLS}  # budgets that truncate nothing
 BOTH = pytest.mark.parametrize("kind", [SHORT, LONG])
 
 
@@ -74,18 +81,18 @@ def test_budgets_cut_by_their_rule():
     chosen = np.zeros(GRID, bool)
     chosen[:, :8, :10] = True  # 80 cells, always
     every = np.flatnonzero(chosen)
-    index, valid = cut(chosen, 8 * 50, "prefix", rng)
+    index, valid = fit_budget(chosen, 8 * 50, "prefix", rng)
     assert valid.all() and (index == every[: 8 * 50]).all()
     assert index.max() // CELLS == 4, "the latest time steps are dropped"
-    index, valid = cut(chosen, 8 * 50, "cells", rng)
+    index, valid = fit_budget(chosen, 8 * 50, "cells", rng)
     kept = np.zeros((8, CELLS), bool)
     kept.flat[index] = True
     assert valid.all() and (kept == kept[0]).all() and kept[0].sum() == 50
     assert set(index) <= set(every)
-    other, _ = cut(chosen, 8 * 50, "cells", rng)
+    other, _ = fit_budget(chosen, 8 * 50, "cells", rng)
     assert set(other) != set(index), "which cells go is random"
     for rule in ("prefix", "cells"):
-        index, valid = cut(chosen, 8 * 100, rule, rng)
+        index, valid = fit_budget(chosen, 8 * 100, rule, rng)
         assert valid.sum() == 8 * 80 and (index[: 8 * 80] == every).all()
 
 
@@ -174,12 +181,12 @@ def kept(kind, grid, samples, seed):
     rng = np.random.default_rng(seed)
     pattern = Pattern(**kind, **ALL)
     size = block_size(pattern, (1, *grid[1:]), rng)
-    masks = [hide(pattern, (1, *grid[1:]), size, rng) for _ in range(samples)]
+    masks = [draw_masks(pattern, (1, *grid[1:]), size, rng) for _ in range(samples)]
     return np.array([[m.sum() for m in pair] for pair in masks]) / (grid[1] * grid[2])
 
 
-# vjepa.md 7.2: mean share of cells in the context before a cut and its 5-95 % range;
-# mean shares of context and of target after the cut to the shortest of 24 samples.
+# vjepa.md 7.2: mean share of cells in the context before truncation and its 5-95 % range;
+# mean shares of context and of target after truncation to the shortest of 24 samples.
 @pytest.mark.parametrize(
     ("kind", "mean", "low", "high", "after"),
     [
@@ -210,7 +217,7 @@ def test_budgets_outside_the_grid_are_refused(pattern, words):
         masker(pattern)
 
 
-def test_what_cannot_be_masked_is_told():
+def test_what_cannot_be_masked_is_refused():
     with pytest.raises(ValueError, match="use 'prefix' or 'cells'"):
         masker(Pattern(**SHORT, **ALL), truncation="suffix")
     full = masker(Pattern(1, (1.0, 1.0), **ALL, aspect=(1.0, 1.0)))

@@ -12,9 +12,9 @@ from core.export import artifacts
 from core.nn.layers import normalize
 from core.nn.token_order import take
 from jepa import weights
-from jepa.encode import usage_hf
 from jepa.loss import masked_l1, token_weights
 from jepa.model import grid_of
+from jepa.model_card import usage_hf
 
 KINDS = ("context", "target")
 

@@ -1,4 +1,4 @@
-"""Hugging Face folders: round trips, and what is refused."""
+"""Hugging Face folders: round trips and refusals."""
 
 import json
 import shutil
@@ -68,15 +68,6 @@ def test_trained_mask_token_fills_every_slot(tmp_path):
     assert (tokens == params["predictor"]["mask_tokens"][2]).all()
     with pytest.raises(ValueError, match="there are 4 mask tokens"):
         write(tmp_path, params, encoder, predictor, mask_token=4)
-
-
-def test_encoder_only(tmp_path):
-    encoder, _, params = random_model()
-    write(tmp_path, {"encoder": params["encoder"]}, encoder, None)
-    assert len(load_file(tmp_path / "model.safetensors")) == 16 * 3 + 11
-    _, predictor, again = weights.read_hf(tmp_path)
-    assert predictor["depth"] == 0
-    jax.tree.map(np.testing.assert_array_equal, again["encoder"], params["encoder"])
 
 
 def test_table_is_the_model_for_every_size():
@@ -153,7 +144,7 @@ def test_wrong_configs_are_named(config, words, tmp_path):
         weights.read_hf(changed_folder(tmp_path, config=config))
 
 
-def test_broken_folders_are_told(tmp_path):
+def test_broken_folders_are_named(tmp_path):
     with pytest.raises(ValueError, match="holds no config.json"):
         weights.read_hf(tmp_path)
     changed_folder(tmp_path)

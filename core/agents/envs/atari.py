@@ -25,7 +25,8 @@ def make(name, *, seed, size):
 
 class Atari:
     """A game on its console; an image is the brighter of the last two frames, as sprites
-    are drawn in every other one."""
+    are drawn in every other one.
+    """
 
     def __init__(self, console, seed, size):
         self.console, self.seed, self.size = console, seed, size

@@ -79,7 +79,8 @@ def flags(reward=0.0, *, first=False, last=False, terminal=False) -> dict:
 
 def to_bounds(action, low, high):
     """Reals in [-1, 1], clipped there, onto [low, high]; where a bound is infinite,
-    they stay as they are."""
+    they stay as they are.
+    """
     bounded = np.isfinite(low) & np.isfinite(high)
     start, width = np.where(bounded, low, -1), np.where(bounded, high - low, 2)
     share = (np.clip(action, -1, 1) + 1) / 2

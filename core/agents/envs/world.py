@@ -27,7 +27,8 @@ def make(name, *, seed, size):
 
 class Reach:
     """Discs seen from above, that glide and collide without friction; so positions and
-    velocities are all there is to know."""
+    velocities are all there is to know.
+    """
 
     def __init__(self, seed, size):
         self.seed, self.size = seed, size

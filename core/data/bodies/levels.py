@@ -82,7 +82,8 @@ LEVELS = {
 
 def make_ground(rng, level, *, frames, fps, size):
     """A background texture, uint8 [side, side, 3], and its pixel at the corner of each
-    frame, [T, 2]."""
+    frame, [T, 2].
+    """
     brightness, heading = _between(level.background, rng.random()), rng.random()
     path = np.arange(frames)[:, None] * (level.pan * size / fps)
     path = path * [np.cos(2 * pi * heading), np.sin(2 * pi * heading)]
@@ -100,7 +101,8 @@ def make_ground(rng, level, *, frames, fps, size):
 
 def make_flicker(rng, level, *, frames, size):
     """Unpredictable color behind the bodies, like foliage or water: T textures
-    [size, size, 3] around 0, or None without flicker."""
+    [size, size, 3] around 0, or None without flicker.
+    """
     if not level.flicker:
         return None
     look = {"cells": level.flicker_cells, "chroma": 1.0, "contrast": level.flicker}

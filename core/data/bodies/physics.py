@@ -218,7 +218,8 @@ class _Contacts:
 
     def since_last(self):
         """Contacts since the previous call: bool [K, K + 4], bodies, then walls
-        (left, right, floor, ceiling)."""
+        (left, right, floor, ceiling).
+        """
         K = self.bodies
         table = np.zeros((K + 4, K + 4), bool)
         for a, b in self.seen | self.touching:
@@ -239,7 +240,8 @@ def _between(pair, share):
 
 def _room(places, reach):
     """Smallest distance between two bodies over the sum of their reaches: places [N, K, 2]
-    -> [N]."""
+    -> [N].
+    """
     i, j = np.triu_indices(len(reach), 1)
     gap = np.linalg.norm(places[:, i] - places[:, j], axis=-1) / (reach[i] + reach[j])
     return gap.min(-1, initial=2.0)

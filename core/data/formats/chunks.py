@@ -72,7 +72,8 @@ def write_chunk(folder, chunk: Chunk, steps: Mapping):
 
 def read_chunk(folder, chunk: Chunk) -> dict:
     """The arrays of a chunk. Raises BadSample if the file is damaged or has other steps
-    than its name says."""
+    than its name says.
+    """
     try:
         with open(pathlib.Path(folder) / chunk.name, "rb") as file:
             arrays = np.load(file, allow_pickle=False)

@@ -80,7 +80,8 @@ def named_arrays(observations, before: str = ""):
 
 def as_vector(space, actions) -> np.ndarray:
     """Actions of a gymnasium space as float32 [T, A]: discrete ones one-hot, parts
-    concatenated. Raises BadSample for other spaces."""
+    concatenated. Raises BadSample for other spaces.
+    """
     kind = type(space).__name__
     if kind in ("Dict", "Tuple"):
         keys = sorted(actions) if kind == "Dict" else range(len(actions))

@@ -1,0 +1,56 @@
+"""Text of the model cards of V-JEPA's exports."""
+
+import math
+
+from jepa.model import MEAN, STD, Encoder, grid_of
+
+TITLE = "A V-JEPA video encoder, pretrained with Reverie"
+WHAT = """\
+Turns a clip into one feature vector per tubelet of {} (frames, rows, columns). It has
+learned to predict the features of hidden parts of videos, without labels."""
+
+NETWORK = """\
+The target encoder: the exponential moving average of the trained encoder, as in the
+weights that Meta publishes. The final layer norm is included."""
+HF_NETWORK = f"""\
+{NETWORK} The predictor is the trained one."""
+
+INPUTS = """\
+`video`: uint8 RGB of shape [batch, {frames}, {rows}, {cols}, 3]. The program itself
+scales it to [0, 1] and standardizes the channels with mean {mean}
+and deviation {std}.
+Output: float32 features [batch, {tokens}, {width}], one row per tubelet in the order
+time, row, column."""
+
+HF_INPUTS = """\
+`pixel_values_videos`: float32 RGB [batch, frames, channels, rows, columns], scaled to
+[0, 1], then standardized with mean {mean} and deviation {std}; the steps are in
+`video_preprocessor_config.json`. Output: features [batch, tokens, {width}]."""
+
+HF_USAGE = """\
+import torch, transformers
+
+model = transformers.AutoModel.from_pretrained(".")
+video = torch.zeros(1, {frames}, 3, {crop_size}, {crop_size})
+with torch.no_grad():
+    features = model(video, skip_predictor=True).last_hidden_state
+"""
+
+STATISTICS = {"mean": ", ".join(map(str, MEAN)), "std": ", ".join(map(str, STD))}
+
+
+def describe(encoder: Encoder, *, frames: int, rows: int, cols: int) -> str:
+    """Input and output of the StableHLO program."""
+    tokens = math.prod(grid_of((frames, rows, cols, 3), encoder.patch))
+    clip = {"frames": frames, "rows": rows, "cols": cols, "tokens": tokens}
+    return INPUTS.format(**clip, width=encoder.width, **STATISTICS)
+
+
+def describe_hf(encoder: Encoder) -> str:
+    """Input and output of a Hugging Face folder."""
+    return HF_INPUTS.format(width=encoder.width, **STATISTICS)
+
+
+def usage_hf(*, frames: int, crop_size: int) -> str:
+    """The lines of Python that run a Hugging Face folder."""
+    return HF_USAGE.format(frames=frames, crop_size=crop_size)

@@ -1,0 +1,59 @@
+"""From config sections to V-JEPA's networks and the token grid of a clip."""
+
+import jax.numpy as jnp
+
+from jepa.model import Encoder, Predictor, encoder_size
+
+
+def make_networks(*, dtype, encoder, predictor) -> tuple[Encoder, Predictor]:
+    """Encoder and predictor from the config sections of these names.
+
+    The predictor shares positions, initialization, recomputation, kernel and dtype with
+    the encoder. Raises TypeError for fields that the networks do not have.
+    """
+    encoder = make_encoder(**encoder, dtype=dtype)
+    predictor = Predictor(
+        **predictor,
+        out=encoder.width,
+        positions=encoder.positions,
+        rescale=encoder.rescale,
+        remat=encoder.remat,
+        attention=encoder.attention,
+        dtype=encoder.dtype,
+    )
+    return encoder, predictor
+
+
+def make_encoder(*, size, dtype, **fields) -> Encoder:
+    """The encoder of a published size; `fields` are its other attributes."""
+    return Encoder(**encoder_size(size), **fields, dtype=jnp.dtype(dtype))
+
+
+def token_grid(patch, *, frames, size) -> tuple[int, int, int]:
+    """Tubelets along time, row and column of a clip of `frames` of `size` x `size` pixels.
+
+    Raises ValueError if the clip does not divide into tubelets of `patch`.
+    """
+    for field, length, part in (("frames", frames, patch[0]), ("size", size, patch[1])):
+        if length % part or length < part:
+            low = max(part, length // part * part)
+            raise ValueError(
+                f"data.{field} {length} does not divide into patches of {part}; "
+                f"use {low} or {low + part}"
+            )
+    return frames // patch[0], size // patch[1], size // patch[2]
+
+
+def mask_tokens_of(patterns: int, *, per_pattern: bool, available: int):
+    """Number of the predictor's mask token for each mask pattern.
+
+    Number 0 for all, or one each if `per_pattern`. Raises ValueError if the predictor has
+    fewer than that.
+    """
+    use = tuple(i if per_pattern else 0 for i in range(patterns))
+    if max(use) >= available:
+        raise ValueError(
+            f"predictor.mask_tokens is {available} but {patterns} mask patterns want one "
+            "each"
+        )
+    return use
