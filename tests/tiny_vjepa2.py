@@ -23,7 +23,7 @@ def clip_of(pixel_values):
 
 
 class Model:
-    """Encoder and predictor as functions of standardised clips [B, T, H, W, 3]."""
+    """Encoder and predictor as functions of standardized clips [B, T, H, W, 3]."""
 
     def __init__(self, encoder, predictor, params):
         self.encoder, self.predictor = Encoder(**encoder), Predictor(**predictor)
@@ -56,7 +56,7 @@ class Model:
 
 
 def write(folder, params, encoder, predictor, *, mask_token=None):
-    """Export with the clip and the words that do not matter."""
+    """`write_hf` with some clip size, card and origin, which do not matter."""
     weights.write_hf(
         folder, params, encoder=encoder, predictor=predictor, crop_size=48, frames=8,
         mask_token=mask_token, card="# A test\n", origin={"parent": "none"},

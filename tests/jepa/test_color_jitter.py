@@ -1,4 +1,4 @@
-"""Colour jitter against the formulas in numpy: alike in all frames, drawn per clip."""
+"""Color jitter against formulas in numpy: one factor per clip, the same in all frames."""
 
 import functools
 
@@ -24,7 +24,7 @@ def look_of(jitter, seed):
 
 
 def looked(**jitter):
-    """Clips as the network gets them, in 0 to 1: [B, n, P, 3]."""
+    """The network's input of the clips, back in [0, 1]: [B, n, P, 3]."""
     x = look_of(Jitter(**jitter), 3)(PATCHES)
     x = np.asarray(x).reshape(*PATCHES.shape[:2], -1, 3)
     return x * np.asarray(STD) + np.asarray(MEAN)
@@ -40,7 +40,7 @@ def test_without_jitter_nothing_changes():
 
 
 def factors_of(found, expected):
-    """The factor of each clip that explains its values best, over all its frames."""
+    """For each clip, the factor whose formula fits its values best, over all frames."""
     grid = np.linspace(0.3, 1.7, 1401)
     rows = range(len(found))
     return np.array(
@@ -69,7 +69,7 @@ def factors_of(found, expected):
         ),
     ],
 )
-def test_each_factor_is_the_formula_s(name, formula):
+def test_each_factor_follows_its_formula(name, formula):
     found = looked(**{name: 0.6})
     factors = factors_of(found[:16], formula)
     for i, factor in enumerate(factors):
@@ -78,7 +78,7 @@ def test_each_factor_is_the_formula_s(name, formula):
     assert np.ptp(factors) > 0.6 and len(set(factors)) > 12
 
 
-def test_seen_and_hidden_tokens_change_alike():
+def test_context_and_target_tokens_change_alike():
     jitter = Jitter(0.5, 0.5, 0.5)
     look = look_of(jitter, 1)
     some = PATCHES[:, 3:5]
@@ -88,7 +88,7 @@ def test_seen_and_hidden_tokens_change_alike():
     np.testing.assert_allclose(gray(PLAIN)[..., 0], GRAY, atol=1e-5)
 
 
-def test_it_is_a_part_of_the_step_and_of_its_key():
+def test_the_step_applies_it_by_its_key():
     losses = {}
     for strength in (0.0, 0.8):
         method = load_method(

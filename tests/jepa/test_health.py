@@ -1,4 +1,4 @@
-"""The health panel: ranks of planted spectra, baselines against loops, known states."""
+"""Health numbers: ranks of planted spectra, baselines against loops, known states."""
 
 import types
 
@@ -17,7 +17,7 @@ GRID = (2, 4, 4)
 
 
 def planted(values, n=60, D=12, seed=0):
-    """Rows whose centred singular values are `values`."""
+    """Rows whose centered singular values are `values`."""
     rng = np.random.default_rng(seed)
     left = rng.standard_normal((n, len(values)))
     left, _ = np.linalg.qr(left - left.mean(0))
@@ -82,7 +82,7 @@ def panel():
 
 
 def targets(panel, params):
-    """Normalised features of every token, the slow way."""
+    """Normalized features of every token, computed in numpy."""
     patches = standardize(patchify(panel.batch["video"], panel.encoder.patch))
     x = np.asarray(panel.encoder.apply({"params": params}, patches, grid=GRID))
     return (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-5)
@@ -123,7 +123,7 @@ def test_copying_is_that_of_a_loop(panel):
     np.testing.assert_allclose(copied, total / count, rtol=1e-4)
 
 
-def test_collapse_rings(panel):
+def test_collapse_raises_alarms(panel):
     """An encoder that gives every token the same vector."""
     state = panel.state
     target = jax.tree.map(jnp.zeros_like, state.target)

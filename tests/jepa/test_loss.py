@@ -39,14 +39,14 @@ def loops(guess, truth, valid):
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_masked_l1_is_as_written_out(seed):
+def test_masked_l1_equals_a_loop(seed):
     guess, truth, valid = arrays(seed)
     loss, terms = l1(guess, truth, valid)
     same(terms, loops(guess, truth, valid), rtol=1e-6)
     same(loss, np.mean(loops(guess, truth, valid)), rtol=1e-6)
 
 
-def test_padding_has_no_say():
+def test_padding_does_not_count():
     guess, truth, valid = arrays()
     wrong = jnp.where(valid[..., None], guess, 1e6)
     grad = jax.grad(lambda g: l1(g, truth, valid)[0])
@@ -142,7 +142,7 @@ def test_sigreg_pulls_towards_a_standard_normal():
     same(z.std(0), 1, atol=0.2)
 
 
-def test_vicreg_is_as_written_out():
+def test_vicreg_equals_its_formula():
     rng = np.random.default_rng(0)
     scale = np.array([0.1, 0.5, 1.0, 2.0, 1e-3])
     z = rng.standard_normal((40, 5)) @ rng.standard_normal((5, 5)) * scale

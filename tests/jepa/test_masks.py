@@ -1,4 +1,4 @@
-"""Block masks: what holds for every sample, and the published statistics."""
+"""Block masks: properties of every sample, and the published statistics."""
 
 import numpy as np
 import pytest
@@ -38,7 +38,7 @@ def sets(item):
 
 
 @BOTH
-def test_uncut_masks_partition_the_grid(kind):
+def test_untruncated_masks_partition_the_grid(kind):
     for position in range(30):
         parts = sets(draw(masker(Pattern(**kind, **ALL)), position))
         both = np.concatenate([parts["context"], parts["target"]])
@@ -76,7 +76,7 @@ def test_indices_are_valid_ascending_and_padding_is_marked(kind, truncation):
     assert padded
 
 
-def test_budgets_cut_by_their_rule():
+def test_budgets_truncate_by_their_rule():
     rng = np.random.default_rng(0)
     chosen = np.zeros(GRID, bool)
     chosen[:, :8, :10] = True  # 80 cells, always

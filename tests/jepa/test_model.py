@@ -1,4 +1,4 @@
-"""The V-JEPA networks: positions, sizes, and what must not change their output."""
+"""V-JEPA's networks: positions, sizes, padding, segments and token order."""
 
 import functools
 import math
@@ -116,7 +116,7 @@ def test_predictor_sizes(size, millions):
 
 
 def randomize(params, seed):
-    """Every value random, so that no bias, norm or mask token can hide."""
+    """Every value random, so that each bias, norm and mask token matters."""
     rng = np.random.default_rng(seed)
     return jax.tree.map(
         lambda x: rng.normal(0, 0.5, x.shape).astype(np.float32), params
@@ -238,7 +238,7 @@ def test_order_of_tokens_does_not_matter(positions):
     same(predict(moved, context[:, order], target[:, others]), guess[:, others])
 
 
-def test_places_and_mask_tokens_matter():
+def test_positions_and_mask_tokens_matter():
     encode, predict = networks()
     context, target = rows(0, 9), rows(1, 6)
     features = encode(take(patches(), context), context)

@@ -151,14 +151,6 @@ def test_transformers_loads_and_agrees(changes, transformers, tmp_path, io):
         print(f"transformers, {changes}, {name}: {gap:.2e}, std {pair[name].std():.2f}")
 
 
-def test_transformers_loads_an_encoder_only_folder(transformers, tmp_path, io):
-    encoder, predictor, params = random_model()
-    write(tmp_path, {"encoder": params["encoder"]}, encoder, None)
-    features, _ = run(load(transformers, tmp_path), io["video"])
-    ours = Model(encoder, predictor, params).encode(clip_of(io["video"]))
-    artifacts.check_same(np.asarray(ours), features, atol=1e-4)
-
-
 def test_transformers_runs_the_lines_of_the_card(transformers, tmp_path, monkeypatch):
     encoder, predictor, params = random_model()
     write(tmp_path, params, encoder, predictor)

@@ -1,4 +1,4 @@
-"""The frozen probe: reads what is there, nothing from noise, scored in closed form."""
+"""The frozen probe: planted codes are read, noise is not, scores are in closed form."""
 
 import jax
 import jax.numpy as jnp
@@ -49,7 +49,7 @@ def test_readout_finds_nothing_in_noise():
 
 
 def test_readout_answers_for_the_time_step_that_is_asked():
-    """Features of one step changed: the other step's reading barely moves."""
+    """Changing features of one step barely changes predictions for the other."""
     readout = probe.Readout(bodies=BODIES, grid=GRID, frames=FRAMES, width=64, heads=4)
     tokens = jax.random.normal(jax.random.key(0), (3, N, D))
     params = readout.init(jax.random.key(1), tokens)
@@ -60,7 +60,7 @@ def test_readout_answers_for_the_time_step_that_is_asked():
 
 
 def test_readout_compares_time_steps():
-    """Where tokens tell only where bodies are, velocity is the change between steps."""
+    """If tokens encode only positions, velocity is the change between steps."""
     scores = []
     for n, seed in ((600, 1), (100, 2)):
         sample = clips(n, seed, planted=False)
@@ -105,6 +105,6 @@ def test_labels_have_unit_variance_after_their_moments():
     assert np.isfinite((still - mean) / std).all()
 
 
-def test_pieces_are_put_together_in_order():
+def test_batches_are_concatenated_in_order():
     x = np.arange(23)
     np.testing.assert_array_equal(probe.in_batches(lambda y: y * 2, x, 5), x * 2)

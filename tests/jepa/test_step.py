@@ -1,4 +1,4 @@
-"""The training step of V-JEPA: its loss sample by sample, its update piece by piece."""
+"""The training step of V-JEPA: loss against single samples, update against its parts."""
 
 import jax
 import jax.numpy as jnp
@@ -167,7 +167,7 @@ def test_update_is_adamw_then_ema():
     np.testing.assert_allclose(metrics["grad_norm"], np.sqrt(squares), rtol=1e-5)
 
 
-def test_encoder_and_predictor_are_clipped_apart_after_warmup():
+def test_encoder_and_predictor_are_clipped_separately_after_warmup():
     step = jax.jit(make_step(like, toy, **NUMBERS, clip_norm=1.0, clip_steps=1))
     state, batch = start(), {"grads": grads(100.0)}
     batch["grads"]["predictor"] = {"kernel": np.full((3, 1), 0.1)}
