@@ -322,7 +322,7 @@ def test_a_full_disk_under_a_checkpoint(run, disk, capfd):
     text = refusal(config, run, allow_config_change=True)
     resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     found = re.search(r"checkpoints/(\d) cannot be written: file too large", text)
-    assert f"step {int(found[1]) - 1} is intact; mend that and start again" in text
+    assert f"step {int(found[1]) - 1} is intact; fix that and start again" in text
     assert not capfd.readouterr().err
     disk.clear()
     assert int(train.fit(config, run).step) == 6
