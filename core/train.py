@@ -68,6 +68,7 @@ def fit(config, workdir, *, allow_config_change: bool = False):
         stack.enter_context(checkpoints)
         state, start = begin(plan, checkpoints, source, init_from=config.init_from)
         reporter = Reporter(folder, method, config, start)
+        stack.callback(reporter.close)
         if start >= last and reporter.finished():
             reporter.say(f"{folder} is finished: {start} steps are done")
             return state

@@ -1,4 +1,4 @@
-"""What the train loop tells people: progress, metrics, findings, bad samples, a summary."""
+"""Reports of the train loop: progress lines, metrics, findings, bad samples, a summary."""
 
 import json
 import time
@@ -148,6 +148,11 @@ class Reporter:
         if numbers:
             shown = "  ".join(f"{k} {short(v)}" for k, v in numbers.items())
             self.say(f"step {step}: {shown}")
+
+    def close(self):
+        """Close the files; nothing more is reported."""
+        if self.writer is not None:
+            self.writer.close()
 
     def closing(self):
         """The summary: the last value of every number in a file, tables on the terminal."""
