@@ -10,7 +10,7 @@ from core.base.text import short
 from core.hardware import mfu
 from core.parallel.layout_report import layout_report, replicated
 from core.runs import run_folder
-from core.runs.findings import split_findings
+from core.runs.findings import raised_alarms, split_findings
 from core.runs.throughput import (
     Throughput,
     device_memory,
@@ -135,16 +135,18 @@ class Reporter:
         return seen | ({"time/mfu": used} if used is not None else {})
 
     def evaluation(self, step: int, name: str, evaluate, state):
-        """Evaluate; write the numbers and pictures, and say the sentences and numbers.
+        """Evaluate `state`; write numbers and pictures, print alarms and numbers.
 
-        The time it took goes into the same line: by it a resumed run knows what is done.
+        The duration is written too: by it a resumed run knows which evaluations are done.
         """
         begin = time.perf_counter()
         numbers, pictures, sentences = split_findings(evaluate(state))
         seconds = {took(name): time.perf_counter() - begin}
-        for sentence in (s for told in sentences.values() for s in told):
-            self.say(f"step {step}: ALARM: {sentence}")
         self.writer.write(step, numbers | seconds, pictures)
+        alarms = [text for texts in sentences.values() for text in texts]
+        if self.main and alarms:
+            for text in raised_alarms(alarms, written(self.folder)):
+                self.say(f"step {step}: ALARM: {text}")
         if numbers:
             shown = "  ".join(f"{k} {short(v)}" for k, v in numbers.items())
             self.say(f"step {step}: {shown}")

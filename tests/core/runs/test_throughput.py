@@ -5,7 +5,7 @@ import math
 import pytest
 
 from core.base.text import duration, short
-from core.evals.collapse import health_alarms, lasting_alarms
+from core.evals.collapse import health_alarms
 from core.hardware import mfu, peak_flops
 from core.runs.throughput import (
     Rates,
@@ -182,12 +182,3 @@ def test_alarms_fire(change, words):
 )
 def test_alarms_stay_silent(scalars):
     assert health_alarms(scalars) == []
-
-
-def test_only_alarms_that_last_are_told():
-    bad = {**HEALTHY, "copy_ratio": 1.2}
-    worse = {**bad, "target_std": 0.01}
-    assert lasting_alarms([bad] * 2, patience=3) == []
-    assert lasting_alarms([bad, HEALTHY, bad], patience=3) == []
-    (alarm,) = lasting_alarms([HEALTHY, bad, bad, worse], patience=3)
-    assert "copying" in alarm
