@@ -1,4 +1,4 @@
-"""What a user gets wrong is one sentence that says how to mend it, and costs nothing."""
+"""A user's mistake is reported in one sentence that says how to fix it."""
 
 import functools
 import json
@@ -375,9 +375,9 @@ def test_exit_codes_and_one_line_on_stderr(tmp_path):
         "--config.batch=3 needs --config": ask("--config.batch=3"),
         "--config.batch has no value; write": ask(*sane, "--config.batch", "3"),
         "no flag --workdr; did you mean workdir?": ask(*sane, "--workdr=3"),
-        "'extra' is no flag": ask(*sane, "extra"),
+        "unexpected argument 'extra'; use --flag=value": ask(*sane, "extra"),
         "Missing value for flag --workdir": ask(sane[0], "--workdir"),
-        "--allow_config_change=perhaps is no": ask(
+        "--allow_config_change=perhaps is not a valid": ask(
             *sane, "--allow_config_change=perhaps"
         ),
         "did you mean data.source?": ask(*sane, "--config.data.sorce=x"),

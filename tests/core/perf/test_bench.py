@@ -16,7 +16,7 @@ from core.data.clips import View
 from core.method import Costs
 from core.perf import bench, startup, sweep
 from jepa import data
-from launch.config import load, variants, varied
+from launch.config import changed, load, variants
 
 
 def test_a_small_config_is_measured():
@@ -53,7 +53,7 @@ def test_a_sweep_times_every_combination_and_goes_on_after_an_error():
     ]
     config = small(mesh__data=8)
     pairs = variants(config, sweep.choices(text))
-    look = functools.partial(sweep.measure, steps=2)
+    look = functools.partial(sweep.measure_on_one_batch, steps=2)
     good, bad = sweep.sweep(pairs, look)
     assert good["step_seconds_min"] <= good["step_seconds_median"]
     assert good["clips_per_second"] == pytest.approx(8 / good["step_seconds_median"])
@@ -61,12 +61,12 @@ def test_a_sweep_times_every_combination_and_goes_on_after_an_error():
     assert "needs 3 devices but there are 8" in bad["error"]
     assert bad["choice"] == {"mesh.data": "3", "batch": "8"}
     (late,) = sweep.sweep(pairs[:1], look, seconds=-1)
-    assert late["error"].startswith("not begun")
-    for wrong, words in (("mesh", "write FIELD=VALUE"), ("", "is empty")):
+    assert late["error"].startswith("not started")
+    for wrong, words in (("mesh", "expected FIELD=VALUE"), ("", "is empty")):
         with pytest.raises(ValueError, match=words):
             sweep.choices(wrong)
     with pytest.raises(ValueError, match="did you mean mesh.data"):
-        varied(config, {"mesh.dat": "3"})
+        changed(config, {"mesh.dat": "3"})
 
 
 def test_data_is_measured_alone():
@@ -128,7 +128,7 @@ def test_decoding_alone_takes_the_frames_of_a_clip(tmp_path, monkeypatch):
 
 def test_an_agent_has_no_data_of_its_own():
     config = load("configs/dreamer.py:reach")
-    with pytest.raises(ValueError, match="an agent's batches come of its acting"):
+    with pytest.raises(ValueError, match="an agent's batches come from its acting"):
         bench.measure(config, ("data",), steps=2)
 
 
@@ -141,7 +141,7 @@ def test_the_first_step_counts_as_compilation():
             _cache_size = staticmethod(lambda: 1)
 
     waits, times = np.array([9.0, 1, 1]), np.array([30.0, 2, 4])
-    found = bench.account(Method, Plan, waits, times)
+    found = bench.summarize_times(Method, Plan, waits, times)
     assert found["compile_seconds"] == 27 and found["step_seconds_median"] == 3
     assert found["data_wait_share"] == 2 / 8 and found["clips_per_second"] == 1
     assert found["flops_per_second"] == 2

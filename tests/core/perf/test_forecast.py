@@ -54,7 +54,7 @@ def test_too_little_memory_is_an_answer(monkeypatch):
         x = jax.ShapeDtypeStruct((5 * 2**10, 2**20), jnp.float32, sharding=layout)
         return jax.jit(lambda x: x + 1).lower(x)
 
-    monkeypatch.setattr(forecast, "lowered", large)
+    monkeypatch.setattr(forecast, "lower_step", large)
     found = forecast.forecast(config(), hardware.parse("v5e:1x1"))
     # 20 GiB go in and 20 come out; the compiler itself refuses.
     assert not found["fits"] and found["memory_share"] == pytest.approx(40 / 16, 0.02)
