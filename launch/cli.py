@@ -9,6 +9,8 @@ from absl import flags, logging
 from core.base.text import told
 from launch import config, memory
 
+flags.disclaim_key_flags()  # those that are defined here belong to the command's module
+
 DONE, USER_ERROR, INTERNAL, PREEMPTED = 0, 1, 2, 75
 
 
@@ -51,8 +53,10 @@ def usage() -> str:
     main = sys.modules["__main__"]
     lines = [main.__doc__, f"python -m {main.__spec__.name} --flag=value ...", ""]
     for flag in flags.FLAGS.get_key_flags_for_module(sys.argv[0]):
+        value = flag.default
+        value = ",".join(value) if isinstance(value, list) else value
         default = (
-            "" if flag.default in (None, "", []) else f" (default: {flag.default})"
+            "" if value in (None, "") or value is False else f" (default: {value})"
         )
         lines.append(f"  --{flag.name}: {flag.help}{default}")
     if "config" in flags.FLAGS:
