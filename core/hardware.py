@@ -1,8 +1,8 @@
-"""Accelerators and how they are wired, by name: devices of machines that nobody has here.
+"""Accelerators by name: peak FLOP/s, memory, links, topologies to compile for, MFU.
 
-Numbers are the makers' published ones. A link's rate is one way; a TPU chip has two links
-along each dimension of its torus. `network` is a chip's share of what leaves its slice or
-its host.
+Numbers are published by the vendors. The rate of a link is one-way; a TPU chip has two
+links along each dimension of its torus. `network` is a chip's share of the bandwidth that
+leaves its slice or host.
 """
 
 import difflib
@@ -14,9 +14,9 @@ from typing import NamedTuple
 import numpy as np
 from jax.experimental import topologies
 
-# bfloat16 FLOP/s of one jax device, dense, from the makers' data sheets. TPU names: see
-# jax/_src/pallas/mosaic/tpu_info.py; from v4 to v6 a device is a whole chip, on TPU7x
-# it is one of the chip's two cores (2.31e15 together).
+# Dense bfloat16 FLOP/s of one JAX device, from data sheets. TPU names are those in
+# jax/_src/pallas/mosaic/tpu_info.py. From v4 to v6 a device is a whole chip, on TPU7x
+# one of the chip's two cores (2.31e15 together).
 TPU_PEAK = {
     "TPU v4": 275e12,
     "TPU v5e": 197e12,
@@ -27,8 +27,8 @@ TPU_PEAK = {
     "TPU v6 lite": 918e12,
     "TPU7x": 1155e12,
 }
-# A GPU's name goes on with memory and socket, "NVIDIA H100 80GB HBM3"; the first row
-# that begins it counts. PCIe and NVL boards run at lower clocks than SXM.
+# Prefixes of device names such as "NVIDIA H100 80GB HBM3"; the first match counts. PCIe
+# and NVL boards have lower clocks than SXM.
 GPU_PEAK = {
     "NVIDIA A100": 312e12,
     "NVIDIA H100 PCIe": 756e12,
@@ -40,7 +40,7 @@ GPU_PEAK = {
 
 
 class Chip(NamedTuple):
-    """What one device can do: operations and bytes per second, bytes of memory."""
+    """One device: FLOP/s, bytes of memory, bytes per second."""
 
     platform: str
     flops: float  # bfloat16, dense
@@ -48,8 +48,8 @@ class Chip(NamedTuple):
     bandwidth: float  # of its memory
     link: float
     network: float
-    dimensions: int  # of the torus; 0: a switch joins the devices of a host
-    slice: int  # most devices of a slice, or of a host
+    dimensions: int  # of the torus; 0: the devices of a host share a switch
+    slice: int  # maximum number of devices in a slice or host
 
 
 GIB = 2**30
@@ -65,11 +65,11 @@ CHIPS = {
         "gpu", GPU_PEAK["NVIDIA H200"], 150_754_820_096, 4800e9, 450e9, 50e9, 0, 8
     ),
 }
-# Shapes that a slice can have, smallest first; of 3-D tori the usual ones.
+# Shapes of slices, smallest first; for 3-D tori the common ones.
 FLAT = ("1x1", "2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16")
 DEEP = ("2x2x1", "2x2x2", "2x2x4", "2x4x4", "4x4x4", "4x4x8", "4x8x8", "8x8x8",
         "8x8x16", "8x16x16", "16x16x16", "16x16x24")  # fmt: skip
-# What XLA must know of a GPU to compile for it where there is none.
+# The target description that XLA needs to compile for a GPU that is not there.
 GPU = """gpu_device_info {{ threads_per_block_limit: 1024 threads_per_warp: 32
  shared_memory_per_block: 49152 shared_memory_per_core: 233472
  threads_per_core_limit: 2048 core_count: 132 fpus_per_core: 128
@@ -80,7 +80,7 @@ GPU = """gpu_device_info {{ threads_per_block_limit: 1024 threads_per_warp: 32
  registers_per_block_limit: 65536 }} platform_name: "CUDA"
  dnn_version_info {{ major: 9 minor: 8 }} runtime_version {{ major: 12 minor: 8 }}
  device_description_str: "{name}" """
-# libtpu asks for no TPU, and lets other processes have it too.
+# libtpu then needs no TPU and does not lock it.
 COMPILER_ONLY = {
     "TPU_SKIP_MDS_QUERY": "1",
     "TPU_WORKER_HOSTNAMES": "localhost",
@@ -107,8 +107,10 @@ class Machine(NamedTuple):
 
 
 def parse(name: str, slices: int = 1) -> Machine:
-    """The machine of a name such as "v5e:16x16", "h200:1x8" or, with several slices,
-    "2xv5e:16x16". Raises ValueError with the nearest that there is.
+    """The machine of a name: "v5e:16x16", "h200:1x8" or, with two slices, "2xv5e:16x16".
+
+    slices: their number if the name has none. Raises ValueError, with the nearest machine,
+    if there is no such one.
     """
     count, rest = re.fullmatch(r"(?:(\d+)x(?=[a-z]))?(.*)", name).groups()
     slices = int(count) if count else slices
@@ -129,7 +131,7 @@ def parse(name: str, slices: int = 1) -> Machine:
                 f"{CHIPS[kind].slice} GPUs a host, such as {kind}:4x8"
             )
     elif not is_slice(CHIPS[kind], shape):
-        near = nearest(CHIPS[kind], math.prod(shape))
+        near = nearest_shape(CHIPS[kind], math.prod(shape))
         raise ValueError(
             f"topology {name!r} does not exist; the nearest is {kind}:{near}"
         )
@@ -138,22 +140,25 @@ def parse(name: str, slices: int = 1) -> Machine:
 
 
 def is_slice(chip: Chip, shape: tuple[int, ...]) -> bool:
-    """Whether TPUs come in this shape."""
+    """Whether there are TPU slices of this shape."""
     if chip.dimensions == 2:
         return "x".join(map(str, shape)) in FLAT
     tall = all(n % 4 == 0 for n in shape) and sorted(shape) == list(shape)
     return len(shape) == 3 and (tall or "x".join(map(str, shape)) in DEEP)
 
 
-def nearest(chip: Chip, count: int) -> str:
-    """The shape whose number of chips is nearest."""
+def nearest_shape(chip: Chip, count: int) -> str:
+    """The slice shape whose number of chips is nearest to `count`."""
     shapes = FLAT if chip.dimensions == 2 else DEEP
     counts = {shape: math.prod(map(int, shape.split("x"))) for shape in shapes}
     return min(counts, key=lambda shape: abs(math.log(counts[shape] / max(count, 1))))
 
 
 def devices_of(machine: Machine) -> list:
-    """Devices of a machine that need not be here, to compile for."""
+    """Devices to compile for; they need not exist.
+
+    Raises ValueError if the compiler for this platform is not installed.
+    """
     for name, value in COMPILER_ONLY.items():
         os.environ.setdefault(name, value)
     chip, shape = machine.chip, "x".join(map(str, machine.shape))
@@ -180,22 +185,22 @@ def devices_of(machine: Machine) -> list:
         ) from error
 
 
-def place_of(device, chip: Chip) -> tuple[int, ...]:
-    """(slice, *coordinates) of a TPU, (host, number) of a GPU."""
+def device_place(device, chip: Chip) -> tuple[int, ...]:
+    """(slice, *coordinates) of a TPU, (host, device id) of a GPU."""
     if chip.dimensions:
         return (getattr(device, "slice_index", None) or 0, *device.coords)
     return (device.process_index, device.id)
 
 
 def link_rate(machine: Machine, mesh, axis: str) -> float:
-    """Bytes per second that a device can send to others along one axis of a mesh.
+    """Bytes per second that a device can send along one axis of a mesh.
 
-    On a torus a ring uses both links of each dimension that the axis runs along, one
-    where the dimension does not close (shorter than 4, or a part of it alone).
+    On a torus the axis uses both links of each dimension that it spans as a closed ring,
+    and one link of each other dimension. Across slices or hosts it is the network's rate.
     """
     chip, index = machine.chip, mesh.axis_names.index(axis)
     row = np.moveaxis(mesh.devices, index, 0).reshape(mesh.shape[axis], -1)[:, 0]
-    places = [place_of(device, chip) for device in row]
+    places = [device_place(device, chip) for device in row]
     first, *rest = zip(*places, strict=True)
     if len(set(first)) > 1:
         return chip.network
@@ -204,18 +209,18 @@ def link_rate(machine: Machine, mesh, axis: str) -> float:
     rate = 0.0
     for along, size in zip(rest, machine.shape, strict=False):
         if len(set(along)) > 1:
-            closed = len(set(along)) == size and size >= closing(machine.kind)
+            closed = len(set(along)) == size and size >= ring_length(machine.kind)
             rate += chip.link * (2 if closed else 1)
     return rate or chip.link
 
 
-def closing(kind: str) -> int:
-    """The least length of a dimension that is closed to a ring."""
+def ring_length(kind: str) -> int:
+    """The smallest length of a torus dimension that is a closed ring."""
     return 16 if CHIPS[kind].dimensions == 2 else 4
 
 
 def peak_flops(device_kind: str) -> float | None:
-    """bfloat16 FLOP/s of one device; None where the kind is unknown or a GPU slice."""
+    """bfloat16 FLOP/s of a device by `jax.Device.device_kind`; None if unknown or MIG."""
     if device_kind in TPU_PEAK:
         return TPU_PEAK[device_kind]
     if " MIG " in device_kind:
@@ -227,7 +232,10 @@ def peak_flops(device_kind: str) -> float | None:
 def mfu(
     flops_per_step: float, seconds: float, devices: int, device_kind: str
 ) -> float | None:
-    """Share of the peak that is useful: the work of one step of all devices, timed."""
+    """Model FLOP/s utilization, or None if the device's peak is unknown.
+
+    flops_per_step: useful FLOPs of a step over all devices. seconds: of a step.
+    """
     peak = peak_flops(device_kind)
     if peak is None or not seconds > 0:
         return None

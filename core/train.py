@@ -11,7 +11,7 @@ from core.parallel.batches import host_shard, to_device
 from core.parallel.mesh import make_mesh, nearby
 from core.program import build_program
 from core.runs import checkpoint, run_folder
-from core.runs.preemption import Preempted, listening
+from core.runs.preemption import Preempted, stop_on_signals
 from core.runs.reporter import Reporter
 from core.runs.start import begin
 
@@ -60,8 +60,8 @@ def fit(config, workdir, *, allow_config_change: bool = False):
         workdir, config.to_dict(), allow_change=allow_config_change
     )
     with contextlib.ExitStack() as stack:
-        stopping = stack.enter_context(listening())
-        stack.enter_context(run_folder.alone(folder))
+        stopping = stack.enter_context(stop_on_signals())
+        stack.enter_context(run_folder.hold_lock(folder))
         source = method.source("train", shard, folder)
         source = stack.enter_context(contextlib.closing(source))
         checkpoints = checkpoint.Checkpoints(folder, keep=config.keep_checkpoints)
@@ -69,6 +69,7 @@ def fit(config, workdir, *, allow_config_change: bool = False):
         choice = {"init_from": config.init_from, "init_parts": config.init_parts}
         state, start, origins = begin(method, plan, checkpoints, source, **choice)
         reporter = Reporter(folder, method, config, start)
+        stack.callback(reporter.close)
         if start >= last and reporter.finished():
             reporter.say(f"{folder} is finished: {start} steps are done")
             return state

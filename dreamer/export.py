@@ -113,12 +113,12 @@ def make_exports(model, behavior, *, config) -> dict:
     }
 
     def stablehlo(state, folder, origin):
-        return artifacts.publish_stablehlo(
+        return artifacts.export_stablehlo(
             folder, programs, state.params, origin=origin, **words
         )
 
     def safetensors(state, folder, origin):
-        return artifacts.publish_safetensors(
+        return artifacts.export_safetensors(
             folder, state.params, origin=origin, **words
         )
 

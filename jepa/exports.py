@@ -42,14 +42,12 @@ def make_exports(encoder: Encoder, predictor: Predictor, *, use, config: dict) -
 
     def stablehlo(state, folder, origin):
         about = {"origin": origin, **ours}
-        return artifacts.publish_stablehlo(
+        return artifacts.export_stablehlo(
             folder, programs, state.target, atol=ATOL, **about
         )
 
     def safetensors(state, folder, origin):
-        return artifacts.publish_safetensors(
-            folder, state.target, origin=origin, **ours
-        )
+        return artifacts.export_safetensors(folder, state.target, origin=origin, **ours)
 
     hf = functools.partial(
         export_hf, encoder, predictor, use=use, frames=frames, size=size, words=words

@@ -27,6 +27,8 @@ JITTER_STREAM = 1  # of keys, folded into that of the step
 
 @struct.dataclass
 class State:
+    """Weights, their average, moments and counters of one run."""
+
     step: jax.Array
     params: dict  # "encoder", "predictor"
     target: dict  # EMA of params["encoder"], float32

@@ -1,1 +1,1 @@
-"""What users type."""
+"""The commands: `python -m launch.NAME`."""

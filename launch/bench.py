@@ -1,4 +1,4 @@
-"""Measure a config on this machine: step time, data wait, FLOP/s, memory, compilation."""
+"""Benchmark a config here: step time, data wait, FLOP/s, memory, compile time."""
 
 import functools
 
@@ -7,35 +7,41 @@ from absl import flags
 from launch import cli, config
 
 CONFIG = cli.define_config()
-STEPS = flags.DEFINE_integer("steps", 20, "Steps to time, after the one that compiles")
+STEPS = flags.DEFINE_integer(
+    "steps", 20, "Steps to time, after the first, which compiles"
+)
 PEER = flags.DEFINE_enum(
-    "peer", None, ["torch"], "Alternate with the same step in another framework"
+    "peer", None, ["torch"], "Compare with the same step in another framework, in turns"
 )
 WHAT = flags.DEFINE_list(
     "what",
     ["step"],
-    "What to time: step, data, checkpoint, startup, or parts of the method",
+    "What to time: step, data, checkpoint, startup, or benchmarks of the method",
 )
 SWEEP = flags.DEFINE_string(
-    "sweep", None, "Combinations of settings to time: FIELD=VALUE,VALUE FIELD=..."
+    "sweep",
+    None,
+    "Time all combinations of these settings: 'FIELD=VALUE,VALUE FIELD=...'",
 )
 SECONDS = flags.DEFINE_float(
-    "seconds", 540.0, "Time after which --sweep begins no more"
+    "seconds", 540.0, "Time limit of --sweep; no more are started after it"
 )
-JSON = flags.DEFINE_bool("json", False, "Print one JSON object instead of lines")
+JSON = flags.DEFINE_bool(
+    "json", False, "Print one JSON object instead of lines of text"
+)
 
 
 def main():
     if CONFIG.value is None:
         raise ValueError("--config=FILE[:preset] is needed")
     if STEPS.value < 2:
-        raise ValueError(f"--steps is {STEPS.value}; use 2 or more")
+        raise ValueError(f"--steps is {STEPS.value}; expected 2 or more")
     from core.parallel import distributed
     from core.perf import bench
 
     distributed.start()
     if SWEEP.value:
-        return swept()
+        return run_sweep()
     if PEER.value:
         found = bench.compare(CONFIG.value, steps=STEPS.value)
     else:
@@ -43,14 +49,14 @@ def main():
     print(bench.as_json(found) if JSON.value else bench.as_lines(found))
 
 
-def swept():
-    """Time the config's step with every combination of --sweep, a line each."""
+def run_sweep():
+    """Time the step with every combination of --sweep; print a line for each."""
     from core.perf import bench, sweep
 
     variants = config.variants(CONFIG.value, sweep.choices(SWEEP.value))
     show = bench.as_json if JSON.value else sweep.row
-    look = functools.partial(sweep.measure, steps=STEPS.value)
-    for found in sweep.sweep(variants, look, seconds=SECONDS.value):
+    measure = functools.partial(sweep.measure_on_one_batch, steps=STEPS.value)
+    for found in sweep.sweep(variants, measure, seconds=SECONDS.value):
         print(show(found), flush=True)
 
 

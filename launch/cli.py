@@ -1,4 +1,4 @@
-"""What every command shares: flags, one sentence for a user's error, exit codes."""
+"""Shared by all commands: flags, error messages, exit codes."""
 
 import os
 import sys
@@ -9,24 +9,26 @@ from absl import flags, logging
 from core.base.text import one_line
 from launch import config, memory
 
+flags.disclaim_key_flags()  # those that are defined here belong to the command's module
+
 DONE, USER_ERROR, INTERNAL, PREEMPTED = 0, 1, 2, 75
 
 
 def define_config(
     meaning="Config file and preset, such as configs/jepa.py:tiny",
 ) -> flags.FlagHolder:
-    """The flag --config; its value is the ConfigDict with all overrides."""
+    """Define --config; after `parse` its value is the ConfigDict with all overrides."""
     return flags.DEFINE_string("config", None, meaning)
 
 
 def parse(argv) -> None:
-    """Parse absl flags and config overrides; what is wrong becomes a ValueError."""
+    """Parse absl flags and config overrides; raises ValueError on any mistake."""
     known = flags.FLAGS
     try:
         rest = known(argv, known_only=True)[1:]
     except flags.IllegalFlagValueError as error:
         flag = one_line(error).removeprefix("flag ").split(": ")[0]
-        raise ValueError(f"{flag} is no value for this flag; see --help") from error
+        raise ValueError(f"{flag} is not a valid value; see --help") from error
     except flags.Error as error:
         raise ValueError(one_line(error)) from error
     overrides = [a for a in rest if "config" in known and a.startswith("--config.")]
@@ -35,9 +37,7 @@ def parse(argv) -> None:
         if argument in overrides and "=" not in argument:
             raise ValueError(f"{argument} has no value; write {argument}=value")
         if not argument.startswith("-"):
-            raise ValueError(
-                f"{argument!r} is no flag; all that is given is --flag=value"
-            )
+            raise ValueError(f"unexpected argument {argument!r}; use --flag=value")
         if argument not in overrides:
             raise ValueError(
                 f"there is no flag --{name}{config.near(name, list(known))}"
@@ -49,24 +49,26 @@ def parse(argv) -> None:
 
 
 def usage() -> str:
-    """What --help prints: the command's own sentence, and its flags."""
+    """The text of --help: what the command does, and its flags."""
     main = sys.modules["__main__"]
     lines = [main.__doc__, f"python -m {main.__spec__.name} --flag=value ...", ""]
     for flag in flags.FLAGS.get_key_flags_for_module(sys.argv[0]):
+        value = flag.default
+        value = ",".join(value) if isinstance(value, list) else value
         default = (
-            "" if flag.default in (None, "", []) else f" (default: {flag.default})"
+            "" if value in (None, "") or value is False else f" (default: {value})"
         )
         lines.append(f"  --{flag.name}: {flag.help}{default}")
     if "config" in flags.FLAGS:
-        lines.append("  --config.section.field=VALUE: Any field of the config")
+        lines.append("  --config.section.field=VALUE: Override any field of the config")
     return "\n".join(lines)
 
 
 def run(main) -> None:
-    """Parse flags, run `main()`, leave with the documented exit code.
+    """Parse flags, call `main`, exit with a documented code.
 
-    0 done, 1 user error (one sentence on stderr), 2 internal error, 75 preempted and saved
-    (what `main` returns then). An end by Ctrl-C that saved nothing is 130, as in a shell.
+    0: done. 1: user error, one sentence on stderr. 2: internal error, with a traceback.
+    75: preempted after saving; `main` returns it. 130: Ctrl-C, nothing saved, as in a shell.
     """
     logging.set_verbosity(logging.WARNING)
     try:
@@ -74,21 +76,21 @@ def run(main) -> None:
             print(usage())
             sys.exit(DONE)
         parse(sys.argv)
-        memory.keep()
+        memory.restart_to_keep_memory()
         code = main() or DONE
     except KeyboardInterrupt:
         code = 130
-    except Exception as error:  # noqa: BLE001, the one place that ends the process
-        code = code_of(error)
+    except Exception as error:  # noqa: BLE001, turned into an exit code
+        code = report_error(error)
     sys.stdout.flush()
     sys.exit(code)
 
 
-def code_of(error: Exception) -> int:
-    """Print what a person needs to know of an error; the exit code it means."""
-    full = "RESOURCE_EXHAUSTED" in str(error)
-    if isinstance(error, ValueError | OSError) or full:
-        cure = "; lower batch, or split more by mesh" if full else ""
+def report_error(error: Exception) -> int:
+    """Print an error, a user's mistake as one sentence; returns the exit code."""
+    out_of_memory = "RESOURCE_EXHAUSTED" in str(error)
+    if isinstance(error, ValueError | OSError) or out_of_memory:
+        cure = "; lower batch or split more axes in mesh" if out_of_memory else ""
         text = one_line(error) or type(error).__name__
         print(f"error: {text}{cure}", file=sys.stderr, flush=True)
         if os.environ.get("REVERIE_TRACE"):

@@ -1,5 +1,6 @@
-"""Compile the train step of a config for a machine that is not here: memory, exchanges,
-and what its speed may be. Needs requirements-compile.txt.
+"""Forecast a config on a machine that is not available: memory, collectives, step time.
+
+Needs requirements-compile.txt.
 """
 
 import json
@@ -13,40 +14,46 @@ from launch import cli, config
 
 CONFIG = cli.define_config()
 TOPOLOGY = flags.DEFINE_string(
-    "topology", None, "Machine: v5p:4x4x8, v6e:16x16, h100:64x8 (hosts x GPUs); the"
-    " config's by default"
+    "topology", None, "Machine: v5p:4x4x8, v6e:16x16, h100:64x8 (hosts x GPUs); by"
+    " default the config's"
 )  # fmt: skip
-SLICES = flags.DEFINE_integer("slices", 1, "Slices of it, for mesh.replica")
+SLICES = flags.DEFINE_integer("slices", 1, "Number of slices, for mesh.replica")
 SWEEP = flags.DEFINE_string(
-    "sweep", None, "Combinations of settings to compile: FIELD=VALUE,VALUE FIELD=..."
+    "sweep",
+    None,
+    "Compile all combinations of these settings: 'FIELD=VALUE,VALUE FIELD=...'",
 )
-JSON = flags.DEFINE_bool("json", False, "Print JSON, an object a forecast, not lines")
-OUT = flags.DEFINE_string("out", None, "File to write the JSON to as well")
+JSON = flags.DEFINE_bool(
+    "json", False, "Print a JSON object per forecast instead of lines of text"
+)
+OUT = flags.DEFINE_string("out", None, "File to which the JSON is also written")
 ALL = flags.DEFINE_bool(
-    "all", False, "All configs on all machines they are laid out for"
+    "all", False, "Forecast all configs on all machines that they name"
 )
 ONLY = flags.DEFINE_list(
-    "only", [], "Parts of names that --all is limited to; other rows stay as they are"
+    "only", [], "Limit --all to names with one of these parts; other rows are kept"
 )
-TABLE = flags.DEFINE_string("table", "docs/scaling.md", "Where --all writes its table")
+TABLE = flags.DEFINE_string(
+    "table", "docs/scaling.md", "Markdown file that --all writes, with JSON beside it"
+)
 
 
 def main():
-    # The others' devices are compiled for, not started.
+    # Nothing runs on the devices that the step is compiled for.
     os.environ["JAX_PLATFORMS"] = "cpu"
     from core import hardware
     from core.perf import forecast, tables
 
     if ALL.value:
-        return everything()
+        return forecast_all()
     if CONFIG.value is None:
         raise ValueError("--config=FILE[:preset] is needed, or --all")
     name = TOPOLOGY.value or CONFIG.value.machine
     if not name:
-        raise ValueError("--topology=MACHINE is needed, or a config laid out for one")
+        raise ValueError("--topology=MACHINE is needed, or a preset with @MACHINE")
     machine = hardware.parse(name, SLICES.value)
     if SWEEP.value:
-        return swept(machine)
+        return run_sweep(machine)
     found = forecast.forecast(CONFIG.value, machine)
     text = json.dumps(found, indent=1)
     if OUT.value:
@@ -55,8 +62,8 @@ def main():
     return cli.DONE if found["fits"] else cli.USER_ERROR
 
 
-def swept(machine) -> int:
-    """Forecast the config with every combination of --sweep, a line each."""
+def run_sweep(machine) -> int:
+    """Forecast every combination of --sweep; print a line for each."""
     from core.perf import forecast, sweep
 
     variants = config.variants(CONFIG.value, sweep.choices(SWEEP.value))
@@ -69,10 +76,10 @@ def swept(machine) -> int:
     return cli.DONE
 
 
-def everything() -> int:
-    """Forecast every config that is laid out for a machine, and write the page.
+def forecast_all() -> int:
+    """Forecast every preset on the machines that its config file names.
 
-    It is written after each, with its rows as JSON beside it.
+    The page and its rows as JSON are written after each forecast.
     """
     import jax
 
@@ -81,19 +88,19 @@ def everything() -> int:
     from core.runs import run_folder
 
     page = pathlib.Path(TABLE.value)
-    kept, revision = (
-        page.with_suffix(".json"),
-        run_folder.revision(),
-    )  # before it writes
-    rows = run_folder.read_config(kept) if ONLY.value and kept.exists() else {}
-    places = {name_of(place): place for place in config.laid_out("configs")}
+    revision = run_folder.revision()  # before files are written, which change it
+    data = page.with_suffix(".json")
+    rows = run_folder.read_config(data) if ONLY.value and data.exists() else {}
+    places = {
+        name_of(place): place for place in config.presets_with_machines("configs")
+    }
     chosen = [n for n in places if not ONLY.value or any(o in n for o in ONLY.value)]
     for i, name in enumerate(chosen):
         one, begin = config.load(places[name]), time.perf_counter()
         found = forecast.forecast(one, hardware.parse(one.machine))
         rows[name] = {"revision": revision, **found}
         rows = {name: rows[name] for name in places if name in rows}
-        kept.write_text(json.dumps(rows, indent=1) + "\n")
+        data.write_text(json.dumps(rows, indent=1) + "\n")
         page.write_text(tables.markdown(rows))
         share, seconds = found["memory_share"], time.perf_counter() - begin
         print(

@@ -1,4 +1,4 @@
-"""`--config=FILE[:preset]` and what overrides it, `--config.section.field=value`."""
+"""Loads `--config=FILE[:preset[@machine]]` and applies `--config.section.field=value`."""
 
 import ast
 import copy
@@ -14,7 +14,11 @@ KINDS = {bool: "true or false", int: "a whole number", float: "a number"}
 
 
 def load(place: str, overrides=()) -> ConfigDict:
-    """The config of a preset, with overrides written as on the command line."""
+    """The locked config of FILE[:preset[@machine]].
+
+    overrides: "--config.section.field=value" each. Raises ValueError on unknown files,
+    presets, machines and fields, and on values of the wrong type.
+    """
     name, *size = place.split(":", 1)
     size, _, machine = "".join(size).partition("@")
     config = preset(name, size, machine)
@@ -24,33 +28,33 @@ def load(place: str, overrides=()) -> ConfigDict:
 
 
 def preset(name: str, size: str, machine: str) -> ConfigDict:
-    """What `get_config` of a file gives for a preset, and its MACHINES for a machine."""
+    """`get_config(size)` of a file, with the fields of its MACHINES[size][machine]."""
     path = pathlib.Path(name)
     if not path.is_file():
         files = [str(p) for p in path.parent.glob("*.py") if p.stem != "__init__"]
         raise ValueError(f"there is no config file {name}{near(name, files)}")
-    module = module_of(path)
+    module = load_module(path)
     if not hasattr(module, "get_config"):
         raise ValueError(f"config file {name} has no get_config(size)")
     config = ConfigDict(module.get_config(*([size] if size else [])))
     known = getattr(module, "MACHINES", {}).get(size, {})
     if machine and machine not in known:
         raise ValueError(
-            f"{size or name} is not laid out for machine {machine!r}, but for "
-            f"{', '.join(known) or 'none'}; name --topology and set mesh yourself"
+            f"{size or name} has no settings for machine {machine!r}; it has some for "
+            f"{', '.join(known) or 'none'}; set --topology and the fields of mesh instead"
         )
-    return varied(config, known[machine] | {"machine": machine} if machine else {})
+    return changed(config, known[machine] | {"machine": machine} if machine else {})
 
 
-def module_of(path: pathlib.Path):
-    """What a config file defines."""
+def load_module(path: pathlib.Path):
+    """A config file as a module; raises ValueError if it cannot be loaded."""
     spec = importlib.util.spec_from_file_location("config_file", path)
     if spec is None:
-        raise ValueError(f"config file {path} is no Python file")
+        raise ValueError(f"config file {path} is not a Python file")
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
-    except Exception as error:  # anything may stand in a user's file
+    except Exception as error:  # a user's file may raise anything
         kind = type(error).__name__
         raise ValueError(
             f"config file {path} cannot be loaded: {kind}: {error}"
@@ -58,19 +62,19 @@ def module_of(path: pathlib.Path):
     return module
 
 
-def laid_out(folder: str) -> list[str]:
+def presets_with_machines(folder: str) -> list[str]:
     """ "FILE:preset@machine" of all presets in a folder that name machines."""
     places = []
     for path in sorted(pathlib.Path(folder).glob("*.py")):
-        machines = getattr(module_of(path), "MACHINES", {})
+        machines = getattr(load_module(path), "MACHINES", {})
         places += [
             f"{path}:{size}@{name}" for size in machines for name in machines[size]
         ]
     return places
 
 
-def varied(config: ConfigDict, choice: dict) -> ConfigDict:
-    """A copy with other values, {"section.field": value}, texts as on the command line."""
+def changed(config: ConfigDict, choice: dict) -> ConfigDict:
+    """A locked copy with changes {"section.field": value}; strings are parsed as flags."""
     config = copy.deepcopy(config).unlock()
     for field, value in choice.items():
         override(config, f"--config.{field}={value}")
@@ -78,15 +82,15 @@ def varied(config: ConfigDict, choice: dict) -> ConfigDict:
 
 
 def variants(config: ConfigDict, choices: list[dict]) -> list[tuple[dict, ConfigDict]]:
-    """(choice, varied config) of each choice."""
-    return [(choice, varied(config, choice)) for choice in choices]
+    """(choice, changed config) of each choice."""
+    return [(choice, changed(config, choice)) for choice in choices]
 
 
 def override(config: ConfigDict, text: str) -> None:
     """Set one field as `--config.section.field=value` says, keeping its type."""
     match = OVERRIDE.fullmatch(text)
     if not match:
-        raise ValueError(f"{text} sets nothing; write --config.section.field=value")
+        raise ValueError(f"{text} has no value; expected --config.section.field=value")
     path, value = match.groups()
     section, known = config, []
     for name in path.split("."):
@@ -100,7 +104,7 @@ def override(config: ConfigDict, text: str) -> None:
 
 
 def parse(path: str, text: str, *, old):
-    """A value of the type of the old one."""
+    """Parse `text` to the type of `old`; raises ValueError naming the field `path`."""
     if isinstance(old, ConfigDict):
         raise ValueError(
             f"config.{path} is a section; set one of its fields, {', '.join(sorted(old))}"
@@ -124,7 +128,7 @@ def parse(path: str, text: str, *, old):
 
 
 def literal(text: str):
-    """A Python value, or the text itself where it is none; true and false also small."""
+    """The Python value of a literal, "true" and "false" in any case; else the text."""
     if text.lower() in ("true", "false"):
         return text.lower() == "true"
     try:
@@ -134,7 +138,7 @@ def literal(text: str):
 
 
 def fields(config: dict, prefix: str = "") -> list[str]:
-    """All fields of nested sections and the sections, as "section.field"."""
+    """Names of all sections and fields, as "section.field"."""
     names = []
     for key, value in config.items():
         names.append(prefix + key)
@@ -144,7 +148,7 @@ def fields(config: dict, prefix: str = "") -> list[str]:
 
 
 def near(name: str, known) -> str:
-    """A hint at the nearest of the known names, judged by their last parts if need be."""
+    """A hint at the nearest known name: by the whole name, else by its last part."""
     close = difflib.get_close_matches(name, known, 1)
     if not close:
         ends = {path.rsplit(".", 1)[-1] for path in known}

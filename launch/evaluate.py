@@ -1,12 +1,14 @@
-"""Judge a checkpoint of a run by the evaluations of its method."""
+"""Evaluate a checkpoint of a run."""
 
 from absl import flags
 
 from launch import cli
 
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run")
-EVAL = flags.DEFINE_list("eval", [], "Evaluations by name; empty: all of the method")
-STEP = flags.DEFINE_integer("step", None, "Checkpoint; the newest by default")
+EVAL = flags.DEFINE_list("eval", [], "Names of evaluations; empty: all of the method")
+STEP = flags.DEFINE_integer(
+    "step", None, "Step of the checkpoint; by default the newest"
+)
 
 
 def main():

@@ -1,13 +1,15 @@
-"""Publish what a run has learnt as frozen artefacts with card and provenance."""
+"""Export a run to artifacts: weights or programs, a model card, provenance."""
 
 from absl import flags
 
 from launch import cli
 
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run")
-OUT = flags.DEFINE_string("out", None, "Folder that gets one folder per format")
-FORMAT = flags.DEFINE_list("format", [], "Formats by name, such as stablehlo")
-STEP = flags.DEFINE_integer("step", None, "Checkpoint; the newest by default")
+OUT = flags.DEFINE_string("out", None, "Folder in which one folder per format is made")
+FORMAT = flags.DEFINE_list("format", [], "Names of formats, such as stablehlo")
+STEP = flags.DEFINE_integer(
+    "step", None, "Step of the checkpoint; by default the newest"
+)
 
 
 def main():

@@ -1,10 +1,10 @@
-"""Keep freed memory in the process on CPU, where each step asks for it again.
+"""Restarts a command on CPU with glibc settings that keep freed memory in the process.
 
-XLA frees its temporaries after every step and glibc returns them to the kernel, which
-must then clear them page by page: a third of a small step. These settings keep all, in
-huge pages. Returning only what is large bounds memory more tightly, but in a virtual
-machine that hands free pages to its host it doubled the step of a wider model. They count
-only from the start of a process, so the command starts itself once more with them.
+XLA frees its temporaries after every step and glibc returns them to the kernel, which then
+clears them page by page: a third of the time of a small step. These settings keep all
+memory, in huge pages. Returning large blocks alone bounds memory more tightly, but doubled
+the step of a wider model in a virtual machine that returns free pages to its host. glibc
+reads them at the start of a process only, so the command restarts itself.
 """
 
 import glob
@@ -21,16 +21,16 @@ SETTINGS = {
 ACCELERATORS = ("/dev/nvidia[0-9]*", "/dev/accel*", "/dev/vfio/[0-9]*", "/dev/kfd")
 
 
-def keep() -> None:
-    """Start this command anew with SETTINGS, unless it runs elsewhere or any is set."""
-    if wanted(os.environ):
+def restart_to_keep_memory() -> None:
+    """Restart this command with SETTINGS if `should_restart`; else return."""
+    if should_restart(os.environ):
         sys.stdout.flush()
         environment = {**os.environ, **SETTINGS}
         os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)
 
 
-def wanted(environment) -> bool:
-    """Whether a process of this environment computes on CPU with glibc left as it is."""
+def should_restart(environment) -> bool:
+    """Whether the process computes on CPU with glibc and none of SETTINGS is set."""
     if platform.libc_ver()[0] != "glibc" or SETTINGS.keys() & environment.keys():
         return False
     platforms = environment.get("JAX_PLATFORMS")

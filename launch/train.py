@@ -1,4 +1,4 @@
-"""Train a config in a workdir, or go on with the run that is there."""
+"""Train a config in a workdir, or resume the run that is there."""
 
 from absl import flags
 
@@ -7,15 +7,15 @@ from launch import cli
 CONFIG = cli.define_config()
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run")
 ALLOW_CHANGE = flags.DEFINE_bool(
-    "allow_config_change", False, "Go on with a run although its config differs"
+    "allow_config_change", False, "Resume a run although its config differs"
 )
 COORDINATOR = flags.DEFINE_string(
-    "coordinator", None, "HOST:PORT of process 0, where no scheduler tells it"
+    "coordinator", None, "HOST:PORT of process 0, if no scheduler sets it"
 )
 PROCESSES = flags.DEFINE_integer(
-    "num_processes", None, "Processes of the job, likewise"
+    "num_processes", None, "Number of processes of the job, if no scheduler sets it"
 )
-PROCESS = flags.DEFINE_integer("process_id", None, "Number of this process from 0 on")
+PROCESS = flags.DEFINE_integer("process_id", None, "Number of this process, from 0")
 
 
 def main():

@@ -1,1 +1,1 @@
-"""Evaluation of checkpoints: read-outs and signs of collapse; imports runs and below."""
+"""Evaluation of checkpoints: readouts, collapse alarms; imports runs and below."""

@@ -1,55 +1,41 @@
-"""Signs that what a run learns has collapsed, in plain words."""
+"""Alarms about collapsed features and useless predictions, from numbers of a health panel."""
 
 import math
-from collections.abc import Sequence
 
-# Targets follow a layer norm, where a healthy feature has a std near 1 over inputs:
-# below 0.05 every input gets nearly the same target.
+from core.runs.findings import LastingAlarm
+
+# Targets are layer-normalized: a healthy feature has a std near 1 over inputs. Below 0.05
+# every input gets nearly the same target.
 LEAST_STD = 0.05
-# Ranks are effective ranks, at most the number of features and of vectors. Below 2 one
-# direction is left; below a twentieth of the most possible, most features are copies.
+# An effective rank is at most the number of features and of vectors. Below 2 one direction
+# is left; below a twentieth of that maximum, most features are redundant.
 LEAST_RANK = 2.0
 LEAST_RANK_SHARE = 0.05
-# Error of the prediction over that of copying the last known state: from 1 on, nothing
-# is known about change. Usual in the first steps, so ask `lasting_alarms`.
+# Error of the prediction over that of copying the last known state. From 1 on the model
+# predicts no change; usual in the first steps, so this alarm has to last.
 MOST_COPY_RATIO = 1.0
 
 
 def health_alarms(scalars: dict[str, float]) -> list[str]:
-    """What looks collapsed in one reading, a sentence each; absent keys are not judged.
+    """One sentence for each number of an evaluation that is out of bounds or not finite.
 
-    Keys: target_std, rank_pooled, rank_tokens, copy_ratio, any of which alarms when it
-    is not finite; width, the number of features; rank_samples, the number of vectors
-    that rank_pooled was measured over.
+    Numbers: target_std, rank_pooled, rank_tokens and copy_ratio, whose alarm is a
+    `LastingAlarm`; those that are absent are ignored. They may come with width, the number
+    of features, and rank_samples, the number of vectors that rank_pooled is measured over.
     """
-    return list(_alarms(scalars).values())
-
-
-def lasting_alarms(
-    readings: Sequence[dict[str, float]], *, patience: int = 5
-) -> list[str]:
-    """Alarms of the newest reading that rang in each of the last `patience` ones."""
-    if len(readings) < patience:
-        return []
-    rung = [_alarms(reading) for reading in list(readings)[-patience:]]
-    return [text for key, text in rung[-1].items() if all(key in r for r in rung)]
-
-
-def _alarms(scalars):
-    """Key -> sentence, for each key that is out of bounds."""
     checks = {
         "target_std": _std_alarm,
         "rank_pooled": _pooled_alarm,
         "rank_tokens": _tokens_alarm,
         "copy_ratio": _copy_alarm,
     }
-    alarms = {}
+    alarms = []
     for key, check in checks.items():
         if key in scalars:
             finite = math.isfinite(scalars[key])
             text = check(scalars) if finite else f"{key} is {scalars[key]}"
             if text:
-                alarms[key] = text
+                alarms.append(text)
     return alarms
 
 
@@ -73,7 +59,7 @@ def _tokens_alarm(scalars):
 
 
 def _least_of(scalars, *keys):
-    """What a rank cannot exceed; if unknown, where LEAST_RANK is the stricter bound."""
+    """The maximum of a rank; if unknown, a value for which LEAST_RANK decides."""
     known = [scalars[key] for key in keys if key in scalars]
     return min(known, default=LEAST_RANK / LEAST_RANK_SHARE)
 
@@ -90,7 +76,9 @@ def _rank_alarm(what, rank, most):
 def _copy_alarm(scalars):
     ratio = scalars["copy_ratio"]
     if ratio >= MOST_COPY_RATIO:
-        return (
+        return LastingAlarm(
             "predicting is no better than copying the last known state: "
-            f"error ratio {ratio:.3g}, should be under {MOST_COPY_RATIO:g}"
+            f"error ratio {ratio:.3g}, should be under {MOST_COPY_RATIO:g}",
+            name="copy_ratio",
+            limit=MOST_COPY_RATIO,
         )

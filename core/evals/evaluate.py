@@ -1,4 +1,4 @@
-"""Evaluations of a checkpoint after the fact: on the terminal, in JSON, as pictures."""
+"""Evaluates a checkpoint of a run; prints numbers and alarms, writes JSON and pictures."""
 
 import math
 import pathlib
@@ -9,16 +9,18 @@ from core.base import pictures
 from core.base.files import write_json
 from core.base.names import choose
 from core.base.text import short
+from core.method import Findings
 from core.parallel.mesh import make_mesh, nearby
 from core.runs import restore, run_folder
-from core.runs.findings import split_findings
+from core.runs.findings import LastingAlarm, split_findings
 
 
 def evaluate_run(workdir, names=(), *, step: int | None = None) -> dict:
-    """What the evaluations `names` find, all of the method if none: {name: findings}.
+    """Run the evaluations `names` of a method, all if empty; returns {name: findings}.
 
-    DIR/evaluations/STEP.json is written after each, beside its pictures, and keeps what
-    earlier calls found at this step.
+    Reads the checkpoint of `step`, by default the newest. After each evaluation its
+    pictures and DIR/evaluations/STEP.json are written; the JSON keeps what earlier calls
+    found at this step. Raises ValueError for unknown names and missing runs or steps.
     """
     opened = restore.open_run(workdir, step)
     evals = choose(names, opened.method.evals, "evaluation")
@@ -29,12 +31,13 @@ def evaluate_run(workdir, names=(), *, step: int | None = None) -> dict:
         for name, evaluate in evals.items():
             found[name] = evaluate(state)
             if jax.process_index() == 0:
-                tell(opened.folder / "evaluations", opened.step, name, found[name])
+                folder = opened.folder / "evaluations"
+                report_findings(folder, opened.step, name, found[name])
     return found
 
 
-def tell(folder: pathlib.Path, step: int, name: str, findings: dict):
-    """Write and print what one evaluation found."""
+def report_findings(folder: pathlib.Path, step: int, name: str, findings: Findings):
+    """Write what one evaluation found to `folder`, and print it."""
     numbers, shown, sentences = split_findings(findings)
     folder.mkdir(exist_ok=True)
     files = {what: str(folder / f"{step}_{what}.png") for what in shown}
@@ -47,5 +50,7 @@ def tell(folder: pathlib.Path, step: int, name: str, findings: dict):
     write_json(path, known | {"step": step, name: entry | files | sentences})
     words = [f"{what} {short(value)}" for what, value in numbers.items()]
     print("  ".join([f"step {step} {name}:", *words, *files.values()]), flush=True)
-    for sentence in (s for told in sentences.values() for s in told):
-        print(f"step {step} {name}: ALARM: {sentence}", flush=True)
+    for text in (text for texts in sentences.values() for text in texts):
+        # One evaluation cannot say that something lasts.
+        kind = "note" if isinstance(text, LastingAlarm) else "ALARM"
+        print(f"step {step} {name}: {kind}: {text}", flush=True)

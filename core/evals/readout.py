@@ -1,4 +1,4 @@
-"""Reading what frozen features hold: small networks fitted to labels."""
+"""Readouts: small networks fitted to labels on frozen features."""
 
 import functools
 
@@ -14,8 +14,10 @@ from core.parallel.layouts import unbox
 def fit_readout(readout, features, labels, *, steps, batch, lr, seed=0):
     """Train a readout, a Flax module, from features [n, ...] to labels [n, ...].
 
+    AdamW on the mean squared error, with random rows in each of `steps` batches.
+
     Returns:
-      its parameters and the loss of every step.
+      its parameters, and the loss of every step, [steps].
     """
     key = jax.random.key(seed)
     params = unbox(readout.init(key, features[:1].astype(jnp.float32)))["params"]
@@ -42,11 +44,14 @@ def fit_readout(readout, features, labels, *, steps, batch, lr, seed=0):
 
 
 def in_batches(f, x, size=100):
-    """f of a pytree of rows, `size` at a time: all at once would need too much memory."""
+    """f(x) for a pytree of arrays [n, ...], computed on `size` rows at a time.
 
-    def part(i):
+    Bounds device memory; the result is on the host.
+    """
+
+    def rows_from(i):
         return jax.tree.map(lambda x: x[i : i + size], x)
 
-    starts = range(0, len(jax.tree.leaves(x)[0]), size)
-    found = [jax.device_get(f(part(i))) for i in starts]
+    first_rows = range(0, len(jax.tree.leaves(x)[0]), size)
+    found = [jax.device_get(f(rows_from(i))) for i in first_rows]
     return jax.tree.map(lambda *x: np.concatenate(x), *found)

@@ -1,8 +1,8 @@
-"""Frozen artefacts of a network: safetensors, StableHLO, a model card, provenance.
+"""Artifact folders: safetensors, StableHLO programs, a model card and provenance.
 
-An artefact folder holds functions of (params, inputs) for any batch size, NAME.stablehlo
-each, and `params.safetensors`, which they share; the lines in its README.md run them with
-jax, numpy and safetensors alone.
+NAME.stablehlo is a function of (params, inputs) for any batch size; all programs of a
+folder share `params.safetensors`. The code in its README.md runs them with jax, numpy and
+safetensors alone.
 """
 
 import json
@@ -66,9 +66,9 @@ CARD = """\
 
 The whole record is in `provenance.json`.
 
-## Licence
+## License
 
-None is stated. Whoever publishes these weights has to choose one.
+None is stated. Choose one before you publish these weights.
 
 ## Configuration
 
@@ -79,19 +79,24 @@ None is stated. Whoever publishes these weights has to choose one.
 
 
 def flatten(params: dict) -> dict:
-    """Nested dicts of arrays -> {"a/b": array}."""
+    """Nested dicts of arrays -> {"a/b": array}.
+
+    Raises ValueError for other containers, and for keys with "/" or that are no strings.
+    """
     flat = {}
     for path, x in jax.tree_util.tree_leaves_with_path(params):
         names = [getattr(entry, "key", None) for entry in path]
         if not all(isinstance(name, str) and "/" not in name for name in names):
             where = jax.tree_util.keystr(path)
-            raise ValueError(f"params{where} is no array in dicts with plain names")
+            raise ValueError(
+                f"params{where}: expected arrays in dicts whose keys have no '/'"
+            )
         flat["/".join(names)] = x
     return flat
 
 
 def write_safetensors(folder, params: dict, metadata: dict, *, name: str = WEIGHTS):
-    """Write nested params to one safetensors file, in a fixed order, under "a/b" names.
+    """Write nested params to FOLDER/NAME, sorted by their "a/b" names.
 
     Args:
       metadata: strings by name, kept in the file's header.
@@ -103,13 +108,12 @@ def write_safetensors(folder, params: dict, metadata: dict, *, name: str = WEIGH
 
 
 def write_stablehlo(folder, programs: dict, params: dict, *, platforms=PLATFORMS):
-    """Write functions of (params, inputs) as portable programs beside their params.
+    """Write functions of (params, inputs) as StableHLO programs, and their params.
 
     Args:
-      programs: name -> (fn, specs). fn is a pure function of nested params and of inputs
-        shaped like `specs`; only arrays, dicts and tuples go in or out. specs has a
-        jax.ShapeDtypeStruct per input, whose first axis is the batch and is left open,
-        whatever its size here.
+      programs: name -> (fn, specs). fn is a pure function of nested params and inputs; its
+        inputs and outputs are arrays, dicts and tuples. specs has a jax.ShapeDtypeStruct
+        per input; the first axis is the batch, of any size in the program.
     """
     made = {
         name: make_program(fn, specs, params, platforms)
@@ -121,10 +125,13 @@ def write_stablehlo(folder, programs: dict, params: dict, *, platforms=PLATFORMS
 
 
 def make_program(fn, specs, params: dict, platforms):
-    """fn(params, inputs) for flat params and any batch size, not yet written."""
+    """Export fn(params, inputs), for flat params and any batch size.
+
+    Raises ValueError if the program spans several devices.
+    """
     (batch,) = export.symbolic_shape("batch")
 
-    def opened(spec):
+    def any_batch(spec):
         return jax.ShapeDtypeStruct((batch, *spec.shape[1:]), spec.dtype)
 
     def call(flat, inputs):
@@ -133,7 +140,7 @@ def make_program(fn, specs, params: dict, platforms):
     flat = flatten(params)
     shapes = {k: jax.ShapeDtypeStruct(x.shape, x.dtype) for k, x in flat.items()}
     program = export.export(jax.jit(call), platforms=platforms)(
-        shapes, jax.tree.map(opened, specs)
+        shapes, jax.tree.map(any_batch, specs)
     )
     if program.nr_devices != 1:
         raise ValueError(
@@ -144,7 +151,7 @@ def make_program(fn, specs, params: dict, platforms):
 
 
 def load(folder, name: str):
-    """Read a program of an artefact folder back as a function of inputs."""
+    """A program of an artifact folder as a function of inputs."""
     folder = pathlib.Path(folder)
     program = export.deserialize(bytearray((folder / f"{name}.stablehlo").read_bytes()))
     params = load_file(folder / WEIGHTS)
@@ -162,18 +169,21 @@ def read_params(folder) -> dict | None:
         raise ValueError(f"{path} is no valid safetensors file: {error}") from None
 
 
-def publish_stablehlo(
+def export_stablehlo(
     folder, programs: dict, params: dict, *, origin: dict, atol: float = 1e-4, **words
 ) -> float:
-    """Write a whole artefact of `programs`, then run each beside the live function.
+    """Write a complete artifact of `programs` and compare each with its live function.
 
     Args:
       programs: name -> (fn, specs) as in `write_stablehlo`.
-      atol: largest difference let pass; the default suits outputs of unit variance.
-      words: what `card` says besides usage and origin.
+          atol: largest allowed difference; the default suits outputs of unit variance.
+      words: arguments of `card` besides usage and origin.
 
     Returns:
       the largest difference of an output.
+
+    Raises:
+      ValueError: a difference exceeds `atol`.
     """
     write_stablehlo(folder, programs, params)
     text = card(usage=usage(programs), origin=origin, **words)
@@ -186,8 +196,11 @@ def publish_stablehlo(
     return max(gaps)
 
 
-def publish_safetensors(folder, params: dict, *, origin: dict, **words) -> float:
-    """Write params alone as a whole artefact; what is read back must be equal: 0.0."""
+def export_safetensors(folder, params: dict, *, origin: dict, **words) -> float:
+    """Write a complete artifact of params alone; returns 0.0.
+
+    Raises ValueError if what is read back differs.
+    """
     write_safetensors(folder, params, {"format": "flax"})
     text = card(usage=USAGE_PARAMS, origin=origin, **words)
     finish(folder, card=text, origin=origin)
@@ -196,7 +209,7 @@ def publish_safetensors(folder, params: dict, *, origin: dict, **words) -> float
 
 
 def sample(specs, *, batch: int, seed: int = 0):
-    """Inputs to check an artefact with: noise for floats and uint8, zeros otherwise."""
+    """Random inputs shaped like `specs`, [batch, ...]; zeros for other integers than uint8."""
     rng = np.random.default_rng(seed)
 
     def one(spec):
@@ -235,7 +248,7 @@ def check_same(a, b, *, atol: float) -> float:
 
 
 def usage(programs: dict) -> str:
-    """The lines that run an artefact's programs without this repository."""
+    """Python code that runs the programs of an artifact without this repository."""
 
     def zeros(spec):
         return f'np.zeros({(1, *spec.shape[1:])}, "{spec.dtype}")'
@@ -255,10 +268,10 @@ def card(
 
     Args:
       network: which weights these are, for example the EMA target encoder.
-      inputs: shapes, dtypes and normalisation of inputs and outputs.
-      usage: Python lines that run the artefact in its folder.
+      inputs: shapes, dtypes and normalization of inputs and outputs.
+      usage: Python code that runs the artifact in its folder.
       config: the resolved config of the training run.
-      origin: what `core.run.provenance` gives.
+      origin: of `core.runs.run_folder.provenance`.
     """
     lines = [f"- {key}: {origin[key]}" for key in ("parent", "revision", "devices")]
     lines += [f"- {name} {version}" for name, version in origin["packages"].items()]
@@ -274,7 +287,7 @@ def card(
 
 
 def finish(folder, *, card: str, origin: dict):
-    """Write README.md and provenance.json, the latter with the digest of every file."""
+    """Write README.md, and provenance.json with the SHA-256 of every file."""
     folder = pathlib.Path(folder)
     (folder / "README.md").write_text(card)
     files = sorted(p for p in folder.iterdir() if p.name != "provenance.json")

@@ -1,4 +1,4 @@
-"""Frozen artefacts of a run: each format in its own folder, whole or not at all."""
+"""Exports a run to artifacts: one folder per format, which appears only when complete."""
 
 import pathlib
 import tempfile
@@ -12,9 +12,10 @@ from core.runs import restore, run_folder
 
 
 def export_run(workdir, out, formats: Sequence[str], *, step: int | None = None):
-    """Write OUT/FORMAT for every format, from a checkpoint of a run.
+    """Write OUT/FORMAT for every format, from the checkpoint of `step` (newest by default).
 
-    A folder appears only once its content was read back and agrees with the live model.
+    A folder appears only after its content was read back and agrees with the live model.
+    Raises ValueError for unknown formats, existing folders and outputs that differ.
     """
     opened = restore.open_run(workdir, step)
     if not formats:
@@ -30,7 +31,7 @@ def export_run(workdir, out, formats: Sequence[str], *, step: int | None = None)
     state = restore.read_state(opened, mesh)
     origin = origin_of(opened)
     for name, write in writers.items():
-        gap = write_whole(out / name, write, state, origin)
+        gap = write_complete(out / name, write, state, origin)
         print(
             f"{out / name}: read back, agrees with step {opened.step} of "
             f"{opened.folder} within {gap:.1e}",
@@ -38,22 +39,22 @@ def export_run(workdir, out, formats: Sequence[str], *, step: int | None = None)
         )
 
 
-def origin_of(opened: restore.Opened) -> dict:
-    """Provenance of an artefact: of this export; under "run" that of the training."""
+def origin_of(opened: restore.RunCheckpoint) -> dict:
+    """Provenance of this export; under "run" that of the training."""
     origin = run_folder.provenance(str(opened.checkpoint))
     path = opened.folder / "provenance.json"
     return origin | ({"run": run_folder.read_config(path)} if path.exists() else {})
 
 
-def write_whole(folder: pathlib.Path, write, state, origin: dict):
-    """`write` into a hidden folder, which gets its name when nothing has failed."""
+def write_complete(folder: pathlib.Path, write, state, origin: dict) -> float:
+    """Call the Export `write` in a hidden folder and rename it to `folder` at the end."""
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".") as place:
-            half = pathlib.Path(place) / folder.name
-            half.mkdir()
-            gap = write(state, half, origin)
-            half.rename(folder)
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".") as hidden:
+            part = pathlib.Path(hidden) / folder.name
+            part.mkdir()
+            gap = write(state, part, origin)
+            part.rename(folder)
             return gap
     except OSError as error:
         raise ValueError(

@@ -1,1 +1,1 @@
-"""Benchmarks, sweeps and forecasts; may import every room, imported by launch alone."""
+"""Benchmarks, sweeps and forecasts; may import every room; only launch imports it."""

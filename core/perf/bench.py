@@ -1,4 +1,4 @@
-"""Times the train step of a config with its real data: what `launch.bench` prints."""
+"""Benchmarks of a config's train step, its data and its peer program (`launch.bench`)."""
 
 import contextlib
 import functools
@@ -26,11 +26,15 @@ from core.perf import startup
 from core.program import build_program
 from core.runs.throughput import device_memory, peak_host_bytes
 
-FILL = 8  # batches that are taken before those that are timed
+FILL = 8  # batches taken first, untimed, that fill the buffers
 
 
 def measure(config, what=("step",), *, steps: int) -> dict:
-    """Numbers of the step, and of the parts that a method has to time, by name."""
+    """Run the benchmarks `what`, all if empty; returns their numbers by name.
+
+    what: "step", "data", "checkpoint", "startup", or benchmarks of the method. Raises
+    ValueError on unknown names. Times are in seconds, sizes in bytes.
+    """
     check_config(config.to_dict())
     method = load_method(config)
     table = {
@@ -39,7 +43,7 @@ def measure(config, what=("step",), *, steps: int) -> dict:
         "checkpoint": functools.partial(startup.measure_checkpoint, config),
         "startup": functools.partial(startup.measure_startup, config),
     }
-    chosen = choose(what, table | method.tools.benches, "part to time")
+    chosen = choose(what, table | method.tools.benches, "benchmark")
     found = {k: v for part in chosen.values() for k, v in part().items()}
     if {"step", "data"} <= chosen.keys():
         busy = found["data_core_seconds_per_step"] / found["step_seconds_median"]
@@ -48,10 +52,10 @@ def measure(config, what=("step",), *, steps: int) -> dict:
 
 
 def measure_step(config, method, *, steps: int) -> dict:
-    """Run `steps` steps after the first and account for their time.
+    """Time `steps` steps after the first, which compiles; returns `summarize_times`.
 
-    Every step is waited for, so that its time is its own; data is read ahead by the
-    source meanwhile, as in training. Times in seconds, memory in bytes.
+    Every step is waited for, so that steps do not overlap; meanwhile the source reads
+    ahead, as in training.
     """
     mesh = make_mesh(**config.mesh)
     plan = build_program(method, mesh, seed=config.seed, offload=config.offload)
@@ -67,45 +71,45 @@ def measure_step(config, method, *, steps: int) -> dict:
                 jax.block_until_ready((state, scalars))
                 waits.append(ready - begin)
                 times.append(time.perf_counter() - ready)
-    return account(method, plan, np.array(waits), np.array(times))
+    return summarize_times(method, plan, np.array(waits), np.array(times))
 
 
 def measure_data(config, method, *, steps: int) -> dict:
-    """Take batches as fast as they come, one for each of `steps`, after a few that fill
-    the buffers, and count the processor time of all processes that make them.
+    """Time the source alone; returns rates, CPU seconds and memory by name.
 
-    Then take as many again, each after a pause as long as a batch took: what a device
-    whose step is just as fast would wait for. Memory is told before, between and after.
-    Where a method tells how fast its data is decoded by itself ("decode"), the pipeline
-    is compared with that.
+    Takes FILL batches untimed, then `steps` batches as fast as they come, and sums the CPU
+    time of all processes. Takes `steps` more, each after a pause as long as a batch took,
+    to measure the data wait of a device with steps of that length. Memory is measured
+    before, between and after. If the method has a benchmark "decode", the source's speed is
+    also given as a share of decoding alone. Raises ValueError if the method acts.
     """
     if method.acts:
         raise ValueError(
-            "data: an agent's batches come of its acting; time env, replay"
+            "data: an agent's batches come from its acting; time env or replay"
         )
     mesh = make_mesh(**config.mesh)
     shard = host_shard(mesh, method.batch)
-    # Before and after, for a machine's pace may change.
-    alone = (
+    # Measured before and after, because a machine's speed may change.
+    decoding = (
         [method.tools.benches["decode"]()] if "decode" in method.tools.benches else []
     )
     with open_source(method, shard) as source:
         for _ in range(FILL):
             source.next()
-        held = [resident_bytes()]
+        memory = [resident_bytes()]
         begin, before = time.perf_counter(), cpu_seconds()
         for _ in range(steps):
             batch = source.next()
         wall, busy = time.perf_counter() - begin, cpu_seconds() - before
-        held.append(resident_bytes())
+        memory.append(resident_bytes())
         waited, begin = 0.0, time.perf_counter()
         for _ in range(steps):
             time.sleep(wall / steps)
             now = time.perf_counter()
             source.next()
             waited += time.perf_counter() - now
-        whole = time.perf_counter() - begin
-        held.append(resident_bytes())
+        total = time.perf_counter() - begin
+        memory.append(resident_bytes())
     rows, size = method.batch // shard[1], sum(x.nbytes for x in batch.values())
     unit = method.unit
     found = {
@@ -113,27 +117,27 @@ def measure_data(config, method, *, steps: int) -> dict:
         f"data_{unit}_per_core_second": rows * steps / busy,
         f"data_{unit}_taken": rows * (FILL + 2 * steps),
         "data_core_seconds_per_step": busy / steps,
-        "data_wait_share_at_capacity": waited / whole,
+        "data_wait_share_at_capacity": waited / total,
         "data_bytes_per_step": size,
         "data_bytes_per_second": size * steps / wall,
-        **{f"data_resident_bytes_{i}": x for i, x in enumerate(held)},
+        **{f"data_resident_bytes_{i}": x for i, x in enumerate(memory)},
     }
-    if alone:
-        alone.append(method.tools.benches["decode"]())
-        seconds = np.mean([x["decode_seconds_per_clip"] for x in alone])
+    if decoding:
+        decoding.append(method.tools.benches["decode"]())
+        seconds = np.mean([x["decode_seconds_per_clip"] for x in decoding])
         found["decode_seconds_per_clip"] = float(seconds)
         found["data_share_of_decode_speed"] = float(seconds) * rows * steps / busy
     return found
 
 
 def processes():
-    """This process and all that it has started and that live."""
+    """This process and its living descendants."""
     this = psutil.Process()
     return (this, *this.children(recursive=True))
 
 
 def resident_bytes() -> int:
-    """Memory of all processes; what they share is counted once."""
+    """Memory of `processes`; shared pages are counted once (PSS)."""
     total = 0
     for process in processes():
         with contextlib.suppress(psutil.NoSuchProcess):
@@ -142,7 +146,7 @@ def resident_bytes() -> int:
 
 
 def cpu_seconds() -> float:
-    """Processor time of all processes."""
+    """CPU time of `processes`, user and system."""
     total = 0.0
     for process in processes():
         with contextlib.suppress(psutil.NoSuchProcess):
@@ -151,19 +155,23 @@ def cpu_seconds() -> float:
     return total
 
 
-def account(method, plan, waits, times) -> dict:
-    """What the times of the steps, the first apart, say."""
+def summarize_times(method, plan, waits, times) -> dict:
+    """Step time, throughput, MFU, compile time and memory by name.
+
+    waits, times: seconds of each step spent waiting for data and computing, [steps + 1];
+    the first step compiles.
+    """
     first, times, waits = times[0], times[1:], waits[1:]
     median, kind = float(np.median(times)), jax.devices()[0].device_kind
-    whole = float(times.sum() + waits.sum())
+    total = float(times.sum() + waits.sum())
     return {
         "device": f"{jax.device_count()} x {kind}",
         "steps": len(times),
         "step_seconds_median": median,
         "step_seconds_min": float(times.min()),
         "step_seconds_spread": float(np.quantile(times, 0.9) - np.quantile(times, 0.1)),
-        f"{method.unit}_per_second": method.batch * len(times) / whole,
-        "data_wait_share": float(waits.sum()) / whole,
+        f"{method.unit}_per_second": method.batch * len(times) / total,
+        "data_wait_share": float(waits.sum()) / total,
         "flops_per_step": method.costs.flops,
         "flops_per_second": method.costs.flops / median,
         "mfu": mfu(method.costs.flops, median, jax.device_count(), kind),
@@ -175,11 +183,11 @@ def account(method, plan, waits, times) -> dict:
 
 
 def compare(config, *, steps: int) -> dict:
-    """The same step here and in the method's peer program, alternated on one batch.
+    """Time our step and the same step in the method's peer program in turns, on one batch.
 
-    The peer is the module `peer` beside the method's; both take the same weights and
-    batch, and no ratio is given unless their first losses agree to 1e-4. Ratios are the
-    peer's time over ours: above 1, ours is faster.
+    The peer is the module `peer` beside the method's, with the same weights and batch.
+    Ratios are the peer's time over ours: above 1, ours is faster. Raises ValueError if the
+    first losses differ by 1e-4 or more.
     """
     name = config.method.rpartition(".")[0] + ".peer"
     peer = importlib.import_module(name)
@@ -192,18 +200,19 @@ def compare(config, *, steps: int) -> dict:
             batch = source.next()
         state = plan.create()
         batch = peer.prepare(config, state, batch, folder)
-        with jax.set_mesh(mesh), other(name, folder) as step_there:
+        with jax.set_mesh(mesh), start_peer(name, folder) as peer_step:
             batch = to_device(mesh, batch, method.batch)
             rows = []
             for _ in range(steps + 1):
                 begin = time.perf_counter()
                 state, scalars = plan.step(state, batch)
                 loss = float(jax.block_until_ready(scalars)["loss"])
-                rows.append((time.perf_counter() - begin, loss, step_there()))
+                rows.append((time.perf_counter() - begin, loss, peer_step()))
     gap = abs(rows[0][1] - rows[0][2]["loss"])
     if not gap < 1e-4:
         raise ValueError(
-            f"the peer computes another loss: {rows[0][2]['loss']} against {rows[0][1]}"
+            f"the first loss of the peer is {rows[0][2]['loss']}, ours is {rows[0][1]}; "
+            "expected a difference under 1e-4"
         )
     here = np.array([row[0] for row in rows[1:]])
     there = np.array([row[2]["seconds"] for row in rows[1:]])
@@ -220,10 +229,10 @@ def compare(config, *, steps: int) -> dict:
 
 
 @contextlib.contextmanager
-def other(name: str, folder: str):
-    """Start the peer program; yields a function that lets it take one step."""
+def start_peer(name: str, folder: str):
+    """Start the peer program; yields a function that runs one step of it."""
     command = [sys.executable, "-m", name, folder, str(usable_cpus())]
-    # Threads that spin while they wait would take the processors from our turn.
+    # Threads that spin while they wait would slow down our step.
     settings = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE", "JAX_PLATFORMS": "cpu"}
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     with subprocess.Popen(command, env=settings, **pipes) as process:
@@ -233,7 +242,7 @@ def other(name: str, folder: str):
             process.stdin.flush()
             answer = process.stdout.readline()
             if not answer:
-                raise RuntimeError(f"{name} ended with code {process.wait()}")
+                raise RuntimeError(f"{name} exited with code {process.wait()}")
             return json.loads(answer)
 
         try:
@@ -243,11 +252,12 @@ def other(name: str, folder: str):
 
 
 def as_json(found: dict) -> str:
+    """The numbers as one JSON object."""
     return json.dumps(found)
 
 
 def as_lines(found: dict) -> str:
-    """A name and a value per line, for people."""
+    """One line of text per number: its name and value."""
     width = max(len(name) for name in found)
     shown = {k: v for k, v in found.items() if v is not None}
     return "\n".join(

@@ -1,8 +1,8 @@
-"""The least that a step has to exchange on a mesh, by arithmetic.
+"""Arithmetic lower bound of communication on a mesh, and weak scaling.
 
-Weights that are split over `fsdp` are gathered as often as a method says, and their
-gradients scattered once for each part of a batch, in the compute dtype; what a device
-then holds of them is added up over the other axes, in float32.
+Weights that are split over `fsdp` are gathered as often as the method's `Costs` say; their
+gradients are reduce-scattered once per part of a batch, in the compute dtype. The result
+is all-reduced over the other axes in float32.
 """
 
 import collections
@@ -11,16 +11,22 @@ import math
 from core.parallel.layout_report import local_bytes, named_arrays
 from core.parallel.layouts import axes_of, is_kernel
 
-REST = ("replica", "data")  # axes that gradients are added up over, apart from fsdp
+COPIES = (
+    "replica",
+    "data",
+)  # axes of copies of the weights; gradients are summed over them
 
 
 def ring(size: float, ways: int) -> float:
-    """Bytes that a device sends to gather or scatter `size` bytes among `ways`."""
+    """Bytes that a device sends to gather or scatter `size` bytes among `ways` devices."""
     return size * (ways - 1) / ways
 
 
 def least_sent(method, plan, *, parts: int, dtype) -> dict[str, float]:
-    """{axis: bytes that a device sends in a step}."""
+    """The fewest bytes that a device has to send in a step, by mesh axis.
+
+    parts: parts that a batch is accumulated in. dtype: of weights on their way.
+    """
     mesh, found = plan.mesh, collections.Counter(method.costs.token_traffic(plan.mesh))
     fsdp = mesh.shape["fsdp"]
     for field, gathers in method.costs.gathers.items():
@@ -33,27 +39,27 @@ def least_sent(method, plan, *, parts: int, dtype) -> dict[str, float]:
                 whole = math.prod(x.shape) * each
                 found["fsdp"] += times * ring(whole, fsdp)
             if field == "params":
-                for axis, ways in others(mesh, split):
+                for axis, ways in summed_axes(mesh, split):
                     local = local_bytes(x, layout)
                     found[axis] += 2 * ring(local, ways)
     return dict(found)
 
 
-def others(mesh, split):
-    """Axes that a gradient is added up over, as if one after the other."""
-    for axis in ("fsdp", *REST):
+def summed_axes(mesh, split):
+    """Yield (axis, size) of the axes that a gradient is all-reduced over, one by one."""
+    for axis in ("fsdp", *COPIES):
         if axis not in split and mesh.shape[axis] > 1:
             yield axis, mesh.shape[axis]
 
 
 def weak_scaling(found: dict, machine, gradients: float, *, most: int) -> list[dict]:
-    """Step time where the work of a device stays and devices grow from 8 to `most`.
+    """Step times with constant work per device on 8 to `most` devices, one dict each.
 
-    One slice grows to the largest there is, then there are more of them; all that grows
-    is what gradients are added up over.
+    One slice grows to its maximum, then the number of slices grows. Only the all-reduce of
+    gradients grows. found: a forecast. gradients: their bytes on a device.
     """
     chip, seconds = machine.chip, found["seconds"]
-    inside = math.prod(n for axis, n in found["mesh"].items() if axis not in REST)
+    inside = math.prod(n for axis, n in found["mesh"].items() if axis not in COPIES)
     rate = found["data_rate"]
     fixed = {k: v for k, v in seconds.items() if k in ("compute", "memory")}
     fixed["links"] = found["fixed_link_seconds"]

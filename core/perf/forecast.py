@@ -1,7 +1,7 @@
-"""A train step compiled for a machine that is not here: memory, exchanges, a forecast.
+"""Forecasts memory, communication and step time on machines that are not available.
 
-Nothing is run. What is said of speed is arithmetic with published rates: `bound` is a
-step in which all that can overlap does, `serial` one in which nothing does.
+The train step is compiled ahead of time and not run. Times are arithmetic with published
+rates: `bound` assumes that all resources overlap, `serial` that none do.
 """
 
 import collections
@@ -22,22 +22,23 @@ from core.perf import communication, hlo
 from core.program import Program, plan_program
 from core.runs.checkpoint import abstract
 
-FULL = 0.9  # of a device's memory that a step may take
-CHIPS = 4096  # up to which weak scaling is foretold
-# XLA cannot time kernels on a GPU that is not there.
+FULL = 0.9  # share of a device's memory that a step may use
+CHIPS = 4096  # the most devices of the weak scaling forecast
+# XLA cannot autotune kernels without the GPU.
 OPTIONS = {"gpu": {"xla_gpu_autotune_level": "0"}, "tpu": {}}
 
 
 def forecast(config, machine: hardware.Machine) -> dict:
-    """What the step of a config would be on a machine; see core/perf/tables.py for words.
+    """Forecast the train step of a config on a machine; returns numbers by name.
 
-    Raises ValueError where config and machine do not go together; a step that does not
-    fit is told in the result, by "fits" and "cure".
+    Bytes and seconds are of one device and one step; INTRO in core/perf/tables.py defines
+    them. If the step does not fit in memory, "fits" is False and "cure" says what to
+    change. Raises ValueError if the config cannot run on the machine.
     """
     check_config(config.to_dict())
     config, chip = copy.deepcopy(config), machine.chip
     if "workers" in config.get("data", {}):
-        config.data.workers = 0  # one row is all that is read
+        config.data.workers = 0  # only one batch is read, for its shapes
     devices = hardware.devices_of(machine)
     method, plan = plan_program(config, devices=devices, platform=chip.platform)
     mesh = plan.mesh
@@ -56,15 +57,15 @@ def forecast(config, machine: hardware.Machine) -> dict:
     }
     begin = time.perf_counter()
     try:
-        compiled = compile_for(chip.platform, lowered(method, plan))
+        compiled = compile_for(chip.platform, lower_step(method, plan))
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
-        needed = asked_for(str(error))
-        return found | fitting(needed, chip, method, config.accumulate)
+        needed = parse_needed_bytes(str(error))
+        return found | memory_fit(needed, chip, method, config.accumulate)
     found["compile_seconds"] = time.perf_counter() - begin
     memory, text = compiled.memory_analysis(), compiled.as_text()
-    found |= fitting(taken(memory), chip, method, config.accumulate)
+    found |= memory_fit(peak_bytes(memory), chip, method, config.accumulate)
     found["argument_bytes"] = memory.argument_size_in_bytes
     found["temporary_bytes"] = memory.temp_size_in_bytes
     sent = hlo.collectives(text, mesh)
@@ -78,15 +79,15 @@ def forecast(config, machine: hardware.Machine) -> dict:
         total = sum(found["sent_bytes"].values()) / sum(least.values())
         found["sent_over_least"] = total
     found |= rooflines(method, machine, mesh, sent, hlo.memory_traffic(text))
-    gradients = found["state_bytes"]["params"]  # as many, in float32
+    gradients = found["state_bytes"]["params"]  # as many bytes: both are float32
     found["weak_scaling"] = communication.weak_scaling(
         found, machine, gradients, most=CHIPS
     )
     return found
 
 
-def lowered(method, plan: Program):
-    """The step's program for shapes alone."""
+def lower_step(method, plan: Program):
+    """The train step lowered for abstract arrays (`jax.stages.Lowered`)."""
     state = abstract(plan.shapes, plan.layouts)
     layout = batch_sharding(plan.mesh, method.batch)
     with open_source(method, (0, method.batch)) as source:
@@ -102,13 +103,13 @@ def lowered(method, plan: Program):
 
 
 def compile_for(platform: str, program):
-    """Compile a lowered program for devices that are not here."""
+    """Compile a lowered program ahead of time."""
     options = OPTIONS[platform]
     try:
         return program.compile(options)
     except jax.errors.JaxRuntimeError as error:
-        # Untimed, XLA's own kernels for matrix products fit most shapes only; others fit
-        # all, but read more where a product is small.
+        # Without autotuning, XLA's Triton kernels do not support all shapes of matrix
+        # products; the others do, but read more memory for small products.
         if "find output tile sizes" not in str(error):
             raise
         return program.compile(options | {"xla_gpu_enable_triton_gemm": False})
@@ -125,15 +126,15 @@ def state_bytes(plan) -> dict[str, int]:
     return found
 
 
-def taken(memory) -> int:
-    """Bytes of a device that a step needs at its peak."""
+def peak_bytes(memory) -> int:
+    """Peak bytes on a device, from XLA's memory analysis."""
     whole = memory.argument_size_in_bytes + memory.temp_size_in_bytes
     fresh = memory.output_size_in_bytes - memory.alias_size_in_bytes
     return max(whole + fresh, memory.peak_memory_in_bytes)
 
 
-def asked_for(error: str) -> float:
-    """Bytes that a program would have needed, from its compiler's complaint."""
+def parse_needed_bytes(error: str) -> float:
+    """Bytes that a program needs, from an out-of-memory error of XLA; NaN if unknown."""
     found = re.search(r"Used ([\d.]+)([KMGT]?)", error)
     if not found:
         found = re.search(r"\(([\d.]+)([KMGT])\) exceeds", error)
@@ -141,8 +142,8 @@ def asked_for(error: str) -> float:
     return float(found[1]) * units[found[2]] if found else math.nan
 
 
-def fitting(needed: float, chip, method, accumulate: int) -> dict:
-    """Whether `needed` bytes fit on a chip and, if not, the setting to change first."""
+def memory_fit(needed: float, chip, method, accumulate: int) -> dict:
+    """Whether `needed` bytes fit on a chip; "cure" says what to change if not."""
     share = needed / chip.memory
     found = {"peak_bytes": needed, "memory_share": share, "fits": share <= FULL}
     if not found["fits"]:
@@ -156,7 +157,7 @@ def fitting(needed: float, chip, method, accumulate: int) -> dict:
 
 
 def by_kind(sent) -> list[dict]:
-    """Exchanges of a step, added up by kind and mesh axes."""
+    """Counts and bytes of collectives, summed by kind and mesh axes."""
     table = collections.defaultdict(lambda: [0, 0.0])
     for one in sent:
         row = table[one.kind, one.axes]
@@ -169,7 +170,7 @@ def by_kind(sent) -> list[dict]:
 
 
 def by_axes(sent) -> dict[str, float]:
-    """Bytes that a device sends in a step along each mesh axis, or several together."""
+    """{"axis" or "axis+axis": bytes that a device sends in a step}."""
     table = collections.Counter()
     for one in sent:
         table["+".join(one.axes)] += one.sent
@@ -177,14 +178,17 @@ def by_axes(sent) -> dict[str, float]:
 
 
 def rooflines(method, machine, mesh, sent, moved: float) -> dict:
-    """Seconds that each resource is busy in a step, and what follows."""
+    """Roofline model: seconds that each resource is busy in a step, step time and MFU.
+
+    moved: bytes of memory traffic of a device.
+    """
     chip, n = machine.chip, machine.devices
     seconds = {
         "compute": (method.costs.flops + method.costs.recomputed) / n / chip.flops,
         "memory": moved / chip.bandwidth,
     }
     rates = {a: hardware.link_rate(machine, mesh, a) for a in mesh.axis_names}
-    fixed = 0.0  # on links, and the same on any number of copies
+    fixed = 0.0  # seconds on links that do not depend on the number of copies
     for one in sent:
         rate = min(rates[axis] for axis in one.axes)
         name = "network" if rate == chip.network else "links"

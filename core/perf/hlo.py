@@ -1,7 +1,7 @@
-"""What a compiled program exchanges and moves, read from its text.
+"""Collectives and memory traffic of a compiled program, parsed from its HLO text.
 
-A compiler counts the body of a loop once. Here every computation counts as often as it
-runs, by the trip counts that the compiler notes at its loops.
+XLA's own cost analysis counts the body of a loop once. Here every computation counts as
+often as it runs, by the trip counts in the text.
 """
 
 import math
@@ -39,21 +39,25 @@ CHANNEL = re.compile(r"channel_id=(\d+)")
 
 
 class Instruction(NamedTuple):
+    """One HLO instruction, as text: name = shape op(arguments)attributes."""
+
     name: str
-    shape: str  # of its result, as text
+    shape: str
     op: str
-    inner: str  # what stands in its brackets
-    rest: str  # of the line
+    arguments: str
+    attributes: str
 
     @property
     def operands(self) -> tuple[str, ...]:
-        return tuple(re.findall(r"%([\w.-]+)", self.inner))
+        """Names of the instructions it takes."""
+        return tuple(re.findall(r"%([\w.-]+)", self.arguments))
 
 
 class Collective(NamedTuple):
-    """One exchange between devices.
+    """One collective operation.
 
-    size: bytes of the whole array that a group exchanges. times: how often a step runs it.
+    kind: of KINDS. axes: mesh axes it crosses. ways: devices in a group. size: bytes of
+    the whole array that a group exchanges. times: how often a step runs it.
     """
 
     kind: str
@@ -64,14 +68,14 @@ class Collective(NamedTuple):
 
     @property
     def sent(self) -> float:
-        """Bytes that a device sends in a step, by the best algorithm on a ring."""
+        """Bytes that a device sends in a step, by the optimal ring algorithm."""
         share = (self.ways - 1) / self.ways
         each = {"all-reduce": 2 * share, "collective-permute": 1.0}
         return self.times * self.size * each.get(self.kind, share)
 
 
 def parse(text: str) -> tuple[dict[str, list[Instruction]], str]:
-    """Instructions of each computation by name, and the name of the first to run."""
+    """({computation: its instructions}, name of the entry computation)."""
     found, entry, now = {}, "", []
     for line in text.splitlines():
         if line.endswith("{") and (head := HEAD.match(line)):
@@ -79,22 +83,22 @@ def parse(text: str) -> tuple[dict[str, list[Instruction]], str]:
             entry = head[2] if head[1] else entry
         elif match := LINE.match(line):
             name, rest = match.groups()
-            if op := next((m for m in OP.finditer(rest) if outside(rest, m)), None):
-                inner, after = between(rest, op.end() - 1)
+            if op := next((m for m in OP.finditer(rest) if is_op(rest, m)), None):
+                inner, after = split_brackets(rest, op.end() - 1)
                 now.append(Instruction(name, rest[: op.start()], op[1], inner, after))
     return found, entry
 
 
-def outside(text: str, match) -> bool:
-    """Whether an op's name stands after its shape: not in a layout such as {1,0:T(8)}."""
+def is_op(text: str, match) -> bool:
+    """Whether a match is the op of a line and not part of a layout such as {1,0:T(8)}."""
     before = text[: match.start()]
     return before.count("{") == before.count("}") and (
         before.count("(") == before.count(")")
     )
 
 
-def between(text: str, start: int) -> tuple[str, str]:
-    """What stands inside the bracket that opens at `start`, and after it."""
+def split_brackets(text: str, start: int) -> tuple[str, str]:
+    """(text inside the bracket that opens at `start`, text after it)."""
     depth = 0
     for i in range(start, len(text)):
         depth += (text[i] == "(") - (text[i] == ")")
@@ -104,7 +108,7 @@ def between(text: str, start: int) -> tuple[str, str]:
 
 
 def bytes_of(shape: str, *, off_chip: bool = False) -> float:
-    """Bytes of all arrays in a shape; `off_chip` leaves out what is kept on the chip."""
+    """Bytes of all arrays in a shape; `off_chip`: only those in the device's main memory."""
     total = 0.0
     for kind, dims, layout in SHAPE.findall(shape):
         if off_chip and "S(" in layout and "S(0)" not in layout:
@@ -121,13 +125,13 @@ def called_by(item) -> list[str]:
     """Names of the computations that an instruction calls."""
     return [
         name
-        for several, one in CALLED.findall(item.rest)
+        for several, one in CALLED.findall(item.attributes)
         for name in re.findall(r"[\w.-]+", several or one)
     ]
 
 
 def times_run(found, entry) -> dict[str, int]:
-    """How often each computation runs in one step."""
+    """{computation: how often it runs in one step}."""
     times: dict[str, int] = defaultdict(int)
 
     def visit(name, count):
@@ -137,7 +141,7 @@ def times_run(found, entry) -> dict[str, int]:
             if item.op == "while":
                 trips = trips_of(item, found)
             if item.op in KINDS or item.op.startswith(("reduce", "scatter", "sort")):
-                continue  # what they call adds two numbers
+                continue  # their computation reduces two scalars
             for inner in called_by(item):
                 if inner in found:
                     visit(inner, count * trips)
@@ -147,24 +151,25 @@ def times_run(found, entry) -> dict[str, int]:
 
 
 def trips_of(loop, found) -> int:
-    """How often a loop runs: as the compiler notes, or as its condition counts from 0."""
-    if known := TRIPS.search(loop.rest):
+    """Trip count of a loop: as annotated, else the largest constant of its condition."""
+    if known := TRIPS.search(loop.attributes):
         return int(known[1])
-    name = re.search(r"condition=%?([\w.-]+)", loop.rest)
+    name = re.search(r"condition=%?([\w.-]+)", loop.attributes)
     limits = [
-        int(item.inner)
+        int(item.arguments)
         for item in found.get(name[1] if name else "", ())
-        if item.op == "constant" and item.inner.isdigit()
+        if item.op == "constant" and item.arguments.isdigit()
     ]
     return max(limits, default=1)
 
 
 def collectives(text: str, mesh) -> list[Collective]:
-    """All exchanges of a program that runs on the devices of a mesh.
+    """All collectives of a program.
 
-    One that overlaps with other work is written down in the fusion where it starts, where
-    it ends and in all that it overlaps with, a loop perhaps, by the same channel. A TPU
-    does an all-reduce of which a fusion keeps one device's part as a reduce-scatter.
+    text: optimized HLO. mesh: of the program; only `axis_names` and `devices` are used.
+    Collectives in groups of one device are left out. An asynchronous collective appears
+    with the same channel in several fusions and is counted once. On TPU an all-reduce
+    inside a fusion that keeps one device's part is a reduce-scatter.
     """
     found, entry = parse(text)
     times, fused, result = times_run(found, entry), callers_of(found), {}
@@ -172,7 +177,7 @@ def collectives(text: str, mesh) -> list[Collective]:
         inner
         for items in found.values()
         for item in items
-        if SCATTERS in item.rest
+        if SCATTERS in item.attributes
         for inner in called_by(item)
     }
     for name, items in found.items():
@@ -183,11 +188,11 @@ def collectives(text: str, mesh) -> list[Collective]:
                 continue
             if kind == "all-reduce" and name in scattered:
                 kind = "reduce-scatter"
-            axes, ways = group_of(item.rest, mesh)
+            axes, ways = group_of(item.attributes, mesh)
             given = sum(bytes_of(shapes[o]) for o in item.operands if o in shapes)
             size = given * ways if kind == "all-gather" else given
             one = Collective(kind, axes, ways, size, times[name])
-            channel = CHANNEL.search(item.rest)
+            channel = CHANNEL.search(item.attributes)
             apart = name not in fused or not channel
             key = (name, number) if apart else (channel[1], kind, size)
             if ways > 1 and (key not in result or result[key].times > one.times):
@@ -196,7 +201,7 @@ def collectives(text: str, mesh) -> list[Collective]:
 
 
 def callers_of(found) -> dict[str, str]:
-    """The computation that a fused or asynchronous one is part of, by its name."""
+    """{fused or asynchronous computation: the outermost one that calls it}."""
     callers = {}
     for name, items in found.items():
         for item in items:
@@ -211,11 +216,12 @@ def callers_of(found) -> dict[str, str]:
 
 
 def numbers(text: str) -> list[int]:
+    """All integers in a text."""
     return [int(n) for n in re.findall(r"\d+", text)]
 
 
 def group_of(rest: str, mesh) -> tuple[tuple[str, ...], int]:
-    """(mesh axes that an exchange crosses, devices of a group)."""
+    """(mesh axes that a collective crosses, devices in a group), from its attributes."""
     if pairs := PAIRS.search(rest):
         ids = numbers(pairs[1])
         places = np.array(np.unravel_index(ids, mesh.devices.shape)).T
@@ -230,7 +236,7 @@ def group_of(rest: str, mesh) -> tuple[tuple[str, ...], int]:
 
 
 def first_group(rest: str, devices: int) -> list[int]:
-    """The devices of the first group, as numbers in the order of the mesh."""
+    """The first replica group: device numbers in mesh order; all if none is given."""
     if match := GROUPS.search(rest):
         return numbers(match[1].split("}")[0])
     if match := IOTA.search(rest):
@@ -253,10 +259,11 @@ FREE = ("parameter", "constant", "tuple", "get-tuple-element", "bitcast", "while
 
 
 def memory_traffic(text: str) -> float:
-    """Bytes that a step reads from and writes to a device's memory, loops counted.
+    """Bytes that a step reads from and writes to the main memory of a device.
 
-    Every instruction that is not fused reads its operands and writes its result; of an
-    array of which a fusion takes slices, those alone are counted.
+    text: optimized HLO. Every instruction outside fusions reads its operands and writes
+    its result, as often as its loop runs. If a fusion takes slices of an array, only the
+    slices count.
     """
     found, entry = parse(text)
     times = times_run(found, entry)
@@ -274,7 +281,7 @@ def memory_traffic(text: str) -> float:
 
 
 def traffic_of(item, shapes, found) -> float:
-    """Bytes of one instruction."""
+    """Bytes that one instruction reads and writes."""
     sizes = [bytes_of(shapes.get(o, ""), off_chip=True) for o in item.operands]
     out = bytes_of(item.shape, off_chip=True)
     if item.op == "dynamic-slice":
@@ -287,7 +294,7 @@ def traffic_of(item, shapes, found) -> float:
         inner = fused_by(item, found)
         sizes = [read_of(found, inner, i, size) for i, size in enumerate(sizes)]
         local = {x.name: x.shape for x in inner}
-        for x in inner:  # writes a part of its operand, in place
+        for x in inner:  # updates a part of its operand in place
             if x.op == "dynamic-update-slice":
                 out -= bytes_of(x.shape) - bytes_of(local.get(x.operands[1], ""))
     return sum(sizes) + max(out, 0.0)
@@ -297,13 +304,18 @@ VIEWS = ("bitcast", "reshape", "get-tuple-element")
 
 
 def fused_by(item, found):
-    """The instructions of a fusion."""
+    """The instructions of a fusion's computation."""
     return found.get(next(iter(called_by(item)), ""), [])
 
 
 def read_of(found, items, number: int, whole: float) -> float:
-    """Bytes that a fusion of these instructions reads of its parameter of that number."""
-    names = {x.name for x in items if x.op == "parameter" and x.inner == str(number)}
+    """Bytes that a fusion with these instructions reads of its parameter `number`.
+
+    whole: bytes of that parameter.
+    """
+    names = {
+        x.name for x in items if x.op == "parameter" and x.arguments == str(number)
+    }
     total = 0.0
     for x in items:
         if not x.operands or not names & set(x.operands):

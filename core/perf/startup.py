@@ -1,4 +1,4 @@
-"""How long a run takes to begin, and how long its saves keep it from training."""
+"""Benchmarks start-up and checkpoint stalls."""
 
 import tempfile
 import time
@@ -11,39 +11,39 @@ from core.parallel.batches import host_shard, to_device
 from core.program import plan_program
 from core.runs import checkpoint
 
-SAVES = 4  # the first of them prepares
-INTERVAL = 300.0  # seconds between saves, for the share that they block
-STATE = 16e9  # bytes of a state of 1B parameters: weights, their average, two moments
-LARGE = 1e9  # bytes of a state whose saves take time by their size
+SAVES = 4  # the first is a warm-up
+INTERVAL = 300.0  # seconds between saves, for the share of time that they block
+STATE = 16e9  # bytes of a state of 1B parameters: weights, EMA, two Adam moments
+LARGE = 1e9  # bytes from which the time of a save is proportional to the size
 
 
 def measure_startup(config) -> dict:
-    """Seconds from a config to the end of its first step, by what they go to."""
+    """Seconds of each stage from a config to the end of its first step, by name."""
     found, mark = {}, time.perf_counter()
 
-    def told(name):
+    def end_stage(name):
         nonlocal mark
         found[f"startup_{name}_seconds"] = time.perf_counter() - mark
         mark = time.perf_counter()
 
     method, plan = plan_program(config)
-    told("plan")
+    end_stage("plan")
     state = jax.block_until_ready(plan.create())
-    told("state")
+    end_stage("state")
     with open_source(method, host_shard(plan.mesh, method.batch)) as source:
         batch = to_device(plan.mesh, source.next(state), method.batch)
-        told("first_batch")
+        end_stage("first_batch")
         with jax.set_mesh(plan.mesh):
             jax.block_until_ready(plan.step(state, batch))
-    told("first_step")
+    end_stage("first_step")
     return found
 
 
 def measure_checkpoint(config) -> dict:
-    """How long a save blocks training, and how long it is written in the background.
+    """Seconds that a save blocks training and takes in the background; bytes per second.
 
-    The share is that of one save in five minutes; for a state of 1B parameters the block
-    of a large one is scaled by bytes.
+    `checkpoint_block_share` is the share of training time at one save per 300 seconds;
+    `..._of_1b` scales it by bytes to 1B parameters, None if this state is under 1 GB.
     """
     _, plan = plan_program(config)
     state = jax.block_until_ready(plan.create())

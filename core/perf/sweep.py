@@ -1,4 +1,4 @@
-"""A step with other settings, one after the other, in one call and a given time."""
+"""Sweeps over combinations of settings, within a time limit."""
 
 import itertools
 import math
@@ -15,7 +15,7 @@ from core.perf import bench
 from core.program import plan_program
 
 MEASURED = ("step_seconds_median", "mfu", "compile_seconds", "device_peak_bytes")
-FORETOLD = (
+FORECAST = (
     "peak_bytes",
     "memory_share",
     "step_seconds_bound",
@@ -25,39 +25,45 @@ FORETOLD = (
 
 
 def choices(text: str) -> list[dict[str, str]]:
-    """ "a=1,2 b.c=x,y" -> every combination, as {field: value}; the last changes first."""
+    """ "a=1,2 b.c=x,y" -> every combination as {field: value}; the last field varies fastest.
+
+    Raises ValueError if `text` has another form.
+    """
     fields = []
     for part in text.split():
         name, equals, values = part.partition("=")
         if not (name and equals and values):
-            raise ValueError(f"--sweep has {part!r}; write FIELD=VALUE,VALUE ...")
+            raise ValueError(f"--sweep has {part!r}; expected FIELD=VALUE,VALUE ...")
         fields.append([(name, value) for value in values.split(",")])
     if not fields:
-        raise ValueError("--sweep is empty; write FIELD=VALUE,VALUE ...")
+        raise ValueError("--sweep is empty; expected FIELD=VALUE,VALUE ...")
     return [dict(row) for row in itertools.product(*fields)]
 
 
-def sweep(variants, look, *, seconds: float = math.inf):
-    """Yield what `look(config)` finds, a dict, of each of (choice, config), and "choice".
+def sweep(variants, measure, *, seconds: float = math.inf):
+    """Yield {"choice": choice, **measure(config)} for each (choice, config) of `variants`.
 
-    What does not fit in memory or cannot be is told as "error"; what no time is left for
-    is not begun.
+    An invalid config, or one that does not fit in memory, yields its message as "error".
+    After `seconds` no more are started; they yield an "error" too.
     """
     begin = time.perf_counter()
     for choice, config in variants:
         if time.perf_counter() - begin > seconds:
-            yield {"choice": choice, "error": f"not begun: {seconds:.0f} s are over"}
+            yield {
+                "choice": choice,
+                "error": f"not started: the limit of {seconds:.0f} s is over",
+            }
             continue
         try:
-            yield {"choice": choice, **look(config)}
+            yield {"choice": choice, **measure(config)}
         except (ValueError, jax.errors.JaxRuntimeError) as error:
             text = str(error).strip().splitlines()[0][:160]
             yield {"choice": choice, "error": text}
         jax.clear_caches()
 
 
-def measure(config, *, steps: int) -> dict:
-    """What the times of a config's steps say, on one batch, again and again."""
+def measure_on_one_batch(config, *, steps: int) -> dict:
+    """`bench.summarize_times` of `steps` steps that all take the same batch."""
     check_config(config.to_dict())
     method, plan = plan_program(config)
     mesh = plan.mesh
@@ -72,13 +78,13 @@ def measure(config, *, steps: int) -> dict:
             jax.block_until_ready((state, scalars))
             times.append(time.perf_counter() - begin)
     times = np.array(times)
-    return bench.account(method, plan, np.zeros_like(times), times)
+    return bench.summarize_times(method, plan, np.zeros_like(times), times)
 
 
 def row(found: dict) -> str:
-    """One finding as a line for people: what was chosen, and what matters of it."""
+    """One result of `sweep` as a line of text: the choice and the main numbers."""
     texts = {k: v for k, v in found.items() if isinstance(v, str)}
     parts = [f"{k} {v}" for k, v in (found["choice"] | texts).items()]
-    told = [k for k in found if k in MEASURED + FORETOLD or k.endswith("s_per_second")]
-    parts += [f"{k} {short(found[k])}" for k in told if found[k] is not None]
+    main = [k for k in found if k in MEASURED + FORECAST or k.endswith("s_per_second")]
+    parts += [f"{k} {short(found[k])}" for k in main if found[k] is not None]
     return "  ".join(parts)

@@ -1,14 +1,14 @@
-"""Forecasts of steps as tables for people."""
+"""Forecasts as Markdown tables and as lines of text."""
 
 import math
 
 GIB = 2**30
 
 INTRO = """\
-# What to expect on machines that are not here
+# Forecasts for machines that are not available
 
-Every row is the real train step of a shipped config, compiled for the machine named,
-without it, by one command:
+Every row is the train step of a shipped config, compiled ahead of time for the machine
+named. One command makes all of them and needs no accelerator:
 
 ```
 pip install -r requirements-compile.txt
@@ -16,56 +16,61 @@ python -m launch.compile --all
 ```
 
 - **Memory** is what the compiler reserves on one device: the fields of the state, and
-  temporaries, which are activations, gathered weights and gradients. Of the device's own,
-  a config may take 90%.
-- **FLOPs** are useful ones, counted from shapes: matrix products and convolutions of each
-  tower once, backward twice forward. What is recomputed to save memory does not count for
-  MFU, but takes its time.
-- **Sent** is what one device sends in a step, read from the compiled program, its loops
-  counted as often as they run; **least** is the arithmetic minimum for that mesh: weights
-  gathered as often as the program must have them, gradients scattered once and added up
-  once.
-- **Step** is arithmetic with published rates (core/hardware.py), nothing is timed:
-  *bound* is the longest of computing, memory traffic, links and network, as if all
-  overlapped; *serial* is their sum, as if nothing did. A good run lies between.
-- **Weak scaling** keeps what a device does and adds devices; all that grows is what
-  gradients are added up over.
+  temporaries (activations, gathered weights, gradients). A config may use 90% of a device.
+- **FLOPs** are useful ones, counted from shapes: matrix products and convolutions, the
+  backward pass twice the forward pass. Recomputation does not count for MFU but takes time.
+- **Sent** is what one device sends in a step: the collectives of the compiled program, times
+  the trip counts of their loops. **Least** is the arithmetic minimum for that mesh: weights
+  gathered as often as the program needs them, gradients reduce-scattered once and
+  all-reduced once.
+- **Step** is arithmetic with published rates (core/hardware.py); nothing is timed. *Bound*
+  is the longest of compute, memory traffic, links and network, as if they overlapped
+  fully; *serial* is their sum, as if nothing overlapped. A good run lies between.
+- **Weak scaling** adds devices with constant work per device. Only the all-reduce of
+  gradients grows.
 """
 
 
 def markdown(rows: dict[str, dict]) -> str:
-    """The page of all forecasts, by name of the config."""
+    """A Markdown page of forecasts.
+
+    rows: config name -> what `forecast.forecast` returns. The page has tables of steps,
+    memory, collectives and weak scaling.
+    """
     rows = [{"config": name, **row} for name, row in rows.items()]
     parts = [
         INTRO,
         "## Steps\n",
-        steps(rows),
+        step_table(rows),
         "## Memory of a device\n",
-        memory(rows),
-        "## Exchanges of a step\n",
-        exchanges(rows),
+        memory_table(rows),
+        "## Collectives of a step\n",
+        collective_table(rows),
         "## Weak scaling\n",
-        scaling(rows),
+        scaling_table(rows),
     ]
     return "\n".join(parts)
 
 
 def table(head: list[str], rows: list[list[str]]) -> str:
+    """A Markdown table of cells."""
     lines = [head, ["---"] * len(head), *rows]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
-def mesh_of(row) -> str:
+def mesh_text(row) -> str:
+    """The axes of a forecast's mesh: "data 2 fsdp 4"."""
     return " ".join(f"{k} {n}" for k, n in row["mesh"].items()) or "one device"
 
 
-def steps(rows) -> str:
+def step_table(rows) -> str:
+    """Batch, FLOPs, step times and MFU; what to change if a step does not fit."""
     head = ["config", "mesh", "batch a device", "PFLOP a step"]
     head += ["step s, bound", "serial", "MFU, bound", "serial", "dominated by"]
     found = []
     for row in rows:
         each = row["batch"] / row["devices"]
-        line = [row["config"], mesh_of(row), f"{each:g} in {row['accumulate']}"]
+        line = [row["config"], mesh_text(row), f"{each:g} in {row['accumulate']}"]
         line += [f"{row['flops_useful'] / 1e15:.3g}"]
         if "seconds" in row:
             line += [f"{row['step_seconds_bound']:.3g}"]
@@ -78,8 +83,8 @@ def steps(rows) -> str:
     return table(head, found)
 
 
-def memory(rows) -> str:
-    """GiB of each field of the state, and of what lives within a step."""
+def memory_table(rows) -> str:
+    """GiB on a device: fields of the state over 1 MiB, temporaries, total."""
     fields = dict.fromkeys(name for row in rows for name in row["state_bytes"])
     fields = [
         x for x in fields if any(r["state_bytes"].get(x, 0) > 2**20 for r in rows)
@@ -95,7 +100,8 @@ def memory(rows) -> str:
     return table(head, found)
 
 
-def exchanges(rows) -> str:
+def collective_table(rows) -> str:
+    """MiB that a device sends, by kind and axes, and against the lower bound."""
     head = ["config", "kind", "along", "times", "sent MiB", "least MiB", "sent / least"]
     found = []
     for row in rows:
@@ -114,8 +120,8 @@ def exchanges(rows) -> str:
     return table(head, found)
 
 
-def scaling(rows) -> str:
-    """One line per config: MFU if nothing overlaps, and if all does, by devices."""
+def scaling_table(rows) -> str:
+    """MFU by number of devices, serial to bound, a line per config."""
     counts = [8 * 2**i for i in range(10)]
     head = ["config", *map(str, counts)]
     found = []
@@ -137,10 +143,10 @@ def scaling(rows) -> str:
 
 
 def lines(row: dict) -> str:
-    """One forecast, a name and a value a line."""
+    """One forecast as text, a name and a value per line."""
     found = {
         "machine": f"{row['machine']}, {row['devices']} device{'s' * (row['devices'] > 1)}",
-        "mesh": mesh_of(row),
+        "mesh": mesh_text(row),
         "batch": f"{row['batch']}, {row['batch'] / row['devices']:g} a device",
         "memory": f"{row['peak_bytes'] / GIB:.2f} GiB of {row['device_bytes'] / GIB:.1f}, "
         f"{row['memory_share']:.0%}",

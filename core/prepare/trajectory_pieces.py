@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import itertools
 import re
 
 import cv2
@@ -100,7 +101,7 @@ def cut_pieces(plan: TrajectoryPlan, steps: dict):
     count = len(steps["action"])
     parts = -(-count // plan.piece)
     edges = np.rint(np.linspace(0, count, parts + 1)).astype(int)
-    for start, stop in zip(edges[:-1], edges[1:], strict=True):
+    for start, stop in itertools.pairwise(edges):
         piece = slice_steps(steps, int(start), int(stop))
         yield int(start), {k: encode_array(plan, x) for k, x in piece.items()}
 

@@ -52,8 +52,8 @@ class VideoPlan:
     """
 
     place: str
-    recipe: Recipe = Recipe()
-    rules: Rules = Rules()
+    recipe: Recipe = dataclasses.field(default_factory=Recipe)
+    rules: Rules = dataclasses.field(default_factory=Rules)
     licence: str = ""
 
     def sources(self) -> list[tuple[str, str, int]]:

@@ -1,1 +1,1 @@
-"""A run's folder: checkpoints, starting, reports, preemption; imports parallel, base."""
+"""One run: folder, checkpoints, start, reports, preemption; imports base and parallel."""

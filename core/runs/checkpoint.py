@@ -1,14 +1,13 @@
-"""Checkpoints of state and source cursor through Orbax; the only file that imports it."""
+"""Saves and restores state and source cursor; the only file that imports Orbax."""
 
 import contextlib
-import functools
 import gc
-import io
 import logging
 import os
 import pathlib
 import re
 import sys
+import time
 import warnings
 
 import jax
@@ -16,104 +15,110 @@ from orbax.checkpoint import v1 as ocp
 
 from core.parallel.layouts import path_name, unbox
 
-
-def not_orbax(record: logging.LogRecord) -> bool:
-    """Orbax logs each failure with its traceback from threads, beside raising it."""
-    return "orbax" not in record.pathname and record.name != "asyncio"
-
-
-for name in ("absl", "asyncio", None):
-    logging.getLogger(name).addFilter(not_orbax)
+LOOP_CLOSED = "Event loop is closed"
+SETTLE_SECONDS = 0.2  # after a failed load: its other reads, still running, fail too
 
 
 class CheckpointError(ValueError):
-    """A checkpoint that cannot be written or read, told in one sentence."""
+    """A checkpoint cannot be written or read; the message is one sentence."""
 
 
 class Checkpoints:
-    """The numbered checkpoints of one run, written in the background, finished atomically.
+    """The checkpoints of one run by step, written in the background; a context manager.
 
-    A save that is cut off leaves a temporary folder that the next start removes; the
-    finished ones before it stay whole.
+    A save that is interrupted leaves a temporary folder, which the next start removes.
+    Finished checkpoints are never changed; the newest `keep` stay.
     """
 
     def __init__(self, workdir, *, keep: int):
         self.folder = pathlib.Path(workdir).absolute() / "checkpoints"
-        self._writing = None
+        self._writing = None  # the step whose write was started last
+        self._quiet = contextlib.ExitStack()
         newest = ocp.training.preservation_policies.LatestN(keep)
-        with self._written():
+        with quiet_orbax(), self._explain_failed_write():
             self._inner = ocp.training.Checkpointer(
                 self.folder, cleanup_tmp_directories=True, preservation_policy=newest
             )
 
     def latest(self) -> int | None:
-        """The newest step, one still being written included; None when there is none."""
+        """The newest step, including one that is still being written; None without any."""
         found = self._inner.latest
         return None if found is None else found.step
 
     def save(self, step: int, state, cursor: dict):
-        """Start writing, unless this step was saved before; a failed write is told."""
+        """Start writing `step` in the background, unless it was saved already.
+
+        `cursor` is what the source's `get_state` returned. Raises CheckpointError if this
+        write cannot begin or the one before it failed.
+        """
         if step == self.latest():
             return
         self.wait()
         self._writing = step
-        with self._written():
+        with self._explain_failed_write():
             self._inner.save_checkpointables_async(
                 step, {"state": state, "source": cursor}, force=True
             )
 
     def wait(self):
-        """Block until what was started is on disk; a failed write is told."""
-        with self._written():
+        """Wait until the write is on disk; raises CheckpointError if it failed."""
+        with self._explain_failed_write():
             self._inner.wait()
 
     def restore(self, shapes, layouts):
-        """(state, cursor) of the newest, placed by `layouts` on whatever mesh they name."""
+        """(state, cursor) of the newest checkpoint, laid out by `layouts` on their mesh.
+
+        Raises CheckpointError if the checkpoint is damaged or of another network.
+        """
         step, like = self.latest(), abstract(shapes, layouts)
         older = [n for n in steps_in(self.folder) if n < step]
-        go_on = f"go on from step {older[-1]}" if older else "begin anew"
+        rest = f"go on from step {older[-1]}" if older else "start from scratch"
         folder, parts = self.folder / str(step), {"state": like, "source": None}
 
         def load():
             check_arrays(folder, like)
             return self._inner.load_checkpointables(step, parts)
 
-        found = told(load, folder, cure=f"delete that folder to {go_on}")
+        found = explain_damage(load, folder, cure=f"delete that folder to {rest}")
         return found["state"], found["source"]
 
     def __enter__(self):
+        # Threads that write log their failures while the run does something else.
+        self._quiet.enter_context(quiet_orbax())
         return self
 
     def __exit__(self, kind, *_):
-        """Finish the last write and let go; an error on its way out is told, not a second."""
-        try:
-            with contextlib.suppress(*() if kind is None else (CheckpointError,)):
-                self.wait()
-        finally:
-            self._inner.close()
+        """Finish the last write; its failure does not hide an error that ends the run."""
+        with self._quiet:
+            try:
+                with contextlib.suppress(*() if kind is None else (CheckpointError,)):
+                    self.wait()
+            finally:
+                self._inner.close()
 
     @contextlib.contextmanager
-    def _written(self):
-        """Tell a failed write in one sentence that says what is left."""
+    def _explain_failed_write(self):
+        """Turn an error into a CheckpointError that names the last intact step."""
         try:
             yield
-        except Exception as error:  # Orbax raises many kinds
+        except Exception as error:  # noqa: BLE001, Orbax raises many kinds
             step, done = self._writing, steps_in(self.folder)
             what = (
                 self.folder if step is None else f"checkpoint {self.folder / str(step)}"
             )
             left = f"; step {done[-1]} is intact" if done else ""
             raise CheckpointError(
-                f"{what} cannot be written: {reason(error)}{left}; mend that and start again"
+                f"{what} cannot be written: {reason(error)}{left}; fix that and start again"
             ) from error
 
 
 def read(folder, shapes, layouts, *, without: tuple[str, ...] = ()):
-    """The state of a checkpoint anywhere: a run's folder (its newest) or one step's.
+    """The state in a run's folder (its newest checkpoint) or in CHECKPOINTS/STEP.
 
-    Fields named in `without` are left on the disk; the state has None in their place.
+    Fields named in `without` are not read; they are None in the state. Raises
+    CheckpointError if there is no checkpoint, or it is damaged or of another network.
     """
-    folder, like = find(folder), abstract(shapes, layouts)
+    folder, like = find_step_folder(folder), abstract(shapes, layouts)
     gaps = {
         name: jax.tree.map(lambda _: ocp.PLACEHOLDER, getattr(like, name))
         for name in without
@@ -125,7 +130,7 @@ def read(folder, shapes, layouts, *, without: tuple[str, ...] = ()):
         state = ocp.load(folder, wanted, checkpointable_name="state")
         return state.replace(**dict.fromkeys(gaps)) if gaps else state
 
-    return told(load, folder, cure="use another one")
+    return explain_damage(load, folder, cure="use another one")
 
 
 def read_parts(folder, like: dict) -> dict:
@@ -134,13 +139,15 @@ def read_parts(folder, like: dict) -> dict:
     like: "field" or "field/entry" -> abstract arrays with layouts; the result has arrays
     in their place. Raises CheckpointError if the checkpoint has others there.
     """
-    folder = find(folder)
+    folder = find_step_folder(folder)
 
     def load():
         there = ocp.metadata(folder, checkpointable_name="state").metadata
         inside = tuple(f"{path}/" for path in like)
-        found = {k: v for k, v in sizes(there).items() if f"{k}/".startswith(inside)}
-        check_sizes(folder, found, sizes(like))
+        found = {
+            k: v for k, v in shapes_by_name(there).items() if f"{k}/".startswith(inside)
+        }
+        check_shapes(folder, found, shapes_by_name(like))
         wanted = named(like)
         state = jax.tree_util.tree_map_with_path(
             lambda path, _: wanted.get(path_name(path), ocp.PLACEHOLDER), there
@@ -150,7 +157,7 @@ def read_parts(folder, like: dict) -> dict:
             lambda path, _: arrays[path_name(path)], like
         )
 
-    return told(load, folder, cure="use another one")
+    return explain_damage(load, folder, cure="use another one")
 
 
 def named(tree) -> dict:
@@ -158,8 +165,11 @@ def named(tree) -> dict:
     return {path_name(k): x for k, x in jax.tree_util.tree_leaves_with_path(tree)}
 
 
-def find(folder) -> pathlib.Path:
-    """The newest step below a run's folder or its checkpoints; else a step's own folder."""
+def find_step_folder(folder) -> pathlib.Path:
+    """The newest step in a run's folder or in its checkpoints; a step's folder itself.
+
+    Raises CheckpointError if `folder` is none of them.
+    """
     folder = pathlib.Path(folder).absolute()
     for inner in (folder / "checkpoints", folder):
         if steps := steps_in(inner):
@@ -172,12 +182,12 @@ def find(folder) -> pathlib.Path:
 
 
 def steps_in(folder: pathlib.Path) -> list[int]:
-    """The finished steps in a folder of checkpoints, ascending."""
+    """Steps of the finished checkpoints in a folder, ascending."""
     return sorted(int(p.name) for p in folder.glob("*") if p.name.isdigit())
 
 
 def abstract(shapes, layouts):
-    """Shapes and layouts as one tree that Orbax restores into."""
+    """A tree of jax.ShapeDtypeStruct with shardings, which Orbax restores into."""
     return jax.tree.map(
         lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
         unbox(shapes),
@@ -186,15 +196,15 @@ def abstract(shapes, layouts):
 
 
 def check_arrays(folder: pathlib.Path, like):
-    """Refuse a checkpoint whose arrays are not those of `like`, naming the first."""
-    there = sizes(ocp.metadata(folder, checkpointable_name="state").metadata)
+    """Raise CheckpointError if the names or shapes of arrays differ from those of `like`."""
+    there = shapes_by_name(ocp.metadata(folder, checkpointable_name="state").metadata)
     if not there:
         raise ValueError("its list of arrays cannot be read")
-    check_sizes(folder, there, sizes(like))
+    check_shapes(folder, there, shapes_by_name(like))
 
 
-def check_sizes(folder: pathlib.Path, there: dict, here: dict):
-    """Refuse a checkpoint with arrays of other sizes than here, naming the first."""
+def check_shapes(folder: pathlib.Path, there: dict, here: dict):
+    """Raise CheckpointError for the first array that only one has, or that differs."""
     differ = sorted(k for k in there | here if there.get(k) != here.get(k))
     if differ:
         name = differ[0]
@@ -205,40 +215,59 @@ def check_sizes(folder: pathlib.Path, there: dict, here: dict):
         )
 
 
-def sizes(tree) -> dict:
-    """ "a/b" -> shape, of every array."""
+def shapes_by_name(tree) -> dict[str, tuple[int, ...]]:
+    """{"a/b": shape} of every array in a tree."""
     return {name: tuple(x.shape) for name, x in named(tree).items()}
 
 
-def told(load, folder: pathlib.Path, *, cure: str):
-    """What `load()` gives; a checkpoint that it cannot read is told in one sentence."""
-    # Threads and coroutines that Orbax leaves behind when it fails complain on their own.
-    hook = sys.unraisablehook
-    sys.unraisablehook = functools.partial(hush, hook)
-    with contextlib.redirect_stderr(io.StringIO()):
+def explain_damage(load, folder: pathlib.Path, *, cure: str):
+    """`load()`; raises CheckpointError with `cure` if Orbax cannot read the checkpoint."""
+    with quiet_orbax():
         try:
-            found = load()
-            sys.unraisablehook = hook
-            return found
+            return load()
         except CheckpointError:
             raise
-        except Exception as error:  # Orbax raises many kinds
+        except Exception as error:  # noqa: BLE001, Orbax raises many kinds
             why = reason(error)
-        warnings.filterwarnings("ignore", "coroutine .* was never awaited")
-        gc.collect()
+        time.sleep(SETTLE_SECONDS)
+        gc.collect()  # what is left behind complains now, while it is silenced
     raise CheckpointError(f"checkpoint {folder} is damaged ({why}); {cure}")
 
 
-def hush(hook, unraisable):
-    """Call the hook, unless a coroutine of Orbax complains or that its loop has closed."""
-    code = getattr(unraisable.object, "cr_code", None)
-    ours = code is None or "orbax" not in code.co_filename
-    if ours and str(unraisable.exc_value) != "Event loop is closed":
-        hook(unraisable)
+@contextlib.contextmanager
+def quiet_orbax():
+    """Silence what Orbax prints of an error that it also raises; may be nested.
+
+    It logs the error from its threads, leaves coroutines that were never awaited and
+    callbacks of an event loop that is closed. All hooks and filters are restored.
+    """
+
+    def not_orbax(record):
+        return "orbax" not in record.pathname and record.name != "asyncio"
+
+    def report(found):
+        code = getattr(found.object, "cr_code", None)
+        from_orbax = code is not None and "orbax" in code.co_filename
+        if not from_orbax and str(found.exc_value) != LOOP_CLOSED:
+            hook(found)
+
+    loggers = [logging.getLogger(name) for name in ("absl", "asyncio", None)]
+    hook = sys.unraisablehook
+    for logger in loggers:
+        logger.addFilter(not_orbax)
+    sys.unraisablehook = report
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "coroutine .* was never awaited")
+            yield
+    finally:
+        sys.unraisablehook = hook
+        for logger in loggers:
+            logger.removeFilter(not_orbax)
 
 
 def reason(error: BaseException) -> str:
-    """The system's word for an error where its text carries one, else its own."""
+    """The operating system's text for the first cause of an error, else its own text."""
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     chain = [error]

@@ -1,4 +1,4 @@
-"""How a run learns that it must stop, at one place for all processes of a job."""
+"""Preemption: stop requests by signal, agreed on by all processes of a job."""
 
 import contextlib
 import os
@@ -7,49 +7,49 @@ import signal
 import jax
 from jax.experimental import multihost_utils
 
-NOTED = b"\nstopping: the run is saved first; Ctrl-C again ends it at once\n"
+NOTICE = b"\nstopping: the run is saved first; Ctrl-C again ends it at once\n"
 
 
 class Preempted(Exception):
-    """The run was asked to stop, has saved, and goes on when started again."""
+    """The run was stopped after saving a checkpoint; started again, it resumes."""
 
 
-class Stop:
-    """Called between pieces of work: whether to stop. Once true it stays true.
+class StopRequest:
+    """Callable that says whether the run has to stop; once True it stays True.
 
-    The processes of a job have to call it equally often: they agree by that number.
+    All processes must call this equally often; the count is the sync point.
     """
 
     def __init__(self):
-        self.asked, self.answer = 0, False
+        self.calls, self.requested = 0, False
 
     def __call__(self) -> bool:
-        if jax.process_count() > 1 and not self.answer:
-            self.asked += 1
-            self.answer = multihost_utils.reached_preemption_sync_point(self.asked)
-        return self.answer
+        if jax.process_count() > 1 and not self.requested:
+            self.calls += 1
+            self.requested = multihost_utils.reached_preemption_sync_point(self.calls)
+        return self.requested
 
-    def note(self, number, frame):
-        """Take a signal; the next Ctrl-C meets the system's own handler."""
+    def handle(self, number, frame):
+        """Signal handler; after the first Ctrl-C the next one ends the process."""
         if number == signal.SIGINT:
-            os.write(2, NOTED)  # print is not safe inside a handler
+            os.write(2, NOTICE)  # print is not safe in a signal handler
             signal.signal(signal.SIGINT, signal.SIG_DFL)
         if jax.process_count() == 1:
-            self.answer = True
+            self.requested = True
         else:
             os.kill(os.getpid(), signal.SIGTERM)
 
 
 @contextlib.contextmanager
-def listening():
-    """Yields a Stop that SIGTERM and Ctrl-C set.
+def stop_on_signals():
+    """Yields a StopRequest that SIGTERM and Ctrl-C set; restores the handlers.
 
-    Among several processes SIGTERM stays with the handler of jax.distributed, which
-    tells the others; Ctrl-C is passed on to it.
+    With several processes SIGTERM stays with the handler of jax.distributed, which
+    informs the others; Ctrl-C is forwarded to it.
     """
-    stop = Stop()
+    stop = StopRequest()
     numbers = [signal.SIGINT] + [signal.SIGTERM] * (jax.process_count() == 1)
-    before = {number: signal.signal(number, stop.note) for number in numbers}
+    before = {number: signal.signal(number, stop.handle) for number in numbers}
     try:
         yield stop
     finally:

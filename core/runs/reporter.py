@@ -1,4 +1,4 @@
-"""What the train loop tells people: progress, metrics, findings, bad samples, a summary."""
+"""Reports of the train loop: progress lines, metrics, findings, bad samples, a summary."""
 
 import json
 import time
@@ -10,7 +10,7 @@ from core.base.text import short
 from core.hardware import mfu
 from core.parallel.layout_report import layout_report, replicated
 from core.runs import run_folder
-from core.runs.findings import split_findings
+from core.runs.findings import raised_alarms, split_findings
 from core.runs.throughput import (
     Throughput,
     device_memory,
@@ -25,39 +25,43 @@ ORIGINS = "start.txt"
 
 
 class Diverged(ValueError):
-    """Too many updates in a row were not finite."""
+    """Too many consecutive updates were not finite."""
 
 
 class Reporter:
-    """Writes a run's folder and terminal from process 0; every process watches for NaN.
+    """Writes to a run's folder and the terminal from process 0; all processes check for NaN.
 
-    Metrics are read one step late, so that the device always has a step to work on. What
-    is written of a step depends on that step alone, so that an interrupted run writes the
-    same; the names of what depends on the machine begin with "time/".
+    Metrics are read one step late, so that the device is never waited for. An interrupted
+    run writes the same as an uninterrupted one, except for names with "time/", which
+    depend on the machine.
     """
 
     def __init__(self, folder, method, config, start: int):
         self.folder, self.method, self.config = folder, method, config
         self.start = start
         self.main = jax.process_index() == 0
-        self.writer = None  # until the opening
+        self.writer = None  # until `opening`
         rank = "" if self.main else f".{jax.process_index()}"
         self.bad_samples = folder / f"bad_samples{rank}.jsonl"
         self.clock = Throughput()
         self.waiting = (
             None  # (step, metrics, samples) of the step that is still running
         )
-        self.bad_steps = 0  # updates in a row that were not applied, when last told
+        self.bad_steps = (
+            0  # consecutive updates that were not applied, as last reported
+        )
 
     def finished(self) -> bool:
-        """Whether this run has closed, and has not been opened again for more steps."""
+        """Whether this run is complete: its summary is written."""
         return (self.folder / SUMMARY).exists()
 
     def unwritten(self, step: int, evals: dict) -> dict:
-        """Those of the evaluations whose findings at this step are not written yet."""
+        """Those of `evals` whose findings at this step are not written yet."""
         lines = [line for line in written(self.folder) if line["step"] == step]
         done = {key for line in lines for key in line}
-        return {name: one for name, one in evals.items() if took(name) not in done}
+        return {
+            name: one for name, one in evals.items() if duration_name(name) not in done
+        }
 
     def say(self, text: str):
         if self.main:
@@ -88,13 +92,13 @@ class Reporter:
         self.say(f"{verb} in {self.folder} on {devices}")
 
     def step(self, step: int, values: dict, samples: dict):
-        """Take metrics and bad samples of a step just started; tell the step before."""
+        """Take metrics and bad samples of a step just started; report the step before."""
         self.flush()
         self.waiting = step, values, samples
         self.clock.count(self.method.batch)
 
     def flush(self):
-        """Check and, where it is due, write what is waiting."""
+        """Check the waiting step and, if due, write and print it."""
         if self.waiting is None:
             return
         (step, values, samples), self.waiting = self.waiting, None
@@ -115,7 +119,7 @@ class Reporter:
         self.say(progress_line(step, self.config.steps, shown, rates, unit=unit))
 
     def check(self, step: int, bad_steps: int):
-        """Stop a run whose updates are not finite; a run that resumes gets a new chance."""
+        """Raise Diverged after `max_bad_steps` bad updates in a row since the start."""
         self.bad_steps = bad_steps
         if bad_steps == 1:
             self.say(f"step {step}: loss or gradient is not finite; update not applied")
@@ -128,7 +132,7 @@ class Reporter:
             )
 
     def timing(self, rates):
-        """Speed and memory, under names apart from what training computes."""
+        """Speed and memory by name; all names begin with "time/"."""
         device = jax.devices()[0].device_kind
         used = mfu(
             self.method.costs.flops, rates.step_seconds, jax.device_count(), device
@@ -143,22 +147,29 @@ class Reporter:
         return seen | ({"time/mfu": used} if used is not None else {})
 
     def evaluation(self, step: int, name: str, evaluate, state):
-        """Evaluate; write the numbers and pictures, and say the sentences and numbers.
+        """Evaluate `state`; write numbers and pictures, print alarms and numbers.
 
-        The time it took goes into the same line: by it a resumed run knows what is done.
+        The duration is written too: by it a resumed run knows which evaluations are done.
         """
         begin = time.perf_counter()
         numbers, pictures, sentences = split_findings(evaluate(state))
-        seconds = {took(name): time.perf_counter() - begin}
-        for sentence in (s for told in sentences.values() for s in told):
-            self.say(f"step {step}: ALARM: {sentence}")
+        seconds = {duration_name(name): time.perf_counter() - begin}
         self.writer.write(step, numbers | seconds, pictures)
+        alarms = [text for texts in sentences.values() for text in texts]
+        if self.main and alarms:
+            for text in raised_alarms(alarms, written(self.folder)):
+                self.say(f"step {step}: ALARM: {text}")
         if numbers:
             shown = "  ".join(f"{k} {short(v)}" for k, v in numbers.items())
             self.say(f"step {step}: {shown}")
 
+    def close(self):
+        """Close the files; nothing more is reported."""
+        if self.writer is not None:
+            self.writer.close()
+
     def closing(self):
-        """The summary: the last value of every number in a file, tables on the terminal."""
+        """Write summary.json, the last value of every number; print it as tables."""
         if self.main:
             summary = {}
             for line in written(self.folder):
@@ -169,13 +180,13 @@ class Reporter:
         self.say(f"done: {self.config.steps} steps; summary in {self.folder / SUMMARY}")
 
 
-def took(name: str) -> str:
-    """Under what name the duration of an evaluation is written."""
+def duration_name(name: str) -> str:
+    """The metric that holds the duration of an evaluation."""
     return f"time/{name}_seconds"
 
 
 def written(folder) -> list[dict]:
-    """The whole lines of a run's metrics, oldest first."""
+    """The complete lines of a run's metrics, oldest first."""
     path = folder / run_folder.METRICS
     lines = path.read_text().splitlines() if path.exists() else []
     return [json.loads(line) for line in lines if line.endswith("}")]

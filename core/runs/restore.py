@@ -1,4 +1,4 @@
-"""A run's folder, opened again to judge or to publish what the run has learnt."""
+"""Restores a run's config, method and state for evaluations and exports."""
 
 import pathlib
 from typing import NamedTuple
@@ -12,8 +12,11 @@ from core.parallel.layouts import shardings
 from core.runs import checkpoint, run_folder
 
 
-class Opened(NamedTuple):
-    """A run and the checkpoint of it that was asked for, not yet read."""
+class RunCheckpoint(NamedTuple):
+    """A run and one of its checkpoints, whose state is not read yet.
+
+    folder: of the run. checkpoint: folder of the step.
+    """
 
     folder: pathlib.Path
     config: dict
@@ -22,25 +25,28 @@ class Opened(NamedTuple):
     step: int
 
 
-def open_run(workdir, step: int | None = None) -> Opened:
-    """Find a checkpoint of a run, its newest by default."""
+def open_run(workdir, step: int | None = None) -> RunCheckpoint:
+    """The run in `workdir` at a step, by default the newest.
+
+    Raises ValueError if there is no run or no such checkpoint.
+    """
     folder = pathlib.Path(workdir).absolute()
     config = run_folder.read_config(folder / run_folder.CONFIG)
-    path = find(folder / "checkpoints", step)
-    return Opened(
+    path = find_checkpoint(folder / "checkpoints", step)
+    return RunCheckpoint(
         folder, config, load_method(ConfigDict(tuples(config))), path, int(path.name)
     )
 
 
 def tuples(value):
-    """JSON knows only lists; configs are written with tuples, which can be hashed."""
+    """A config read from JSON with tuples for lists: it had tuples, which can be hashed."""
     if isinstance(value, dict):
         return {key: tuples(entry) for key, entry in value.items()}
     return tuple(map(tuples, value)) if isinstance(value, list) else value
 
 
-def find(folder: pathlib.Path, step: int | None) -> pathlib.Path:
-    """The checkpoint of `step`, or the newest; a step that is not there is told."""
+def find_checkpoint(folder: pathlib.Path, step: int | None) -> pathlib.Path:
+    """The folder of `step`, or of the newest if None; raises ValueError if missing."""
     steps = checkpoint.steps_in(folder)
     if not steps:
         raise ValueError(f"{folder} holds no finished checkpoint yet")
@@ -49,9 +55,10 @@ def find(folder: pathlib.Path, step: int | None) -> pathlib.Path:
     return folder / str(steps[-1] if step is None else step)
 
 
-def read_state(opened: Opened, mesh):
-    """What the method's evaluations and exports need of a checkpoint's state, laid out on
-    `mesh`, which need not be the run's; None stands for the rest.
+def read_state(opened: RunCheckpoint, mesh):
+    """The fields of the state in `method.frozen_fields`, laid out on `mesh`.
+
+    Other fields are not read and are None. `mesh` may differ from the run's.
     """
     key = jax.random.key(opened.config["seed"])
     shapes = jax.eval_shape(opened.method.init, key)

@@ -1,4 +1,4 @@
-"""The folder of a run: resolved config, provenance, and who may go on in it."""
+"""A run's folder: resolved config, provenance, lock, checks before it is reused."""
 
 import contextlib
 import fcntl
@@ -22,7 +22,11 @@ PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "nump
 
 
 def open_folder(workdir, config: dict, *, allow_change: bool = False) -> pathlib.Path:
-    """Make or enter the folder; refuse to go on with another config, naming the fields."""
+    """Create the folder of a run if it is not there; returns its absolute path.
+
+    Raises ValueError if it cannot be written, or if it holds a run of another config and
+    not `allow_change`.
+    """
     workdir = pathlib.Path(workdir).absolute()
     path = workdir / CONFIG
     try:
@@ -35,7 +39,7 @@ def open_folder(workdir, config: dict, *, allow_change: bool = False) -> pathlib
             f"workdir {workdir} cannot be written: {os_error_text(error)}; "
             "give another --workdir"
         ) from None
-    if path.exists() and begun(workdir) and not allow_change:
+    if path.exists() and has_output(workdir) and not allow_change:
         changes = differences(read_config(path), config)
         if changes:
             raise ValueError(
@@ -45,16 +49,16 @@ def open_folder(workdir, config: dict, *, allow_change: bool = False) -> pathlib
     return workdir
 
 
-def begun(workdir: pathlib.Path) -> bool:
-    """Whether a run there has written what another config would spoil."""
+def has_output(workdir: pathlib.Path) -> bool:
+    """Whether a run has written checkpoints or metrics there."""
     metrics = workdir / METRICS
     saved = checkpoint.steps_in(workdir / "checkpoints")
     return bool(saved) or (metrics.exists() and metrics.stat().st_size > 0)
 
 
 @contextlib.contextmanager
-def alone(folder: pathlib.Path):
-    """Hold the folder's lock: a second run that wrote beside this one would spoil both."""
+def hold_lock(folder: pathlib.Path):
+    """Hold the folder's lock (process 0); raises ValueError if another run holds it."""
     if jax.process_index() > 0:
         yield
         return
@@ -66,12 +70,12 @@ def alone(folder: pathlib.Path):
                 f"another process is training in {folder}; wait for it or stop it"
             ) from None
         except OSError:
-            pass  # a file system without locks
+            pass  # the file system has no locks
         yield
 
 
 def record(folder: pathlib.Path, config: dict, *, step: int) -> None:
-    """Write the resolved config, and where this start of the run, at `step`, comes from."""
+    """Write config.json and provenance.json; a resume at `step` is added to the latter."""
     write_json(folder / CONFIG, config)
     path = folder / "provenance.json"
     origin = provenance(config["init_from"] or None)
@@ -83,7 +87,7 @@ def record(folder: pathlib.Path, config: dict, *, step: int) -> None:
 
 
 def read_config(path) -> dict:
-    """The resolved config that a run was started with."""
+    """The content of a JSON file of a run; raises ValueError if it cannot be read."""
     try:
         return json.loads(pathlib.Path(path).read_text())
     except FileNotFoundError:
@@ -114,7 +118,7 @@ def differences(old: dict, new: dict) -> list[str]:
 
 
 def revision() -> str:
-    """The code's git commit, with "+" when the tree has changes, or "unknown"."""
+    """The code's git commit, followed by "+" if the tree has changes; else "unknown"."""
     here = pathlib.Path(__file__).parent
     try:
         run = {"cwd": here, "capture_output": True, "text": True, "check": True}
@@ -126,7 +130,7 @@ def revision() -> str:
 
 
 def provenance(parent: str | None) -> dict:
-    """Where a run's numbers come from: code, packages, machine, parent checkpoint."""
+    """Code revision, package versions, machine, command and parent checkpoint of a run."""
     device = jax.devices()[0]
     return {
         "revision": revision(),

@@ -80,7 +80,7 @@ def part_names(method: Method, init_from: str, init_parts: str) -> tuple[str, ..
 def find_checkpoint(method: Method, folder: pathlib.Path) -> pathlib.Path:
     """The folder of a checkpoint; raises ValueError that says what else is read."""
     try:
-        return checkpoint.find(folder)
+        return checkpoint.find_step_folder(folder)
     except checkpoint.CheckpointError as error:
         formats = ", ".join(method.readers)
         others = f", or a folder in one of these formats: {formats}" if formats else ""

@@ -1,4 +1,4 @@
-"""Throughput, progress line and memory of a run."""
+"""Throughput, progress line and peak memory of a run."""
 
 import math
 import resource
@@ -22,10 +22,10 @@ class Rates(NamedTuple):
 
 
 class Throughput:
-    """A clock for the train loop that knows waiting for data from working.
+    """A clock for the train loop that separates waiting for data from working.
 
-    Time inside `pause` counts for nothing, nor does waiting inside it; the time since
-    the last report that is neither is work. Pause the first step: it compiles.
+    Time inside `pause`, waits included, is not counted; all time outside `wait` and
+    `pause` is work. Pause the first step: it compiles.
     """
 
     def __init__(self, *, now=time.perf_counter):
@@ -43,12 +43,12 @@ class Throughput:
         return self._as("pause")
 
     def count(self, examples: int) -> None:
-        """One more step, of this many examples, is done."""
+        """Count one more step with this many examples."""
         self._steps += 1
         self._examples += examples
 
     def report(self, steps_left: int) -> Rates:
-        """Rates since the last report; begins the next one."""
+        """Rates since the last report; the next report begins here."""
         self._settle()
         seconds = self._spent["work"] + self._spent["wait"]
         steps, examples, wait = self._steps, self._examples, self._spent["wait"]
@@ -98,7 +98,7 @@ def progress_line(
 
 
 def grid(numbers: dict[str, float]) -> list[str]:
-    """The numbers named row/column, side by side, as lines for people."""
+    """A table, as lines of text, of the numbers whose names are "row/column"."""
     named = {tuple(name.split("/")): value for name, value in numbers.items()}
     named = {name: value for name, value in named.items() if len(name) == 2}
     rows, columns = (list(dict.fromkeys(name[i] for name in named)) for i in (0, 1))
@@ -116,13 +116,13 @@ def grid(numbers: dict[str, float]) -> list[str]:
 
 
 def peak_host_bytes() -> int:
-    """Most memory this process ever held on the host."""
+    """Peak resident memory of this process on the host, in bytes."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024  # Linux counts in KiB
 
 
 def device_memory() -> dict[str, int]:
-    """Bytes on the fullest local device; empty where the backend has none (CPU)."""
+    """Memory in bytes of the fullest local device; empty if not reported (CPU)."""
     stats = [device.memory_stats() or {} for device in jax.local_devices()]
     names = {
         "device_bytes": "bytes_in_use",

@@ -1,10 +1,9 @@
-"""A run's record in its folder: metrics.jsonl, TensorBoard events, PNG pictures."""
+"""Writes a run's metrics.jsonl, TensorBoard events and PNG pictures."""
 
 import errno
 import json
 import math
 import os
-import struct
 import time
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.proto.summary_pb2 import Summary
-from tensorboardX.record_writer import masked_crc32c
+from tensorboardX.record_writer import RecordWriter
 
 from core.base.files import os_error_text
 from core.base.pictures import encode_png
@@ -25,7 +24,7 @@ class FolderError(OSError):
 
 @contextmanager
 def writing(path):
-    """Turn an OSError into a sentence that names the path."""
+    """Turn an OSError into a FolderError that names the path and what to do."""
     try:
         yield
     except OSError as error:
@@ -37,11 +36,12 @@ def writing(path):
 
 
 class Writer:
-    """Appends what a run measures to its folder; silent unless `active` (process 0).
+    """Writes numbers and pictures of a run; does nothing unless `active` (process 0).
 
-    A resumed run gives the step it resumes from: what a killed run wrote after that
-    step is dropped from metrics.jsonl, hidden in TensorBoard, and pictures of later
-    steps are overwritten as the run gets there again. One writer per folder at a time.
+    Every `write` is on disk when it returns. What an interrupted run wrote after
+    `resume_step` is removed from metrics.jsonl and hidden in TensorBoard; pictures of
+    later steps are overwritten. One writer per folder at a time. Methods raise
+    FolderError if the folder cannot be written.
     """
 
     def __init__(self, workdir, resume_step: int = 0, *, active: bool = True):
@@ -58,8 +58,10 @@ class Writer:
             self.folder.mkdir(parents=True, exist_ok=True)
         drop_later_lines(self.lines, resume_step)
         self.events = _new_events_path(self.folder)
+        with writing(self.events):
+            self._records = RecordWriter(str(self.events))
         self._record(Event(file_version="brain.Event:2"))
-        # TensorBoard forgets what earlier files hold of this step and later.
+        # TensorBoard discards what earlier files hold of this step and later ones.
         restart = SessionLog(status=SessionLog.START)
         self._record(Event(session_log=restart, step=resume_step + 1))
 
@@ -69,7 +71,7 @@ class Writer:
         scalars: dict[str, float],
         pictures: dict[str, np.ndarray] | None = None,
     ) -> None:
-        """Record numbers, and uint8 RGB pictures [H, W, 3] or clips [T, H, W, 3]."""
+        """Write scalars, and uint8 RGB pictures [H, W, 3] or clips [T, H, W, 3], by name."""
         if not self.active:
             return
         numbers = {name: float(value) for name, value in scalars.items()}
@@ -90,8 +92,11 @@ class Writer:
         self._record(Event(summary=summary, step=int(step)))
 
     def close(self) -> None:
-        """Record nothing more; what was written is in the files already."""
-        self.active = False
+        """Close the event file; later writes do nothing."""
+        if self.active:
+            self.active = False
+            with writing(self.events):
+                self._records.close()
 
     def _save(self, step, name, png):
         path = picture_path(self.folder, step, name)
@@ -101,11 +106,13 @@ class Writer:
 
     def _record(self, event):
         event.wall_time = time.time()
-        append(self.events, framed(event.SerializeToString()))
+        with writing(self.events):
+            self._records.write(event.SerializeToString())
+            self._records.flush()
 
 
 def picture_path(folder, step: int, name: str) -> Path:
-    """DIR/pictures/00000120_name.png: a listing is in the order of the run."""
+    """DIR/pictures/00000120_name.png: names sort by step."""
     return Path(folder) / "pictures" / f"{int(step):08d}_{name.replace('/', '-')}.png"
 
 
@@ -120,21 +127,14 @@ def json_line(step: int, numbers: dict[str, float]) -> str:
     return json.dumps({"step": int(step), **values}, allow_nan=False) + "\n"
 
 
-def framed(record: bytes) -> bytes:
-    """A TFRecord: length, its checksum, the bytes, their checksum."""
-    size = struct.pack("<Q", len(record))
-    check = [struct.pack("<I", masked_crc32c(part)) for part in (size, record)]
-    return size + check[0] + record + check[1]
-
-
 def append(path, record: bytes) -> None:
-    """Add to a file and close it again, so that a reader sees the record at once."""
+    """Append to a file and close it, so that readers see the record at once."""
     with writing(path), open(path, "ab") as file:
         file.write(record)
 
 
 def drop_later_lines(path, step: int) -> None:
-    """Keep the whole lines up to `step`, by one atomic replacement of the file."""
+    """Remove lines after `step` and an incomplete last line; replaces the file atomically."""
     path = Path(path)
     if not path.exists():
         return
@@ -153,7 +153,7 @@ def drop_later_lines(path, step: int) -> None:
 
 
 def _step_of(line):
-    """A line's step; infinity for the half line of a killed run."""
+    """The step of a line; infinity for an incomplete line of a killed run."""
     try:
         return json.loads(line)["step"]
     except (ValueError, TypeError, KeyError):
@@ -161,6 +161,6 @@ def _step_of(line):
 
 
 def _new_events_path(folder):
-    """TensorBoard reads files in the order of their names, so number them."""
+    """The next number: TensorBoard reads event files in the order of their names."""
     numbers = [int(p.name.split(".")[3]) for p in folder.glob("events.out.tfevents.*")]
     return folder / f"events.out.tfevents.{max(numbers, default=0) + 1:06d}.reverie"

@@ -70,7 +70,9 @@ def test_points_are_drawn_where_they_are():
     assert not picture[:128, :128].any() and not picture[128:, 128:].any()
     assert not picture[192, 64].any() and picture[64, 192].any()  # hollow, crossed
     still = np.zeros_like(true)
-    moving = draw_points(frames, true, predicted, true_velocity=still + (0, -1))[0]
+    moving = draw_points(
+        frames, true, predicted, true_velocity=still + np.array([0, -1])
+    )[0]
     column = (moving != picture).any(-1)[:, 60:69].any(-1)
     assert column[130:180].all() and not column[:122].any()  # up by a quarter side
 

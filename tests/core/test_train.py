@@ -148,10 +148,13 @@ def test_the_folder_of_a_run(trained):
 def test_a_second_run_beside_the_first_is_refused(tmp_path):
     from core.runs import run_folder
 
-    with run_folder.alone(tmp_path), pytest.raises(ValueError, match="another process"):
-        with run_folder.alone(tmp_path):
+    with (
+        run_folder.hold_lock(tmp_path),
+        pytest.raises(ValueError, match="another process"),
+    ):
+        with run_folder.hold_lock(tmp_path):
             pass
-    with run_folder.alone(tmp_path):
+    with run_folder.hold_lock(tmp_path):
         pass
 
 

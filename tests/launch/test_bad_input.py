@@ -1,4 +1,4 @@
-"""What a user gets wrong is one sentence that says how to mend it, and costs nothing."""
+"""A user's mistake is reported in one sentence that says how to fix it."""
 
 import functools
 import json
@@ -42,8 +42,8 @@ def run(trained, tmp_path):
     return shutil.copytree(trained, tmp_path / "run")
 
 
-def refusal(config, folder, **options) -> str:
-    """The one sentence that `fit` ends with."""
+def error_of_fit(config, folder, **options) -> str:
+    """The message of the error that `fit` raises, which is one sentence."""
     with pytest.raises((ValueError, OSError)) as caught:
         train.fit(config, folder, **options)
     text = str(caught.value)
@@ -95,16 +95,18 @@ def test_overrides_keep_types(monkeypatch):
     assert type(config.optimizer.eps) is type(config.data.scale[1]) is float
 
 
-def test_a_config_file_of_ones_own(tmp_path):
-    def told(text):
+def test_a_config_file_that_cannot_be_loaded(tmp_path):
+    def error_of(text):
         (tmp_path / "own.py").write_text(text)
         with pytest.raises(ValueError) as caught:
             command_line.load(str(tmp_path / "own.py"))
         return str(caught.value)
 
-    assert "own.py cannot be loaded: SyntaxError" in told("def get_config(:")
-    assert "own.py cannot be loaded: ModuleNotFoundError" in told("import nothing_here")
-    assert "own.py has no get_config" in told("x = 1")
+    assert "own.py cannot be loaded: SyntaxError" in error_of("def get_config(:")
+    assert "own.py cannot be loaded: ModuleNotFoundError" in error_of(
+        "import nothing_here"
+    )
+    assert "own.py has no get_config" in error_of("x = 1")
 
 
 @pytest.mark.parametrize(
@@ -158,8 +160,10 @@ def test_a_config_file_of_ones_own(tmp_path):
     ],
 )
 def test_fields(fields, words, tmp_path):
-    assert words in refusal(small(**fields), tmp_path / "run")
-    assert not (tmp_path / "run" / "config.json").exists()  # so a better try may follow
+    assert words in error_of_fit(small(**fields), tmp_path / "run")
+    assert not (
+        tmp_path / "run" / "config.json"
+    ).exists()  # so another config may follow
 
 
 def test_more_masked_tokens_than_there_are(tmp_path):
@@ -167,7 +171,7 @@ def test_more_masked_tokens_than_there_are(tmp_path):
     (first, *_) = config.masks.patterns.values()
     first.context = 17
     words = "context is 17 cells per time step but the 4x4 grid has 16; use 1 to 16"
-    assert words in refusal(config, tmp_path)
+    assert words in error_of_fit(config, tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -192,14 +196,14 @@ def test_fields_of_a_file(section, field, words, tmp_path):
     config = small()
     inner = functools.reduce(lambda c, name: c[name], section.split("."), config)
     inner[field] = 1
-    assert words in refusal(config, tmp_path)
+    assert words in error_of_fit(config, tmp_path)
 
 
 def test_fields_that_a_file_lacks_or_mistypes(tmp_path):
     def changed(change):
         fields = small().to_dict()
         change(fields)
-        return refusal(ConfigDict(fields), tmp_path)
+        return error_of_fit(ConfigDict(fields), tmp_path)
 
     assert "no field 'log_steps', which every run" in changed(
         lambda c: c.pop("log_steps")
@@ -214,17 +218,17 @@ def test_fields_that_a_file_lacks_or_mistypes(tmp_path):
     )
 
 
-def test_other_errors_of_a_method_stay_internal():
+def test_other_errors_of_a_method_are_internal():
     config = small()
     config.optimizer.lr = ConfigDict({"kind": "constant", "value": "much"})
     with pytest.raises(TypeError):
         load_method(config)
 
 
-def test_a_workdir_that_cannot_be(tmp_path):
+def test_a_workdir_that_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("")
     for place in (tmp_path / "file", tmp_path / "file" / "run", "/proc/none/run"):
-        text = refusal(small(), place)
+        text = error_of_fit(small(), place)
         assert f"workdir {place} cannot be written: " in text
         assert "give another --workdir" in text
 
@@ -233,7 +237,7 @@ def test_folders_without_videos(tmp_path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "note.txt").write_text("")
     for name in ("empty", "note.txt"):
-        text = refusal(small(data__source=str(tmp_path / name)), tmp_path / "run")
+        text = error_of_fit(small(data__source=str(tmp_path / name)), tmp_path / "run")
         assert f"{name} has no videos; expected a folder with" in text
 
 
@@ -241,14 +245,14 @@ def test_corrupt_videos(tmp_path):
     (tmp_path / "videos").mkdir()
     for i in range(20):
         (tmp_path / "videos" / f"{i}.mp4").write_bytes(b"no video at all")
-    text = refusal(small(data__source=str(tmp_path / "videos")), tmp_path / "run")
+    text = error_of_fit(small(data__source=str(tmp_path / "videos")), tmp_path / "run")
     assert "none of the 8 records tried for sample" in text
     assert "repair or remove such records" in text
 
 
 def test_another_config_in_the_same_folder(run):
     before = (run / "metrics.jsonl").read_bytes()
-    text = refusal(steady(steps=2, save_steps=1, seed=1, data__fps=5.0), run)
+    text = error_of_fit(steady(steps=2, save_steps=1, seed=1, data__fps=5.0), run)
     assert "another config: data.fps was 4.0, is 5.0; seed was 0, is 1. Use" in text
     assert "--allow_config_change" in text
     assert (run / "metrics.jsonl").read_bytes() == before
@@ -257,7 +261,7 @@ def test_another_config_in_the_same_folder(run):
 
 def test_a_folder_where_no_run_has_begun_takes_another_config(tmp_path):
     (tmp_path / "no.mp4").write_bytes(b"no video at all")
-    refusal(small(data__source=str(tmp_path)), tmp_path)
+    error_of_fit(small(data__source=str(tmp_path)), tmp_path)
     assert json.loads((tmp_path / "config.json").read_text())["steps"] == 4
     train.fit(small(steps=1, save_steps=1), tmp_path)
     assert json.loads((tmp_path / "config.json").read_text())["steps"] == 1
@@ -265,11 +269,13 @@ def test_a_folder_where_no_run_has_begun_takes_another_config(tmp_path):
 
 def test_a_checkpoint_of_another_network(trained, run, tmp_path):
     other = steady(predictor__width=96)
-    text = refusal(other, run, allow_config_change=True)
+    text = error_of_fit(other, run, allow_config_change=True)
     assert "checkpoints/2 is of another network: opt/mu/predictor/" in text
     assert "there and " in text and "more arrays differ" in text
     other.init_from = str(trained)
-    assert "checkpoints/2 is of another network" in refusal(other, tmp_path / "new")
+    assert "checkpoints/2 is of another network" in error_of_fit(
+        other, tmp_path / "new"
+    )
 
 
 def largest(folder):
@@ -286,7 +292,7 @@ def test_a_damaged_checkpoint(name, run, capfd):
     path = largest(path) if path.is_dir() else path
     os.truncate(path, path.stat().st_size // 2)
     config = steady(steps=3, save_steps=1)
-    text = refusal(config, run, allow_config_change=True)
+    text = error_of_fit(config, run, allow_config_change=True)
     assert f"checkpoint {run}/checkpoints/2 is damaged (" in text
     assert text.endswith("delete that folder to go on from step 1")
     assert not capfd.readouterr().err
@@ -301,7 +307,7 @@ def test_a_damaged_checkpoint(name, run, capfd):
 
 @pytest.fixture
 def disk(monkeypatch):
-    """A disk that gets full when the batch of a step is asked for: {step: bytes}."""
+    """{step: largest file in bytes}: the disk is full from the batch of that step on."""
     full, limits = {}, resource.getrlimit(resource.RLIMIT_FSIZE)
 
     def next_batch(self, state=None, next_batch=Source.next):
@@ -319,10 +325,10 @@ def test_a_full_disk_under_a_checkpoint(run, disk, capfd):
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     config = steady(steps=6, save_steps=1, log_steps=6)
     disk[4] = 100_000
-    text = refusal(config, run, allow_config_change=True)
+    text = error_of_fit(config, run, allow_config_change=True)
     resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     found = re.search(r"checkpoints/(\d) cannot be written: file too large", text)
-    assert f"step {int(found[1]) - 1} is intact; mend that and start again" in text
+    assert f"step {int(found[1]) - 1} is intact; fix that and start again" in text
     assert not capfd.readouterr().err
     disk.clear()
     assert int(train.fit(config, run).step) == 6
@@ -333,7 +339,7 @@ def test_a_full_disk_under_the_metrics(run, disk):
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     config = steady(steps=6, save_steps=0)
     disk[4] = (run / "metrics.jsonl").stat().st_size + 20
-    text = refusal(config, run, allow_config_change=True)
+    text = error_of_fit(config, run, allow_config_change=True)
     resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert "metrics.jsonl: file too large; make room there and start again" in text
     disk.clear()
@@ -349,19 +355,20 @@ def test_a_full_disk_under_the_metrics(run, disk):
         (("host:1", 2, 2), "--process_id is 2; use 0 to 1 for 2 processes"),
     ],
 )
-def test_half_a_job(job, words):
+def test_an_incomplete_job(job, words):
     with pytest.raises(ValueError, match=words):
         distributed.start(*job)
 
 
-def ask(*arguments):
+def run_train(*arguments):
+    """`python -m launch.train` in a process."""
     command = [sys.executable, "-m", "launch.train", *arguments]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     return subprocess.Popen(command, cwd=ROOT, **pipes)
 
 
 def test_exit_codes_and_one_line_on_stderr(tmp_path):
-    """Several commands at once, as most of their time is the start."""
+    """The commands run at once, because start-up takes most of their time."""
     (tmp_path / "file").write_text("")
     (tmp_path / "broken.py").write_text("def make(config):\n    return [][0]")
     (tmp_path / "own.py").write_text(
@@ -370,29 +377,29 @@ def test_exit_codes_and_one_line_on_stderr(tmp_path):
     )
     sane = [f"--config={TINY}", f"--workdir={tmp_path / 'run'}"]
     path = {"env": os.environ | {"PYTHONPATH": str(tmp_path)}}
-    told = {
-        "both needed": ask(),
-        "--config.batch=3 needs --config": ask("--config.batch=3"),
-        "--config.batch has no value; write": ask(*sane, "--config.batch", "3"),
-        "no flag --workdr; did you mean workdir?": ask(*sane, "--workdr=3"),
-        "'extra' is no flag": ask(*sane, "extra"),
-        "Missing value for flag --workdir": ask(sane[0], "--workdir"),
-        "--allow_config_change=perhaps is no": ask(
+    processes = {
+        "both needed": run_train(),
+        "--config.batch=3 needs --config": run_train("--config.batch=3"),
+        "--config.batch has no value; write": run_train(*sane, "--config.batch", "3"),
+        "no flag --workdr; did you mean workdir?": run_train(*sane, "--workdr=3"),
+        "unexpected argument 'extra'; use --flag=value": run_train(*sane, "extra"),
+        "Missing value for flag --workdir": run_train(sane[0], "--workdir"),
+        "--allow_config_change=perhaps is not a valid": run_train(
             *sane, "--allow_config_change=perhaps"
         ),
-        "did you mean data.source?": ask(*sane, "--config.data.sorce=x"),
+        "did you mean data.source?": run_train(*sane, "--config.data.sorce=x"),
         "cannot be written: not a directory": start(small(), tmp_path / "file" / "run"),
     }
-    for words, process in told.items():
+    for words, process in processes.items():
         out, err = process.communicate()
         assert (process.returncode, out) == (1, ""), (words, out, err)
         assert err.startswith("error: ") and err.count("\n") == 1 and words in err
-    help = ask("--help")
+    help = run_train("--help")
     internal = start(
         small(), tmp_path / "run", f"--config={tmp_path / 'own.py'}", **path
     )
     out, err = help.communicate()
     assert help.returncode == 0 and not err
-    assert all(word in out for word in ("--config", "--workdir", "Train a config"))
+    assert all(word in out for word in ("--config:", "--workdir:", "Train a config"))
     out, err = internal.communicate()
     assert internal.returncode == 2 and "IndexError: list index out of range" in err

@@ -1,4 +1,4 @@
-"""A small run is judged and published afterwards; artefacts equal the live model."""
+"""A small run is evaluated and exported; artifacts equal the live model."""
 
 import dataclasses
 import json
@@ -29,7 +29,7 @@ FORMATS = ("hf", "stablehlo", "safetensors")
 
 
 def config():
-    """Positions and mask tokens as in the released V-JEPA 2, else small."""
+    """Small, with positions and mask tokens as in the released V-JEPA 2."""
     return small(
         steps=2,
         save_steps=1,
@@ -41,13 +41,13 @@ def config():
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """(run's folder, its last state on the host)."""
+    """(folder of a run, its last state on the host)."""
     folder = tmp_path_factory.mktemp("run") / "small"
     return folder, jax.device_get(fit(config(), folder))
 
 
 @pytest.fixture(scope="module")
-def published(trained, tmp_path_factory):
+def exported(trained, tmp_path_factory):
     out = tmp_path_factory.mktemp("out")
     export_run(trained[0], out, FORMATS)
     return out
@@ -60,14 +60,14 @@ def clip():
 
 
 def features(state):
-    """Those of the live encoder, built from scratch."""
+    """Features of `clip` by the live target encoder, built from the config."""
     fields = config().encoder
     place = {"patch": fields.patch, "positions": fields.positions}
     encoder = Encoder(**encoder_size(fields.size), **place)
     return jax.jit(make_encode(encoder))(state.target, {"video": clip()})
 
 
-def test_config_comes_back_as_it_was(trained):
+def test_a_restored_config_equals_the_original(trained):
     opened = restore.open_run(trained[0])
     assert opened.step == 2 and opened.checkpoint.name == "2"
     back = restore.tuples(opened.config)
@@ -79,7 +79,7 @@ def test_restored_state_is_the_trained_one(trained):
     folder, state = trained
     mesh = make_mesh(devices=jax.devices()[:1])
     again = restore.read_state(restore.open_run(folder), mesh)
-    assert again.opt is None and again.bad_steps is None  # nobody asks for them
+    assert again.opt is None and again.bad_steps is None  # not read
     rest = state.replace(opt=None, bad_steps=None)
     jax.tree.map(np.testing.assert_array_equal, again, rest)
 
@@ -106,7 +106,7 @@ def test_every_evaluation_is_written(trained, capsys):
         assert found["health"][key] == pytest.approx(value, rel=1e-3), key
 
 
-def test_an_evaluation_of_choice_keeps_the_others(trained):
+def test_one_evaluation_keeps_the_findings_of_others(trained):
     folder, _ = trained
     for step in (1, 2):
         path = folder / "evaluations" / f"{step}.json"
@@ -119,23 +119,23 @@ def test_an_evaluation_of_choice_keeps_the_others(trained):
         assert entries["other"] == {"x": "nan"}
 
 
-def test_stablehlo_equals_the_live_encoder(trained, published):
+def test_stablehlo_equals_the_live_encoder(trained, exported):
     outputs, live = (
-        artifacts.load(published / "stablehlo", "model")({"video": clip()}),
+        artifacts.load(exported / "stablehlo", "model")({"video": clip()}),
         features(trained[1]),
     )
     assert outputs.dtype == np.float32 and live.std() > 0.5
     artifacts.check_same(outputs, live, atol=1e-5)
 
 
-def test_safetensors_hold_the_target_encoder(trained, published):
-    params = load_file(published / "safetensors" / artifacts.WEIGHTS)
+def test_safetensors_hold_the_target_encoder(trained, exported):
+    params = load_file(exported / "safetensors" / artifacts.WEIGHTS)
     artifacts.check_same(artifacts.nest(params), trained[1].target, atol=0)
 
 
-def test_hugging_face_folder_gives_the_same_networks(trained, published):
+def test_hugging_face_folder_gives_the_same_networks(trained, exported):
     _, state = trained
-    encoder, predictor, params = weights.read_hf(published / "hf")
+    encoder, predictor, params = weights.read_hf(exported / "hf")
     live = features(state)
     again = jax.jit(make_encode(Encoder(**encoder)))(
         params["encoder"], {"video": clip()}
@@ -159,32 +159,32 @@ def test_hugging_face_folder_gives_the_same_networks(trained, published):
     assert np.abs(tokens[0]).max() > 0 and (tokens[1:] == 0).all()
 
 
-def test_transformers_makes_the_same_of_the_folder(trained, published):
+def test_transformers_computes_the_same_features(trained, exported):
     pytest.importorskip("torch")
     pytest.importorskip("transformers")
     from jepa.exports import run_hf
 
     video = np.asarray(standardize(clip()[:1]))
     live = features(trained[1])[:1]
-    found = run_hf(published / "hf", video, live.shape[1])
+    found = run_hf(exported / "hf", video, live.shape[1])
     artifacts.check_same(found["features"], live, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_artefacts_tell_their_origin(trained, published, name):
+def test_artifacts_hold_their_provenance(trained, exported, name):
     folder, _ = trained
-    origin = json.loads((published / name / "provenance.json").read_text())
+    origin = json.loads((exported / name / "provenance.json").read_text())
     assert origin["parent"] == str(folder / "checkpoints" / "2")
     assert origin["run"] == json.loads((folder / "provenance.json").read_text())
-    files = {p.name for p in (published / name).iterdir()} - {"provenance.json"}
+    files = {p.name for p in (exported / name).iterdir()} - {"provenance.json"}
     assert set(origin["files"]) == files and "README.md" in files
-    card = (published / name / "README.md").read_text()
+    card = (exported / name / "README.md").read_text()
     assert '"positions": "tiled"' in card and "checkpoints/2" in card
     assert "target encoder" in card
 
 
 def with_config(folder, place, **encoder):
-    """A copy of a run whose config says something else of the encoder."""
+    """A copy of a run with changed fields in config.encoder."""
     shutil.copytree(folder, place)
     fields = json.loads((place / "config.json").read_text())
     fields["encoder"] |= encoder
@@ -193,7 +193,9 @@ def with_config(folder, place, **encoder):
 
 
 @pytest.mark.parametrize("positions", ["paired", "sincos"])
-def test_hugging_face_is_refused_what_it_cannot_say(positions, trained, tmp_path):
+def test_hugging_face_export_refuses_unsupported_positions(
+    positions, trained, tmp_path
+):
     run = with_config(trained[0], tmp_path / "run", positions=positions)
     with pytest.raises(ValueError, match=f"{positions}.*stablehlo and safetensors"):
         export_run(run, tmp_path / "out", ["hf"])
@@ -201,7 +203,7 @@ def test_hugging_face_is_refused_what_it_cannot_say(positions, trained, tmp_path
     export_run(run, tmp_path / "out", ["safetensors"])
 
 
-def test_an_artefact_that_differs_never_appears(trained, tmp_path, monkeypatch):
+def test_an_artifact_that_differs_is_not_written(trained, tmp_path, monkeypatch):
     load = artifacts.load
 
     def wrong(folder, name):
@@ -213,12 +215,12 @@ def test_an_artefact_that_differs_never_appears(trained, tmp_path, monkeypatch):
     assert not list((tmp_path / "out").iterdir())
 
 
-def test_what_is_published_is_not_overwritten(trained, published):
+def test_an_export_is_not_overwritten(trained, exported):
     with pytest.raises(ValueError, match="hf exists already; give another --out"):
-        export_run(trained[0], published, ["hf", "safetensors"])
+        export_run(trained[0], exported, ["hf", "safetensors"])
 
 
-def test_wrong_names_are_told(trained, tmp_path):
+def test_unknown_names_steps_and_runs_are_errors(trained, tmp_path):
     folder, _ = trained
     with pytest.raises(ValueError, match="evaluation 'probes'.*probe"):
         evaluate_run(folder, ["health", "probes"])
@@ -252,14 +254,14 @@ def command(name, *flags):
         ("export", ["--workdir=nowhere", "--out=x", "--format=hf"], "no run was"),
     ],
 )
-def test_mistakes_cost_one_sentence(name, flags, words):
+def test_mistakes_are_reported_in_one_sentence(name, flags, words):
     done = command(name, *flags)
     assert done.returncode == 1 and not done.stdout
     (line,) = done.stderr.splitlines()
     assert line.startswith("error: ") and words in line
 
 
-def test_commands_do_it(trained, tmp_path):
+def test_commands_evaluate_and_export(trained, tmp_path):
     folder, out = trained[0], tmp_path / "out"
     done = command("evaluate", f"--workdir={folder}", "--eval=health", "--step=1")
     assert done.returncode == 0, done.stderr

@@ -1,4 +1,4 @@
-"""A command on CPU starts itself once more, so that freed memory stays with it."""
+"""A command on CPU restarts itself with settings that keep freed memory."""
 
 import os
 import subprocess
@@ -11,18 +11,19 @@ from launch import memory
 SHOW = """
 import os, sys
 from launch import memory
-memory.keep()
+memory.restart_to_keep_memory()
 print(sys.argv[1:], *(os.environ.get(name) for name in memory.SETTINGS))
 """
 PLAIN = {k: v for k, v in os.environ.items() if k not in memory.SETTINGS}
 on_glibc = pytest.mark.skipif(
-    not memory.wanted({"JAX_PLATFORMS": "cpu"}), reason="only glibc has the settings"
+    not memory.should_restart({"JAX_PLATFORMS": "cpu"}),
+    reason="only glibc has the settings",
 )
 
 
 @on_glibc
 @pytest.mark.parametrize("own", [{}, {"MALLOC_ARENA_MAX": "2"}])
-def test_settings_are_there_and_ones_own_stay(own):
+def test_settings_are_set_unless_the_user_has_set_one(own):
     environment = PLAIN | {"JAX_PLATFORMS": "cpu"} | own
     command = [sys.executable, "-c", SHOW, "--flag=a b"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
@@ -31,10 +32,10 @@ def test_settings_are_there_and_ones_own_stay(own):
 
 
 @on_glibc
-def test_a_process_of_an_accelerator_is_left_alone(monkeypatch):
+def test_a_process_with_an_accelerator_is_not_restarted(monkeypatch):
     for platforms in ("cuda", "tpu", "cuda,cpu"):
-        assert not memory.wanted({"JAX_PLATFORMS": platforms})
+        assert not memory.should_restart({"JAX_PLATFORMS": platforms})
     monkeypatch.setattr(memory, "ACCELERATORS", ("/dev/null",))
-    assert not memory.wanted({})
+    assert not memory.should_restart({})
     monkeypatch.setattr(memory, "ACCELERATORS", ())
-    assert memory.wanted({})
+    assert memory.should_restart({})

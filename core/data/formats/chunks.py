@@ -11,6 +11,7 @@ import re
 import zipfile
 import zlib
 from collections.abc import Mapping
+from typing import ClassVar
 
 import numpy as np
 
@@ -92,7 +93,7 @@ class ChunkFiles:
 
     folder: str
     chunks: tuple = dataclasses.field(init=False, repr=False)
-    about = {}
+    about: ClassVar[dict] = {}
 
     def __str__(self):
         return self.folder

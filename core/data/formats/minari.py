@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import pathlib
 from collections.abc import Mapping
+from typing import ClassVar
 
 import numpy as np
 
@@ -28,7 +29,7 @@ class Minari:
 
     folder: str
     count: int = dataclasses.field(init=False)
-    about = {}
+    about: ClassVar[dict] = {}
 
     def __post_init__(self):
         object.__setattr__(self, "count", open_dataset(self.folder).total_episodes)

@@ -5,6 +5,7 @@ that action.
 """
 
 import dataclasses
+from typing import ClassVar
 
 import numpy as np
 
@@ -22,7 +23,7 @@ class Rlds(RecordsWrapper):
     """The episodes of a split as recordings (core/data/trajectories.py)."""
 
     inner: Shards
-    about = {}
+    about: ClassVar[dict] = {}
 
     def load(self, index):
         kinds = step_features(open_builder(self.inner.place).info.features)

@@ -1,4 +1,4 @@
-"""Artefacts: they equal the live function and run without this repository."""
+"""Artifacts equal the live function and run without this repository."""
 
 import hashlib
 import json
@@ -25,8 +25,8 @@ ENCODER = Encoder(width=48, depth=2, heads=2, hidden=96)
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory):
-    """(folder, live function, params) of a tiny encoder's artefact."""
-    folder = tmp_path_factory.mktemp("artefact")
+    """(folder, live function, params) of a tiny encoder's artifact."""
+    folder = tmp_path_factory.mktemp("artifact")
     specs, encode = video_specs(**CLIP), make_encode(ENCODER)
     grid = grid_of(specs["video"].shape, ENCODER.patch)
     patches = jnp.zeros((1, np.prod(grid), 2 * 16 * 16 * 3))
@@ -48,7 +48,7 @@ def exported(tmp_path_factory):
 
 
 @pytest.mark.parametrize("batch", [1, 3])
-def test_artefact_equals_the_live_function(exported, batch):
+def test_artifact_equals_the_live_function(exported, batch):
     folder, encode, params = exported
     inputs = artifacts.sample(video_specs(**CLIP), batch=batch)
     live = encode(params, inputs)
@@ -56,7 +56,7 @@ def test_artefact_equals_the_live_function(exported, batch):
     artifacts.check_same(artifacts.load(folder, "model")(inputs), live, atol=1e-5)
 
 
-def test_lines_of_the_card_run_alone(exported, tmp_path):
+def test_code_of_the_card_runs_alone(exported, tmp_path):
     folder, encode, params = exported
     (lines,) = re.findall(
         r"```python\n(.*?)```", (folder / "README.md").read_text(), re.S
@@ -73,7 +73,7 @@ np.save({str(tmp_path / "outputs.npy")!r}, outputs)
     artifacts.check_same(outputs, np.asarray(encode(params, video)), atol=1e-5)
 
 
-def test_artefact_is_made_for_every_platform(exported):
+def test_artifact_runs_on_every_platform(exported):
     folder, *_ = exported
     program = jax.export.deserialize(
         bytearray((folder / "model.stablehlo").read_bytes())
@@ -92,14 +92,14 @@ def test_provenance_holds_the_digest_of_every_file(exported):
         assert hashlib.sha256((folder / name).read_bytes()).hexdigest() == value
 
 
-def test_card_says_what_a_user_needs(exported):
+def test_card_has_shapes_provenance_and_config(exported):
     text = (exported[0] / "README.md").read_text()
     for words in ("[batch, 4, 32, 48, 3]", "0.485, 0.456, 0.406", "[batch, 12, 48]"):
         assert words in text
     assert "checkpoints/7" in text and '"seed": 0' in text
 
 
-def test_bytes_and_standardised_floats_give_the_same_features(exported):
+def test_bytes_and_standardized_floats_give_the_same_features(exported):
     _, encode, params = exported
     video = artifacts.sample(video_specs(**CLIP), batch=2)["video"]
     floats = ((video / 255 - MEAN) / STD).astype(np.float32)
@@ -107,7 +107,7 @@ def test_bytes_and_standardised_floats_give_the_same_features(exported):
     artifacts.check_same(one, two, atol=1e-5)
 
 
-def test_export_inside_a_mesh_is_refused(exported, tmp_path):
+def test_export_inside_a_mesh_is_an_error(exported, tmp_path):
     if jax.device_count() == 1:
         pytest.skip("needs several devices")
     _, _, params = exported
@@ -129,7 +129,7 @@ def test_safetensors_hold_nested_params(tmp_path):
     expected = {"a": {"b": params["a"]["b"]}, "d": np.ones(2, np.float32)}
     assert artifacts.check_same(again, expected, atol=0) == 0
     for wrong in ({"a": [np.ones(2)]}, {"a/b": np.ones(2)}, {1: np.ones(2)}):
-        with pytest.raises(ValueError, match="no array in dicts with plain names"):
+        with pytest.raises(ValueError, match="expected arrays in dicts"):
             artifacts.write_safetensors(tmp_path, wrong, {})
 
 

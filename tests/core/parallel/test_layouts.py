@@ -17,8 +17,8 @@ from core.parallel.layouts import shardings
 from core.parallel.mesh import AXES, make_mesh
 from core.program import build_program
 from core.runs import checkpoint
-from launch.config import laid_out
 from launch.config import load as load_config
+from launch.config import presets_with_machines
 
 STEPS = 3
 
@@ -92,7 +92,7 @@ def preset_layout(place):
     return layout_report(shapes, shardings(mesh, shapes))
 
 
-@pytest.mark.parametrize("place", laid_out("configs"))
+@pytest.mark.parametrize("place", presets_with_machines("configs"))
 def test_layouts_of_presets_are_as_written_down(place):
     name = place.split("/")[-1].translate(str.maketrans(".:@", "___"))
     path = ROOT / "tests" / "layouts" / f"{name}.txt"

@@ -1,4 +1,4 @@
-"""The benchmark accounts for the time of the steps it runs."""
+"""Benchmarks and sweeps measure steps, data, start-up and checkpoints."""
 
 import functools
 import json
@@ -16,7 +16,7 @@ from core.data.clips import View
 from core.method import Costs
 from core.perf import bench, startup, sweep
 from jepa import data
-from launch.config import load, variants, varied
+from launch.config import changed, load, variants
 
 
 def test_a_small_config_is_measured():
@@ -30,12 +30,12 @@ def test_a_small_config_is_measured():
     assert found["host_peak_bytes"] > 50e6
 
 
-def test_starts_and_saves_are_measured(monkeypatch):
+def test_startup_and_checkpoints_are_measured(monkeypatch):
     monkeypatch.setattr(startup, "LARGE", 1e6)
     found = bench.measure(small(mesh__data=8), ("startup", "checkpoint"), steps=2)
     parts = ("plan", "state", "first_batch", "first_step")
     assert all(found[f"startup_{part}_seconds"] > 0 for part in parts)
-    # Weights, their average of the encoder, two moments.
+    # Weights, EMA of the encoder, two moments.
     assert found["checkpoint_bytes"] > 3 * 4 * 850_000
     block = found["checkpoint_block_seconds"]
     assert found["checkpoint_block_share"] == pytest.approx(block / 300)
@@ -43,7 +43,7 @@ def test_starts_and_saves_are_measured(monkeypatch):
     assert found["checkpoint_block_share_of_1b"] == pytest.approx(scaled)
 
 
-def test_a_sweep_times_every_combination_and_goes_on_after_an_error():
+def test_a_sweep_times_every_combination_and_continues_after_an_error():
     text = "mesh.data=8,3 batch=8"
     assert sweep.choices("a=1,2 b.c=x,y") == [
         {"a": "1", "b.c": "x"},
@@ -53,30 +53,30 @@ def test_a_sweep_times_every_combination_and_goes_on_after_an_error():
     ]
     config = small(mesh__data=8)
     pairs = variants(config, sweep.choices(text))
-    look = functools.partial(sweep.measure, steps=2)
-    good, bad = sweep.sweep(pairs, look)
+    measure = functools.partial(sweep.measure_on_one_batch, steps=2)
+    good, bad = sweep.sweep(pairs, measure)
     assert good["step_seconds_min"] <= good["step_seconds_median"]
     assert good["clips_per_second"] == pytest.approx(8 / good["step_seconds_median"])
     assert sweep.row(good).startswith("mesh.data 8  batch 8  ")
     assert "needs 3 devices but there are 8" in bad["error"]
     assert bad["choice"] == {"mesh.data": "3", "batch": "8"}
-    (late,) = sweep.sweep(pairs[:1], look, seconds=-1)
-    assert late["error"].startswith("not begun")
-    for wrong, words in (("mesh", "write FIELD=VALUE"), ("", "is empty")):
+    (late,) = sweep.sweep(pairs[:1], measure, seconds=-1)
+    assert late["error"].startswith("not started")
+    for wrong, words in (("mesh", "expected FIELD=VALUE"), ("", "is empty")):
         with pytest.raises(ValueError, match=words):
             sweep.choices(wrong)
     with pytest.raises(ValueError, match="did you mean mesh.data"):
-        varied(config, {"mesh.dat": "3"})
+        changed(config, {"mesh.dat": "3"})
 
 
 def test_data_is_measured_alone():
     config = small(mesh__data=8, data__workers=1)
-    # Enough that what lay ready at the beginning does not count.
+    # Many steps, so that batches ready at the start matter little.
     found = bench.measure(config, ("data", "step"), steps=30)
     video = 8 * 4 * 64 * 64 * 3  # clips, frames, pixels
     assert video < found["data_bytes_per_step"] < 1.1 * video
     assert found["data_clips_per_second"] > 0
-    # All cores together are no busier than there are seconds.
+    # CPU time cannot exceed wall time on all cores.
     core = found["data_clips_per_core_second"] * usable_cpus()
     assert core > 0.9 * found["data_clips_per_second"]
     assert found["data_cores_needed"] == pytest.approx(
@@ -84,7 +84,7 @@ def test_data_is_measured_alone():
     )
 
 
-def test_processor_time_of_children_counts():
+def test_cpu_time_of_children_counts():
     before = bench.cpu_seconds()
     code = "import time\nwhile time.process_time() < 0.5: pass\nprint(1)\ninput()"
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
@@ -95,7 +95,7 @@ def test_processor_time_of_children_counts():
     assert 0.45 <= spent < 2  # the kernel counts in ticks
 
 
-def test_data_is_held_against_decoding_alone(tmp_path, monkeypatch):
+def test_data_is_compared_with_decoding_alone(tmp_path, monkeypatch):
     for i in range(2):
         write_clock(tmp_path / f"{i}.mp4", STEADY)
     fields = {"data__source": str(tmp_path), "data__fps": 10.0, "mesh__data": 8}
@@ -104,7 +104,7 @@ def test_data_is_held_against_decoding_alone(tmp_path, monkeypatch):
         decode_baseline, "decode_frames", lambda *a: asked.append(a) or frames(*a)
     )
     found = bench.measure(small(**fields), ("data",), steps=3)
-    # Before and after, from random videos and moments.
+    # Measured before and after, from random videos and times.
     assert len(asked) == 2 * data.CLIPS
     assert {file for file, _, _ in asked} == {f"{tmp_path}/0.mp4", f"{tmp_path}/1.mp4"}
     assert found["data_share_of_decode_speed"] == pytest.approx(
@@ -115,20 +115,20 @@ def test_data_is_held_against_decoding_alone(tmp_path, monkeypatch):
     assert found["data_resident_bytes_2"] > 1e8
 
 
-def test_decoding_alone_takes_the_frames_of_a_clip(tmp_path, monkeypatch):
+def test_the_decoding_benchmark_decodes_the_frames_of_a_clip(tmp_path, monkeypatch):
     path = write_clock(tmp_path / "c.mp4", STEADY)
     shown = []
     monkeypatch.setattr(
         decode_baseline, "to_rgb", lambda frame: shown.append(float(frame.time))
     )
     decode_baseline.decode_frames(path, View(frames=4, fps=5, size=16), 0.5)
-    # Of three seconds, 0.8 from the middle of where they may begin: 1.1.
+    # A window of 0.8 s in 3 s of video may begin at 0 to 2.2 s; 0.5 of that is 1.1 s.
     np.testing.assert_allclose(shown, [1.1, 1.3, 1.5, 1.7], atol=1e-6)
 
 
-def test_an_agent_has_no_data_of_its_own():
+def test_data_of_an_agent_is_not_timed():
     config = load("configs/dreamer.py:reach")
-    with pytest.raises(ValueError, match="an agent's batches come of its acting"):
+    with pytest.raises(ValueError, match="an agent's batches come from its acting"):
         bench.measure(config, ("data",), steps=2)
 
 
@@ -141,7 +141,7 @@ def test_the_first_step_counts_as_compilation():
             _cache_size = staticmethod(lambda: 1)
 
     waits, times = np.array([9.0, 1, 1]), np.array([30.0, 2, 4])
-    found = bench.account(Method, Plan, waits, times)
+    found = bench.summarize_times(Method, Plan, waits, times)
     assert found["compile_seconds"] == 27 and found["step_seconds_median"] == 3
     assert found["data_wait_share"] == 2 / 8 and found["clips_per_second"] == 1
     assert found["flops_per_second"] == 2

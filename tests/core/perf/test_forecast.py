@@ -1,4 +1,4 @@
-"""Steps are compiled for machines that are not here, and what is said of them is so."""
+"""Forecasts: steps compiled for machines that are not available, and their arithmetic."""
 
 import math
 
@@ -41,28 +41,28 @@ def test_a_step_is_compiled_for_tpus(found):
     assert found["flops_executed"] > found["flops_useful"]
 
 
-def test_it_is_told_in_lines_and_tables(found):
+def test_a_forecast_is_shown_as_lines_and_tables(found):
     text = tables.lines(found)
     assert "v5e:2x4, 8 devices" in text and "all-gather along fsdp" in text
     page = tables.markdown({"jepa tiny": found})
     assert "| jepa tiny | data 2 fsdp 4 | 2 in 1 |" in page
 
 
-def test_too_little_memory_is_an_answer(monkeypatch):
+def test_a_step_that_does_not_fit_is_reported(monkeypatch):
     def large(method, plan):
         layout = NamedSharding(plan.mesh, PartitionSpec())
         x = jax.ShapeDtypeStruct((5 * 2**10, 2**20), jnp.float32, sharding=layout)
         return jax.jit(lambda x: x + 1).lower(x)
 
-    monkeypatch.setattr(forecast, "lowered", large)
+    monkeypatch.setattr(forecast, "lower_step", large)
     found = forecast.forecast(config(), hardware.parse("v5e:1x1"))
-    # 20 GiB go in and 20 come out; the compiler itself refuses.
+    # 20 GiB of input and 20 of output; the compiler raises.
     assert not found["fits"] and found["memory_share"] == pytest.approx(40 / 16, 0.02)
     assert found["cure"].startswith("25.6 GiB too much; raise accumulate (it is 1)")
     assert "does not fit" in tables.lines(found)
 
 
-def test_weak_scaling_is_the_arithmetic_of_rings():
+def test_weak_scaling_follows_ring_arithmetic():
     machine = hardware.parse("v5e:16x16")
     found = {
         "mesh": {"data": 16, "fsdp": 16},
@@ -93,7 +93,7 @@ def test_weak_scaling_is_the_arithmetic_of_rings():
         ("h200:1x16", "write h200:HOSTSxGPUS"),
     ],
 )
-def test_a_machine_that_is_not_is_told(name, words):
+def test_unknown_machines_are_errors(name, words):
     with pytest.raises(ValueError, match=words):
         hardware.parse(name)
 

@@ -1,4 +1,4 @@
-"""Exchanges are counted in compiled programs as arithmetic says they are."""
+"""Collectives and memory traffic of compiled programs equal the arithmetic."""
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +17,7 @@ ORDER = type(
 
 
 def program():
-    """Layers whose weights are gathered one by one, their gradients scattered."""
+    """HLO of a scan that gathers the weights of each layer and scatters its gradients."""
 
     def loss(weights, x):
         def layer(x, w):
@@ -43,7 +43,7 @@ def program():
     return jax.jit(run).lower(*given).compile().as_text()
 
 
-def test_loops_count_as_often_as_they_run():
+def test_collectives_in_loops_count_once_per_iteration():
     found = hlo.collectives(program(), MESH)
     table = {}
     for one in found:
@@ -51,7 +51,7 @@ def test_loops_count_as_often_as_they_run():
         times, sent = table.get(key, (0, 0.0))
         table[key] = times + one.times, sent + one.sent
     layer = 4 * D * D
-    # Once forward, once where the layer is recomputed.
+    # Once in the forward pass, once in recomputation.
     assert table["all-gather", ("fsdp",)] == (2 * LAYERS, 2 * LAYERS * layer * 3 / 4)
     assert table["reduce-scatter", ("fsdp",)] == (LAYERS, LAYERS * layer * 3 / 4)
     times, sent = table["all-reduce", ("data",)]
@@ -72,7 +72,7 @@ def test_loops_count_as_often_as_they_run():
         ("replica_groups={}", ("a", "b"), 8),
     ],
 )
-def test_groups_of_all_notations(text, axes, ways):
+def test_replica_groups_in_all_notations(text, axes, ways):
     assert hlo.group_of(text, ORDER) == (axes, ways)
 
 
@@ -134,7 +134,7 @@ ENTRY %main (a: f32[24,64], b: s32[]) -> f32[24,64] {
 """
 
 
-def test_what_is_sliced_or_written_in_place_counts_in_part():
+def test_slices_and_updates_in_place_count_in_part():
     row, number = 64 * 4, 4
     assert hlo.memory_traffic(FUSED) == (row + row + number) + (row + row + number)
 
@@ -163,7 +163,7 @@ ENTRY %main (a: f32[24,64], b: s32[]) -> f32[1,64] {
 """
 
 
-def test_a_slice_within_a_fusion_of_a_fusion_counts_in_part():
+def test_slices_in_nested_fusions_count_in_part():
     row, number = 64 * 4, 4
     assert hlo.memory_traffic(NESTED) == row + row + number
 
@@ -198,16 +198,18 @@ ENTRY %main (a: bf16[88,64]) -> bf16[12,64] {
         ('backend_config={"emitter":"Other"}', "all-reduce", 2 * 7 / 8),
     ],
 )
-def test_a_sum_of_which_parts_are_kept_is_scattered(emitter, kind, share):
+def test_an_all_reduce_of_which_a_part_is_kept_is_a_reduce_scatter(
+    emitter, kind, share
+):
     (one,) = hlo.collectives(SCATTER.replace("EMITTER", emitter), ORDER)
     assert one.kind == kind and one.sent == 96 * 64 * 2 * share
 
 
-def test_a_tpu_program_is_read_too():
+def test_a_tpu_program_is_parsed():
     (one,) = hlo.collectives(TEXT, ORDER)
     assert one == hlo.Collective("all-gather", ("a", "b"), 8, 2048.0, 24)
     assert one.sent == 24 * 2048 * 7 / 8
-    # Each turn: the custom call reads w and i and writes x, the gather reads and writes;
-    # the copy to the chip's own memory only reads.
+    # Per iteration the custom call reads w and i and writes x, the gather reads and writes.
+    # The copy to on-chip memory only reads.
     turn = (8192 + 4 + 256) + (256 + 2048)
     assert hlo.memory_traffic(TEXT) == 24 * turn + 8192

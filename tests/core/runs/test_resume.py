@@ -29,7 +29,7 @@ HANDLERS = [
     (signal.SIGINT, signal.default_int_handler),
     (signal.SIGTERM, signal.SIG_DFL),
 ]
-# What is going on when a signal comes, and the newest step whose state is then saved.
+# (event at which a signal arrives, the signal, the newest step saved afterwards).
 STOPS = [
     (("batch", 1), signal.SIGTERM, 1),
     (("first", 2), signal.SIGINT, 2),
@@ -46,7 +46,7 @@ def assert_same(a, b):
 
 @pytest.fixture
 def happens(monkeypatch):
-    """A list of (what, step) as it happens, and a signal that comes at one of them."""
+    """(log of (event, step), signals to raise at an event, programs that were built)."""
     seen, plans = [], []
     signals = {}
 
@@ -82,7 +82,7 @@ def happens(monkeypatch):
         plans.append(build(*args, **kw))
         return plans[-1]
 
-    # A shell starts what runs in the background with Ctrl-C ignored.
+    # A shell starts background processes with Ctrl-C ignored.
     before = [signal.signal(*handler) for handler in HANDLERS]
     use_one_device(monkeypatch)
     monkeypatch.setattr(train, "load_method", loaded)
@@ -94,7 +94,9 @@ def happens(monkeypatch):
         signal.signal(number, handler)
 
 
-def test_stops_leave_no_trace(tmp_path, happens, capfd):
+def test_a_stopped_and_resumed_run_equals_an_uninterrupted_one(
+    tmp_path, happens, capfd
+):
     seen, signals, plans = happens
     config = small(steps=6, save_steps=3)
     config.eval_steps = ConfigDict(EVERY)
@@ -130,7 +132,7 @@ def test_stops_leave_no_trace(tmp_path, happens, capfd):
 
 @pytest.fixture
 def command():
-    """`start`, and an end to what a failed test leaves running."""
+    """`start`; kills what a failed test leaves running."""
     with contextlib.ExitStack() as stack:
 
         def started(*args):
@@ -141,8 +143,8 @@ def command():
         yield started
 
 
-def until(process, words):
-    """Read lines up to one with these words."""
+def read_until(process, words):
+    """Read lines of stdout up to one that contains `words`."""
     lines = []
     for line in process.stdout:
         lines.append(line)
@@ -152,7 +154,7 @@ def until(process, words):
 
 
 def kill_while_saving(process, folder):
-    """SIGKILL while a checkpoint is half written, which is made sure of by SIGSTOP."""
+    """SIGKILL while a checkpoint is partly written; SIGSTOP makes sure that it is."""
     while process.poll() is None:
         if list(folder.glob("*-tmp")):
             process.send_signal(signal.SIGSTOP)
@@ -162,11 +164,11 @@ def kill_while_saving(process, folder):
                 return
             process.send_signal(signal.SIGCONT)
         time.sleep(0.001)
-    pytest.fail(f"no checkpoint was seen half written: {process.communicate()}")
+    pytest.fail(f"no checkpoint was seen partly written: {process.communicate()}")
 
 
 def running(group) -> list[str]:
-    """The commands of a process group that have not ended."""
+    """The commands of a process group that still run."""
     stats = [path.read_text() for path in pathlib.Path("/proc").glob("[0-9]*/stat")]
     fields = [stat.rpartition(") ") for stat in stats]
     return [
@@ -175,13 +177,13 @@ def running(group) -> list[str]:
     ]  # fmt: skip
 
 
-def test_killed_and_interrupted_commands_go_on(tmp_path, command):
+def test_killed_and_interrupted_commands_resume(tmp_path, command):
     config = small(steps=9, save_steps=1, data__workers=2)
     parts, folder = tmp_path / "parts", tmp_path / "parts" / "checkpoints"
     process = command(config, parts)
     kill_while_saving(process, folder)
-    saved, half = checkpoint.steps_in(folder)[-1], list(folder.glob("*-tmp"))
-    assert half
+    saved, partial = checkpoint.steps_in(folder)[-1], list(folder.glob("*-tmp"))
+    assert partial
     for _ in range(100):  # the workers notice and end
         if not running(process.pid):
             break
@@ -189,7 +191,7 @@ def test_killed_and_interrupted_commands_go_on(tmp_path, command):
     assert not running(process.pid)
 
     process = command(config, parts)
-    lines = until(process, f"step {saved + 2}/")
+    lines = read_until(process, f"step {saved + 2}/")
     assert any(f"resuming after step {saved} " in line for line in lines)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does, to the workers as well
     out, err = process.communicate()
@@ -209,14 +211,14 @@ def test_killed_and_interrupted_commands_go_on(tmp_path, command):
 
 
 def final(config, folder):
-    """The newest checkpoint's state, on eight devices."""
+    """The state of the newest checkpoint, on all devices."""
     mesh = make_mesh(fsdp=-1)
     plan = build_program(load_method(config), mesh, seed=0)
     return checkpoint.read(folder, plan.shapes, plan.layouts)
 
 
-def test_two_processes_stop_together_and_one_goes_on(tmp_path, command):
-    # Two processes sum in another order, which Adam carries on by the rate.
+def test_two_processes_stop_together_and_one_process_resumes(tmp_path, command):
+    # Two processes sum in another order; Adam scales the difference by the rate.
     config = small(steps=500, save_steps=0, mesh__fsdp=-1, optimizer__lr__peak=1e-3)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -225,7 +227,7 @@ def test_two_processes_stop_together_and_one_goes_on(tmp_path, command):
     pair = [
         command(config, tmp_path / "run", *job, f"--process_id={i}") for i in (0, 1)
     ]
-    until(pair[0], "step 3/")
+    read_until(pair[0], "step 3/")
     pair[1].send_signal(signal.SIGTERM)
     outs = [process.communicate(timeout=120)[0] for process in pair]
     assert [process.returncode for process in pair] == [75, 75]

@@ -1,4 +1,4 @@
-"""A run's record survives kills and full disks, and others can read it."""
+"""What a run writes survives kills and full disks, and TensorBoard can read it."""
 
 import contextlib
 import json
@@ -70,14 +70,14 @@ def test_lines_are_valid_json_even_for_nan(tmp_path):
         1, {"loss": np.float32(0.5), "a": math.nan, "b": math.inf, "c": -1e400}
     )
     writer.write(np.int64(2), {"loss": 0.25})
-    first, second = lines(tmp_path / "new" / "run")  # whole before close
+    first, second = lines(tmp_path / "new" / "run")  # complete before close
     writer.close()
     assert first == {"step": 1, "loss": 0.5, "a": "nan", "b": "inf", "c": "-inf"}
     assert math.isnan(float(first["a"])) and float(first["c"]) == -math.inf
     assert second == {"step": 2, "loss": 0.25}
 
 
-def test_resume_drops_later_lines_and_a_half_one(tmp_path):
+def test_resume_drops_later_lines_and_an_incomplete_one(tmp_path):
     writer = Writer(tmp_path)
     for step in range(1, 6):
         writer.write(step, {"loss": step})
@@ -92,13 +92,13 @@ def test_resume_drops_later_lines_and_a_half_one(tmp_path):
     assert not list(tmp_path.glob("*.part"))
 
 
-def test_resume_completes_a_line_that_lacks_only_its_end(tmp_path):
+def test_resume_keeps_a_line_that_lacks_only_its_newline(tmp_path):
     (tmp_path / "metrics.jsonl").write_text('{"step": 1}\n{"step": 2}')
     Writer(tmp_path, 2).close()
     assert lines(tmp_path) == [{"step": 1}, {"step": 2}]
 
 
-def test_resumed_events_go_to_a_later_file_that_hides_the_lost_steps(tmp_path):
+def test_events_after_a_resume_go_to_a_new_file_that_hides_the_lost_steps(tmp_path):
     for resume_step in (0, 7):  # within one second: the first file must survive
         writer = Writer(tmp_path, resume_step)
         writer.write(resume_step + 1, {"loss": 1})
@@ -137,14 +137,14 @@ def test_events_hold_scalars_and_pictures(tmp_path):
     np.testing.assert_array_equal(frames, clip)
 
 
-def test_an_inactive_writer_touches_nothing(tmp_path):
+def test_an_inactive_writer_writes_nothing(tmp_path):
     writer = Writer(tmp_path / "run", active=False)
     writer.write(1, {"loss": 1}, {"view": noise(4, 4, 3)})
     writer.close()
     assert not (tmp_path / "run").exists()
 
 
-def test_a_folder_that_cannot_be_is_one_sentence(tmp_path):
+def test_a_folder_that_cannot_be_made_is_one_sentence(tmp_path):
     (tmp_path / "file").write_text("")
     for workdir in (tmp_path / "file", tmp_path / "file" / "run"):
         with pytest.raises(FolderError) as caught:
@@ -175,8 +175,8 @@ def small_files():
     [(200, 1, "metrics.jsonl"), (1, 64, "00000001_view.png"), (60, 22, "events.out")],
 )
 def test_a_full_disk_names_the_file(tmp_path, numbers, side, name):
-    writer = Writer(tmp_path)
     scalars = {f"n{i}": 0 for i in range(numbers)}
-    with small_files(), pytest.raises(FolderError, match=name) as caught:
-        writer.write(1, scalars, {"view": noise(side, side, 3)})
+    with contextlib.closing(Writer(tmp_path)) as writer:
+        with small_files(), pytest.raises(FolderError, match=name) as caught:
+            writer.write(1, scalars, {"view": noise(side, side, 3)})
     assert "make room there" in str(caught.value)

@@ -1,0 +1,76 @@
+"""Alarms that have to last are raised from the record, so also by a resumed run."""
+
+import types
+
+import pytest
+
+from core.evals.collapse import health_alarms
+from core.runs.findings import READINGS, LastingAlarm, raised_alarms
+from core.runs.reporter import Reporter
+from core.runs.writer import Writer
+
+COPYING = "predicting is no better than copying"
+
+
+def reporter(folder, start=0):
+    """A Reporter that writes to `folder` after a resume at `start`."""
+    opened = Reporter(folder, types.SimpleNamespace(), None, start)
+    opened.writer = Writer(folder, start)
+    return opened
+
+
+def evaluate(opened, step, ratio, **numbers):
+    numbers = {"copy_ratio": ratio, **numbers}
+    found = numbers | {"alarms": health_alarms(numbers)}
+    opened.evaluation(step, "health", lambda state: found, None)
+
+
+def alarm_steps(text):
+    lines = [line for line in text.splitlines() if "ALARM" in line]
+    assert all(COPYING in line for line in lines)
+    return [int(line.split(":")[0].removeprefix("step ")) for line in lines]
+
+
+def test_an_alarm_that_has_to_last_needs_readings_in_a_row(tmp_path, capsys):
+    opened = reporter(tmp_path)
+    ratios = [1.5] * (READINGS - 1) + [0.9] + [1.0] * (READINGS + 1)
+    for step, ratio in enumerate(ratios, 1):
+        opened.writer.write(step, {"loss": 1.0})  # other lines do not count
+        evaluate(opened, step, ratio)
+    opened.close()
+    assert alarm_steps(capsys.readouterr().out) == [2 * READINGS, 2 * READINGS + 1]
+
+
+@pytest.mark.parametrize("resume", range(1, READINGS + 3))
+def test_a_resumed_run_raises_the_same_alarms(tmp_path, capsys, resume):
+    last = READINGS + 2
+    opened = reporter(tmp_path)
+    for step in range(1, resume + 1):
+        evaluate(opened, step, 1.2)
+    before = alarm_steps(capsys.readouterr().out)
+    for step in range(resume + 1, last + 1):  # lost: no checkpoint was saved of it
+        evaluate(opened, step, 0.5)
+    opened.close()
+    opened = reporter(tmp_path, resume)
+    for step in range(resume + 1, last + 1):
+        evaluate(opened, step, 1.2)
+    opened.close()
+    after = alarm_steps(capsys.readouterr().out)
+    assert before + after == [READINGS, READINGS + 1, READINGS + 2]
+
+
+def test_collapse_is_raised_at_once(tmp_path, capsys):
+    opened = reporter(tmp_path)
+    evaluate(opened, 1, 1.2, target_std=0.01)
+    evaluate(opened, 2, float("nan"))
+    opened.close()
+    out = capsys.readouterr().out
+    assert "step 1: ALARM: targets have collapsed" in out and COPYING not in out
+    assert "step 2: ALARM: copy_ratio is nan" in out
+
+
+def test_values_that_are_not_finite_count_as_out_of_bounds():
+    alarm = LastingAlarm("useless", name="ratio", limit=1.0)
+    lines = [{"ratio": x} for x in ("nan", "inf", 1, 2.0, 1.0)]
+    assert raised_alarms(["other", alarm], lines) == ["other", "useless"]
+    assert raised_alarms(["other", alarm], lines[1:]) == ["other"]
