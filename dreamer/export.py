@@ -82,7 +82,7 @@ def make_programs(model, behavior) -> dict:
         x = latent(inputs).features()
         out = behavior.actor.apply({"params": params["actor"]}, x)
         return action_distributions.as_actions(
-            model.actions, action_distributions.likeliest(model.actions, out)
+            model.actions, action_distributions.mode(model.actions, out)
         )
 
     first = {"is_first": spec(dtype=np.dtype(bool))}

@@ -1,10 +1,8 @@
 """The agent through the one train loop: it acts, remembers, learns, and goes on when killed."""
 
-import functools
 import json
 import signal
 import time
-import types
 
 import jax
 import numpy as np
@@ -13,15 +11,15 @@ from small import changed, start, use_one_device
 
 from configs.dreamer import get_config
 from core import train
-from core.agents import collection
-from core.agents.episodes import make_episodes
+from core.agents.policy import jit_policy
 from core.agents.spaces import Space
 from core.config import load_method
 from core.data.formats import chunks
+from core.nn import distributions
 from core.parallel.layouts import unbox
-from core.planning import cem
 from core.runs import checkpoint
-from dreamer import rssm, world_model
+from dreamer import planner, rssm, world_model
+from dreamer.policy import make_policy
 
 SMALL = {
     "batch": 4,
@@ -124,12 +122,12 @@ def test_acting_step_by_step_is_observing_a_sequence(monkeypatch):
     chosen = iter(np.moveaxis(action, 1, 0)[1:])
     choose = lambda params, latent, key: next(chosen, action[:, 0])  # noqa: E731
     with jax.disable_jit():
-        policy = collection.make_policy(model, choose, seed=0)
-        carry, kept = collection.no_carry(model, 2), []
-        carry = carry[0], action[:, 0]
+        policy, kept = make_policy(model, choose), []
+        step = jit_policy(policy, model.actions, seed=0)
+        carry = policy.first_carry(2)[0], action[:, 0]
         for t in range(4):
             obs = {"state": state[:, t], "is_first": first[:, t]}
-            carry, _, one = policy(params, carry, obs, t)
+            carry, _, one = step(params, carry, obs, t)
             kept.append(one)
     batch = {"state": state, "action": action, "is_first": first}
     begin = rssm.Latent(*(x * 0 for x in model.rssm.first(2)))
@@ -147,55 +145,6 @@ def test_episodes_are_played_apart_from_training(tmp_path):
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert summary["episodes/steps"] == 65 and summary["episodes/score"] > 0
     assert summary["env_steps"] == 42  # those of the episodes do not count
-
-
-class Ticks:
-    """Environments whose gray pictures tell the time, for some steps."""
-
-    def __init__(self, *, count, seed, steps=5):
-        self.count, self.time, self.steps = count, 0, steps
-
-    def send(self, actions):
-        assert actions["reset"].all() == (self.time == 0)
-        self.time += 1
-
-    def receive(self):
-        all_ = functools.partial(np.full, self.count)
-        return {
-            "image": np.zeros((self.count, 48, 48, 1), np.uint8),
-            "reward": all_(self.time, np.float32),
-            "is_first": all_(self.time == 1),
-            "is_last": all_(self.time == self.steps),
-        }
-
-    def picture(self):
-        return np.full((48, 48, 1), 10 * self.time % 256, np.uint8)
-
-    def close(self):
-        pass
-
-
-def test_an_episode_is_a_film():
-    spaces = {"image": Space((48, 48, 1), "uint8")}, {"push": Space((2,))}
-    model, params = little(*spaces)
-    choose = lambda params, latent, key: np.zeros((2, 2), np.float32)  # noqa: E731
-    judge = make_episodes(model, choose, Ticks, seed=0, count=2, most_steps=9)
-    found = judge(types.SimpleNamespace(params=params))
-    assert found["episodes/score"] == 15 and found["episodes/steps"] == 5
-    film = found["episode"]
-    assert film.shape == (5, 48, 48, 3)
-    assert film[:, 7, 9, 1].tolist() == [10, 20, 30, 40, 50]
-
-
-def test_long_episodes_show_steps_equally_far_apart(monkeypatch):
-    monkeypatch.setattr("core.agents.episodes.FRAMES", 2)
-    spaces = {"image": Space((48, 48, 1), "uint8")}, {"push": Space((2,))}
-    model, params = little(*spaces)
-    choose = lambda params, latent, key: np.zeros((1, 2), np.float32)  # noqa: E731
-    ticks = functools.partial(Ticks, steps=11)
-    judge = make_episodes(model, choose, ticks, seed=0, count=1, most_steps=20)
-    film = judge(types.SimpleNamespace(params=params))["episode"]
-    assert film[:, 0, 0, 0].tolist() == [10, 50, 90]
 
 
 def test_planning_in_place_of_an_actor(tmp_path):
@@ -220,18 +169,50 @@ def test_plans_go_where_reward_is(monkeypatch):
     def reward(params, x):
         return -((x[..., :2] - best) ** 2).sum(-1, keepdims=True)
 
-    monkeypatch.setattr(cem.distributions, "two_hot_mean", lambda x: x[..., 0])
+    monkeypatch.setattr(planner.distributions, "two_hot_mean", lambda x: x[..., 0])
     model = model._replace(
         rssm=Known(),
         reward=type("R", (), {"apply": staticmethod(reward)}),
         cont=type("C", (), {"apply": staticmethod(lambda p, x: x[..., 0] * 0 + 9.0)}),
     )
-    planner = {"horizon": 3, "candidates": 300, "best": 30, "rounds": 8}
-    choose = cem.make_chooser(model, **planner, explore=0.0)
+    search = {"horizon": 3, "candidates": 300, "best": 30, "rounds": 8}
+    choose = planner.make_planning_chooser(model, **search, explore=0.0)
     latent = rssm.Latent(np.zeros((2, 2)), np.zeros((2, 2, 1)))
     params = {"rssm": 0, "reward": 0, "continue": 0}
     found = choose(params, latent, jax.random.key(0))
     np.testing.assert_allclose(found, [best, best], atol=0.03)
+
+
+def test_a_plan_costs_the_rewards_that_the_episode_lasts_for():
+    """Against a plain loop over candidates, with a key for each problem."""
+    model, params = little({"state": Space((3,))}, {"push": Space((2,))})
+    rng = np.random.default_rng(0)
+    for name in ("reward", "continue"):  # or all rewards are 0
+        out = params[name]["out"]
+        out["kernel"] = out["kernel"] + 0.3 * rng.standard_normal(out["kernel"].shape)
+    start = rssm.Latent(
+        rng.standard_normal((2, 16)).astype(np.float32),
+        np.eye(4, dtype=np.float32)[rng.integers(0, 4, (2, 4))],
+    )
+    plans = rng.uniform(-1, 1, (2, 3, 5, 2)).astype(np.float32)
+    keys = jax.random.split(jax.random.key(1), 2)
+    found = planner.ImaginedReturn(model).cost(params, start, plans, keys)
+    expected = np.zeros((2, 3))
+    apply = lambda name, head, x: head.apply({"params": params[name]}, x)  # noqa: E731
+    for b, s in np.ndindex(2, 3):
+        one = jax.tree.map(lambda x, b=b: x[b : b + 1], start)
+        key = jax.random.split(keys[b], 3)[s : s + 1]
+        states = model.rssm.apply(
+            {"params": params["rssm"]}, one, plans[b, s][:, None], key, method="follow"
+        )
+        x, alive = states.features(), 1.0
+        reward = distributions.two_hot_mean(apply("reward", model.reward, x))
+        goes_on = jax.nn.sigmoid(apply("continue", model.cont, x))
+        for t in range(5):
+            expected[b, s] -= alive * reward[t, 0]
+            alive *= goes_on[t, 0]
+    assert np.abs(expected).min() > 1e-3
+    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-5)
 
 
 def test_bad_settings_are_told():

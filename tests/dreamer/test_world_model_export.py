@@ -93,7 +93,7 @@ def test_dreaming_and_acting_are_those_of_training(published):
 def test_the_likeliest_action_of_a_discrete_actor():
     actions = (("gear", Space((2,), "int32", 3)),)
     out = jnp.array([[0.0, 2, 1, 5, 0, 1]])
-    hot = action_distributions.likeliest(actions, out)
+    hot = action_distributions.mode(actions, out)
     assert action_distributions.as_actions(actions, hot)["gear"].tolist() == [[1, 0]]
 
 
