@@ -17,8 +17,7 @@ from dreamer.rssm import Latent
 SLOW_RATE = 0.02  # of the moving average of the critic
 
 
-@struct.dataclass
-class State:
+class State(struct.PyTreeNode):
     """A core.method.State. B, T: batch and length of the config."""
 
     step: jax.Array

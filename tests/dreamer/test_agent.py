@@ -1,4 +1,4 @@
-"""The agent through the one train loop: it acts, remembers, learns, and goes on when killed."""
+"""The agent in the train loop: acting, replay, episodes, planning, resuming when killed."""
 
 import json
 import signal
@@ -18,7 +18,7 @@ from core.data.formats import chunks
 from core.nn import distributions
 from core.parallel.layouts import unbox
 from core.runs import checkpoint
-from dreamer import planner, rssm, world_model
+from dreamer import agent, planner, rssm, world_model
 from dreamer.policy import make_policy
 
 SMALL = {
@@ -39,7 +39,7 @@ SMALL = {
 
 
 def small(**fields):
-    """The reach preset made smaller still; fields are written section__field=value."""
+    """The reach preset, made smaller; fields are written section__field=value."""
     return changed(get_config("reach"), SMALL, **fields)
 
 
@@ -53,39 +53,39 @@ def written(folder):
     return {line["step"]: line for line in map(json.loads, lines)}
 
 
-def test_it_steps_as_often_as_its_ratio_says_and_goes_on(tmp_path):
+def test_it_steps_as_often_as_its_ratio_asks_and_resumes(tmp_path):
     config = small()
     train.fit(config, tmp_path)
-    told = written(tmp_path)
-    # 40 steps first, the last of which count; then four for 32 that are trained on.
-    assert [told[n]["env_steps"] for n in range(1, 7)] == [42, 46, 50, 54, 58, 62]
-    assert told[6]["replay_steps"] == 62 and told[6]["bad_samples"] == 0
+    lines = written(tmp_path)
+    # 40 steps first, and two rounds more; then four steps per update of 32.
+    assert [lines[n]["env_steps"] for n in range(1, 7)] == [42, 46, 50, 54, 58, 62]
+    assert lines[6]["replay_steps"] == 62 and lines[6]["bad_samples"] == 0
     files = chunks.chunks_in(tmp_path / "replay")
     assert [(c.stream, c.start, c.steps) for c in files] == [(0, 0, 31), (1, 0, 31)]
 
     config.steps, config.log_steps, config.save_steps = 60, 10, 0
     train.fit(config, tmp_path, allow_config_change=True)
-    told = written(tmp_path)
-    assert [told[n]["env_steps"] for n in (10, 60)] == [78, 278]
-    assert told[60]["episodes"] == 2 and told[60]["episode_steps"] == 65
-    assert np.isfinite([told[60][k] for k in ("score", "loss", "loss_actor")]).all()
+    lines = written(tmp_path)
+    assert [lines[n]["env_steps"] for n in (10, 60)] == [78, 278]
+    assert lines[60]["episodes"] == 2 and lines[60]["episode_steps"] == 65
+    assert np.isfinite([lines[60][k] for k in ("score", "loss", "loss_actor")]).all()
 
 
-def test_it_begins_with_what_another_has_recorded(tmp_path):
+def test_a_replay_can_begin_with_recordings(tmp_path):
     train.fit(small(), tmp_path / "one")
     recorded = str(tmp_path / "one" / "replay")
     config = small(replay__source=recorded, steps=3, save_steps=2)
     train.fit(config, tmp_path / "two")
-    told = written(tmp_path / "two")
-    # 31 steps in each of two streams; two more rounds for every update, and no more.
-    assert [told[n]["env_steps"] for n in (1, 2, 3)] == [4, 8, 12]
-    assert [told[n]["replay_steps"] for n in (1, 2, 3)] == [66, 70, 74]
+    lines = written(tmp_path / "two")
+    # 31 steps in each of two streams; then two rounds for every update.
+    assert [lines[n]["env_steps"] for n in (1, 2, 3)] == [4, 8, 12]
+    assert [lines[n]["replay_steps"] for n in (1, 2, 3)] == [66, 70, 74]
     config.steps = 4
     train.fit(config, tmp_path / "two", allow_config_change=True)
     assert written(tmp_path / "two")[4]["replay_steps"] == 78
 
 
-def test_what_it_lived_through_is_a_dataset(tmp_path):
+def test_its_replay_is_a_data_set(tmp_path):
     train.fit(small(), tmp_path)
     records = chunks.Windows(str(tmp_path / "replay"), 8)
     assert len(records) == 2 * 24
@@ -104,7 +104,7 @@ def next_batch(method):
 
 
 def little(spaces, actions):
-    """A world model of few units, and its weights."""
+    """A small world model and its weights."""
     sizes = {"deter": 16, "hidden": 8, "classes": 4, "depth": 2, "units": 8, "stoch": 4}
     model = world_model.make_world_model(spaces, actions, **sizes)
     return model, unbox(world_model.init(model, jax.random.key(0)))
@@ -139,12 +139,12 @@ def test_acting_step_by_step_is_observing_a_sequence(monkeypatch):
     np.testing.assert_array_equal(ids, np.argmax(states.stoch, -1))
 
 
-def test_episodes_are_played_apart_from_training(tmp_path):
+def test_evaluation_episodes_are_apart_from_training(tmp_path):
     config = small(steps=1, eval_steps__episodes=0)
     train.fit(config, tmp_path)
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert summary["episodes/steps"] == 65 and summary["episodes/score"] > 0
-    assert summary["env_steps"] == 42  # those of the episodes do not count
+    assert summary["env_steps"] == 42  # without those of the episodes
 
 
 def test_planning_in_place_of_an_actor(tmp_path):
@@ -153,13 +153,13 @@ def test_planning_in_place_of_an_actor(tmp_path):
 
 
 def test_plans_go_where_reward_is(monkeypatch):
-    """With a reward that tells the last action, the plan is the best action."""
+    """With a reward that depends on the last action, the plan is the best action."""
     spaces, actions = {"state": Space((3,))}, {"push": Space((2,))}
     model, _ = little(spaces, actions)
     best = np.array([0.5, -0.25])
 
     class Known:
-        """A world whose memory is the last action."""
+        """An RSSM whose memory is the last action."""
 
         action = 2
 
@@ -215,7 +215,14 @@ def test_a_plan_costs_the_rewards_that_the_episode_lasts_for():
     np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-5)
 
 
-def test_bad_settings_are_told():
+def test_the_config_stays_as_it_is():
+    config = small(dtype="float32")
+    before = config.to_json()
+    agent.make(config)
+    assert config.to_json() == before
+
+
+def test_bad_settings_are_errors():
     with pytest.raises(ValueError, match="behavior is 'none', but an agent acts"):
         load_method(small(behavior="none"))
     with pytest.raises(ValueError, match="planner.best is 9; use 1 to 8"):
@@ -226,7 +233,7 @@ def test_bad_settings_are_told():
         load_method(small(imagination__last=1))
 
 
-def test_killed_at_any_moment_it_goes_on(tmp_path):
+def test_a_killed_run_resumes(tmp_path):
     config = small(steps=4000, save_steps=5, log_steps=5)
     preset = "configs/dreamer.py:reach"
     process = start(config, tmp_path, preset=preset)
@@ -242,7 +249,7 @@ def test_killed_at_any_moment_it_goes_on(tmp_path):
     out, err = process.communicate()
     assert process.returncode == 0, err
     assert f"resuming after step {saved} " in out
-    told = written(tmp_path)
-    assert told[saved + 5]["env_steps"] == 38 + 4 * (saved + 5)
-    assert told[saved + 5]["replay_steps"] == min(4000, 38 + 4 * (saved + 5))
-    assert told[saved + 5]["bad_samples"] == 0
+    lines = written(tmp_path)
+    assert lines[saved + 5]["env_steps"] == 38 + 4 * (saved + 5)
+    assert lines[saved + 5]["replay_steps"] == min(4000, 38 + 4 * (saved + 5))
+    assert lines[saved + 5]["bad_samples"] == 0

@@ -56,12 +56,12 @@ def test_the_range_of_returns_follows_its_percentiles():
     np.testing.assert_allclose([seen.low, seen.high], [low, high], rtol=1e-4)
 
 
-def test_what_a_first_update_reports(networks):
+def test_metrics_of_a_first_update(networks):
     model, head, state = networks
     loss = update.make_loss(model, head)
-    told = update.add_random(model, batch(), state.seen, jax.random.key(0))
+    prepared = update.add_random(model, batch(), state.seen, jax.random.key(0))
     total, ((metrics, _), states) = jax.jit(loss)(
-        state.params, (state.slow, state.range), told
+        state.params, (state.slow, state.range), prepared
     )
     assert states.deter.shape == (B, T, D) and np.isfinite(total)
     np.testing.assert_allclose(metrics["loss_reward"], np.log(255), rtol=1e-5)
@@ -86,7 +86,7 @@ ROUTES = {
 @pytest.mark.parametrize("name", ROUTES)
 def test_gradients_go_where_they_should_and_nowhere_else(networks, name):
     model, head, state = networks
-    # A reward and a critic that say something, or there is no advantage to learn from.
+    # Heads that begin with zeros would give no advantage to learn from.
     params = jax.tree.map(lambda x: x + 0.03 * normal(1, *x.shape), state.params)
     start = update.first_latent(model, batch(), state.seen)
 
@@ -104,39 +104,39 @@ def test_gradients_go_where_they_should_and_nowhere_else(networks, name):
     assert moved == ROUTES[name]
 
 
-def test_dreams_may_begin_at_the_last_steps_alone(networks):
+def test_imagination_may_start_at_the_last_steps_only(networks):
     model, head, state = networks
-    key, told = jax.random.key(0), batch()
-    start = update.first_latent(model, told, state.seen)
-    gumbel = world_model.noise_of(model, told, key)
-    _, states, _ = world_model.losses(model, state.params, start, told, gumbel)
+    key, given = jax.random.key(0), batch()
+    start = update.first_latent(model, given, state.seen)
+    gumbel = world_model.noise_of(model, given, key)
+    _, states, _ = world_model.losses(model, state.params, start, given, gumbel)
     rest = state.params, state.slow, state.range
 
     def found(head, cut):
-        told = {k: x[:, -cut:] for k, x in batch().items() if x.ndim > 1}
+        given = {k: x[:, -cut:] for k, x in batch().items() if x.ndim > 1}
         part = jax.tree.map(lambda x: x[-cut:], states)
-        return behavior.losses(model, head, *rest, part, told, key)
+        return behavior.losses(model, head, *rest, part, given, key)
 
     few = found(head._replace(last=2), T)
     jax.tree.map(np.testing.assert_allclose, few, found(head, 2))
     assert few[0]["actor"].shape == (head.horizon, 2 * B)
 
 
-def test_a_batch_goes_on_from_the_last_where_it_says_so(networks):
+def test_a_batch_continues_the_last_one_where_goes_on_is_set(networks):
     model, _, state = networks
     seen = Latent(jnp.asarray(normal(0, B, T, D)), jnp.full((B, T, S), 3, jnp.uint8))
-    told = batch() | {"deter": normal(1, B, D), "stoch": np.ones((B, S), np.uint8)}
-    told["goes_on"] = np.array([True, False])
-    start = update.first_latent(model, told, seen)
+    given = batch() | {"deter": normal(1, B, D), "stoch": np.ones((B, S), np.uint8)}
+    given["goes_on"] = np.array([True, False])
+    start = update.first_latent(model, given, seen)
     np.testing.assert_array_equal(start.deter[0], seen.deter[0, -1])
-    np.testing.assert_array_equal(start.deter[1], told["deter"][1])
+    np.testing.assert_array_equal(start.deter[1], given["deter"][1])
     np.testing.assert_array_equal(start.stoch.argmax(-1), [[3] * S, [1] * S])
     states = jax.tree.map(lambda x: x.swapaxes(0, 1), update.unpack(model, *seen))
     packed = update.pack(states)
     jax.tree.map(np.testing.assert_array_equal, packed, seen)
 
 
-def test_updates_begin_with_warmup_and_leave_bad_batches_out(networks):
+def test_updates_begin_with_warmup_and_skip_bad_batches(networks):
     model, head, state = networks
     lr = optim.make_schedule(
         "warmup_constant", steps=1, start=0.0, peak=4e-5, warmup_steps=1000
@@ -166,7 +166,7 @@ def test_laprop_is_its_written_out_form():
     opt = optim.laprop_moments(params)
     square, mean = ({k: np.zeros_like(x) for k, x in p.items()} for _ in range(2))
     for t in range(1, 6):
-        size = 100.0 if t == 3 else 0.1  # one that is cut
+        size = 100.0 if t == 3 else 0.1  # one that is clipped
         grads = {
             k: (size * rng.standard_normal(x.shape)).astype(np.float32)
             for k, x in p.items()

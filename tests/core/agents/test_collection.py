@@ -131,7 +131,7 @@ def test_a_policy_that_keeps_nothing(make):
     assert "memory" not in batch and batch["place"].shape == (BATCH, LENGTH, 1)
 
 
-def test_it_goes_on_from_its_cursor(make):
+def test_it_resumes_from_its_cursor(make):
     whole, first = make("whole"), make("parts")
     for source in (whole, first):
         for _ in range(3):

@@ -1,4 +1,4 @@
-"""Replay against the plain list of what happened: windows, refreshed states, files."""
+"""Replay, compared with a plain list of steps: windows, kept arrays, files."""
 
 import numpy as np
 import pytest
@@ -23,7 +23,7 @@ STREAMS, LENGTH = 2, 4
 
 
 def step(t):
-    """What happens at step t, told by its numbers: stream s at step t is 1000 s + t."""
+    """Step t of all streams; the numbers of stream s are 1000 s + t."""
     mark = 1000 * np.arange(STREAMS) + t
     return {
         "place": np.stack([mark, -mark], -1).astype(np.float32),
@@ -45,7 +45,7 @@ def make(folder, *, capacity=40, steps=0, kept=KEPT):
     return replay
 
 
-def test_windows_are_what_happened(tmp_path):
+def test_windows_hold_the_steps_in_order(tmp_path):
     replay = make(tmp_path, steps=33)  # the rings hold 20 steps
     assert len(replay) == 40
     replay.fresh.clear()
@@ -60,7 +60,7 @@ def test_windows_are_what_happened(tmp_path):
     np.testing.assert_array_equal(batch["action"][..., 0], mark - 1)
     first = np.where(windows[:, :1] == 0, t % 7, t % 5) == 0
     np.testing.assert_array_equal(batch["is_first"], first)
-    # Within a window, what comes before a beginning is an end.
+    # Within a window, the step before a first one is a last one.
     np.testing.assert_array_equal(
         batch["is_last"][:, :-1],
         np.where(windows[:, :1] == 0, t % 7 == 6, t % 5 == 4)[:, :-1],
@@ -78,7 +78,7 @@ def test_windows_are_drawn_evenly(tmp_path):
     assert chi < 62  # 31 degrees of freedom: above it once in a thousand
 
 
-def test_every_new_step_is_given_out_once_before_others(tmp_path):
+def test_new_steps_come_first_and_once(tmp_path):
     replay = make(tmp_path, steps=11)
     windows = replay.draw_windows(6, np.random.default_rng(0))
     assert windows[:4].tolist() == [[0, 0], [1, 0], [0, 5], [1, 5]]
@@ -132,7 +132,7 @@ def test_files_name_kept_arrays_apart(tmp_path):
     assert steps["model/memory"].dtype == np.float16
 
 
-def test_it_goes_on_from_its_files(tmp_path, monkeypatch):
+def test_files_restore_the_rings(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "CHUNK", 8)
     replay = make(tmp_path, steps=13)
     replay.save()
@@ -152,7 +152,7 @@ def test_it_goes_on_from_its_files(tmp_path, monkeypatch):
         np.testing.assert_array_equal(again.steps[name], ring)
 
 
-def test_what_came_after_the_checkpoint_is_lived_anew(tmp_path, monkeypatch):
+def test_steps_after_the_checkpoint_are_collected_again(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "CHUNK", 8)
     replay = make(tmp_path, steps=19)
     replay.save()
@@ -181,7 +181,7 @@ def test_a_damaged_file_is_named_and_its_steps_are_avoided(tmp_path, monkeypatch
     assert set(mine) == {0, 1, 2, 3} and set(windows[:, 1]) == set(range(16))
 
 
-def test_bounds_are_told(tmp_path):
+def test_a_small_capacity_is_an_error(tmp_path):
     with pytest.raises(
         ValueError, match=r"replay.capacity 10 gives 2 .* use 20 or more"
     ):
@@ -204,7 +204,7 @@ def test_windows_of_a_folder_span_files_but_no_gaps(tmp_path, monkeypatch):
     np.testing.assert_array_equal(records.load(30)["reward"], 1000 + np.arange(16, 21))
 
 
-def test_held_out_steps_are_in_no_window_to_train_on(tmp_path):
+def test_no_training_window_has_validation_steps(tmp_path):
     make(tmp_path, capacity=200, steps=90).save()
 
     def steps_of(split, length, apart=0):
@@ -253,8 +253,8 @@ def test_folders_without_trajectories(tmp_path):
         chunks.Windows(str(tmp_path), 5)
 
 
-def test_it_begins_with_what_others_have_recorded(tmp_path):
-    """From a data set of another format: two streams follow four episodes."""
+def test_recordings_fill_a_replay(tmp_path):
+    """Two streams take four episodes of a data set in another format."""
     recordings = source_names.recordings(robots.write_lerobot(tmp_path / "robot"))
     kinds = {
         "images_top": ((32, 32, 3), "uint8"),
