@@ -11,15 +11,15 @@ from core.agents.policy import Shapes
 from core.agents.replay import Replay
 from core.agents.spaces import Spaces
 
-SECONDS = 5.0
+SECONDS = 5.0  # that each rate is measured for
 MEMORY = 2**30  # bytes of the replay that is read from
 
 
-def calls_per_second(function: Callable[[], object], seconds=SECONDS) -> float:
-    """Calls of `function` per second, after a first one that may compile or allocate."""
+def calls_per_second(function: Callable[[], object]) -> float:
+    """Rate of `function` over SECONDS, after a first call that may compile or allocate."""
     function()
     count, begin = 0, time.perf_counter()
-    while (now := time.perf_counter()) < begin + seconds:
+    while (now := time.perf_counter()) < begin + SECONDS:
         function()
         count += 1
     return count / (now - begin)
