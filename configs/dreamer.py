@@ -1,19 +1,21 @@
-"""DreamerV3 (arXiv 2301.04104): world models from trajectories, agents that learn in them.
+"""DreamerV3 (arXiv 2301.04104): world models from trajectories, and agents.
 
-tiny: two CPU cores, a world model of the embedded world in which an agent pushes:
+tiny: a world model of the embedded world, in which an agent pushes bodies; two CPU cores:
 python -m launch.train --config=configs/dreamer.py:tiny --workdir=runs/dreamer
 
-size1m to size400m: the published sizes, trained with actor and critic on trajectories,
-from --config.data.source, recordings or the embedded world.
+size1m to size400m: the published sizes, trained with actor and critic on the trajectories
+of --config.data.source, recordings or the embedded world.
 
-A preset on a machine of MACHINES is written size200m@v5e:8x8; its batch is as large as
-the machine wants, the published one is 16. docs/scaling.md says what to expect there.
+dmc_proprio, dmc_vision, atari100k, crafter: agents by the published protocols. reach,
+reacher: small agents for two CPU cores.
+
+PRESET@MACHINE, such as size200m@v5e:8x8, is laid out for a machine of MACHINES, with a
+batch that uses it well; the published batch is 16. docs/scaling.md has the forecasts.
 """
 
 from ml_collections import ConfigDict
 
-# deter, hidden, classes, depth of convolutions, units of MLPs; the published counts of
-# parameters are in tests/dreamer/test_nets.py.
+# Numbers of FIELDS; the published counts of parameters are in tests/dreamer/test_nets.py.
 SIZES = {
     "1m": (512, 64, 4, 4, 64),
     "12m": (2048, 256, 16, 16, 256),
@@ -24,36 +26,36 @@ SIZES = {
     "400m": (12288, 1536, 96, 96, 1536),
 }
 # The published protocols: task, size, environments, action repeat, steps trained on per
-# step taken, steps taken in all.
+# step taken, total steps taken.
 SUITES = {
     "dmc_proprio": ("dmc:walker_walk", "1m", 16, 1, 1024, 1_100_000),
     "dmc_vision": ("dmc_image:walker_walk", "200m", 16, 1, 256, 1_100_000),
     "atari100k": ("atari:pong", "200m", 1, 4, 256, 110_000),
     "crafter": ("crafter:reward", "200m", 1, 1, 512, 1_100_000),
 }
-FIELDS = ("deter", "hidden", "classes", "depth", "units")
+FIELDS = ("deter", "hidden", "classes", "depth", "units")  # of convolutions, of MLPs
 
 
-def laid(batch, data, fsdp):
-    """The fields that lay a preset out for a machine."""
+def layout(batch, data, fsdp):
+    """Fields that lay a preset out for a machine."""
     return {"batch": batch, "mesh.data": data, "mesh.fsdp": fsdp}
 
 
-# Machines that a preset is laid out for (core/hardware.py).
+# Machines (core/hardware.py) that presets are laid out for.
 MACHINES = {
     "size200m": {
-        "v5e:8x8": laid(128, data=4, fsdp=16),
-        "h200:1x1": laid(64, data=1, fsdp=1),
+        "v5e:8x8": layout(128, data=4, fsdp=16),
+        "h200:1x1": layout(64, data=1, fsdp=1),
     },
     "size400m": {
-        "v5e:8x8": laid(64, data=4, fsdp=16),
-        "h200:1x1": laid(32, data=1, fsdp=1),
+        "v5e:8x8": layout(64, data=4, fsdp=16),
+        "h200:1x1": layout(32, data=1, fsdp=1),
     },
 }
 
 
 def get_config(size="tiny"):
-    """The config of a preset by name."""
+    """The config of a preset by name; ValueError for an unknown one."""
     makers = {"tiny": tiny, "reach": reach, "reacher": reacher}
     makers |= {name: lambda row=row: agent(*row) for name, row in SUITES.items()}
     makers |= {f"size{name}": lambda name=name: offline(name) for name in SIZES}
@@ -78,22 +80,22 @@ def network(name):
 
 
 def base():
-    """What all presets share: the published optimizer, heads and losses."""
+    """Fields of all presets: the published optimizer, heads and losses."""
     return {
         "seed": 0,
-        "init_from": "",
-        "init_parts": "",
-        "machine": "",  # that the layout is for
-        "offload": "",  # fields of the state that wait in host memory, such as "opt"
+        "init_from": "",  # a run or its checkpoints/STEP
+        "init_parts": "",  # parts by name; empty: all that is there
+        "machine": "",  # of MACHINES, that the layout is for
+        "offload": "",  # fields of the state that are kept in host memory, such as "opt"
         "dtype": "auto",
         "batch": 16,
-        "accumulate": 1,  # parts that a batch is taken in, one after another
-        "length": 64,  # steps of a sequence in one update
-        "behavior": "actor",  # "none": the world model alone; "cem": it plans instead
+        "accumulate": 1,  # parts of a batch that are processed one after another
+        "length": 64,  # steps of a sequence
+        "behavior": "actor",  # "none": a world model only; "cem": a planner acts
         "imagination": {
             "horizon": 15,
-            "last": 0,  # steps of each sequence at which dreams begin, its last; 0: all
-            "unimix": 0.01,  # of discrete actors; the public code of 2026 applies none
+            "last": 0,  # imagination starts at so many last steps of a sequence; 0: at all
+            "unimix": 0.01,  # of discrete actors; 0 in the public code of 2026
             "true_start": False,
         },
         "max_bad_steps": 10,
@@ -121,7 +123,7 @@ def offline(name):
         "method": "dreamer.offline",
         "steps": 100_000,
         "model": network(name),
-        "chunks": 1,  # sequences that a window of trajectory is cut into, states carried
+        "chunks": 1,  # consecutive sequences per window; states are carried over
         "data": {
             "source": "world",  # or another name of core/data/source_names.py
             "size": 64,
@@ -131,7 +133,7 @@ def offline(name):
             "workers": 8,
             "max_bad_share": 0.01,
         },
-        # Dreams of `clips`, and what reads body positions from them, learnt on others.
+        # Predictions of `clips`, and the readout of body positions, fitted to others.
         "dream": {
             "steps": 24,
             "context": 5,
@@ -139,7 +141,7 @@ def offline(name):
             "read_clips": 1024,
             "read_steps": 3000,
         },
-        # Evaluations by number of steps between them; 0: after the last, -1: never.
+        # Steps between evaluations; 0: only after the last step, -1: never.
         "eval_steps": {"dream": 5000},
     }
 
@@ -159,7 +161,7 @@ def small():
 
 
 def tiny():
-    """A small world model alone; an hour on one CPU core."""
+    """A small world model without an actor; an hour on one CPU core."""
     config = offline("1m")
     config |= {
         "steps": 10_000,
@@ -184,7 +186,7 @@ def agent(task, name, count, repeat, ratio, taken):
         "env": {
             "task": task,
             "size": 64,  # pixels of images
-            "repeat": repeat,  # of each action
+            "repeat": repeat,  # simulator steps per action
             "count": count,
             "processes": True,
             "timeout_s": 60.0,
@@ -193,7 +195,7 @@ def agent(task, name, count, repeat, ratio, taken):
             "ratio": ratio,
             "capacity": 1_000_000,  # steps in memory and on disk
             "first_steps": 1024,  # before the first update
-            "source": "",  # recordings to begin with (core/data/source_names.py)
+            "source": "",  # recordings that fill it first (core/data/source_names.py)
         },
         "planner": {  # of behavior "cem" (arXiv 1811.04551)
             "horizon": 12,
@@ -226,7 +228,7 @@ def reach(task="world:reach"):
 def reacher():
     """DeepMind Control's reacher_easy from proprioception (requirements-envs.txt)."""
     config = reach("dmc:reacher_easy")
-    # Long sequences and few dreams: its model is harder to learn than what to do in it.
+    # Long sequences, little imagination: the model is harder to learn than the policy.
     config |= {"steps": 25_000, "length": 64}
     config["imagination"]["last"] = 8
     config["replay"] |= {"ratio": 256, "first_steps": 1024}

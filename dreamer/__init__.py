@@ -1,1 +1,1 @@
-"""Recurrent state-space world models and the agents that learn in them."""
+"""DreamerV3: recurrent state-space world models, and agents that learn in imagination."""

@@ -1,63 +1,92 @@
-"""The DreamerV3 agent as a Method: it acts, remembers, imagines and improves."""
+"""DreamerV3 as an agent: a Method whose source acts in environments (arXiv 2301.04104)."""
 
 import functools
 import pathlib
 
+import numpy as np
+
 from core.agents.benches import make_benches
-from core.agents.collection import Online, make_policy, step_shapes
+from core.agents.collection import Online
 from core.agents.envs.make import make as make_env
 from core.agents.envs.pool import Pool
 from core.agents.episodes import make_episodes
+from core.agents.policy import Policy, step_shapes
 from core.agents.replay import Replay, fill
+from core.agents.spaces import Spaces
 from core.data.source_names import recordings
 from core.method import Method
-from core.planning import cem
-from dreamer import behavior as behave
-from dreamer.update import make_method
+from dreamer.behavior import make_actor_chooser
+from dreamer.planner import make_planning_chooser
+from dreamer.policy import make_policy
+from dreamer.update import make_method, make_networks
+
+TASK = ("task", "size", "repeat")  # fields of `env` that say what an environment is
 
 
 def make(config) -> Method:
-    """Everything that a config of an agent means."""
-    resolved, config = config.to_dict(), config.to_dict()
+    """The Method of a config from configs/dreamer.py with environments.
+
+    Raises ValueError for values that do not fit each other or the environment.
+    """
+    config = config.to_dict()
     if config["behavior"] == "none":
         raise ValueError("behavior is 'none', but an agent acts; use 'actor' or 'cem'")
-    env = dict(config["env"])
-    task = {name: env.pop(name) for name in ("task", "size", "repeat")}
+    env = config["env"]
+    task = {name: env[name] for name in TASK}
     one = make_env(seed=config["seed"], **task)
-    spaces, actions = dict(one.observations), dict(one.actions)
+    observations, actions = dict(one.observations), dict(one.actions)
     one.close()
+    model, behavior = make_networks(config, observations, actions)
 
-    make_pool = functools.partial(Pool, **task, **env)
-    planner = config["planner"]
-    shape = {name: config[name] for name in ("batch", "length", "seed")}
-
-    def chooser(model, behavior, **changes):
+    def policy(**changes):
         if behavior is not None:
-            return behave.make_chooser(model, behavior)
-        return cem.make_chooser(model, **planner | changes)
+            return make_policy(model, make_actor_chooser(model, behavior))
+        planner = config["planner"] | changes
+        return make_policy(model, make_planning_chooser(model, **planner))
 
-    def source(model, behavior):
-        return functools.partial(
+    make_pool = functools.partial(Pool, **env)
+    training = policy()
+    spaces = {"spaces": model.spaces, "actions": model.actions}
+    sizes = {name: config[name] for name in ("batch", "length", "seed")}
+    return make_method(
+        config,
+        model,
+        behavior,
+        source=functools.partial(
             make_online_source,
-            model=model,
-            choose=chooser(model, behavior),
+            policy=training,
             make_pool=make_pool,
             streams=env["count"],
-            **shape,
+            **spaces,
+            **sizes,
             **config["replay"],
-        )
+        ),
+        evals={
+            "episodes": make_episodes(
+                policy(explore=0.0),
+                functools.partial(Pool, **task, processes=False),
+                seed=config["seed"],
+                **spaces,
+                **config["episodes"],
+            )
+        },
+        benches=make_benches(
+            make_pool,
+            actions=model.actions,
+            shapes=step_shapes(**spaces),
+            kept=training.kept_shapes,
+            streams=env["count"],
+            **sizes,
+        ),
+        acts=True,
+    )
 
-    def episodes(model, behavior):
-        choose = chooser(model, behavior, explore=0.0)
-        make_few = functools.partial(Pool, **task, processes=False)
-        seed = config["seed"]
-        return make_episodes(model, choose, make_few, seed=seed, **config["episodes"])
 
-    def benches(model, behavior):
-        return make_benches(model, make_pool, streams=env["count"], **shape)
+class Experience(Online):
+    """Windows of the replay, each of which begins from the states kept with it."""
 
-    pieces = {"source": source, "evals": {"episodes": episodes}, "benches": benches}
-    return make_method(config, resolved, spaces, actions, **pieces, acts=True)
+    def next(self, state=None):
+        return super().next(state) | {"goes_on": np.zeros(self.batch, bool)}
 
 
 def make_online_source(
@@ -65,34 +94,48 @@ def make_online_source(
     shard,
     folder,
     *,
-    model,
-    choose,
+    policy: Policy,
     make_pool,
-    streams,
-    batch,
-    length,
-    seed,
-    ratio,
-    capacity,
-    first_steps,
-    source,
-) -> Online:
-    """Environments, replay in the run's folder, and the policy that joins them."""
+    spaces: Spaces,
+    actions: Spaces,
+    streams: int,
+    batch: int,
+    length: int,
+    seed: int,
+    ratio: float,
+    capacity: int,
+    first_steps: int,
+    source: str,
+) -> Experience:
+    """Environments and their replay, in the folder of the run.
+
+    source: name of recordings (core/data/source_names.py) that fill a new replay, or "".
+    Raises ValueError if there is more than one process.
+    """
     if shard[1] != 1:
         raise ValueError(f"an agent acts in one process, not in {shard[1]}; use one")
-    shapes = step_shapes(model)
     replay = Replay(
         pathlib.Path(folder) / "replay",
-        shapes,
+        step_shapes(spaces, actions),
+        kept=policy.kept_shapes,
         streams=streams,
         capacity=capacity,
         length=length,
     )
-    policy = make_policy(model, choose, seed=seed)
 
-    def begin():
+    def prefill():
         if source:
             fill(replay, recordings(source))
 
-    shared = {"batch": batch, "ratio": ratio, "first_steps": first_steps, "seed": seed}
-    return Online(make_pool, replay, policy, model, begin, **shared)
+    return Experience(
+        make_pool,
+        replay,
+        policy,
+        prefill,
+        spaces=spaces,
+        actions=actions,
+        batch=batch,
+        ratio=ratio,
+        first_steps=first_steps,
+        seed=seed,
+    )

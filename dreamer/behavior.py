@@ -1,7 +1,7 @@
-"""Actor and critic that learn in imagination: returns, losses, normalisation.
+"""Actor and critic that learn in imagination: heads, losses, normalization of returns.
 
-arXiv 2301.04104, "critic learning" and "actor learning". Sequences have the time in
-front; returns and losses are float32.
+arXiv 2301.04104, "critic learning" and "actor learning". Time is the first axis; returns
+and losses are float32.
 """
 
 import functools
@@ -11,6 +11,8 @@ import jax
 import jax.numpy as jnp
 
 from core.agents import action_distributions
+from core.agents.returns import lambda_returns, replay_returns
+from core.agents.spaces import Spaces
 from core.nn import distributions, row_keys
 from core.parallel.collectives import all_rows, constrain
 from dreamer.layers import Head
@@ -18,22 +20,25 @@ from dreamer.rssm import Latent
 from dreamer.world_model import GAMMA, WorldModel
 
 LAMBDA = 0.95
-ENTROPY = 3e-4
-RANGE_RATE = 0.01
-REPLAY_SCALE = 0.3
+ENTROPY = 3e-4  # weight of the actor's entropy
+RANGE_RATE = 0.01  # of the moving percentiles of returns
+REPLAY_SCALE = 0.3  # weight of the critic's loss on replayed steps
 
 
 class Behavior(NamedTuple):
     """The heads, without their weights, and how they learn.
 
-    true_start: whether a dream begins with the replay's word on whether the episode goes
-    on, as the code of April 2024 has it, in place of the continue head's.
-    last: at how many last steps of each sequence dreams begin; 0: at all, as published.
+    unimix: share of the uniform distribution in discrete actions.
+    horizon: imagined steps, H.
+    true_start: whether the first discount of an imagined trajectory is the replay's
+      is_terminal, as in the public code of April 2024, or the continue head's prediction.
+    last: imagination starts at this many last steps of each sequence; 0: at all of them,
+      as published.
     """
 
     actor: Head
     critic: Head
-    unimix: float  # of discrete actions
+    unimix: float
     horizon: int
     true_start: bool
     last: int
@@ -47,16 +52,16 @@ class Range(NamedTuple):
 
 
 def make_behavior(
-    actions,
+    actions: Spaces,
     *,
-    units,
-    unimix=0.01,
-    horizon=15,
-    true_start=False,
-    last=0,
+    units: int,
+    unimix: float = 0.01,
+    horizon: int = 15,
+    true_start: bool = False,
+    last: int = 0,
     dtype=jnp.float32,
-):
-    """Heads for the actions of a world model."""
+) -> Behavior:
+    """Heads of `units` wide layers for the actions of a world model."""
     actor = Head(
         3, units, (action_distributions.width(actions),), scale=0.01, dtype=dtype
     )
@@ -65,15 +70,15 @@ def make_behavior(
 
 
 def init(behavior: Behavior, features: int, key) -> dict:
-    """Boxed parameters by network."""
+    """Boxed parameters {"actor": ..., "critic": ...} of heads that read `features` numbers."""
     keys, x = jax.random.split(key), jnp.zeros((1, features))
     heads = {"actor": behavior.actor, "critic": behavior.critic}
     pairs = zip(heads.items(), keys, strict=True)
     return {name: head.init(k, x)["params"] for (name, head), k in pairs}
 
 
-def make_chooser(model: WorldModel, behavior: Behavior):
-    """choose(params, latent, key) -> actions [N, A] drawn from the actor."""
+def make_actor_chooser(model: WorldModel, behavior: Behavior):
+    """choose(params, latent, key) -> actions [N, A] sampled from the actor."""
 
     def choose(params, latent, key):
         out = behavior.actor.apply({"params": params["actor"]}, latent.features())
@@ -85,11 +90,16 @@ def make_chooser(model: WorldModel, behavior: Behavior):
 
 
 def no_range() -> Range:
+    """The range before the first update."""
     return Range(jnp.zeros(()), jnp.zeros(()))
 
 
 def imagine(model: WorldModel, behavior: Behavior, params, start: Latent, key):
-    """Dream on from N states by the actor; keys are as in core/nn/row_keys.py.
+    """Imagine H steps from N states with the actor's actions.
+
+    Args:
+      start: the states [N, ...].
+      key: one, or one for each state [N] (core/nn/row_keys.py).
 
     Returns:
       features [H + 1, N, F], those of the start first, and the actions [H + 1, N, A]
@@ -97,7 +107,7 @@ def imagine(model: WorldModel, behavior: Behavior, params, start: Latent, key):
     """
     params = jax.lax.stop_gradient(params)
     start = jax.lax.stop_gradient(start)
-    choose = functools.partial(make_chooser(model, behavior), params)
+    choose = functools.partial(make_actor_chooser(model, behavior), params)
     rssm = {"params": params["rssm"]}
     given = start, choose, row_keys.fold(key, 0), behavior.horizon
     states, actions = model.rssm.apply(rssm, *given, method="imagine")
@@ -107,40 +117,8 @@ def imagine(model: WorldModel, behavior: Behavior, params, start: Latent, key):
     return constrain(states.features(), None, "batch", None), actions
 
 
-def lambda_returns(reward, cont, value):
-    """R_t of imagined steps 0..H-1 from heads at 0..H: [H + 1, N] x3 -> [H, N].
-
-    What happens in the step from t to t + 1 is told at t + 1.
-    """
-
-    def back(future, x):
-        reward, cont, value = x
-        now = reward + cont * ((1 - LAMBDA) * value + LAMBDA * future)
-        return now, now
-
-    steps = (reward[1:], cont[1:], value[1:])
-    return jax.lax.scan(back, value[-1], steps, reverse=True)[1]
-
-
-def replay_returns(reward, last, terminal, bootstrap):
-    """Q_t of real steps 0..T-2: [T, B] each -> [T - 1, B].
-
-    bootstrap: the imagined return of each step; it alone follows an episode's last step.
-    """
-    lam = LAMBDA * (1 - last.astype(jnp.float32))
-    live = GAMMA * (1 - terminal.astype(jnp.float32))
-
-    def back(future, x):
-        reward, lam, live, bootstrap = x
-        now = reward + live * ((1 - lam) * bootstrap + lam * future)
-        return now, now
-
-    steps = (reward[1:], lam[1:], live[1:], bootstrap[1:])
-    return jax.lax.scan(back, bootstrap[-1], steps, reverse=True)[1]
-
-
 def update_range(seen: Range, returns) -> Range:
-    """One step of the moving percentiles over all imagined returns [H, N]."""
+    """The moving percentiles after an update with imagined returns [H, N] per device."""
     returns = all_rows(returns, axis=1)
     low, high = jnp.percentile(returns, jnp.array([5.0, 95.0]))
     mix = lambda old, new: (1 - RANGE_RATE) * old + RANGE_RATE * new  # noqa: E731
@@ -148,13 +126,19 @@ def update_range(seen: Range, returns) -> Range:
 
 
 def losses(model, behavior, params, slow, seen: Range, states, batch, key):
-    """Losses of actor and critic {name: [...]}, the new range, and metrics.
+    """Losses of actor and critic.
 
     Args:
+      params: of all networks, by name.
       slow: moving average of the critic's weights.
-      states: what the world model has observed [T, B, ...], with its gradient.
+      seen: the range before this update.
+      states: posterior states of the world model [T, B, ...], with their gradient.
       batch: reward, is_last, is_terminal [B, T].
       key: one, or one for each sequence [B].
+
+    Returns:
+      losses {"actor", "critic": [H, N], "replay": [T - 1, B]}, the new range, and metrics
+      by name.
     """
     fixed = jax.lax.stop_gradient
     lead = {k: batch[k].swapaxes(0, 1) for k in ("reward", "is_last", "is_terminal")}
@@ -170,18 +154,18 @@ def losses(model, behavior, params, slow, seen: Range, states, batch, key):
     reward = distributions.two_hot_mean(apply(model.reward, frozen["reward"], features))
     cont = jax.nn.sigmoid(apply(model.cont, frozen["continue"], features))
     if behavior.true_start:
-        goes_on = GAMMA * (1 - lead["is_terminal"].astype(jnp.float32))
-        cont = cont.at[0].set(goes_on.reshape(-1))
+        discount = GAMMA * (1 - lead["is_terminal"].astype(jnp.float32))
+        cont = cont.at[0].set(discount.reshape(-1))
     critic = apply(behavior.critic, params["critic"], features)
     value = fixed(distributions.two_hot_mean(critic))
     slow_value = distributions.two_hot_mean(apply(behavior.critic, slow, features))
-    returns = lambda_returns(reward, cont, value)
+    returns = lambda_returns(reward, cont, value, lam=LAMBDA)
     weight = jnp.cumprod(cont[:-1], 0)
     seen = update_range(seen, returns)
     scale = jnp.maximum(1.0, seen.high - seen.low)
 
     out = apply(behavior.actor, params["actor"], features[:-1])
-    logp, entropy = action_distributions.judge(
+    logp, entropy = action_distributions.log_prob_and_entropy(
         model.actions, out, actions[:-1], unimix=behavior.unimix
     )
     advantage = (returns - value[:-1]) / scale
@@ -190,7 +174,7 @@ def losses(model, behavior, params, slow, seen: Range, states, batch, key):
         "critic": weight * critic_loss(critic[:-1], returns, slow_value[:-1]),
     }
 
-    x = states.features()  # the one way that values shape what is represented
+    x = states.features()  # the only path by which values train the representation
     critic = apply(behavior.critic, params["critic"], x)
     slow_value = distributions.two_hot_mean(apply(behavior.critic, slow, fixed(x)))
     targets = replay_returns(
@@ -198,6 +182,8 @@ def losses(model, behavior, params, slow, seen: Range, states, batch, key):
         lead["is_last"],
         lead["is_terminal"],
         returns[0].reshape(T, B),
+        lam=LAMBDA,
+        gamma=GAMMA,
     )
     live = 1 - lead["is_last"][:-1].astype(jnp.float32)
     found["replay"] = live * critic_loss(critic[:-1], targets, slow_value[:-1])
@@ -214,7 +200,7 @@ def losses(model, behavior, params, slow, seen: Range, states, batch, key):
 
 
 def critic_loss(logits, target, slow_value):
-    """Cross-entropy to the return, and to the slow critic, which keeps it from drifting."""
+    """Cross-entropy to the return, and to the slow critic, which regularizes it: [...]."""
     return distributions.two_hot_loss(logits, target) + distributions.two_hot_loss(
         logits, slow_value
     )

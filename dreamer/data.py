@@ -1,4 +1,4 @@
-"""What offline pretraining reads: windows of trajectories, in chunks that go on."""
+"""Sources of offline pretraining: windows of trajectories, cut into consecutive pieces."""
 
 import dataclasses
 
@@ -13,20 +13,25 @@ from core.data.records import BadSample, Records, RecordsWrapper
 from core.data.steps import FLAGS, is_observation
 from core.data.trajectories import WorldWindows
 
-HELD_OUT = 1 << 20  # added to the seed: clips that training never sees
+VALIDATION = 1 << 20  # added to the seed for validation clips
 
 
 def make_world(split, *, seed, steps, size, level, bodies, fps) -> World:
-    """The embedded world with an agent that pushes; "validation" clips are apart."""
+    """The embedded world with an agent that pushes bodies.
+
+    split: "train" or "validation", which have different seeds. steps: frames of a clip.
+    Other arguments as in core/data/bodies/world.py.
+    """
     look = {"size": size, "level": level, "bodies": bodies, "fps": fps}
-    seed += HELD_OUT * (split == "validation")
+    seed += VALIDATION * (split == "validation")
     return World(seed, variant="pushed", frames=steps, **look)
 
 
 def make_records(split, *, source, steps, apart, **world):
-    """Windows of `steps` steps of what core/data/source_names.py calls `source`.
+    """Windows of `steps` steps of the data set `source` (core/data/source_names.py).
 
-    split: "train", or "validation" for what training never sees, `apart` steps at least.
+    split: "train", or "validation", which has at least `apart` steps. world: arguments of
+    `make_world`, for the source "world".
     """
 
     def pushed():
@@ -38,12 +43,16 @@ def make_records(split, *, source, steps, apart, **world):
 
 
 def spaces_of(records):
-    """Observations and actions that records hold, told by the first that can be read."""
+    """(observations, actions) {name: Space} of records, by the first that can be read.
+
+    Raises ValueError if the first eight cannot be read.
+    """
+    why = None
     for index in range(min(len(records), 8)):
         try:
             item = records.load(index)
             break
-        except Exception as error:  # noqa: BLE001, the pipeline counts and names them
+        except Exception as error:  # noqa: BLE001, the pipeline reports them
             why = error
     else:
         raise ValueError(f"the first records of {records} cannot be read: {why}")
@@ -56,9 +65,9 @@ def spaces_of(records):
 
 
 def shaped(records: Records, spaces, action: int, also=()) -> Records:
-    """Records of which each sample is as the model takes it, or is bad.
+    """Records whose samples have the arrays, shapes and types that a model takes.
 
-    action: how many numbers one has.
+    action: length of action vectors, A. also: names of further arrays to keep.
     """
     spaces = (*spaces, ("action", Space((action,))))
     return map_parts(lambda part: Shaped(part, spaces, also), records)
@@ -66,29 +75,30 @@ def shaped(records: Records, spaces, action: int, also=()) -> Records:
 
 @dataclasses.dataclass(frozen=True)
 class Shaped(RecordsWrapper):
-    """Records as the model takes them: the arrays it knows, in its types and shapes."""
+    """Records of one data set for `shaped`; other shapes raise BadSample."""
 
     inner: Records
     spaces: tuple
-    also: tuple = ()  # other arrays to leave as they are where there are any
+    also: tuple = ()  # names of arrays that are kept unchanged if present
 
     def load(self, index, rng=None):
         item = self.inner.load(index, rng)
         found = {name: np.asarray(item[name]) for name in ("reward", *FLAGS)}
         for name, space in self.spaces:
             if name not in item or item[name].shape[1:] != space.shape:
-                there = item[name].shape[1:] if name in item else "absent"
-                raise BadSample(f"{name!r} is {there}, not {space.shape} as elsewhere")
+                given = item[name].shape[1:] if name in item else "absent"
+                raise BadSample(f"{name!r} is {given}, not {space.shape} as elsewhere")
             found[name] = item[name].astype(space.dtype)
         found["reward"] = found["reward"].astype(np.float32)
         return found | {name: item[name] for name in self.also if name in item}
 
 
 class Chunks:
-    """A source whose windows are given out in `parts` pieces, one after the other.
+    """A source of consecutive pieces of windows, `parts` per window.
 
-    All but the first piece of a window go on where the one before has ended: "goes_on"
-    tells the model to begin from the states it ended with.
+    Batches have "goes_on", bool [B]: the piece continues the last batch, so that the model
+    starts from its last states of that batch. For other pieces it starts from "deter" [B,
+    deter] and "stoch" [B, stoch], which are zeros.
     """
 
     def __init__(self, source, *, parts: int, deter: int, stoch: int):
@@ -133,7 +143,11 @@ def make_offline_source(
     split, shard, folder=None, *, records, spaces, action, batch, parts, seed, workers,
     max_bad_share, deter, stoch,
 ):  # fmt: skip
-    """Endless batches [b, T, ...] of windows in `parts` pieces each; `folder` is not used."""
+    """Endless batches [b, T, ...] for one host, of windows of `parts` pieces.
+
+    split and folder are not used. action, deter, stoch: widths of the model's vectors.
+    Other arguments as in core/data/pipeline.py.
+    """
     source = make_source(
         shaped(records, spaces, action),
         batch=batch,
@@ -141,6 +155,6 @@ def make_offline_source(
         seed=seed,
         workers=workers,
         max_bad_share=max_bad_share,
-        shuffle=not isinstance(records, WorldWindows),  # those are endless
+        shuffle=not isinstance(records, WorldWindows),  # which are random anyway
     )
     return Chunks(source, parts=parts, deter=deter, stoch=stoch)

@@ -1,4 +1,4 @@
-"""How well a world model dreams: open loop, against truth and against standing still."""
+"""Open-loop prediction of a world model ("dreams"), compared with a static baseline."""
 
 from functools import partial
 from itertools import groupby
@@ -11,22 +11,22 @@ from core.base.pictures import rgb
 from core.evals.readout import fit_readout, in_batches
 from dreamer import world_model
 from dreamer.layers import Head
-from dreamer.nets import meant
+from dreamer.nets import decoded_values
 
-PICTURED = 6
-AHEAD = (1, 2, 5, 10, 15, 30)  # steps into a dream at which it is judged
-BORDER = 2
-PART = 64  # trajectories at a time
-PLACE = "log/position"
-READER, READ_AT_ONCE = 256, 512  # units of its layers, rows of an update
+PICTURED = 6  # trajectories
+AHEAD = (1, 2, 5, 10, 15, 30)  # predicted steps at which errors are reported
+BORDER = 2  # pixels around each frame
+PART = 64  # trajectories per call
+PLACE = "log/position"  # true positions of bodies, if the trajectories have them
+READER, READER_BATCH = 256, 512  # units of the readout's layers, rows of an update
 GREEN, RED = (40, 180, 60), (220, 60, 40)
 
 
 def dream(model, params, batch, key, *, context: int):
-    """Follow the first `context` steps of a batch [B, T, ...], dream the rest.
+    """Observe the first `context` steps of a batch [B, T, ...], predict the rest.
 
     Returns:
-      states [T, B, ...]: observed, then dreamt with the actions that were taken.
+      states [T, B, ...]: posterior ones, then predicted ones under the recorded actions.
     """
     keys = jax.random.split(key)
     B, T = batch["is_first"].shape
@@ -36,21 +36,22 @@ def dream(model, params, batch, key, *, context: int):
     states, _ = world_model.observe(model, params, first, seen, gumbel)
     actions = batch["action"].swapaxes(0, 1)[context:]
     last = jax.tree.map(lambda x: x[-1], states)
-    dreamt = model.rssm.apply(
+    predicted = model.rssm.apply(
         {"params": params["rssm"]},
         last,
         actions,
         keys[1],
         method="follow",
     )
-    return jax.tree.map(lambda a, b: jnp.concatenate([a, b]), states, dreamt)
+    return jax.tree.map(lambda a, b: jnp.concatenate([a, b]), states, predicted)
 
 
-def make_dream(model, held, known, *, context, read_steps):
-    """state -> how far dreams are from what happened, by step, and pictures of dreams.
+def make_dream(model, validation, train, *, context, read_steps):
+    """An evaluation: state -> prediction errors by step, and pictures of predictions.
 
-    held: () -> batch [B, T, ...] of trajectories that training never sees. known: () ->
-    batch on which body positions are learnt to be read, where trajectories tell them.
+    validation: () -> batch [B, T, ...] of trajectories that are not trained on.
+    train: () -> batch that the readout of body positions is fitted to for `read_steps`
+    updates, if trajectories have positions.
     """
 
     @jax.jit
@@ -60,43 +61,49 @@ def make_dream(model, held, known, *, context, read_steps):
         return jax.tree.map(lambda x: x.swapaxes(0, 1), out)
 
     @jax.jit
-    def watch(params, batch):
+    def observe(params, batch):
         first = model.rssm.first(len(batch["is_first"]))
         gumbel = world_model.noise_of(model, batch, jax.random.key(0))
         states, _ = world_model.observe(model, params, first, batch, gumbel)
         return states.features().swapaxes(0, 1)
 
     def evaluate(state):
-        batch, found = held(), {}
-        predicted, dreamt = in_batches(partial(run, state.params), batch, PART)
-        # No dream is held to the episode after the one it began in.
+        batch, found = validation(), {}
+        predicted, features = in_batches(partial(run, state.params), batch, PART)
+        # Predictions are compared until the episode ends.
         same = ~np.logical_or.accumulate(batch["is_first"][:, context:], 1)
         for name, space in model.spaces:
             if space.is_discrete:
                 continue
             true = batch[name] / np.float32(255 if space.is_image else 1)
-            said = np.asarray(meant(predicted[name], space))
-            found |= errors(name, said, true, same)
+            values = np.asarray(decoded_values(predicted[name], space))
+            found |= errors(name, values, true, same)
             if space.is_image:
-                shown = panels(said[:PICTURED], true[:PICTURED], context)
+                shown = panels(values[:PICTURED], true[:PICTURED], context)
                 found |= {f"dream_{name}": strip(shown), f"film_{name}": film(shown)}
         if PLACE in batch:
-            x = in_batches(partial(watch, state.params), known(), PART)
-            read = fit_reader(x, flat(known()[PLACE]), steps=read_steps)
-            found |= positions(read(dreamt), flat(batch[PLACE]), context)
+            x = in_batches(partial(observe, state.params), train(), PART)
+            read = fit_reader(x, flat(train()[PLACE]), steps=read_steps)
+            found |= positions(read(features), flat(batch[PLACE]), context)
         return found
 
     return evaluate
 
 
 def flat(x):
+    """[n, T, ...] -> [n, T, P]."""
     return x.reshape(*x.shape[:2], -1)
 
 
 def errors(name, predicted, true, same):
-    """Mean squared error 1, 2, 5, ... steps into the dream; "still" repeats a step.
+    """Mean squared errors of the prediction ("dream") and of the last frame ("still").
 
-    same: bool [n, H], which of the last H of [n, T, ...] steps, those dreamt, count.
+    {"dream/NAME_AHEAD", "still/NAME_AHEAD"} for each of AHEAD steps after the context.
+
+    Args:
+      predicted, true: [n, T, ...].
+      same: bool [n, H]: which of the last H steps, the predicted ones, still belong to the
+        episode of the context.
     """
     found, context = {}, true.shape[1] - same.shape[1]
     still = np.broadcast_to(true[:, context - 1 : context], true.shape)
@@ -110,10 +117,10 @@ def errors(name, predicted, true, same):
 
 
 def positions(read, true, context):
-    """How far off positions [n, T, P] are that were read from dreams, by step.
+    """Errors of positions [n, T, P] read from predicted states, by step.
 
-    "still" is the true position in the last frame seen. Both in sides of the frame, root
-    mean square; and for how many steps on end, at most, the dream is the better.
+    "still" is the true position in the last observed frame. Root mean squares, in sides of
+    the frame. "steps_dreamt_better": the longest run of steps whose prediction is better.
     """
     still = np.broadcast_to(true[:, context - 1 : context], true.shape)
     gaps = {
@@ -130,42 +137,45 @@ def positions(read, true, context):
 
 
 def longest(yes) -> int:
-    """How often on end `yes` is true, at most."""
+    """Length of the longest run of true values."""
     return max((len(list(run)) for value, run in groupby(yes) if value), default=0)
 
 
 def panels(predicted, true, context):
-    """Truth, dream and difference [n, 3, T, h, w, 3] in frames that tell seen from dreamt."""
+    """Truth, prediction and difference, uint8 [n, 3, T, h, w, 3].
+
+    Borders are green for observed steps, red for predicted ones.
+    """
     error = (predicted - true + 1) / 2
     x = rgb(np.stack([true, predicted, error], 1))
     x = (np.clip(x, 0, 1) * 255).astype(np.uint8)
     x = np.pad(x, ((0, 0), (0, 0), (0, 0), *[(BORDER, BORDER)] * 2, (0, 0)))
     for t in range(x.shape[2]):
-        colour, frame = GREEN if t < context else RED, x[:, :, t]
-        frame[..., :BORDER, :, :] = frame[..., -BORDER:, :, :] = colour
-        frame[..., :, :BORDER, :] = frame[..., :, -BORDER:, :] = colour
+        color, frame = GREEN if t < context else RED, x[:, :, t]
+        frame[..., :BORDER, :, :] = frame[..., -BORDER:, :, :] = color
+        frame[..., :, :BORDER, :] = frame[..., :, -BORDER:, :] = color
     return x
 
 
 def strip(x):
-    """Panels below each other, time to the right: [n 3 h, T w, 3]."""
+    """Panels [n, 3, T, h, w, 3] as one picture, time to the right: [n 3 h, T w, 3]."""
     n, rows, T, h, w, _ = x.shape
     return x.transpose(0, 1, 3, 2, 4, 5).reshape(n * rows * h, T * w, 3)
 
 
 def film(x):
-    """Rows of panels below each other, trajectories side by side: [T, 3 h, n w, 3]."""
+    """Panels [n, 3, T, h, w, 3] as a film, trajectories side by side: [T, 3 h, n w, 3]."""
     n, rows, T, h, w, _ = x.shape
     return x.transpose(2, 1, 3, 0, 4, 5).reshape(T, rows * h, n * w, 3)
 
 
 def fit_reader(x, y, *, steps):
-    """What reads y [n, T, P] from x [n, T, F]: a function of such x, of two layers.
+    """A two-layer readout fitted to predict y [n, T, P] from x [n, T, F]: x -> y.
 
-    More than linear, for a place is told by several categorical latents together.
+    Not linear, since a position is encoded jointly by several categorical latents.
     """
     mean, std = x.mean((0, 1)), x.std((0, 1)) + 1e-3
     rows, true = ((x - mean) / std).reshape(-1, x.shape[-1]), y.reshape(-1, y.shape[-1])
     head = Head(2, READER, true.shape[1:])
-    params, _ = fit_readout(head, rows, true, steps=steps, batch=READ_AT_ONCE, lr=2e-3)
+    params, _ = fit_readout(head, rows, true, steps=steps, batch=READER_BATCH, lr=2e-3)
     return lambda x: np.asarray(head.apply({"params": params}, (x - mean) / std))

@@ -1,4 +1,4 @@
-"""A frozen world model, and its actor, as pure functions of one step for other programs."""
+"""Exports: a frozen world model and its actor as functions of one step."""
 
 import jax
 import jax.numpy as jnp
@@ -8,45 +8,49 @@ from core.agents import action_distributions
 from core.export import artifacts
 from core.nn import distributions
 from dreamer import world_model
-from dreamer.nets import meant
+from dreamer.nets import decoded_values
 from dreamer.rssm import Latent
 
 TITLE = "A recurrent world model, pretrained with Reverie"
 WHAT = """\
-Follows what happens in a state of memory (deter) and categorical latents (stoch), and
-dreams on from it: arXiv 2301.04104. Each program is one step, for any batch size."""
+Infers a recurrent state (deter) and categorical latents (stoch) from observations, and
+predicts what follows (arXiv 2301.04104). Each program is one step, for any batch size."""
 NETWORK = """\
-All networks of the world model, and the actor where there is one, as trained."""
+All networks of the world model as trained, and the actor if there is one."""
 INPUTS = """\
-Everything begins from zeros in `deter` and `stoch`.
+An episode begins with zeros in `deter` and `stoch`.
 
 - `encode`: observations {observations} -> `embed`.
 - `observe`: the state before, `action` {action} that led here, `embed`, and `noise`
-  -> the state now. `is_first` forgets what was before.
-- `imagine`: the state, `action` and `noise` -> the state that follows, unseen.
-- `decode`: the state -> what each observation is expected to be (images in 0..1),
-  `reward`, and `continue`, the probability that the episode goes on, times the discount.
-- `act`, where there is an actor: the state -> its likeliest action.
+  -> the state now. `is_first` resets the state before.
+- `imagine`: the state, `action` and `noise` -> the next state, without an observation.
+- `decode`: the state -> the expected observations (images in 0..1), `reward`, and
+  `continue`, the probability that the episode goes on, times the discount.
+- `act`, if there is an actor: the state -> its most likely action.
 
-`noise` is standard Gumbel noise of the shape of `stoch` to draw a state; zeros give the
-likeliest one."""
+`noise` is standard Gumbel noise of the shape of `stoch`, to sample a state; zeros give the
+most likely one."""
 
 
 def make_programs(model, behavior) -> dict:
-    """name -> (function of (params, inputs), specs of the inputs), all in float32."""
+    """Name -> (function of (params, inputs), specs of the inputs), all in float32.
+
+    Inputs and outputs are dictionaries of arrays [B, ...], with specs for B = 1.
+    `behavior` is None for a world model alone.
+    """
     r = model.rssm
 
-    def spec(*shape, dtype=np.float32):
-        return jax.ShapeDtypeStruct((1, *shape), dtype)
+    def spec(*shape, dtype="float32"):
+        return jax.ShapeDtypeStruct((1, *shape), np.dtype(dtype))
 
     state = {"deter": spec(r.deter), "stoch": spec(r.stoch, r.classes)}
     noise, action = {"noise": spec(r.stoch, r.classes)}, {"action": spec(r.action)}
-    seen = {k: spec(*s.shape, dtype=np.dtype(s.dtype)) for k, s in model.spaces}
+    seen = {k: spec(*s.shape, dtype=s.dtype) for k, s in model.spaces}
 
     def latent(inputs):
         return Latent(inputs["deter"], inputs["stoch"])
 
-    def told(latent):
+    def outputs(latent):
         return {"deter": latent.deter, "stoch": latent.stoch}
 
     def encode(params, inputs):
@@ -58,17 +62,17 @@ def make_programs(model, behavior) -> dict:
         states, _ = r.apply(
             {"params": params["rssm"]}, latent(inputs), *one, method="observe"
         )
-        return told(jax.tree.map(lambda x: x[0], states))
+        return outputs(jax.tree.map(lambda x: x[0], states))
 
     def imagine(params, inputs):
         apply = {"params": params["rssm"]}
         parts = latent(inputs), inputs["action"], inputs["noise"]
-        return told(r.apply(apply, *parts, method="one_step"))
+        return outputs(r.apply(apply, *parts, method="one_step"))
 
     def decode(params, inputs):
         states = jax.tree.map(lambda x: x[None], latent(inputs))
         out = world_model.decode(model, params, states)
-        found = {k: meant(out[k][0], space) for k, space in model.spaces}
+        found = {k: decoded_values(out[k][0], space) for k, space in model.spaces}
         x = latent(inputs).features()
         reward = model.reward.apply({"params": params["reward"]}, x)
         cont = model.cont.apply({"params": params["continue"]}, x)
@@ -82,10 +86,10 @@ def make_programs(model, behavior) -> dict:
         x = latent(inputs).features()
         out = behavior.actor.apply({"params": params["actor"]}, x)
         return action_distributions.as_actions(
-            model.actions, action_distributions.likeliest(model.actions, out)
+            model.actions, action_distributions.mode(model.actions, out)
         )
 
-    first = {"is_first": spec(dtype=np.dtype(bool))}
+    first = {"is_first": spec(dtype="bool")}
     embed = {"embed": spec(r.embed)}
     programs = {
         "encode": (encode, seen),
@@ -97,7 +101,10 @@ def make_programs(model, behavior) -> dict:
 
 
 def make_exports(model, behavior, *, config) -> dict:
-    """Format -> (state, folder, origin): the writers of a Method."""
+    """Format -> core.method.Export, "world_model" (StableHLO) and "safetensors".
+
+    config: of the run, for the model card.
+    """
     frozen = in_float32(model)
     heads = None
     if behavior is not None:
@@ -126,7 +133,7 @@ def make_exports(model, behavior, *, config) -> dict:
 
 
 def in_float32(model):
-    """The same networks, computing in float32."""
+    """The same world model, computing in float32."""
     names = ("encoder", "rssm", "decoder", "reward", "cont")
     clones = {n: getattr(model, n).clone(dtype=jnp.float32) for n in names}
     return model._replace(**clones)

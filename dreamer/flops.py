@@ -1,7 +1,8 @@
-"""Useful floating point operations of an update, counted from shapes.
+"""Useful floating point operations of an update, from the shapes of the networks.
 
-Matrix products and convolutions as published, two operations per multiply-add; backward
-costs twice forward. Forms that need fewer operations are counted as what they replace.
+Matrix products and convolutions of the published networks, two operations per
+multiply-add; the backward pass costs twice the forward pass. Implementations that need
+fewer operations count as what they replace.
 """
 
 import numpy as np
@@ -12,18 +13,18 @@ from dreamer import nets
 
 
 def mlp(inputs, width, depth, outputs=0):
-    """Multiply-adds of one row."""
+    """Multiply-adds of an MLP for one row."""
     return inputs * width + (depth - 1) * width * width + width * outputs
 
 
 def images(spaces, depth, form):
-    """Multiply-adds of one frame: (encoder's convolutions, decoder's)."""
+    """Multiply-adds of the convolutions for one frame: (encoder, decoder)."""
     shapes = [s.shape for _, s in spaces if s.is_image]
     if not shapes:
         return 0, 0
     side, total = shapes[0][0], sum(shape[-1] for shape in shapes)
     taps, many = nets.KERNEL**2, [m * depth for m in nets.CHANNELS[form]]
-    # Stride-1 layers see the map before it is halved, and after it is doubled.
+    # Stride-1 layers run at the size before pooling, and after upsampling.
     strided = form == "stride"
     down, size, inputs = 0, side, total
     for i, outputs in enumerate(many):
@@ -42,7 +43,10 @@ def images(spaces, depth, form):
 
 
 def update(model, behavior, *, batch, length) -> float:
-    """One update on sequences, from whose steps dreams begin."""
+    """Operations of one update on `batch` sequences of `length` steps.
+
+    Imagination starts at `behavior.last` steps of each; `behavior` may be None.
+    """
     r, units, depth = model.rssm, model.encoder.width, model.encoder.depth
     D, U, Z, G = r.deter, r.hidden, r.stoch * r.classes, r.blocks
     vector = sum(s.width for _, s in model.spaces if not s.is_image)
@@ -67,6 +71,6 @@ def update(model, behavior, *, batch, length) -> float:
         critic = head(3, distributions.BINS)
         dreams = H * (memory + prior) + (H + 1) * actor
         dreams += (H + 1) * (heads + critic) + 3 * H * actor + 3 * (H + 1) * critic
-        dreams += 4 * critic  # on what was replayed
+        dreams += 4 * critic  # on replayed steps
         dreams *= behavior.last or length
     return float(2 * batch * np.float64(length * world + dreams))

@@ -13,34 +13,34 @@ from core.parallel.layouts import Axis
 DETER = Axis("deter", over=("tensor",))
 BLOCKS = Axis("blocks", over=("tensor",))
 EPS = 1e-4
-UNCUT = 1 / 0.87962566  # a normal cut at two deviations keeps 0.8796 of its own
+UNTRUNCATED = 1 / 0.87962566  # truncation at two deviations leaves 0.8796 of one
 
 
 def fan_in(scale=1.0):
-    """Truncated normal of deviation scale / sqrt(inputs).
+    """Initializer: truncated normal of standard deviation scale / sqrt(inputs).
 
-    The inputs of a block kernel [G, in, out] are those of all blocks, as in the
-    published networks; of a convolution, rows x columns x channels.
+    Inputs are counted as in the published networks: of all blocks for a block kernel
+    [G, in, out], rows x columns x channels for a convolution.
     """
 
     def init(key, shape, dtype=jnp.float32):
-        std = scale * UNCUT / np.sqrt(np.prod(shape[:-1]))
+        std = scale * UNTRUNCATED / np.sqrt(np.prod(shape[:-1]))
         return std * jax.random.truncated_normal(key, -2, 2, shape, dtype)
 
     return init
 
 
 def rms(x, scale):
-    """x over its root mean square along the last axis, times `scale`; in float32."""
+    """RMS norm over the last axis, computed in float32: [..., C], [C] -> [..., C]."""
     y = x.astype(jnp.float32)
     rate = jax.lax.rsqrt(jnp.square(y).mean(-1, keepdims=True) + EPS)
     return (y * rate * scale).astype(x.dtype)
 
 
 def product(x, kernel):
-    """x by a matrix [i, o]; or each of G groups of x by its own, [G, i / G, o / G].
+    """x [..., i] times a matrix [i, o], or block-diagonally times [G, i / G, o / G].
 
-    [..., i] -> [..., o], groups one after the other.
+    Returns [..., o], with the outputs of the G blocks one after another.
     """
     if kernel.ndim == 2:
         return x @ kernel
@@ -50,24 +50,24 @@ def product(x, kernel):
 
 
 def norm_act(x, scale):
-    """SiLU of the RMS-normalised x."""
+    """SiLU of the RMS norm of x."""
     return nn.silu(rms(x, scale))
 
 
 class NormAct(nn.Module):
-    """RMS norm, then SiLU; `axis` names what it runs along."""
+    """RMS norm, then SiLU; `axis` is the logical axis name of its scale."""
 
     axis: str | None = None
 
     @nn.compact
     def __call__(self, x):
         ones = named(nn.initializers.ones, (self.axis,))
-        # Computed again for the gradient: a tenth less memory at 12m, no more time.
+        # Recomputed in the backward pass: a tenth less memory at 12m, no slower.
         return jax.checkpoint(norm_act)(x, self.param("scale", ones, x.shape[-1:]))
 
 
 class Mlp(nn.Module):
-    """`depth` times linear, RMS norm, SiLU."""
+    """`depth` layers of linear, RMS norm, SiLU: [..., i] -> [..., width]."""
 
     depth: int
     width: int

@@ -1,8 +1,8 @@
-"""Encoder and decoder for named observations: images, vectors and their mixture.
+"""Encoder and decoder of named observations: images, vectors, or both.
 
-arXiv 2301.04104, appendix; two public forms of the image networks are known: "pool"
-(stride 1 and max-pool, nearest upsampling, of 2026) and "stride" (stride 2, transposed,
-an outer layer at full resolution, of April 2024).
+arXiv 2301.04104, appendix. The public code has had two forms of the image networks:
+"stride" (April 2024: stride 2 and transposed convolutions, an outer layer at full
+resolution) and "pool" (2026: stride 1 with max-pooling and nearest upsampling).
 """
 
 import flax.linen as nn
@@ -18,17 +18,20 @@ from dreamer.layers import BLOCKS, Mlp, NormAct, fan_in, product
 
 CHANNELS = {"pool": (2, 3, 4, 4), "stride": (1, 2, 3, 4, 4)}
 KERNEL = 5
-FEW = 8  # input channels up to which `conv_pool` is worth its rearrangement
+FEW = 8  # input channels up to which `conv_pool` is faster
 
 
 def one_hot(x, classes):
-    """Whole numbers [..., n] -> [..., n classes]; -1, missing, zeroes the whole vector."""
+    """Integers [..., n] -> [..., n classes]; all zeros if any is -1, which means missing."""
     y = jax.nn.one_hot(x, classes).reshape(*x.shape[:-1], -1)
     return y * (x >= 0).all(-1, keepdims=True)
 
 
 def as_vector(x, space: Space):
-    """One observation [B, ...] as numbers near 1: symlog of reals, one-hot of the rest."""
+    """One observation [B, ...] as a vector [B, space.width]: symlog, or one-hot.
+
+    Zeros if a number is not finite.
+    """
     x = x.reshape(x.shape[0], -1)
     if space.is_discrete:
         return one_hot(x, space.classes)
@@ -37,7 +40,7 @@ def as_vector(x, space: Space):
 
 
 class Conv(nn.Module):
-    """5x5 convolution with bias, in the form that `how` names."""
+    """5x5 convolution with bias, [B, h, w, c] -> [B, h', w', features]; how: in FORMS."""
 
     features: int
     how: str
@@ -54,6 +57,7 @@ class Conv(nn.Module):
 
 
 def halve(x, kernel):
+    """Convolution and max-pooling by 2."""
     if x.shape[-1] <= FEW:
         return convolutions.conv_pool(x, kernel)
     return convolutions.pool(convolutions.conv(x, kernel))
@@ -97,9 +101,9 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """State (deter [B, D], stoch [B, S C]) -> what each observation is expected to be.
+    """State (deter [B, D], stoch [B, S C]) -> predicted observations [B, ...] by name.
 
-    Images as values in 0..1, reals as their symlog, whole numbers as logits.
+    Images in 0..1, reals as symlog, integers as logits [B, ..., classes].
     """
 
     spaces: tuple[tuple[str, Space], ...]
@@ -133,7 +137,7 @@ class Decoder(nn.Module):
         return out
 
     def picture(self, deter, stoch, images):
-        """All images side by side in channels: float32 [B, H, W, channels] in 0..1."""
+        """All images, concatenated in channels: float32 [B, H, W, channels] in 0..1."""
         first, *more = CHANNELS[self.form][::-1]
         size = images[0][1].shape[0] // 2 ** (len(more) + (self.form == "pool"))
         shape = (size, size, first * self.depth)
@@ -173,7 +177,10 @@ class Decoder(nn.Module):
 
 
 def reconstruction(predicted, true, space: Space):
-    """Loss of one observation, summed over its numbers: [B, ...] -> [B]."""
+    """Loss of one observation, summed over its elements: [B, ...] -> [B].
+
+    Squared error of images in 0..1 and of symlogs; cross-entropy of integers.
+    """
     axes = tuple(range(1, 1 + len(space.shape)))
     if space.is_image:
         return jnp.square(predicted - true.astype(jnp.float32) / 255).sum(axes)
@@ -184,6 +191,6 @@ def reconstruction(predicted, true, space: Space):
     return jnp.square(predicted - symlog(true.astype(jnp.float32))).sum(axes)
 
 
-def meant(x, space: Space):
-    """What the decoder says, in the unit of the observation; discrete ones stay logits."""
+def decoded_values(x, space: Space):
+    """The decoder's output for a space in the units of the observation; logits stay."""
     return x if space.is_image or space.is_discrete else symexp(x)

@@ -7,23 +7,30 @@ import numpy as np
 from core.data.trajectories import stack_windows
 from core.method import Method
 from dreamer import data, evals
-from dreamer.update import make_method
+from dreamer.update import make_method, make_networks
 
-SPREAD = 1 << 20  # records over which those that are dreamt of are spread
+SPREAD = 1 << 20  # validation records over which the evaluated ones are spread
+PIPELINE = ("workers", "max_bad_share")  # fields of `data` that do not choose records
 
 
 def make(config) -> Method:
-    """Everything that a config of offline pretraining means."""
-    resolved, config = config.to_dict(), config.to_dict()
-    seed, look, dream = config["seed"], config["data"], config["dream"]
-    pipeline = {name: look.pop(name) for name in ("workers", "max_bad_share")}
+    """The Method of a config from configs/dreamer.py with trajectories.
+
+    Raises ValueError for values that do not fit each other or the trajectories.
+    """
+    config = config.to_dict()
+    dream, seed = config["dream"], config["seed"]
+    pipeline = {name: config["data"][name] for name in PIPELINE}
+    look = {k: v for k, v in config["data"].items() if k not in PIPELINE}
     look |= {"seed": seed, "apart": dream["steps"]}
     steps = config["length"] * config["chunks"]
     records = data.make_records("train", steps=steps, **look)
-    spaces, actions = data.spaces_of(records)
-
-    def source(model, behavior):
-        return functools.partial(
+    model, behavior = make_networks(config, *data.spaces_of(records))
+    return make_method(
+        config,
+        model,
+        behavior,
+        source=functools.partial(
             data.make_offline_source,
             records=records,
             spaces=model.spaces,
@@ -34,15 +41,18 @@ def make(config) -> Method:
             deter=model.rssm.deter,
             stoch=model.rssm.stoch,
             **pipeline,
-        )
+        ),
+        evals={"dream": make_dream(model, look=look, **dream)},
+    )
 
-    judge = {"dream": functools.partial(make_dream, look=look, **dream)}
-    return make_method(config, resolved, spaces, actions, source=source, evals=judge)
 
+def make_dream(model, *, look, steps, context, clips, read_clips, read_steps):
+    """The evaluation "dream" on validation trajectories: state -> findings.
 
-def make_dream(model, behavior, *, look, steps, context, clips, read_clips, read_steps):
-    """state -> how well it dreams of what training never sees."""
-    train, held = (
+    look: arguments of `data.make_records` but split and steps. Other arguments are the
+    config's section `dream`.
+    """
+    train, validation = (
         data.shaped(
             data.make_records(split, steps=steps, **look),
             model.spaces,
@@ -51,9 +61,12 @@ def make_dream(model, behavior, *, look, steps, context, clips, read_clips, read
         )
         for split in ("train", "validation")
     )
-    # Spread, for neighbours of a folder's windows overlap.
-    places = np.linspace(0, min(len(held), SPREAD) - 1, clips).astype(int)
-    known = functools.cache(lambda: stack_windows(train, range(read_clips)))
-    apart = functools.cache(lambda: stack_windows(held, places))
-    more = {"context": context, "read_steps": read_steps}
-    return evals.make_dream(model, apart, known, **more)
+    # Spread out, since neighboring windows of a recording overlap.
+    chosen = np.linspace(0, min(len(validation), SPREAD) - 1, clips).astype(int)
+    return evals.make_dream(
+        model,
+        functools.cache(lambda: stack_windows(validation, chosen)),
+        functools.cache(lambda: stack_windows(train, range(read_clips))),
+        context=context,
+        read_steps=read_steps,
+    )

@@ -1,17 +1,18 @@
-"""Pictures of what a world model is trained on."""
+"""Contact sheets of training batches."""
 
 import numpy as np
 
 from core.base.pictures import arrows, caption, rgb, tile, upscale
 
 SEQUENCES, STEPS = 6, 12
-SIDE = 96  # pixels that a frame has at least
+SIDE = 96  # smallest size of a frame, pixels
 
 
 def sequences(batch) -> np.ndarray:
-    """Sequences below each other: each camera's frames, and what is done after each.
+    """A batch [B, T, ...] as one picture, uint8 [H, W, 3], one sequence per row.
 
-    What begins anew, as the model is told, stands under the number of its step.
+    Frames of each camera, the action after each, the steps at which episodes begin, and
+    the sum of rewards.
     """
     shown = []
     for i in range(min(SEQUENCES, len(batch["is_first"]))):
@@ -22,11 +23,11 @@ def sequences(batch) -> np.ndarray:
             if x.ndim == 5 and x.dtype == np.uint8
         ]
         width = rows[-1][0].shape[1] if rows else SIDE
-        # A step is told what was done before it.
-        done = np.append(batch["action"][i, 1:], batch["action"][i, :1] * 0, 0)
-        rows.append(arrows(done[:count], width=width))
+        # A batch holds the action before each step.
+        actions = np.append(batch["action"][i, 1:], batch["action"][i, :1] * 0, 0)
+        rows.append(arrows(actions[:count], width=width))
         begins = np.flatnonzero(batch["is_first"][i, :count]).tolist()
         reward = float(batch["reward"][i].sum())
-        told = f"sequence {i}: begins anew at {begins}, reward {reward:g}"
-        shown.append([caption(tile(rows, pad=2), told)])
+        text = f"sequence {i}: episodes begin at {begins}, reward {reward:g}"
+        shown.append([caption(tile(rows, pad=2), text)])
     return tile(shown, pad=8)

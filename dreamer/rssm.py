@@ -1,7 +1,8 @@
-"""The recurrent state-space model: deterministic memory, categorical latents.
+"""The recurrent state-space model: a deterministic memory and categorical latents.
 
-arXiv 2301.04104. A state is deter [B, D] and stoch [B, S, C], rows of it one-hot. Scans
-run one pure step; what does not depend on the state is computed for all steps before.
+arXiv 2301.04104, "world model learning". A state is deter [B, D] and stoch [B, S, C],
+one-hot over C. Scans run one pure step; inputs that do not depend on the state are computed
+for all steps before the scan.
 """
 
 from typing import NamedTuple
@@ -19,13 +20,13 @@ from dreamer.scan import scan
 
 
 class Latent(NamedTuple):
-    """The state of B worlds; sequences of it have the time in front."""
+    """The state of B worlds; sequences have time as the first axis."""
 
     deter: jax.Array  # [B, D]
     stoch: jax.Array  # [B, S, C]
 
     def features(self):
-        """What heads read: [B, D + S C]."""
+        """The input of heads: [B, D + S C]."""
         return jnp.concatenate([self.deter, flat(self.stoch)], -1)
 
 
@@ -35,12 +36,12 @@ def flat(stoch):
 
 
 def noise(key, shape):
-    """Gumbel noise of categorical draws; keys are as in core/nn/row_keys.py."""
+    """Gumbel noise to sample categoricals; keys are as in core/nn/row_keys.py."""
     return row_keys.draw(jax.random.gumbel, key, shape)
 
 
 class Affine(nn.Module):
-    """Kernel and bias of a linear layer and the scale of a norm after it; applies nothing."""
+    """Parameters of a linear layer and the norm after it, returned instead of applied."""
 
     kernel: tuple[int, ...]
     names: tuple
@@ -59,7 +60,11 @@ class Affine(nn.Module):
 
 
 class Rssm(nn.Module):
-    """Block GRU over deter, posterior and prior over stoch."""
+    """Block GRU over deter, posterior and prior over stoch.
+
+    embed, action: widths E and A. deter: D. hidden: width U of the layers. stoch, classes:
+    S and C. blocks: of the GRU. unimix: share of the uniform distribution in categoricals.
+    """
 
     embed: int
     action: int
@@ -87,7 +92,7 @@ class Rssm(nn.Module):
         }
 
     def weights(self):
-        """(kernels by name as the steps multiply by them, biases and scales by layer)."""
+        """(kernels by name, as the steps multiply by them; biases and scales by layer)."""
         params = {name: layer() for name, layer in self.layers.items()}
         kernels = {k: w["kernel"].astype(self.dtype) for k, w in params.items()}
         rest = {
@@ -96,7 +101,7 @@ class Rssm(nn.Module):
         D, o = self.deter, self.deter // self.blocks
         hidden, posterior = kernels.pop("hidden"), kernels.pop("posterior")
         kernels["hidden_deter"] = hidden[:, :o]
-        # Every block reads the same three inputs: one matrix serves them all.
+        # Every block reads the same three inputs, so one matrix product computes all.
         kernels["hidden_shared"] = hidden[:, o:].swapaxes(0, 1).reshape(-1, D)
         kernels["posterior_deter"], kernels["posterior_embed"] = (
             posterior[:D],
@@ -105,22 +110,23 @@ class Rssm(nn.Module):
         return kernels, rest
 
     def first(self, B: int) -> Latent:
-        """The state before anything is known: zeros."""
+        """The state before the first step of B worlds: zeros."""
         deter = jnp.zeros((B, self.deter), self.dtype)
         return Latent(deter, jnp.zeros((B, self.stoch, self.classes), self.dtype))
 
     def observe(self, latent: Latent, actions, embeds, firsts, gumbel):
-        """Follow what happened.
+        """Posterior states of a sequence.
 
         Args:
           latent: the state before the first step.
-          actions: [T, B, A], at t what was done since t - 1.
-          embeds: [T, B, E] of what is then seen.
-          firsts: bool [T, B], where an episode begins: nothing before it counts.
-          gumbel: [T, B, S, C].
+          actions: [T, B, A], the action that led to each step.
+          embeds: [T, B, E], the encoded observation of each step.
+          firsts: bool [T, B], where an episode begins; the state and action before it are
+            zeroed.
+          gumbel: noise of the states [T, B, S, C].
 
         Returns:
-          states [T, B, ...] and the log-probabilities [T, B, S, C] they were drawn from.
+          states [T, B, ...] and the log-probabilities [T, B, S, C] they were sampled from.
         """
         kernels, rest = self.weights()
         actions = jnp.where(firsts[..., None], 0, actions)
@@ -149,10 +155,10 @@ class Rssm(nn.Module):
         return scan(step, used, rest, latent, xs)[1]
 
     def imagine(self, latent: Latent, act, key, steps: int):
-        """Go on without seeing for `steps` steps: act(latent, key) -> action [B, A].
+        """Predict `steps` steps under a policy, act(latent, key) -> action [B, A].
 
-        Gives the state that each step led to and the action of it, [H, B, ...]. No
-        gradient is meant to pass.
+        Returns the states [H, B, ...] that the steps led to, and their actions [H, B, A].
+        Not made for gradients.
         """
 
         def choose(latent, step):
@@ -162,7 +168,7 @@ class Rssm(nn.Module):
         return self.roll(latent, choose, jnp.arange(steps))
 
     def follow(self, latent: Latent, actions, key):
-        """Go on without seeing under actions that are given [H, B, A]: the states."""
+        """The states [H, B, ...] predicted under given actions [H, B, A]."""
 
         def choose(_, given):
             step, action = given
@@ -171,7 +177,7 @@ class Rssm(nn.Module):
         return self.roll(latent, choose, (jnp.arange(len(actions)), actions))[0]
 
     def roll(self, latent, choose, xs):
-        """choose(latent, x) -> (action, key of the draw), for each x in turn."""
+        """Predict one step for each x: choose(latent, x) -> (action, key of the state)."""
         weights = self.weights()
 
         def step(latent, x):
@@ -183,7 +189,7 @@ class Rssm(nn.Module):
         return jax.lax.scan(step, latent, xs)[1]
 
     def one_step(self, latent: Latent, action, gumbel, weights=None) -> Latent:
-        """The state that follows unseen: action [B, A], gumbel [B, S, C]."""
+        """The state predicted after one action [B, A]; gumbel [B, S, C]."""
         kernels, rest = weights or self.weights()
 
         def dot(name, x):
@@ -211,7 +217,7 @@ class Rssm(nn.Module):
         return unimix(y, self.unimix)
 
     def embed_action(self, kernels, rest, action):
-        """Actions [..., A], cut to -1..1 -> [..., U]."""
+        """Actions [..., A], limited to -1..1 -> [..., U]."""
         action = action / jax.lax.stop_gradient(jnp.maximum(1, jnp.abs(action)))
         y = action.astype(self.dtype) @ kernels["action_in"]
         return norm_act(*biased(y, rest["action_in"]))
@@ -227,7 +233,7 @@ class Rssm(nn.Module):
         gates = gates.reshape(*h.shape[:-1], self.blocks, 3, -1)
         reset, new, update = (gates[..., i, :].reshape(h.shape) for i in range(3))
         new = jnp.tanh(nn.sigmoid(reset) * new)
-        update = nn.sigmoid(update - 1)  # -1: memory is kept unless told otherwise
+        update = nn.sigmoid(update - 1)  # -1: keep the memory by default
         return constrain(update * new + (1 - update) * h, "batch", DETER)
 
 

@@ -1,7 +1,7 @@
-"""A scan over time that leaves the gradients of its weights for one product at the end.
+"""A scan over time whose weight gradients are one matrix product after the scan.
 
-Differentiated as it stands, a scan adds each step's weight gradients to a carry: as many
-small products, and as many passes over every weight, as there are steps.
+The gradient of a plain scan adds each step's weight gradients to a carry: one small product
+and one pass over every weight per step.
 """
 
 import functools
@@ -14,9 +14,20 @@ from dreamer.layers import product
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def scan(step, kernels: dict, rest, carry, xs):
-    """lax.scan of step(dot, rest, carry, x) -> (carry, y), where dot(name, x) multiplies.
+    """lax.scan of a step that multiplies by kernels, with cheap kernel gradients.
 
-    kernels: matrices by name, each used once a step. rest: other parameters, small.
+    Args:
+      step: pure, (dot, rest, carry, x) -> (carry, y), without the time axis. dot(name, v)
+        returns `product(v, kernels[name])` (dreamer/layers.py), [B, i] -> [B, o]. A step
+        must call it exactly once for each kernel: a second call would lose a gradient.
+      kernels: {name: [i, o], or [G, i / G, o / G] for block-diagonal ones}.
+      rest: other parameters, a pytree; their gradients are accumulated step by step.
+      carry: pytree of arrays [B, ...].
+      xs: pytree of arrays [T, ...], of at least one array.
+
+    Returns:
+      the last carry and ys [T, ...], as lax.scan does. All arguments but `step` have
+      gradients. In the backward pass, raises KeyError for a kernel that is not used.
     """
 
     def body(carry, x):
@@ -26,21 +37,23 @@ def scan(step, kernels: dict, rest, carry, xs):
 
 
 @jax.custom_vjp
-def spied(x, kernel, spy):
-    """product(x, kernel), whose gradient before the product goes to `spy`."""
+def product_with_spy(x, kernel, spy):
+    """product(x, kernel); `spy`, of any values, receives the gradient of the product.
+
+    The kernel's own gradient is zero: `scan` computes it later, from all steps at once.
+    """
     return product(x, kernel)
 
 
-def spied_fwd(x, kernel, spy):
+def product_fwd(x, kernel, spy):
     return product(x, kernel), kernel
 
 
-def spied_bwd(saved, dy):
-    kernel = saved
+def product_bwd(kernel, dy):
     return product(dy, kernel.swapaxes(-1, -2)), jnp.zeros_like(kernel), dy
 
 
-spied.defvjp(spied_fwd, spied_bwd)
+product_with_spy.defvjp(product_fwd, product_bwd)
 
 
 def scan_fwd(step, kernels, rest, carry, xs):
@@ -56,7 +69,7 @@ def scan_fwd(step, kernels, rest, carry, xs):
 
             def dot(name, v):
                 seen[name] = v
-                return spied(v, fixed[name], spy[name])
+                return product_with_spy(v, fixed[name], spy[name])
 
             carry, y = step(dot, rest, carry, x)
             return carry, (y, seen)
@@ -69,7 +82,7 @@ def scan_fwd(step, kernels, rest, carry, xs):
 
 
 def widths(step, kernels, rest, carry, xs) -> dict:
-    """Shape of every product of one step."""
+    """{name: shape and dtype} of the products of one step."""
 
     def one(kernels, rest, carry, x):
         made = {}
@@ -93,7 +106,7 @@ def scan_bwd(step, saved, cotangent):
 
 
 def kernel_gradient(x, dy, kernel):
-    """Outer products [T, B, i] x [T, B, o], summed over steps and rows."""
+    """Gradient of a kernel, from its inputs [T, B, i] and output gradients [T, B, o]."""
     if kernel.ndim == 2:
         return jnp.einsum("tbi,tbo->io", x, dy).astype(kernel.dtype)
     G, i, o = kernel.shape

@@ -1,11 +1,11 @@
-"""DreamerV3's state, loss and step, on trajectories or as an agent (arXiv 2301.04104)."""
+"""DreamerV3's state, loss, update and Method, offline or as an agent (arXiv 2301.04104)."""
 
 import jax
 import jax.numpy as jnp
 from flax import struct
 
 from core import optim
-from core.method import Costs, Method, Tools
+from core.method import Costs, Eval, MakeSource, Method, Tools
 from core.nn.layers import named
 from core.update import guarded_update
 from dreamer import behavior as behave
@@ -14,24 +14,25 @@ from dreamer.export import make_exports
 from dreamer.pictures import sequences
 from dreamer.rssm import Latent
 
-SLOW_RATE = 0.02
+SLOW_RATE = 0.02  # of the moving average of the critic
 
 
-@struct.dataclass
-class State:
+class State(struct.PyTreeNode):
+    """A core.method.State. B, T: batch and length of the config."""
+
     step: jax.Array
     params: dict  # by network
-    slow: dict  # moving average of the critic
+    slow: dict  # moving average of the critic's; empty without a behavior
     range: behave.Range  # of returns
     opt: optim.Laprop
-    seen: Latent  # the last batch's states: [B, T, D], class numbers uint8 [B, T, S]
-    bad_steps: jax.Array  # updates in a row that were not applied
+    seen: Latent  # the last batch's: deter [B, T, D], class numbers uint8 [B, T, S]
+    bad_steps: jax.Array
 
 
-def make_init(model, behavior, *, batch, length):
+def make_init(model, behavior, *, batch: int, length: int):
     """key -> State with boxed arrays; `behavior` is None for a world model alone."""
 
-    def init(key):
+    def init(key) -> State:
         keys = jax.random.split(key)
         params = world_model.init(model, keys[0])
         if behavior is not None:
@@ -57,6 +58,7 @@ def make_init(model, behavior, *, batch, length):
 
 
 def boxed(x, *names):
+    """An array with logical axis names."""
     return named(lambda: x, names)()
 
 
@@ -67,36 +69,41 @@ def pack(states: Latent) -> Latent:
 
 
 def unpack(model, deter, ids) -> Latent:
-    """The state of one step as networks take it: [B, D], ids [B, S]."""
+    """Packed states of one step, [B, D] and [B, S], as networks take them."""
     hot = jax.nn.one_hot(ids, model.rssm.classes, dtype=model.rssm.dtype)
     return Latent(deter.astype(model.rssm.dtype), hot)
 
 
-def start_of(model, batch, seen: Latent) -> Latent:
-    """Before the first step: the last of the batch before where it goes on, else as told."""
+def first_latent(model, batch, seen: Latent) -> Latent:
+    """The states before the first step of a batch.
+
+    Rows with `goes_on` continue the last batch, whose states are `seen`; others begin from
+    the batch's own "deter" and "stoch".
+    """
     go_on = batch["goes_on"][:, None]
     deter = jnp.where(go_on, seen.deter[:, -1], batch["deter"].astype(seen.deter.dtype))
     return unpack(model, deter, jnp.where(go_on, seen.stoch[:, -1], batch["stoch"]))
 
 
-def prepare(model, batch, seen: Latent, key):
-    """The batch with what is drawn for each of its rows: where sequences begin, noise of
-    their states, and keys of the dreams.
+def add_random(model, batch, seen: Latent, key):
+    """The batch with its first states, noise of its states and keys of its imagination.
+
+    Everything has the batch in front, so that devices and parts can split it.
     """
     for_states, for_dreams = jax.random.split(key)
     gumbel = world_model.noise_of(model, batch, for_states).swapaxes(0, 1)
     return {
         **batch,
-        "start": start_of(model, batch, seen),
+        "start": first_latent(model, batch, seen),
         "gumbel": gumbel,
         "keys": jax.random.split(for_dreams, len(gumbel)),
     }
 
 
 def make_loss(model, behavior):
-    """(params, (slow, range), prepared batch) -> (loss, ((metrics, range), states)).
+    """(params, (slow, range), batch of `add_random`) -> (loss, ((metrics, range), states)).
 
-    A mean over sequences, but for the range: it is that of the returns of all.
+    A mean over sequences, except for the range: it is that of the returns of all.
     """
 
     def loss_fn(params, frozen, batch):
@@ -105,17 +112,17 @@ def make_loss(model, behavior):
         found, states, metrics = world_model.losses(
             model, params, batch["start"], batch, gumbel
         )
-        whole, means = world_model.total(found)
+        total, means = world_model.total(found)
         metrics |= means
         if behavior is not None:
             found, seen_range, more = behave.losses(
                 model, behavior, params, slow, seen_range, states, batch, batch["keys"]
             )
             means = {name: loss.mean() for name, loss in found.items()}
-            whole += means["actor"] + means["critic"]
-            whole += behave.REPLAY_SCALE * means["replay"]
+            total += means["actor"] + means["critic"]
+            total += behave.REPLAY_SCALE * means["replay"]
             metrics |= more | {f"loss_{name}": mean for name, mean in means.items()}
-        return whole, ((metrics | {"loss": whole}, seen_range), pack(states))
+        return total, ((metrics | {"loss": total}, seen_range), pack(states))
 
     return loss_fn
 
@@ -123,12 +130,12 @@ def make_loss(model, behavior):
 def make_step(init, model, behavior, *, lr, agc, betas, eps, accumulate, seed):
     """(state, batch) -> (state, metrics); an update that is not finite is not applied.
 
-    lr is a schedule of the updates done before, so that a warmup from 0 begins with 0.
-    A batch is taken in `accumulate` parts.
+    lr: schedule of the updates done before, so that a warmup from 0 begins with 0.
+    accumulate: parts that a batch is taken in, one after another.
     """
     loss_fn = make_loss(model, behavior)
 
-    def step(state, batch):
+    def step(state: State, batch):
         key = jax.random.fold_in(jax.random.key(seed), state.step)
         like = jax.eval_shape(init, key)
 
@@ -144,7 +151,7 @@ def make_step(init, model, behavior, *, lr, agc, betas, eps, accumulate, seed):
 
         return guarded_update(
             state,
-            prepare(model, batch, state.seen, key),
+            add_random(model, batch, state.seen, key),
             loss_fn=loss_fn,
             frozen=(state.slow, state.range),
             like=(like.params, (like.slow, like.range)),
@@ -157,59 +164,77 @@ def make_step(init, model, behavior, *, lr, agc, betas, eps, accumulate, seed):
     return step
 
 
-def make_networks(spaces, actions, *, dtype, behavior, model, imagination):
-    """World model and behaviour, from their config sections; None for no behaviour."""
-    dtype = jnp.dtype(dtype)
-    world = world_model.make_world_model(spaces, actions, **model, dtype=dtype)
+def make_networks(config: dict, spaces: dict, actions: dict):
+    """(world model, behavior) for spaces by name; behavior is None unless it is "actor".
+
+    Raises ValueError for values of the config that do not fit each other, and for images
+    that the networks cannot halve.
+    """
+    check_values(config)
+    dtype = jnp.dtype(config["dtype"])
+    model = world_model.make_world_model(
+        spaces, actions, **config["model"], dtype=dtype
+    )
+    if config["behavior"] != "actor":
+        return model, None
+    units = config["model"]["units"]
+    heads = behave.make_behavior(
+        model.actions, **config["imagination"], units=units, dtype=dtype
+    )
+    return model, heads
+
+
+def check_values(config: dict) -> None:
+    """Raise ValueError for an unknown behavior and for values that exclude each other."""
+    behavior, parts = config["behavior"], config["accumulate"]
+    last, length = config["imagination"]["last"], config["length"]
     if behavior not in ("actor", "cem", "none"):
         raise ValueError(f"behavior is {behavior!r}; use 'actor', 'cem' or 'none'")
-    if behavior != "actor":
-        return world, None
-    units = {"units": model["units"], "dtype": dtype}
-    return world, behave.make_behavior(world.actions, **imagination, **units)
-
-
-def make_method(
-    config, resolved, spaces, actions, *, source, evals, benches=None, acts=False
-) -> Method:
-    """A Method from what offline pretraining and agents share of a config.
-
-    source, benches: functions of the networks. evals: name -> function of the networks
-    that gives an evaluation. resolved: the config as it was, for model cards.
-    """
-    names = ("dtype", "behavior", "model", "imagination")
-    networks = make_networks(spaces, actions, **{name: config[name] for name in names})
-    batch, length = config["batch"], config["length"]
-    last = config["imagination"]["last"]
     if last and not 2 <= last <= length:
         raise ValueError(
             f"imagination.last is {last}; use 0 for all steps, or 2 to {length}, the length"
         )
-    parts = config["accumulate"]
-    if parts > 1 and networks[1] is not None:
+    if parts > 1 and behavior == "actor":
         raise ValueError(
             f"accumulate is {parts}, but an actor's advantages are scaled by the range of "
             "all returns of an update; use 1, or behavior 'none'"
         )
-    optimizer = dict(config["optimizer"])
-    optimizer["lr"] = optim.make_schedule(**optimizer["lr"], steps=config["steps"])
-    init = make_init(*networks, batch=batch, length=length)
+
+
+def make_method(
+    config: dict,
+    model,
+    behavior,
+    *,
+    source: MakeSource,
+    evals: dict[str, Eval],
+    benches: dict | None = None,
+    acts: bool = False,
+) -> Method:
+    """The Method that offline pretraining and agents share, around their sources.
+
+    config: the whole config, which is only read. model, behavior: of `make_networks`.
+    """
+    batch, length, parts = config["batch"], config["length"], config["accumulate"]
+    lr = optim.make_schedule(**config["optimizer"]["lr"], steps=config["steps"])
+    optimizer = config["optimizer"] | {"lr": lr}
+    init = make_init(model, behavior, batch=batch, length=length)
     return Method(
         init=init,
         step=make_step(
-            init, *networks, **optimizer, accumulate=parts, seed=config["seed"]
+            init, model, behavior, **optimizer, accumulate=parts, seed=config["seed"]
         ),
-        source=source(*networks),
-        evals={name: one(*networks) for name, one in evals.items()},
-        exports=make_exports(*networks, config=resolved),
+        source=source,
+        evals=evals,
+        exports=make_exports(model, behavior, config=config),
         batch=batch,
         unit="sequences",
         frozen_fields=("step", "params"),
         acts=acts,
         costs=Costs(
-            flops=flops.update(*networks, batch=batch, length=length),
+            flops=flops.update(model, behavior, batch=batch, length=length),
             gathers={"params": parts, "slow": parts},
-            dtype=networks[0].rssm.dtype,
+            dtype=model.rssm.dtype,
         ),
-        tools=Tools(benches=benches(*networks) if benches else {}, draw=sequences),
+        tools=Tools(benches=benches or {}, draw=sequences),
     )

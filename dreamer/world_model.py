@@ -1,6 +1,6 @@
 """The world model of DreamerV3: encoder, RSSM, decoder, reward and continue heads, losses.
 
-arXiv 2301.04104, "world model learning". Batches are [B, T, ...]; inside, time leads.
+arXiv 2301.04104, "world model learning". Batches are [B, T, ...]; states have time first.
 """
 
 import functools
@@ -9,7 +9,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from core.agents.spaces import Space
+from core.agents.spaces import Spaces, sorted_spaces, total_width
 from core.nn import distributions
 from core.parallel.collectives import shared
 from core.parallel.layouts import unbox
@@ -17,20 +17,20 @@ from dreamer import nets
 from dreamer.layers import Head
 from dreamer.rssm import Latent, Rssm, noise
 
-GAMMA = 1 - 1 / 333
+GAMMA = 1 - 1 / 333  # discount of a step
 SCALES = {"dyn": 1.0, "rep": 0.1, "reward": 1.0, "continue": 1.0}  # reconstructions: 1
-FREE_BITS = 1.0  # nats of each step's summed KL that cost nothing
+FREE_BITS = 1.0  # KL of a step, in nats, below which there is no gradient
 
 
 class WorldModel(NamedTuple):
-    """The networks, without their weights."""
+    """The networks, without their weights. `cont` predicts whether the episode continues."""
 
     encoder: nets.Encoder
     rssm: Rssm
     decoder: nets.Decoder
     reward: Head
     cont: Head
-    actions: tuple[tuple[str, Space], ...]
+    actions: Spaces
 
     @property
     def spaces(self):
@@ -41,15 +41,18 @@ def make_world_model(
     spaces, actions, *, deter, hidden, classes, depth, units, stoch=32, blocks=8,
     form="pool", dtype=jnp.float32,
 ) -> WorldModel:  # fmt: skip
-    """Networks for observations and actions {name: Space}, from a row of the size table."""
-    spaces, actions = tuple(sorted(spaces.items())), tuple(sorted(actions.items()))
+    """Networks for observations and actions {name: Space}, from a row of the size table.
+
+    Raises ValueError for images of different or unsuitable sizes.
+    """
+    spaces, actions = sorted_spaces(spaces), sorted_spaces(actions)
     check_images(spaces, form)
     encoder = nets.Encoder(spaces, depth, units, form, dtype)
     example = {k: jnp.zeros((1, *s.shape), s.dtype) for k, s in spaces}
     embed = jax.eval_shape(encoder.init, jax.random.key(0), example)
     embed = jax.eval_shape(lambda p: encoder.apply(p, example), unbox(embed)).shape[-1]
     rssm = Rssm(
-        embed, sum(s.width for _, s in actions), deter, hidden, stoch, classes, blocks,
+        embed, total_width(actions), deter, hidden, stoch, classes, blocks,
         dtype=dtype,
     )  # fmt: skip
     decoder = nets.Decoder(spaces, depth, units, blocks, form, dtype)
@@ -60,7 +63,7 @@ def make_world_model(
 
 
 def check_images(spaces, form):
-    """Images must be of one size that the networks halve down to 3 to 16 pixels."""
+    """Raise ValueError unless images have one size that can be halved to 3 to 16 pixels."""
     sizes = {k: s.shape[:2] for k, s in spaces if s.is_image}
     if len(set(sizes.values())) > 1:
         raise ValueError(f"image observations differ in size: {sizes}; use one size")
@@ -104,16 +107,16 @@ def encode(model, params, obs):
 
 
 def noise_of(model, batch, key):
-    """What the states of a batch [B, T, ...] are drawn with: [T, B, S, C]."""
+    """Gumbel noise of the states of a batch [B, T, ...]: [T, B, S, C]."""
     B, T = batch["is_first"].shape
     return noise(key, (T, B, model.rssm.stoch, model.rssm.classes))
 
 
 def observe(model, params, latent: Latent, batch, gumbel):
-    """States and posterior log-probabilities, both [T, B, ...], of what happened.
+    """Posterior states and their log-probabilities, both [T, B, ...], of a batch.
 
-    batch: observations, "action" (the vector of what was done before each observation)
-    and "is_first", [B, T, ...]. gumbel: its `noise_of`.
+    latent: the states before the first step. batch: observations, "action" (the vector
+    before each observation) and "is_first", [B, T, ...]. gumbel: of `noise_of`.
     """
     embeds = encode(model, params, batch)
     return model.rssm.apply(
@@ -128,7 +131,7 @@ def observe(model, params, latent: Latent, batch, gumbel):
 
 
 def decode(model, params, latent: Latent):
-    """What observations of states [T, B, ...] are expected to be, by name [T, B, ...]."""
+    """Predicted observations of states [T, B, ...], by name [T, B, ...]."""
     lead = latent.deter.shape[:-1]
     deter, stoch = latent.deter, latent.stoch
     out = model.decoder.apply(
@@ -139,9 +142,9 @@ def decode(model, params, latent: Latent):
     return {k: x.reshape(*lead, *x.shape[1:]) for k, x in out.items()}
 
 
-def rebuild(model, params, given):
+def reconstruct(model, params, states_and_true):
     """Losses {name: [T, B]} of decoding states to the true observations [T, B, ...]."""
-    states, true = given
+    states, true = states_and_true
     predicted, found = decode(model, params, states), {}
     for name, space in model.spaces:
         lead = true[name].shape[:2]
@@ -154,7 +157,7 @@ def rebuild(model, params, given):
 def losses(model, params, latent: Latent, batch, gumbel):
     """Losses of every step {name: [T, B]}, the states [T, B, ...], and metrics.
 
-    As `observe`; batch also holds "reward", "is_terminal" and all observations.
+    Arguments as in `observe`; the batch also has "reward" and "is_terminal".
     """
     states, post = observe(model, params, latent, batch, gumbel)
     prior = model.rssm.apply({"params": params["rssm"]}, states.deter, method="prior")
@@ -165,12 +168,12 @@ def losses(model, params, latent: Latent, batch, gumbel):
     )
     found = {"dyn": jnp.maximum(dyn, FREE_BITS), "rep": jnp.maximum(rep, FREE_BITS)}
     true = {k: batch[k].swapaxes(0, 1) for k, _ in model.spaces}
-    found |= shared(functools.partial(rebuild, model, params), (states, true))
+    found |= shared(functools.partial(reconstruct, model, params), (states, true))
     x = states.features()
     reward = model.reward.apply({"params": params["reward"]}, x)
     found["reward"] = distributions.two_hot_loss(reward, batch["reward"].swapaxes(0, 1))
     logit = model.cont.apply({"params": params["continue"]}, x)
-    # The label carries the discount, so that the head predicts it.
+    # The label includes the discount, so that the head predicts it.
     goes_on = (1 - batch["is_terminal"].swapaxes(0, 1).astype(jnp.float32)) * GAMMA
     found["continue"] = distributions.binary_loss(logit, goes_on)
     for name, loss in found.items():

@@ -1,4 +1,4 @@
-"""Environments that count their steps, and such that break in one way or another."""
+"""Environments that count their steps, some of which break."""
 
 import os
 import sys
@@ -14,7 +14,7 @@ AT = 5  # the step that breaks
 
 
 def make(task, *, seed, size, repeat):
-    """KIND:SEED breaks where the seed is SEED; KIND alone breaks always."""
+    """KIND:SEED breaks if the seed is SEED; KIND alone always breaks."""
     kind, _, chosen = task.partition(":")
     if kind == "never":
         raise ValueError("the engine is out of order")
@@ -22,7 +22,7 @@ def make(task, *, seed, size, repeat):
 
 
 class Counter:
-    """Sees the number of its step, its seed and whether its process has met jax."""
+    """Observes the number of its step, its seed, and whether its process imported jax."""
 
     observations = {"count": Space((1,)), "seed": Space((1,)), "jax": Space(())}
     actions = {"action": Space((1,))}

@@ -1,89 +1,102 @@
-"""What an actor's output means: distributions over named actions, drawn and judged.
+"""Distributions over named actions, from an actor's output vector: sample, mode, density.
 
-Discrete actions are categorical, mixed with a little of the uniform; continuous ones
-normal around tanh of the mean, not squashed (arXiv 2301.04104, "actor learning").
+Discrete actions are categorical, mixed with a share of the uniform distribution.
+Continuous ones are normal around tanh of the mean, without squashing of the sample (arXiv
+2301.04104, "actor learning"). `actions` are the action spaces; N actors, or any leading
+axes.
 """
 
 import jax
 import jax.numpy as jnp
 
+from core.agents.spaces import Space, Spaces
 from core.nn import distributions, row_keys
-from dreamer.rssm import noise
 
-LEAST, MOST = 0.1, 1.0  # deviation of a continuous action
-
-
-def width(actions) -> int:
-    """Numbers that the actor has to give."""
-    return sum(s.width * (1 if s.is_discrete else 2) for _, s in actions)
+LEAST, MOST = 0.1, 1.0  # standard deviation of a continuous action
 
 
-def cut(actions, x, *, numbers):
-    """Parts [..., n] of the last axis of x, n being numbers(space)."""
-    ends, at = [], 0
+def output_width(space: Space) -> int:
+    """Numbers of an actor's output for one action: logits, or mean and deviation."""
+    return space.width * (1 if space.is_discrete else 2)
+
+
+def width(actions: Spaces) -> int:
+    """Length of an actor's output vector."""
+    return sum(output_width(space) for _, space in actions)
+
+
+def split_by_action(actions: Spaces, x, widths) -> list[jax.Array]:
+    """x [..., sum of widths(space)] -> one array [..., widths(space)] per action."""
+    ends, end = [], 0
     for _, space in actions[:-1]:
-        at += numbers(space)
-        ends.append(at)
+        end += widths(space)
+        ends.append(end)
     return jnp.split(x, ends, -1)
 
 
-def outputs(actions, out):
-    """The part of the actor's output that belongs to each action."""
-    return cut(actions, out, numbers=lambda s: s.width * (1 if s.is_discrete else 2))
+def split_outputs(actions: Spaces, out) -> list[jax.Array]:
+    """The part of an actor's output that belongs to each action."""
+    return split_by_action(actions, out, output_width)
 
 
-def classes(space, part):
-    """[..., n] -> [..., arrays, classes]."""
+def split_vector(actions: Spaces, vector) -> list[jax.Array]:
+    """The part of an action vector [..., A] that belongs to each action."""
+    return split_by_action(actions, vector, lambda space: space.width)
+
+
+def by_class(space: Space, part):
+    """[..., n classes] -> [..., n, classes]."""
     return part.reshape(*part.shape[:-1], -1, space.classes)
 
 
 def gaussian(part):
-    """Mean and deviation of a continuous action."""
+    """Mean and standard deviation of a continuous action, from its part of the output."""
     mean, std = jnp.split(part, 2, -1)
     return jnp.tanh(mean), LEAST + (MOST - LEAST) * jax.nn.sigmoid(std + 2)
 
 
-def sample(actions, out, key, *, unimix):
-    """Draw actions: output [N, n] -> the vector that a model reads [N, A].
+def sample(actions: Spaces, out, key, *, unimix: float):
+    """Sample actions: output [N, n] -> action vectors [N, A], discrete ones one-hot.
 
-    Keys are as in core/nn/row_keys.py.
+    key: one, or one for each row [N] (core/nn/row_keys.py). unimix: share of the uniform
+    distribution.
     """
     parts = []
-    given = zip(actions, outputs(actions, out), strict=True)
-    for i, ((_, space), part) in enumerate(given):
+    pairs = zip(actions, split_outputs(actions, out), strict=True)
+    for i, ((_, space), part) in enumerate(pairs):
         own = row_keys.fold(key, i)
         if space.is_discrete:
-            logp = distributions.unimix(classes(space, part), unimix)
-            best = jnp.argmax(logp + noise(own, logp.shape), -1)
-            drawn = jax.nn.one_hot(best, space.classes).reshape(part.shape)
+            logp = distributions.unimix(by_class(space, part), unimix)
+            gumbel = row_keys.draw(jax.random.gumbel, own, logp.shape)
+            best = jnp.argmax(logp + gumbel, -1)
+            sampled = jax.nn.one_hot(best, space.classes).reshape(part.shape)
         else:
             mean, std = gaussian(part)
-            drawn = mean + std * row_keys.draw(jax.random.normal, own, mean.shape)
-        parts.append(drawn)
+            sampled = mean + std * row_keys.draw(jax.random.normal, own, mean.shape)
+        parts.append(sampled)
     return jnp.concatenate(parts, -1)
 
 
-def likeliest(actions, out):
-    """The action [..., A] of the highest density under the actor's output."""
+def mode(actions: Spaces, out):
+    """The action vector [..., A] of the highest density under the output [..., n]."""
     parts = []
-    for (_, space), part in zip(actions, outputs(actions, out), strict=True):
+    for (_, space), part in zip(actions, split_outputs(actions, out), strict=True):
         if space.is_discrete:
-            best = jnp.argmax(classes(space, part), -1)
+            best = jnp.argmax(by_class(space, part), -1)
             parts.append(jax.nn.one_hot(best, space.classes).reshape(part.shape))
         else:
             parts.append(gaussian(part)[0])
     return jnp.concatenate(parts, -1)
 
 
-def judge(actions, out, vector, *, unimix):
-    """Log-probability and entropy [...] of actions [..., A] under the output [..., n]."""
+def log_prob_and_entropy(actions: Spaces, out, vector, *, unimix: float):
+    """Log-probability of vectors [..., A] under outputs [..., n], and entropy: [...] each."""
     logp = entropy = 0.0
-    drawn = cut(actions, vector, numbers=lambda s: s.width)
-    pairs = zip(actions, outputs(actions, out), drawn, strict=True)
-    for (_, space), part, x in pairs:
+    outputs, taken = split_outputs(actions, out), split_vector(actions, vector)
+    for (_, space), part, x in zip(actions, outputs, taken, strict=True):
         if space.is_discrete:
-            all_logp = distributions.unimix(classes(space, part), unimix)
-            logp += (all_logp * classes(space, x)).sum((-2, -1))
+            all_logp = distributions.unimix(by_class(space, part), unimix)
+            logp += (all_logp * by_class(space, x)).sum((-2, -1))
             entropy += distributions.entropy(all_logp).sum(-1)
         else:
             mean, std = gaussian(part)
@@ -92,14 +105,13 @@ def judge(actions, out, vector, *, unimix):
     return logp, entropy
 
 
-def as_actions(actions, vector) -> dict:
-    """The vector as an environment takes it: whole numbers, or reals in -1..1, by name."""
+def as_actions(actions: Spaces, vector) -> dict[str, jax.Array]:
+    """Action vectors [..., A] as environments take them: integers, or reals, by name."""
     found = {}
-    parts = cut(actions, vector, numbers=lambda s: s.width)
-    for (name, space), part in zip(actions, parts, strict=True):
+    for (name, space), part in zip(actions, split_vector(actions, vector), strict=True):
         shape = (*part.shape[:-1], *space.shape)
         if space.is_discrete:
-            found[name] = jnp.argmax(classes(space, part), -1).reshape(shape)
+            found[name] = jnp.argmax(by_class(space, part), -1).reshape(shape)
         else:
             found[name] = part.reshape(shape)
     return found

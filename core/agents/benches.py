@@ -1,68 +1,95 @@
-"""What an agent does besides updates, timed alone: environments' steps, replay's reads."""
+"""Benchmarks of acting: steps of environments, windows read from the replay."""
 
 import tempfile
 import time
+from collections.abc import Callable
 
 import numpy as np
 
-from core.agents.collection import step_shapes
+from core.agents.envs.pool import Pool
+from core.agents.policy import Shapes
 from core.agents.replay import Replay
+from core.agents.spaces import Spaces
 
-SECONDS = 5.0
+SECONDS = 5.0  # that each rate is measured for
 MEMORY = 2**30  # bytes of the replay that is read from
 
 
-def rate(act, seconds=SECONDS) -> float:
-    """Calls of `act` per second, after a first one that may prepare."""
-    act()
+def calls_per_second(function: Callable[[], object]) -> float:
+    """Rate of `function` over SECONDS, after a first call that may compile or allocate."""
+    function()
     count, begin = 0, time.perf_counter()
-    while (now := time.perf_counter()) < begin + seconds:
-        act()
+    while (now := time.perf_counter()) < begin + SECONDS:
+        function()
         count += 1
     return count / (now - begin)
 
 
-def make_benches(model, make_pool, *, streams, batch, length, seed):
-    """name -> () -> numbers: "env" with actions of chance, "replay" from memory."""
+def make_benches(
+    make_pool: Callable[..., Pool],
+    *,
+    actions: Spaces,
+    shapes: Shapes,
+    kept: Shapes,
+    streams: int,
+    batch: int,
+    length: int,
+    seed: int,
+) -> dict[str, Callable[[], dict]]:
+    """Name -> () -> numbers: "env" takes random actions, "replay" reads from memory.
+
+    make_pool: seed= -> Pool of `streams` environments. shapes, kept, length: as in Replay.
+    """
 
     def env():
         pool = make_pool(seed=seed)
         rng = np.random.default_rng(seed)
 
-        def act():
-            actions = {"reset": np.zeros(streams, bool)}
-            for name, space in model.actions:
-                shape = (streams, *space.shape)
-                if space.is_discrete:
-                    actions[name] = rng.integers(0, space.classes, shape)
-                else:
-                    actions[name] = rng.uniform(-1, 1, shape).astype(np.float32)
-            pool.send(actions)
+        def step():
+            random = random_actions(actions, streams, rng)
+            pool.send(random | {"reset": np.zeros(streams, bool)})
             pool.receive()
 
         try:
-            return {"env_steps_per_second": rate(act) * streams}
+            return {"env_steps_per_second": calls_per_second(step) * streams}
         finally:
             pool.close()
 
     def replay():
-        shapes = step_shapes(model)
-        each = sum(
-            np.prod(s, dtype=int) * np.dtype(d).itemsize for s, d in shapes.values()
-        )
+        each = bytes_per_step({**shapes, **kept})
         # More than any cache holds, as in a run.
-        capacity = max(20 * (length + 1) * streams, MEMORY // int(each))
+        capacity = max(20 * (length + 1) * streams, MEMORY // each)
         with tempfile.TemporaryDirectory() as folder:
             size = {"streams": streams, "capacity": capacity, "length": length}
-            kept = Replay(folder, shapes, **size)
-            step = {k: np.ones((streams, *s), d) for k, (s, d) in shapes.items()}
+            full = Replay(folder, shapes, kept=kept, **size)
+            step = {k: np.ones(x[:, 0].shape, x.dtype) for k, x in full.steps.items()}
             for _ in range(capacity // streams):
-                kept.add(step)
+                full.add(step)
             rng = np.random.default_rng(seed)
-            reads = rate(lambda: kept.read(kept.draw(batch, rng)))
+            reads = calls_per_second(lambda: full.read(full.draw_windows(batch, rng)))
         return {
             "replay_sequences_per_second": reads * batch,
             "replay_bytes_per_step": float(each),
         }
 
     return {"env": env, "replay": replay}
+
+
+def random_actions(actions: Spaces, count: int, rng: np.random.Generator) -> dict:
+    """Uniform actions by name [count, ...], reals in -1..1."""
+    found = {}
+    for name, space in actions:
+        shape = (count, *space.shape)
+        if space.is_discrete:
+            found[name] = rng.integers(0, space.classes, shape)
+        else:
+            found[name] = rng.uniform(-1, 1, shape).astype(np.float32)
+    return found
+
+
+def bytes_per_step(shapes: Shapes) -> int:
+    """Memory of one step of one stream."""
+    return sum(
+        int(np.prod(shape)) * np.dtype(dtype).itemsize
+        for shape, dtype in shapes.values()
+    )

@@ -1,110 +1,85 @@
-"""A source whose batches are an agent's own experience: it acts while training goes on.
+"""Online source: training batches from a replay that the policy fills while it learns.
 
-Each round every environment takes one step; the rounds alternate with the updates that
-the train ratio asks for, and environments step while the model is updated.
+Each round, every environment takes one step. Rounds alternate with updates as the train
+ratio asks, and environments step while the model is updated.
 """
 
 import collections
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from core.agents import action_distributions
-from core.agents.replay import LATENT, Replay
-from core.data.steps import FLAGS
-from dreamer import world_model
-from dreamer.rssm import Latent
+from core.agents.envs.pool import Pool
+from core.agents.policy import Policy, jit_policy, observed, zero_actions
+from core.agents.replay import Replay
+from core.agents.spaces import Spaces
+from core.method import Report
 
-RECENT = 10  # finished episodes that the reported score is the mean of
-
-
-def make_policy(model, choose, *, seed):
-    """(params, carry, observations [E, ...], round) -> (carry, actions, what to keep).
-
-    The carry is the state of each environment's world and the action it took last.
-    choose: (params, latent, key) -> actions [E, A], an actor's or a planner's.
-    """
-
-    def policy(params, carry, obs, count):
-        latent, action = carry
-        keys = jax.random.split(jax.random.fold_in(jax.random.key(seed), count))
-        one = {k: x[:, None] for k, x in obs.items()} | {"action": action[:, None]}
-        gumbel = world_model.noise_of(model, one, keys[0])
-        states, _ = world_model.observe(model, params, latent, one, gumbel)
-        latent = jax.tree.map(lambda x: x[0], states)
-        action = choose(params, latent, keys[1])
-        ids = jnp.argmax(latent.stoch, -1).astype(jnp.uint8)
-        kept = {"action": action, "stoch": ids}
-        kept["deter"] = latent.deter.astype(jnp.float16)
-        return (
-            (latent, action),
-            action_distributions.as_actions(model.actions, action),
-            kept,
-        )
-
-    return jax.jit(policy)
-
-
-def no_carry(model, count):
-    """Nothing known and nothing done, for `count` environments."""
-    return model.rssm.first(count), jnp.zeros((count, model.rssm.action))
-
-
-def nothing(actions, count) -> dict:
-    """Actions that say nothing, for `count` environments that begin anew."""
-    kinds = {name: np.int32 if s.is_discrete else np.float32 for name, s in actions}
-    return {name: np.zeros((count, *s.shape), kinds[name]) for name, s in actions}
-
-
-def step_shapes(model) -> dict:
-    """{name: (shape, dtype)} of a step in the replay."""
-    shapes = {name: (space.shape, space.dtype) for name, space in model.spaces}
-    flags = dict.fromkeys(FLAGS, ((), "bool"))
-    rest = {"action": ((model.rssm.action,), "float32"), "reward": ((), "float32")}
-    latent = {"deter": ((model.rssm.deter,), "float16")}
-    return shapes | flags | rest | latent | {"stoch": ((model.rssm.stoch,), "uint8")}
+RECENT = 10  # finished episodes that the reported score averages
+CURSOR = ("rounds", "updates", "credit", "episodes", "bad")  # counters that are saved
 
 
 class Online:
-    """Batches from replay, and the acting that fills it.
+    """A core.method.Source of windows [B, length, ...] of the policy's own experience.
 
-    make_pool: seed -> `count` environments, called when the first is to step. begin: () ->
-    None, puts into a new run's replay what others have lived through. ratio:
-    steps trained on per step taken. first_steps: taken before the first update.
+    Args:
+      make_pool: seed= -> Pool of `replay.streams` environments; called before the first
+        step, so that a finished run starts none.
+      replay: with the shapes of `step_shapes` and of `policy.kept_shapes`.
+      policy: acts with the parameters of the state that `next` is given.
+      prefill: () -> None, called once if the replay is empty.
+      spaces, actions: of the environments.
+      batch: windows of a batch, B.
+      ratio: steps trained on per step taken.
+      first_steps: taken before the first update.
+      seed: of environments, actions and drawn windows.
     """
 
     def __init__(
         self,
-        make_pool,
+        make_pool: Callable[..., Pool],
         replay: Replay,
-        policy,
-        model,
-        begin,
+        policy: Policy,
+        prefill: Callable[[], None],
         *,
-        batch,
-        ratio,
-        first_steps,
-        seed,
+        spaces: Spaces,
+        actions: Spaces,
+        batch: int,
+        ratio: float,
+        first_steps: int,
+        seed: int,
     ):
         self.make_pool, self.pool, self.count = make_pool, None, replay.streams
-        self.replay, self.policy, self.model = replay, policy, model
-        self.begin = begin
+        self.replay, self.policy, self.prefill = replay, policy, prefill
+        self.act_once = jit_policy(policy, actions, seed=seed)
+        self.copy_kept = jax.jit(make_copy(policy))
+        self.spaces, self.actions = spaces, actions
         self.batch, self.ratio, self.seed = batch, ratio, seed
         self.first_steps = first_steps
-        self.rounds = self.updates = self.credit = self.episodes = self.bad = 0
-        self.carry = None  # until the environments begin
+        self.rounds = self.updates = self.episodes = self.bad = 0
+        self.credit = 0  # steps that may be trained on for those taken
+        self.carry = None  # of the policy, once there are environments
         self.scores = collections.deque(maxlen=RECENT)
         self.lengths = collections.deque(maxlen=RECENT)
         self.score = np.zeros(self.count)
         self.age = np.zeros(self.count, int)
-        self.given = self.answer = None  # windows of the last batch; states of it
+        self.last_windows = (
+            None  # of the batch before, whose update has been dispatched
+        )
+        self.pending = None  # (windows, their newer kept arrays, still being computed)
 
-    def next(self, state):
-        """The batch of the next update; acts by the parameters of `state` if it is due."""
+    def next(self, state: Any = None) -> dict:
+        """The next batch: steps [B, length, ...] by name, kept arrays [B, ...].
+
+        Acts first, by the parameters of `state`, if the train ratio asks for it.
+        """
+        assert state is not None, "an online source needs the state to act with"
         self.write_back(state)
         if not self.replay.added:
-            self.begin()
+            self.prefill()
         cost = self.batch * self.replay.length
         while not self.enough() or self.credit < cost:
             self.act(state.params)
@@ -113,39 +88,42 @@ class Online:
         self.credit -= cost
         rng = np.random.default_rng([self.seed, self.updates])
         self.updates += 1
-        self.given = self.replay.draw(self.batch, rng)
-        batch = self.replay.read(self.given)
-        return batch | {"goes_on": np.zeros(self.batch, bool)}
+        self.last_windows = self.replay.draw_windows(self.batch, rng)
+        return self.replay.read(self.last_windows)
 
     def enough(self) -> bool:
+        """Whether updates may begin."""
         return self.replay.ready and len(self.replay) >= self.first_steps
 
+    def start_pool(self) -> Pool:
+        """Start the environments; the next step begins an episode in each."""
+        # A resumed run gets other episodes than those that it began with.
+        words = np.random.SeedSequence([self.seed, self.rounds]).generate_state(1)
+        pool = self.make_pool(seed=int(words[0]) if self.rounds else self.seed)
+        self.carry = jax.jit(self.policy.first_carry, static_argnums=0)(self.count)
+        nothing = zero_actions(self.actions, self.count)
+        pool.send(nothing | {"reset": np.ones(self.count, bool)})
+        return pool
+
     def act(self, params):
-        """One step of all environments, kept with the action that follows it."""
-        if self.carry is None:
-            # A run that goes on meets new episodes, not those it began with.
-            words = np.random.SeedSequence([self.seed, self.rounds]).generate_state(1)
-            self.pool = self.make_pool(seed=int(words[0]) if self.rounds else self.seed)
-            self.carry = jax.jit(lambda: no_carry(self.model, self.count))()
-            self.send(nothing(self.model.actions, self.count), reset=True)
+        """One step of all environments, added to the replay with the action after it."""
+        if self.pool is None:
+            self.pool = self.start_pool()
         step = self.pool.receive()
-        names = [name for name, _ in self.model.spaces] + ["is_first"]
-        seen = jax.device_put({name: step[name] for name in names})
+        # Explicit transfers: the train loop forbids implicit ones.
+        observation = jax.device_put(observed(self.spaces, step))
         count = jax.device_put(np.int32(self.rounds))
-        self.carry, actions, kept = self.policy(params, self.carry, seen, count)
-        actions, kept = jax.device_get((actions, kept))
-        self.send(actions, reset=False)
-        # What is chosen after an episode's last step is never done.
+        self.carry, named, kept = self.act_once(params, self.carry, observation, count)
+        named, kept = jax.device_get((named, kept))
+        self.pool.send(named | {"reset": np.zeros(self.count, bool)})
+        # The action chosen after an episode's last step is never executed.
         kept["action"] = kept["action"] * ~step["is_last"][:, None]
         self.replay.add(step | kept)
         self.rounds += 1
-        self.account(step)
+        self.count_episodes(step)
 
-    def send(self, actions, *, reset):
-        self.pool.send(actions | {"reset": np.full(self.count, reset)})
-
-    def account(self, step):
-        """Scores and lengths of episodes as they end."""
+    def count_episodes(self, step):
+        """Update scores and lengths; those of episodes that end now are reported."""
         self.score = np.where(step["is_first"], 0, self.score) + step["reward"]
         self.age = np.where(step["is_first"], 0, self.age) + 1
         for i in np.flatnonzero(step["is_last"]):
@@ -154,35 +132,38 @@ class Online:
             self.episodes += 1
 
     def write_back(self, state):
-        """Keep the states of the last batch, an update late: they are on their way."""
-        if self.answer is not None:
-            windows, latent = self.answer
-            latent = jax.device_get(latent)
-            self.replay.refresh(windows, dict(zip(LATENT, latent, strict=True)))
-        self.answer = None
-        if self.given is not None:
-            # A copy, for the next update eats the state.
-            self.answer = self.given, copied(state.seen)
-        self.given = None
+        """Write the kept arrays of the last update into the replay, one update late.
 
-    def get_state(self):
-        """The cursor; what was lived through is written beside the checkpoints."""
+        They are copied on the device now, since the next update takes the state's memory,
+        and read at the next call, so that nothing waits for the device.
+        """
+        if self.policy.updated_kept is None:
+            return
+        if self.pending is not None:
+            windows, kept = self.pending
+            self.replay.update_kept(windows, jax.device_get(kept))
+        self.pending = None
+        if self.last_windows is not None:
+            kept = self.copy_kept(self.policy.updated_kept(state))
+            self.pending = self.last_windows, kept
+        self.last_windows = None
+
+    def get_state(self) -> dict:
+        """The cursor; saves the replay's steps beside the checkpoints."""
         self.replay.save()
-        names = ("rounds", "updates", "credit", "episodes", "bad")
-        return {name: getattr(self, name) for name in names} | {
-            "added": self.replay.added
-        }
+        cursor = {name: getattr(self, name) for name in CURSOR}
+        return cursor | {"added": self.replay.added}
 
-    def set_state(self, state):
-        state = dict(state)
-        self.replay.load(state.pop("added"))
-        for name, value in state.items():
-            setattr(self, name, value)
+    def set_state(self, state: dict):
+        self.replay.load(state["added"])
+        for name in CURSOR:
+            setattr(self, name, state[name])
 
-    def report(self):
+    def report(self) -> Report:
+        """Rounds so far, files and environments that failed, scores of recent episodes."""
         new = self.replay.bad + (self.pool.take_events() if self.pool else [])
         self.replay.bad, self.bad = [], self.bad + len(new)
-        numbers = {
+        numbers: dict[str, float] = {
             "env_steps": self.rounds * self.count,
             "episodes": self.episodes,
             "replay_steps": len(self.replay),
@@ -197,7 +178,13 @@ class Online:
             self.pool.close()
 
 
-@jax.jit
-def copied(latent: Latent):
-    """A copy of states that outlives the donated ones."""
-    return Latent(latent.deter.astype(jnp.float16), jnp.copy(latent.stoch))
+def make_copy(policy: Policy) -> Callable:
+    """kept -> a copy of its arrays in the replay's dtypes."""
+
+    def copy(kept):
+        return {
+            name: jnp.copy(kept[name]).astype(dtype)
+            for name, (_, dtype) in policy.kept_shapes.items()
+        }
+
+    return copy

@@ -1,28 +1,47 @@
-"""Episodes apart from those of training: what an agent's policy scores, and how it looks."""
+"""Evaluation episodes: scores of a policy in environments apart from those of training."""
+
+from collections.abc import Callable
 
 import jax
 import numpy as np
 
-from core.agents.collection import make_policy, no_carry, nothing
+from core.agents.envs.pool import Pool
+from core.agents.policy import Policy, jit_policy, observed, zero_actions
+from core.agents.spaces import Spaces
 from core.base.pictures import rgb
 
-APART = 1 << 20  # added to the seed of training's environments
+SEED_OFFSET = 1 << 20  # added to the seed of training's environments
 FRAMES = 64  # of a film at least, and less than twice as many, of a long episode
 
 
-def make_episodes(model, choose, make_pool, *, seed, count, most_steps):
-    """state -> mean and deviation of the scores of `count` episodes, and one as a film.
+def make_episodes(
+    policy: Policy,
+    make_pool: Callable[..., Pool],
+    *,
+    spaces: Spaces,
+    actions: Spaces,
+    seed: int,
+    count: int,
+    most_steps: int,
+) -> Callable:
+    """An evaluation: state -> mean and deviation of `count` scores, and a film of one.
 
-    An episode that is not over after `most_steps` counts with what it has got.
+    make_pool: (count=, seed=) -> Pool. An episode that has not ended after `most_steps`
+    steps counts with its score so far.
     """
-    policy = make_policy(model, choose, seed=seed + APART)
+    policy_step = jit_policy(policy, actions, seed=seed + SEED_OFFSET)
 
-    def evaluate(state):
-        pool = make_pool(count=count, seed=seed + APART)
+    def evaluate(state) -> dict:
+        def act(carry, step, i):
+            observation = observed(spaces, step)
+            carry, named, _ = policy_step(state.params, carry, observation, i)
+            return carry, jax.device_get(named)
+
+        pool = make_pool(count=count, seed=seed + SEED_OFFSET)
         try:
-            scores, lengths, frames = play(
-                pool, policy, model, state.params, most_steps
-            )
+            carry = jax.jit(policy.first_carry, static_argnums=0)(count)
+            first = zero_actions(actions, count)
+            scores, lengths, frames = play(pool, act, carry, first, most_steps)
         finally:
             pool.close()
         found = {
@@ -30,33 +49,31 @@ def make_episodes(model, choose, make_pool, *, seed, count, most_steps):
             "episodes/score_deviation": float(scores.std()),
             "episodes/steps": float(lengths.mean()),
         }
-        if frames:
-            found["episode"] = rgb(np.stack(frames))
-        return found
+        return found | ({"episode": rgb(np.stack(frames))} if frames else {})
 
     return evaluate
 
 
-def play(pool, policy, model, params, most_steps):
-    """(scores, lengths) of one episode in every environment, and frames of the first."""
-    carry = jax.jit(lambda: no_carry(model, pool.count))()
+def play(pool: Pool, act: Callable, carry, first: dict, most_steps: int):
+    """Play one episode in every environment: scores [E], lengths [E], frames of the first.
+
+    act: (carry, step, number) -> (carry, actions by name). first: actions of the reset.
+    """
     reset = np.ones(pool.count, bool)
-    pool.send(nothing(model.actions, pool.count) | {"reset": reset})
+    pool.send(first | {"reset": reset})
     scores, lengths = np.zeros(pool.count), np.zeros(pool.count, int)
     over, frames, every = ~reset, [], 1
-    names = [name for name, _ in model.spaces] + ["is_first"]
-    for count in range(most_steps):
+    for i in range(most_steps):
         step = pool.receive()
         scores += step["reward"] * ~over
         lengths += ~over
-        if not over[0] and count % every == 0:
+        if not over[0] and i % every == 0:
             frames += [x for x in [pool.picture()] if x is not None]
             if len(frames) == 2 * FRAMES:
                 frames, every = frames[::2], 2 * every
         over |= step["is_last"]
         if over.all():
             break
-        seen = {name: step[name] for name in names}
-        carry, actions, _ = policy(params, carry, seen, np.int32(count))
-        pool.send(jax.device_get(actions) | {"reset": np.zeros(pool.count, bool)})
+        carry, actions = act(carry, step, np.int32(i))
+        pool.send(actions | {"reset": ~reset})
     return scores, lengths, frames

@@ -1,9 +1,9 @@
-"""What an agent has lived through: rings of steps in memory, and chunks of them on disk.
+"""Replay: rings of steps in memory, chunks of them on disk.
 
-arXiv 2301.04104, "experience replay". All streams, one per environment, grow in step.
-A window is one step of context and `length` steps to train on, from anywhere in a
-stream; the newest are given out once before others are drawn. The states that the model
-had are kept beside the steps: a window begins from the one of its context step.
+arXiv 2301.04104, "experience replay". All streams, one per environment, grow in step. A
+window is one step of context and `length` steps to train on, from anywhere in a stream;
+new windows are given out once before others are drawn. A method can keep named arrays
+beside the steps, such as the recurrent states that a window continues from.
 """
 
 import collections
@@ -12,22 +12,39 @@ import pathlib
 
 import numpy as np
 
+from core.agents.policy import Shapes
 from core.data.formats.chunks import Chunk, chunks_in, read_chunk, write_chunk
 from core.data.records import BadSample
 from core.data.steps import check_steps
 
 CHUNK = 1024  # steps of a full file
-LATENT = ("deter", "stoch")
 
 
 class Replay:
-    """Steps [streams, capacity, ...] by name, the oldest overwritten first.
+    """Steps [streams, capacity / streams, ...] by name, the oldest overwritten first.
 
-    shapes: {name: (shape, dtype)} of a step, "deter" and "stoch" among them.
+    Args:
+      folder: of the files that `save` writes and `load` reads.
+      shapes: of a step: observations, "action" (a vector), "reward" and the flags of
+        core/data/steps.py.
+      kept: of the arrays that the method keeps beside a step. Their files hold them as
+        model/NAME, which other methods do not read.
+      streams: environments.
+      capacity: steps of all streams together.
+      length: steps of a window that are trained on.
+
+    Raises ValueError if the capacity is too small or a name is taken.
     """
 
     def __init__(
-        self, folder, shapes: dict, *, streams: int, capacity: int, length: int
+        self,
+        folder,
+        shapes: Shapes,
+        *,
+        kept: Shapes,
+        streams: int,
+        capacity: int,
+        length: int,
     ):
         self.folder = pathlib.Path(folder)
         self.length, self.streams = length, streams
@@ -37,96 +54,122 @@ class Replay:
                 f"replay.capacity {capacity} gives {streams} environments "
                 f"{self.capacity} steps each; use {2 * (length + 1) * streams} or more"
             )
+        if taken := sorted(set(shapes) & set(kept)):
+            raise ValueError(
+                f"the method keeps {taken[0]!r} beside each step, but the environment "
+                "has an array of that name"
+            )
+        self.kept = tuple(kept)
         lead = (streams, self.capacity)
-        # Zeroed memory is taken from the system only as it is written to.
-        self.steps = {k: np.zeros((*lead, *s), d) for k, (s, d) in shapes.items()}
+        # The system provides zeroed memory only when it is written to.
+        self.steps = {
+            name: np.zeros((*lead, *shape), dtype)
+            for name, (shape, dtype) in {**shapes, **kept}.items()
+        }
         self.holes = np.zeros(lead, bool)  # steps that could not be read back
-        self.added = 0  # steps of every stream, ever
+        self.added = 0  # steps of every stream since the run began
         self.fresh = collections.deque()  # (stream, start) not given out yet
         self.bad = []  # files that could not be read
 
     def __len__(self):
-        """Steps held in all."""
+        """Steps in memory, of all streams."""
         return self.streams * min(self.added, self.capacity)
 
     @property
+    def oldest(self) -> int:
+        """Number of the oldest step in memory, the same for every stream."""
+        return max(0, self.added - self.capacity)
+
+    @property
     def ready(self) -> bool:
-        """Whether there is a window at all."""
+        """Whether there is at least one window."""
         return self.added > self.length
 
     def add(self, step: dict):
-        """One step of every stream: arrays [streams, ...]."""
-        at = self.added % self.capacity
+        """Add one step of every stream: arrays [streams, ...]."""
+        slot = self.added % self.capacity
         for name, ring in self.steps.items():
-            ring[:, at] = step[name]
-        self.holes[:, at] = False
+            ring[:, slot] = step[name]
+        self.holes[:, slot] = False
         self.added += 1
         span = self.length + 1
         if self.added % span == 0:
             self.fresh.extend((s, self.added - span) for s in range(self.streams))
 
-    def draw(self, count: int, rng) -> np.ndarray:
-        """(stream, start) of `count` windows [count, 2], the unseen ones first."""
-        oldest = max(0, self.added - self.capacity)
+    def draw_windows(self, count: int, rng: np.random.Generator) -> np.ndarray:
+        """(stream, number of the context step) of windows [count, 2], new ones first.
+
+        Raises ValueError if the steps that could be read back hold no window.
+        """
         found = []
         while self.fresh and len(found) < count:
             stream, start = self.fresh.popleft()
-            found += [(stream, start)] if start >= oldest else []
+            found += [(stream, start)] if start >= self.oldest else []
         for _ in range(1000 * count):
             if len(found) == count:
                 return np.array(found)
             stream = int(rng.integers(self.streams))
-            start = int(rng.integers(oldest, self.added - self.length))
-            if not self.holes[stream, self.places(start)].any():
+            start = int(rng.integers(self.oldest, self.added - self.length))
+            if not self.holes[stream, self.slots(start)].any():
                 found.append((stream, start))
         raise ValueError(
-            f"no {self.length + 1} steps in a row of the replay in {self.folder} could "
-            "be read; delete it to begin a new one"
+            f"the replay in {self.folder} has no {self.length + 1} steps in a row that "
+            "could be read; delete it to begin a new one"
         )
 
-    def places(self, start):
-        """Where the steps of windows lie in the rings: [...] -> [..., length + 1]."""
+    def slots(self, start):
+        """Slots of the rings that hold the steps of windows: [...] -> [..., length + 1]."""
         start = np.asarray(start)[..., None]
         return (start + np.arange(self.length + 1)) % self.capacity
 
-    def read(self, windows) -> dict:
-        """Windows [B, 2] as a batch [B, length, ...]: "action" is that before each step."""
-        stream, at = windows[:, :1], self.places(windows[:, 1])
+    def read(self, windows: np.ndarray) -> dict:
+        """Windows [B, 2] as a batch: steps [B, length, ...], kept arrays [B, ...].
+
+        "action" is the one before each step. Kept arrays are those of the context step.
+        """
+        stream, slot = windows[:, :1], self.slots(windows[:, 1])
         inside = {
-            k: x[stream, at[:, 1:]] for k, x in self.steps.items() if k not in LATENT
+            name: ring[stream, slot[:, 1:]]
+            for name, ring in self.steps.items()
+            if name not in self.kept
         }
-        inside["action"] = self.steps["action"][stream, at[:, :-1]]
-        # An episode that the next one cut short ends where it was left.
+        inside["action"] = self.steps["action"][stream, slot[:, :-1]]
+        # An episode that a reset cut short ends where the next one begins.
         inside["is_last"][:, :-1] |= inside["is_first"][:, 1:]
-        context = {k: self.steps[k][stream[:, 0], at[:, 0]] for k in LATENT}
+        context = {k: self.steps[k][stream[:, 0], slot[:, 0]] for k in self.kept}
         return inside | context
 
-    def refresh(self, windows, latents: dict):
-        """Put the model's newest states [B, length, ...] beside the steps of windows."""
+    def update_kept(self, windows: np.ndarray, kept: dict):
+        """Overwrite kept arrays of windows [B, 2] by newer ones [B, length, ...].
+
+        Steps that have left the rings since are skipped.
+        """
         position = windows[:, 1:] + 1 + np.arange(self.length)
         row, column = np.nonzero(position >= self.added - self.capacity)
         stream = windows[row, 0]
-        at = position[row, column] % self.capacity
-        for name in LATENT:
-            self.steps[name][stream, at] = latents[name][row, column]
+        slot = position[row, column] % self.capacity
+        for name in self.kept:
+            self.steps[name][stream, slot] = kept[name][row, column]
 
     def save(self):
-        """Write what is not on disk yet; delete what fell out of the rings."""
+        """Write steps that are not on disk yet; delete files of steps that left the rings."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        there, oldest = chunks_in(self.folder), max(0, self.added - self.capacity)
+        before = chunks_in(self.folder)
         for stream in range(self.streams):
-            mine = [(c.start, c.start + c.steps) for c in there if c.stream == stream]
-            for start in range(oldest // CHUNK * CHUNK, self.added, CHUNK):
-                begin, end = max(start, oldest), min(start + CHUNK, self.added)
-                at = np.arange(begin, end) % self.capacity
-                known = any(a <= begin and end <= b for a, b in mine)
-                if not known and not self.holes[stream, at].any():
-                    steps = {on_disk(k): x[stream, at] for k, x in self.steps.items()}
+            mine = [(c.start, c.start + c.steps) for c in before if c.stream == stream]
+            for start in range(self.oldest // CHUNK * CHUNK, self.added, CHUNK):
+                begin, end = max(start, self.oldest), min(start + CHUNK, self.added)
+                slot = np.arange(begin, end) % self.capacity
+                written = any(a <= begin and end <= b for a, b in mine)
+                if not written and not self.holes[stream, slot].any():
+                    steps = {
+                        self.on_disk(k): x[stream, slot] for k, x in self.steps.items()
+                    }
                     write_chunk(self.folder, Chunk(stream, begin, end - begin), steps)
-        self.tidy(there)
+        self.delete_obsolete(before)
 
-    def tidy(self, before):
-        """Delete files whose steps have left the rings or stand in another file too."""
+    def delete_obsolete(self, before: list[Chunk]):
+        """Delete those of the files `before` whose steps left the rings or are elsewhere."""
         now, oldest = chunks_in(self.folder), self.added - self.capacity
         for chunk in before:
             begin, end = max(chunk.start, oldest), chunk.start + chunk.steps
@@ -136,17 +179,16 @@ class Replay:
                 (self.folder / chunk.name).unlink(missing_ok=True)
 
     def load(self, added: int):
-        """Go on where `added` steps of every stream had been taken.
+        """Read back what was saved when every stream had `added` steps.
 
-        A file that cannot be read leaves a hole and its name in `bad`; the rest stays.
+        A file that cannot be read leaves holes, and an entry (name, reason) in `bad`.
         """
         self.added = added
-        oldest = max(0, added - self.capacity)
-        self.holes[:, np.arange(oldest, added) % self.capacity] = True
+        self.holes[:, np.arange(self.oldest, added) % self.capacity] = True
         for chunk in chunks_in(self.folder) if self.folder.is_dir() else []:
             end = min(chunk.start + chunk.steps, added)
-            begin = max(chunk.start, oldest)
-            if chunk.stream >= self.streams or end <= oldest:
+            begin = max(chunk.start, self.oldest)
+            if chunk.stream >= self.streams or end <= self.oldest:
                 continue
             try:
                 steps = read_chunk(self.folder, chunk)
@@ -156,44 +198,48 @@ class Replay:
                 self.bad.append({"name": name, "reason": str(error)})
                 continue
             if chunk.start + chunk.steps > added:
-                self.shorten(chunk, steps)
+                self.truncate(chunk, steps)
             if begin >= end:
                 continue
-            at = np.arange(begin, end) % self.capacity
+            slot = np.arange(begin, end) % self.capacity
             for name, ring in self.steps.items():
                 now = slice(begin - chunk.start, end - chunk.start)
-                ring[chunk.stream, at] = steps[on_disk(name)][now]
-            self.holes[chunk.stream, at] = False
+                ring[chunk.stream, slot] = steps[self.on_disk(name)][now]
+            self.holes[chunk.stream, slot] = False
 
-    def shorten(self, chunk: Chunk, steps: dict):
-        """Forget what was lived through after the checkpoint: it will come out otherwise."""
+    def truncate(self, chunk: Chunk, steps: dict):
+        """Truncate a file to the checkpoint; later steps are collected again."""
         left = self.added - chunk.start
         if left > 0:
-            short = {k: x[:left] for k, x in steps.items()}
+            short = {name: x[:left] for name, x in steps.items()}
             write_chunk(self.folder, Chunk(chunk.stream, chunk.start, left), short)
         (self.folder / chunk.name).unlink()
 
     def check(self, steps: dict):
+        """Raise BadSample unless steps by their names on disk [T, ...] fit the rings."""
         for name, ring in self.steps.items():
-            name = on_disk(name)
-            if name not in steps or steps[name].shape[1:] != ring.shape[2:]:
-                there = steps[name].shape[1:] if name in steps else "absent"
-                raise BadSample(f"{name!r} is {there}, not {ring.shape[2:]}")
+            path = self.on_disk(name)
+            shape = ring.shape[2:]
+            if path not in steps or steps[path].shape[1:] != shape:
+                found = steps[path].shape[1:] if path in steps else "absent"
+                raise BadSample(f"{path!r} is {found}, not {shape}")
 
-
-def on_disk(name: str) -> str:
-    """What an array of the rings is called in a file."""
-    return f"model/{name}" if name in LATENT else name
+    def on_disk(self, name: str) -> str:
+        """Name of a ring's array in files."""
+        return f"model/{name}" if name in self.kept else name
 
 
 def fill(replay: Replay, recordings):
-    """Begin with what others have lived through: each stream follows recordings to their
-    end, one after the other, as long as there are any and the rings hold them.
+    """Fill an empty replay from recordings (core/data/trajectories.py `Recordings`).
 
-    Those that do not fit are named in `bad`; ValueError if none does.
+    Each stream takes recordings one after the other, until all are used or the rings are
+    full. Kept arrays are zeros. Recordings that do not fit are listed in `replay.bad`;
+    raises ValueError if too few steps fit for one window.
     """
-    todo = iter(range(len(recordings)))
-    streams = [follow(replay, recordings, todo) for _ in range(replay.streams)]
+    indices = iter(range(len(recordings)))
+    streams = [
+        steps_of_recordings(replay, recordings, indices) for _ in range(replay.streams)
+    ]
     for steps in itertools.islice(zip(*streams, strict=False), replay.capacity):
         replay.add({name: np.stack([x[name] for x in steps]) for name in replay.steps})
     if not replay.ready:
@@ -204,21 +250,19 @@ def fill(replay: Replay, recordings):
         )
 
 
-def follow(replay, recordings, todo):
-    """The steps of the recordings that `todo` numbers, as the rings hold them."""
-    for index in todo:
+def steps_of_recordings(replay: Replay, recordings, indices):
+    """Yields single steps {name: [...]} of the recordings with these indices."""
+    for index in indices:
         try:
             steps = check_steps(recordings.load(index))
-            kept = {k: np.array(steps[k][:]) for k in replay.steps if k in steps}
-            # Nobody knows yet what this model makes of them.
-            kept |= {
-                k: np.zeros((len(steps["action"]), *replay.steps[k].shape[2:]))
-                for k in LATENT
-            }
-            replay.check({on_disk(k): x for k, x in kept.items()})
+            given = {k: np.array(steps[k][:]) for k in replay.steps if k in steps}
+            count = len(steps["action"])
+            for name in replay.kept:
+                given[name] = np.zeros((count, *replay.steps[name].shape[2:]))
+            replay.check({replay.on_disk(name): x for name, x in given.items()})
         except BadSample as error:
             replay.bad.append({"name": recordings.name(index), "reason": str(error)})
             continue
-        kept["is_first"][0] = True
-        for t in range(len(kept["action"])):
-            yield {name: x[t] for name, x in kept.items()}
+        given["is_first"][0] = True
+        for t in range(count):
+            yield {name: x[t] for name, x in given.items()}

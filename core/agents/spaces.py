@@ -1,4 +1,4 @@
-"""What an agent sees and does: names, shapes and kinds of observations and actions."""
+"""Spaces: names, shapes and types of an agent's observations and actions."""
 
 from dataclasses import dataclass
 
@@ -11,7 +11,10 @@ RESERVED = ("reward", *FLAGS)
 
 @dataclass(frozen=True)
 class Space:
-    """One named array of a step: an image (uint8), whole numbers below `classes`, or reals."""
+    """One named array of a step: image (uint8), integers below `classes`, or reals.
+
+    Shape without batch and time. classes: 0 for arrays that are not discrete.
+    """
 
     shape: tuple[int, ...]
     dtype: str = "float32"
@@ -27,5 +30,19 @@ class Space:
 
     @property
     def width(self) -> int:
-        """Numbers of the array as a vector, one-hot where it is discrete."""
+        """Length of the array as a vector, one-hot if it is discrete."""
         return int(np.prod(self.shape)) * max(1, self.classes)
+
+
+# Sorted by name. Hashable, so that a Flax module can hold it.
+Spaces = tuple[tuple[str, Space], ...]
+
+
+def sorted_spaces(spaces: dict[str, Space]) -> Spaces:
+    """The pairs (name, space) in the order in which vectors concatenate them."""
+    return tuple(sorted(spaces.items()))
+
+
+def total_width(spaces: Spaces) -> int:
+    """Length of the vector of all spaces: the A of actions [..., A]."""
+    return sum(space.width for _, space in spaces)

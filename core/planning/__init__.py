@@ -1,1 +1,1 @@
-"""Planners over any model that gives an objective; imports nn and below."""
+"""Planning: search for actions with any model that gives an objective; imports nn, below."""

@@ -101,7 +101,7 @@ class Checkpoints:
         """Turn an error into a CheckpointError that names the last intact step."""
         try:
             yield
-        except Exception as error:  # noqa: BLE001, Orbax raises many kinds
+        except Exception as error:
             step, done = self._writing, steps_in(self.folder)
             what = (
                 self.folder if step is None else f"checkpoint {self.folder / str(step)}"

@@ -1,10 +1,8 @@
-"""The agent through the one train loop: it acts, remembers, learns, and goes on when killed."""
+"""The agent in the train loop: acting, replay, episodes, planning, resuming when killed."""
 
-import functools
 import json
 import signal
 import time
-import types
 
 import jax
 import numpy as np
@@ -13,15 +11,15 @@ from small import changed, start, use_one_device
 
 from configs.dreamer import get_config
 from core import train
-from core.agents import collection
-from core.agents.episodes import make_episodes
+from core.agents.policy import jit_policy
 from core.agents.spaces import Space
 from core.config import load_method
 from core.data.formats import chunks
+from core.nn import distributions
 from core.parallel.layouts import unbox
-from core.planning import cem
 from core.runs import checkpoint
-from dreamer import rssm, world_model
+from dreamer import agent, planner, rssm, world_model
+from dreamer.policy import make_policy
 
 SMALL = {
     "batch": 4,
@@ -41,7 +39,7 @@ SMALL = {
 
 
 def small(**fields):
-    """The reach preset made smaller still; fields are written section__field=value."""
+    """The reach preset, made smaller; fields are written section__field=value."""
     return changed(get_config("reach"), SMALL, **fields)
 
 
@@ -55,39 +53,39 @@ def written(folder):
     return {line["step"]: line for line in map(json.loads, lines)}
 
 
-def test_it_steps_as_often_as_its_ratio_says_and_goes_on(tmp_path):
+def test_it_steps_as_often_as_its_ratio_asks_and_resumes(tmp_path):
     config = small()
     train.fit(config, tmp_path)
-    told = written(tmp_path)
-    # 40 steps first, the last of which count; then four for 32 that are trained on.
-    assert [told[n]["env_steps"] for n in range(1, 7)] == [42, 46, 50, 54, 58, 62]
-    assert told[6]["replay_steps"] == 62 and told[6]["bad_samples"] == 0
+    lines = written(tmp_path)
+    # 40 steps first, and two rounds more; then four steps per update of 32.
+    assert [lines[n]["env_steps"] for n in range(1, 7)] == [42, 46, 50, 54, 58, 62]
+    assert lines[6]["replay_steps"] == 62 and lines[6]["bad_samples"] == 0
     files = chunks.chunks_in(tmp_path / "replay")
     assert [(c.stream, c.start, c.steps) for c in files] == [(0, 0, 31), (1, 0, 31)]
 
     config.steps, config.log_steps, config.save_steps = 60, 10, 0
     train.fit(config, tmp_path, allow_config_change=True)
-    told = written(tmp_path)
-    assert [told[n]["env_steps"] for n in (10, 60)] == [78, 278]
-    assert told[60]["episodes"] == 2 and told[60]["episode_steps"] == 65
-    assert np.isfinite([told[60][k] for k in ("score", "loss", "loss_actor")]).all()
+    lines = written(tmp_path)
+    assert [lines[n]["env_steps"] for n in (10, 60)] == [78, 278]
+    assert lines[60]["episodes"] == 2 and lines[60]["episode_steps"] == 65
+    assert np.isfinite([lines[60][k] for k in ("score", "loss", "loss_actor")]).all()
 
 
-def test_it_begins_with_what_another_has_recorded(tmp_path):
+def test_a_replay_can_begin_with_recordings(tmp_path):
     train.fit(small(), tmp_path / "one")
     recorded = str(tmp_path / "one" / "replay")
     config = small(replay__source=recorded, steps=3, save_steps=2)
     train.fit(config, tmp_path / "two")
-    told = written(tmp_path / "two")
-    # 31 steps in each of two streams; two more rounds for every update, and no more.
-    assert [told[n]["env_steps"] for n in (1, 2, 3)] == [4, 8, 12]
-    assert [told[n]["replay_steps"] for n in (1, 2, 3)] == [66, 70, 74]
+    lines = written(tmp_path / "two")
+    # 31 steps in each of two streams; then two rounds for every update.
+    assert [lines[n]["env_steps"] for n in (1, 2, 3)] == [4, 8, 12]
+    assert [lines[n]["replay_steps"] for n in (1, 2, 3)] == [66, 70, 74]
     config.steps = 4
     train.fit(config, tmp_path / "two", allow_config_change=True)
     assert written(tmp_path / "two")[4]["replay_steps"] == 78
 
 
-def test_what_it_lived_through_is_a_dataset(tmp_path):
+def test_its_replay_is_a_data_set(tmp_path):
     train.fit(small(), tmp_path)
     records = chunks.ChunkWindows(str(tmp_path / "replay"), 8)
     assert len(records) == 2 * 24
@@ -106,7 +104,7 @@ def next_batch(method):
 
 
 def little(spaces, actions):
-    """A world model of few units, and its weights."""
+    """A small world model and its weights."""
     sizes = {"deter": 16, "hidden": 8, "classes": 4, "depth": 2, "units": 8, "stoch": 4}
     model = world_model.make_world_model(spaces, actions, **sizes)
     return model, unbox(world_model.init(model, jax.random.key(0)))
@@ -124,12 +122,12 @@ def test_acting_step_by_step_is_observing_a_sequence(monkeypatch):
     chosen = iter(np.moveaxis(action, 1, 0)[1:])
     choose = lambda params, latent, key: next(chosen, action[:, 0])  # noqa: E731
     with jax.disable_jit():
-        policy = collection.make_policy(model, choose, seed=0)
-        carry, kept = collection.no_carry(model, 2), []
-        carry = carry[0], action[:, 0]
+        policy, kept = make_policy(model, choose), []
+        step = jit_policy(policy, model.actions, seed=0)
+        carry = policy.first_carry(2)[0], action[:, 0]
         for t in range(4):
             obs = {"state": state[:, t], "is_first": first[:, t]}
-            carry, _, one = policy(params, carry, obs, t)
+            carry, _, one = step(params, carry, obs, t)
             kept.append(one)
     batch = {"state": state, "action": action, "is_first": first}
     begin = rssm.Latent(*(x * 0 for x in model.rssm.first(2)))
@@ -141,61 +139,12 @@ def test_acting_step_by_step_is_observing_a_sequence(monkeypatch):
     np.testing.assert_array_equal(ids, np.argmax(states.stoch, -1))
 
 
-def test_episodes_are_played_apart_from_training(tmp_path):
+def test_evaluation_episodes_are_apart_from_training(tmp_path):
     config = small(steps=1, eval_steps__episodes=0)
     train.fit(config, tmp_path)
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert summary["episodes/steps"] == 65 and summary["episodes/score"] > 0
-    assert summary["env_steps"] == 42  # those of the episodes do not count
-
-
-class Ticks:
-    """Environments whose gray pictures tell the time, for some steps."""
-
-    def __init__(self, *, count, seed, steps=5):
-        self.count, self.time, self.steps = count, 0, steps
-
-    def send(self, actions):
-        assert actions["reset"].all() == (self.time == 0)
-        self.time += 1
-
-    def receive(self):
-        all_ = functools.partial(np.full, self.count)
-        return {
-            "image": np.zeros((self.count, 48, 48, 1), np.uint8),
-            "reward": all_(self.time, np.float32),
-            "is_first": all_(self.time == 1),
-            "is_last": all_(self.time == self.steps),
-        }
-
-    def picture(self):
-        return np.full((48, 48, 1), 10 * self.time % 256, np.uint8)
-
-    def close(self):
-        pass
-
-
-def test_an_episode_is_a_film():
-    spaces = {"image": Space((48, 48, 1), "uint8")}, {"push": Space((2,))}
-    model, params = little(*spaces)
-    choose = lambda params, latent, key: np.zeros((2, 2), np.float32)  # noqa: E731
-    judge = make_episodes(model, choose, Ticks, seed=0, count=2, most_steps=9)
-    found = judge(types.SimpleNamespace(params=params))
-    assert found["episodes/score"] == 15 and found["episodes/steps"] == 5
-    film = found["episode"]
-    assert film.shape == (5, 48, 48, 3)
-    assert film[:, 7, 9, 1].tolist() == [10, 20, 30, 40, 50]
-
-
-def test_long_episodes_show_steps_equally_far_apart(monkeypatch):
-    monkeypatch.setattr("core.agents.episodes.FRAMES", 2)
-    spaces = {"image": Space((48, 48, 1), "uint8")}, {"push": Space((2,))}
-    model, params = little(*spaces)
-    choose = lambda params, latent, key: np.zeros((1, 2), np.float32)  # noqa: E731
-    ticks = functools.partial(Ticks, steps=11)
-    judge = make_episodes(model, choose, ticks, seed=0, count=1, most_steps=20)
-    film = judge(types.SimpleNamespace(params=params))["episode"]
-    assert film[:, 0, 0, 0].tolist() == [10, 50, 90]
+    assert summary["env_steps"] == 42  # without those of the episodes
 
 
 def test_planning_in_place_of_an_actor(tmp_path):
@@ -204,13 +153,13 @@ def test_planning_in_place_of_an_actor(tmp_path):
 
 
 def test_plans_go_where_reward_is(monkeypatch):
-    """With a reward that tells the last action, the plan is the best action."""
+    """With a reward that depends on the last action, the plan is the best action."""
     spaces, actions = {"state": Space((3,))}, {"push": Space((2,))}
     model, _ = little(spaces, actions)
     best = np.array([0.5, -0.25])
 
     class Known:
-        """A world whose memory is the last action."""
+        """An RSSM whose memory is the last action."""
 
         action = 2
 
@@ -220,21 +169,60 @@ def test_plans_go_where_reward_is(monkeypatch):
     def reward(params, x):
         return -((x[..., :2] - best) ** 2).sum(-1, keepdims=True)
 
-    monkeypatch.setattr(cem.distributions, "two_hot_mean", lambda x: x[..., 0])
+    monkeypatch.setattr(planner.distributions, "two_hot_mean", lambda x: x[..., 0])
     model = model._replace(
         rssm=Known(),
         reward=type("R", (), {"apply": staticmethod(reward)}),
         cont=type("C", (), {"apply": staticmethod(lambda p, x: x[..., 0] * 0 + 9.0)}),
     )
-    planner = {"horizon": 3, "candidates": 300, "best": 30, "rounds": 8}
-    choose = cem.make_chooser(model, **planner, explore=0.0)
+    search = {"horizon": 3, "candidates": 300, "best": 30, "rounds": 8}
+    choose = planner.make_planning_chooser(model, **search, explore=0.0)
     latent = rssm.Latent(np.zeros((2, 2)), np.zeros((2, 2, 1)))
     params = {"rssm": 0, "reward": 0, "continue": 0}
     found = choose(params, latent, jax.random.key(0))
     np.testing.assert_allclose(found, [best, best], atol=0.03)
 
 
-def test_bad_settings_are_told():
+def test_a_plan_costs_the_rewards_that_the_episode_lasts_for():
+    """Against a plain loop over candidates, with a key for each problem."""
+    model, params = little({"state": Space((3,))}, {"push": Space((2,))})
+    rng = np.random.default_rng(0)
+    for name in ("reward", "continue"):  # or all rewards are 0
+        out = params[name]["out"]
+        out["kernel"] = out["kernel"] + 0.3 * rng.standard_normal(out["kernel"].shape)
+    start = rssm.Latent(
+        rng.standard_normal((2, 16)).astype(np.float32),
+        np.eye(4, dtype=np.float32)[rng.integers(0, 4, (2, 4))],
+    )
+    plans = rng.uniform(-1, 1, (2, 3, 5, 2)).astype(np.float32)
+    keys = jax.random.split(jax.random.key(1), 2)
+    found = planner.ImaginedReturn(model).cost(params, start, plans, keys)
+    expected = np.zeros((2, 3))
+    apply = lambda name, head, x: head.apply({"params": params[name]}, x)  # noqa: E731
+    for b, s in np.ndindex(2, 3):
+        one = jax.tree.map(lambda x, b=b: x[b : b + 1], start)
+        key = jax.random.split(keys[b], 3)[s : s + 1]
+        states = model.rssm.apply(
+            {"params": params["rssm"]}, one, plans[b, s][:, None], key, method="follow"
+        )
+        x, alive = states.features(), 1.0
+        reward = distributions.two_hot_mean(apply("reward", model.reward, x))
+        goes_on = jax.nn.sigmoid(apply("continue", model.cont, x))
+        for t in range(5):
+            expected[b, s] -= alive * reward[t, 0]
+            alive *= goes_on[t, 0]
+    assert np.abs(expected).min() > 1e-3
+    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-5)
+
+
+def test_the_config_stays_as_it_is():
+    config = small(dtype="float32")
+    before = config.to_json()
+    agent.make(config)
+    assert config.to_json() == before
+
+
+def test_bad_settings_are_errors():
     with pytest.raises(ValueError, match="behavior is 'none', but an agent acts"):
         load_method(small(behavior="none"))
     with pytest.raises(ValueError, match="planner.best is 9; use 1 to 8"):
@@ -245,7 +233,7 @@ def test_bad_settings_are_told():
         load_method(small(imagination__last=1))
 
 
-def test_killed_at_any_moment_it_goes_on(tmp_path):
+def test_a_killed_run_resumes(tmp_path):
     config = small(steps=4000, save_steps=5, log_steps=5)
     preset = "configs/dreamer.py:reach"
     process = start(config, tmp_path, preset=preset)
@@ -261,7 +249,7 @@ def test_killed_at_any_moment_it_goes_on(tmp_path):
     out, err = process.communicate()
     assert process.returncode == 0, err
     assert f"resuming after step {saved} " in out
-    told = written(tmp_path)
-    assert told[saved + 5]["env_steps"] == 38 + 4 * (saved + 5)
-    assert told[saved + 5]["replay_steps"] == min(4000, 38 + 4 * (saved + 5))
-    assert told[saved + 5]["bad_samples"] == 0
+    lines = written(tmp_path)
+    assert lines[saved + 5]["env_steps"] == 38 + 4 * (saved + 5)
+    assert lines[saved + 5]["replay_steps"] == min(4000, 38 + 4 * (saved + 5))
+    assert lines[saved + 5]["bad_samples"] == 0

@@ -1,4 +1,4 @@
-"""Returns, percentiles, gradient routes and the optimizer of DreamerV3, written out plainly."""
+"""Percentiles, gradient routes, updates and the optimizer of DreamerV3 in plain numpy."""
 
 import jax
 import jax.numpy as jnp
@@ -46,44 +46,6 @@ def batch(seed=0):
     }
 
 
-def test_lambda_returns_are_a_plain_loop():
-    reward, value = normal(0, 7, 3), normal(1, 7, 3)
-    cont = np.random.default_rng(2).random((7, 3)).astype(np.float32)
-    expected, future = np.zeros((6, 3)), value[-1].astype(np.float64)
-    for t in reversed(range(6)):
-        mixed = 0.05 * value[t + 1] + 0.95 * future
-        expected[t] = future = reward[t + 1] + cont[t + 1] * mixed
-    found = behavior.lambda_returns(reward, cont, value)
-    np.testing.assert_allclose(found, expected, rtol=1e-5)
-
-
-def test_returns_at_the_ends_of_lambda(monkeypatch):
-    reward, value, one = normal(0, 7, 3), normal(1, 7, 3), np.ones((7, 3), np.float32)
-    monkeypatch.setattr(behavior, "LAMBDA", 1.0)
-    to_go = reward[::-1].cumsum(0)[::-1][1:] + value[-1]
-    found = behavior.lambda_returns(reward, one, value)
-    np.testing.assert_allclose(found, to_go, atol=1e-5)
-    monkeypatch.setattr(behavior, "LAMBDA", 0.0)
-    found = behavior.lambda_returns(reward, one, value)
-    np.testing.assert_allclose(found, reward[1:] + value[1:], atol=1e-6)
-
-
-def test_replay_returns_are_a_plain_loop():
-    reward, bootstrap = normal(0, 7, 3), normal(1, 7, 3)
-    rng = np.random.default_rng(2)
-    last = rng.random((7, 3)) < 0.3
-    terminal = last & (rng.random((7, 3)) < 0.5)
-    gamma, future = 1 - 1 / 333, bootstrap[-1].astype(np.float64)
-    expected = np.zeros((6, 3))
-    for t in reversed(range(6)):
-        lam = 0.95 * (1 - last[t + 1])
-        mixed = (1 - lam) * bootstrap[t + 1] + lam * future
-        live = gamma * (1 - terminal[t + 1])
-        expected[t] = future = reward[t + 1] + live * mixed
-    found = behavior.replay_returns(reward, last, terminal, bootstrap)
-    np.testing.assert_allclose(found, expected, rtol=1e-5)
-
-
 def test_the_range_of_returns_follows_its_percentiles():
     seen, (low, high) = behavior.no_range(), (0.0, 0.0)
     for i in range(50):
@@ -94,12 +56,12 @@ def test_the_range_of_returns_follows_its_percentiles():
     np.testing.assert_allclose([seen.low, seen.high], [low, high], rtol=1e-4)
 
 
-def test_what_a_first_update_reports(networks):
+def test_metrics_of_a_first_update(networks):
     model, head, state = networks
     loss = update.make_loss(model, head)
-    told = update.prepare(model, batch(), state.seen, jax.random.key(0))
+    prepared = update.add_random(model, batch(), state.seen, jax.random.key(0))
     total, ((metrics, _), states) = jax.jit(loss)(
-        state.params, (state.slow, state.range), told
+        state.params, (state.slow, state.range), prepared
     )
     assert states.deter.shape == (B, T, D) and np.isfinite(total)
     np.testing.assert_allclose(metrics["loss_reward"], np.log(255), rtol=1e-5)
@@ -124,9 +86,9 @@ ROUTES = {
 @pytest.mark.parametrize("name", ROUTES)
 def test_gradients_go_where_they_should_and_nowhere_else(networks, name):
     model, head, state = networks
-    # A reward and a critic that say something, or there is no advantage to learn from.
+    # Heads that begin with zeros would give no advantage to learn from.
     params = jax.tree.map(lambda x: x + 0.03 * normal(1, *x.shape), state.params)
-    start = update.start_of(model, batch(), state.seen)
+    start = update.first_latent(model, batch(), state.seen)
 
     def one(params):
         keys = jax.random.split(jax.random.key(0))
@@ -142,39 +104,39 @@ def test_gradients_go_where_they_should_and_nowhere_else(networks, name):
     assert moved == ROUTES[name]
 
 
-def test_dreams_may_begin_at_the_last_steps_alone(networks):
+def test_imagination_may_start_at_the_last_steps_only(networks):
     model, head, state = networks
-    key, told = jax.random.key(0), batch()
-    start = update.start_of(model, told, state.seen)
-    gumbel = world_model.noise_of(model, told, key)
-    _, states, _ = world_model.losses(model, state.params, start, told, gumbel)
+    key, given = jax.random.key(0), batch()
+    start = update.first_latent(model, given, state.seen)
+    gumbel = world_model.noise_of(model, given, key)
+    _, states, _ = world_model.losses(model, state.params, start, given, gumbel)
     rest = state.params, state.slow, state.range
 
     def found(head, cut):
-        told = {k: x[:, -cut:] for k, x in batch().items() if x.ndim > 1}
+        given = {k: x[:, -cut:] for k, x in batch().items() if x.ndim > 1}
         part = jax.tree.map(lambda x: x[-cut:], states)
-        return behavior.losses(model, head, *rest, part, told, key)
+        return behavior.losses(model, head, *rest, part, given, key)
 
     few = found(head._replace(last=2), T)
     jax.tree.map(np.testing.assert_allclose, few, found(head, 2))
     assert few[0]["actor"].shape == (head.horizon, 2 * B)
 
 
-def test_a_batch_goes_on_from_the_last_where_it_says_so(networks):
+def test_a_batch_continues_the_last_one_where_goes_on_is_set(networks):
     model, _, state = networks
     seen = Latent(jnp.asarray(normal(0, B, T, D)), jnp.full((B, T, S), 3, jnp.uint8))
-    told = batch() | {"deter": normal(1, B, D), "stoch": np.ones((B, S), np.uint8)}
-    told["goes_on"] = np.array([True, False])
-    start = update.start_of(model, told, seen)
+    given = batch() | {"deter": normal(1, B, D), "stoch": np.ones((B, S), np.uint8)}
+    given["goes_on"] = np.array([True, False])
+    start = update.first_latent(model, given, seen)
     np.testing.assert_array_equal(start.deter[0], seen.deter[0, -1])
-    np.testing.assert_array_equal(start.deter[1], told["deter"][1])
+    np.testing.assert_array_equal(start.deter[1], given["deter"][1])
     np.testing.assert_array_equal(start.stoch.argmax(-1), [[3] * S, [1] * S])
     states = jax.tree.map(lambda x: x.swapaxes(0, 1), update.unpack(model, *seen))
     packed = update.pack(states)
     jax.tree.map(np.testing.assert_array_equal, packed, seen)
 
 
-def test_updates_begin_with_warmup_and_leave_bad_batches_out(networks):
+def test_updates_begin_with_warmup_and_skip_bad_batches(networks):
     model, head, state = networks
     lr = optim.make_schedule(
         "warmup_constant", steps=1, start=0.0, peak=4e-5, warmup_steps=1000
@@ -204,7 +166,7 @@ def test_laprop_is_its_written_out_form():
     opt = optim.laprop_moments(params)
     square, mean = ({k: np.zeros_like(x) for k, x in p.items()} for _ in range(2))
     for t in range(1, 6):
-        size = 100.0 if t == 3 else 0.1  # one that is cut
+        size = 100.0 if t == 3 else 0.1  # one that is clipped
         grads = {
             k: (size * rng.standard_normal(x.shape)).astype(np.float32)
             for k, x in p.items()

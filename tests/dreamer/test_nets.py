@@ -1,4 +1,4 @@
-"""Sizes and layers of DreamerV3 against published counts and plain arithmetic."""
+"""Sizes and layers of DreamerV3, compared with published counts and plain numpy."""
 
 import jax
 import jax.numpy as jnp
@@ -137,7 +137,7 @@ def small_rssm():
     return Rssm(embed=10, action=3, deter=16, hidden=8, stoch=4, classes=6, blocks=4)
 
 
-def story(model, T=5, B=2):
+def sequence(model, T=5, B=2):
     rng = np.random.default_rng(0)
     firsts = np.zeros((T, B), bool)
     firsts[2, 1] = firsts[0, 0] = True
@@ -149,7 +149,7 @@ def story(model, T=5, B=2):
     )
 
 
-def begun(model, B=2):
+def some_latent(model, B=2):
     hot = jax.nn.one_hot(
         jnp.arange(B * model.stoch).reshape(B, -1) % model.classes, model.classes
     )
@@ -195,13 +195,13 @@ def gru_in_numpy(model, params, latent, action):
 
 def test_the_recurrent_core_is_a_dense_masked_gru():
     model = small_rssm()
-    story_, latent = story(model), begun(model)
-    params = unbox(model.init(jax.random.key(0), latent, *story_, method="observe"))
+    inputs, latent = sequence(model), some_latent(model)
+    params = unbox(model.init(jax.random.key(0), latent, *inputs, method="observe"))
     params = jax.tree.map(lambda x: x + 0.1 * normal(3, *x.shape), params)
-    states, _ = model.apply(params, latent, *story_, method="observe")
+    states, _ = model.apply(params, latent, *inputs, method="observe")
     before = Latent(*(np.array(x) for x in latent))
     before.deter[0], before.stoch[0] = 0, 0  # row 0 begins an episode
-    action = np.array(story_[0][0])
+    action = np.array(inputs[0][0])
     action[0] = 0
     expected = gru_in_numpy(model, params["params"], before, action)
     np.testing.assert_allclose(states.deter[0], expected, atol=2e-6)
@@ -209,10 +209,10 @@ def test_the_recurrent_core_is_a_dense_masked_gru():
 
 def test_weight_gradients_after_the_scan_are_those_within(monkeypatch):
     model = small_rssm()
-    story_, latent = story(model), begun(model)
-    params = unbox(model.init(jax.random.key(0), latent, *story_, method="observe"))
+    inputs, latent = sequence(model), some_latent(model)
+    params = unbox(model.init(jax.random.key(0), latent, *inputs, method="observe"))
 
-    def gradients(params, latent, *story_):
+    def gradients(params, latent, *inputs):
         def loss(*x):
             states, logp = model.apply(*x, method="observe")
             x = states.features()
@@ -220,19 +220,19 @@ def test_weight_gradients_after_the_scan_are_those_within(monkeypatch):
                 logp * normal(8, *logp.shape)
             ).sum()
 
-        return jax.jit(jax.grad(loss, (0, 1, 2, 3)))(params, latent, *story_)
+        return jax.jit(jax.grad(loss, (0, 1, 2, 3)))(params, latent, *inputs)
 
-    ours = gradients(params, latent, *story_)
+    ours = gradients(params, latent, *inputs)
     monkeypatch.setattr(rssm, "scan", scan.scan.fun)
-    plain = gradients(params, latent, *story_)
+    plain = gradients(params, latent, *inputs)
     for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(plain), strict=True):
         np.testing.assert_allclose(a, b, atol=2e-6 * max(1, np.abs(b).max()))
 
 
 def test_one_scan_is_steps_in_turn_and_episodes_are_apart():
     model = small_rssm()
-    actions, embeds, firsts, gumbel = story(model)
-    latent = begun(model)
+    actions, embeds, firsts, gumbel = sequence(model)
+    latent = some_latent(model)
     params = unbox(
         model.init(
             jax.random.key(0), latent, actions, embeds, firsts, gumbel, method="observe"
@@ -246,7 +246,7 @@ def test_one_scan_is_steps_in_turn_and_episodes_are_apart():
         out, _ = run(now, actions[one], embeds[one], firsts[one], gumbel[one])
         now = jax.tree.map(lambda x: x[0], out)
         np.testing.assert_allclose(now.deter, whole.deter[t], atol=1e-6)
-    # What came before the episode that begins at step 2 of row 1 counts for nothing.
+    # Nothing before the episode that begins at step 2 of row 1 matters.
     other = run(
         Latent(latent.deter + 1, latent.stoch),
         actions.at[:3, 1].add(1.0),
@@ -256,7 +256,7 @@ def test_one_scan_is_steps_in_turn_and_episodes_are_apart():
     )[0]
     np.testing.assert_array_equal(other.deter[2:, 1], whole.deter[2:, 1])
     assert np.abs(other.deter[:2, 1] - whole.deter[:2, 1]).max() > 0.01
-    # Always first: memory is that of the empty state, whatever was seen.
+    # Always first: memory is that of the empty state, for all observations.
     always = run(latent, actions, embeds, jnp.ones_like(firsts), gumbel)[0].deter
     np.testing.assert_allclose(
         always, np.broadcast_to(always[:1, :1], always.shape), atol=1e-6

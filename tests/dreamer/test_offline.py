@@ -1,4 +1,4 @@
-"""A world model on trajectories through the one train loop: resumed, dreaming."""
+"""A world model in the train loop, on trajectories: resuming, data, evaluation."""
 
 import json
 
@@ -14,7 +14,7 @@ from core.config import load_method
 from core.data.formats import chunks
 from core.data.steps import FLAGS
 from core.parallel.layouts import unbox
-from dreamer import data, evals
+from dreamer import data, evals, offline
 
 ONE = jax.devices()[:1]
 
@@ -28,7 +28,7 @@ def assert_same(a, b):
     jax.tree.map(np.testing.assert_array_equal, jax.device_get(a), jax.device_get(b))
 
 
-def test_interrupted_within_a_window_it_goes_on_bit_for_bit(tmp_path):
+def test_resuming_within_a_window_is_exact(tmp_path):
     config = small(steps=5, behavior="actor", imagination__horizon=3)
     whole = train.fit(config, tmp_path / "whole")
     config.steps = 3
@@ -40,13 +40,13 @@ def test_interrupted_within_a_window_it_goes_on_bit_for_bit(tmp_path):
         (tmp_path / name / "metrics.jsonl").read_text() for name in ("whole", "parts")
     ]
     lines = [[json.loads(line) for line in text.splitlines()] for text in texts]
-    told = [
+    lines = [
         [{k: v for k, v in x.items() if "time/" not in k} for x in y] for y in lines
     ]
-    assert told[0] == told[1] and len(told[0]) == 5
+    assert lines[0] == lines[1] and len(lines[0]) == 5
 
 
-def test_pieces_of_a_window_follow_each_other():
+def test_pieces_of_a_window_are_consecutive():
     config = small()
     method = load_method(config)
     source = method.source("train", (0, 1))
@@ -66,7 +66,7 @@ def test_pieces_of_a_window_follow_each_other():
 LOOK = ("source", "size", "level", "bodies", "fps")
 
 
-def test_dreams_are_judged_beside_standing_still(tmp_path):
+def test_predictions_are_compared_with_the_last_frame(tmp_path):
     state = train.fit(small(steps=1), tmp_path)
     found = load_method(small()).evals["dream"](state)
     assert {"dream/position_1", "still/position_1", "dream/image_1"} <= found.keys()
@@ -88,13 +88,13 @@ def test_dreams_are_judged_beside_standing_still(tmp_path):
     np.testing.assert_allclose(found["still/position_1"], gap, rtol=1e-6)
 
 
-def test_dreams_are_judged_up_to_the_next_episode():
+def test_predictions_are_compared_until_the_episode_ends():
     true = np.zeros((3, 6, 2), np.float32)
-    true[:, 1] = 1  # the last step seen
+    true[:, 1] = 1  # the last observed step
     predicted = np.full_like(true, 3)
     predicted[0] = 5
     same = np.ones((3, 4), bool)
-    same[0, 1:] = False  # the first dream ends after one step,
+    same[0, 1:] = False  # the first episode ends after one predicted step,
     same[1:, 2:] = False  # the others after two
     found = evals.errors("x", predicted, true, same)
     expected = {
@@ -106,18 +106,18 @@ def test_dreams_are_judged_up_to_the_next_episode():
     assert found == pytest.approx(expected, rel=1e-6)
 
 
-def test_positions_are_judged_beside_the_last_ones_seen():
+def test_positions_are_compared_with_the_last_observed_ones():
     true = np.zeros((2, 8, 2))
-    true[:, 3:, 0] = np.arange(5)  # moves on after three steps that were seen
+    true[:, 3:, 0] = np.arange(5)  # moves after three observed steps
     read = true + np.array([9, 9, 9, 2, 2, 1, 1, 4])[:, None]
     found = evals.positions(read, true, 3)
     assert found["dream/position_1"] == 2 and found["dream/position_2"] == 2
     assert found["still/position_5"] == pytest.approx(8**0.5)
-    # Standing still is off by 0, 0.7, 1.4, 2.1 and 2.8, the dream by 2, 2, 1, 1 and 4.
+    # Errors: 0, 0.7, 1.4, 2.1 and 2.8 of the last frame, 2, 2, 1, 1 and 4 predicted.
     assert found["steps_dreamt_better"] == 2
 
 
-def test_a_reader_reads_what_latents_tell_together():
+def test_a_readout_combines_several_latents():
     """One of 4 x 4 places by two latents of four classes, their product's sign by both."""
     rng = np.random.default_rng(0)
     ids = rng.integers(0, 4, (40, 25, 2))
@@ -170,12 +170,12 @@ def test_recorded_trajectories_are_mixed_by_weight(tmp_path):
     heights = np.concatenate([source.next()["height"][:, 0, 0] for _ in range(4)])
     source.close()
     assert (heights == 1).sum() == 24 and (heights == 2).sum() == 8
-    # Recordings are not held to what the embedded world can draw.
+    # Limits of the embedded world, such as the size, do not apply to recordings.
     look = {k: small().data[k] for k in LOOK} | {"source": mix, "size": 4}
     assert len(data.make_records("train", seed=0, steps=1, apart=1, **look)) > 500
 
 
-def test_windows_that_cannot_be_read_are_not_dreamt_of(tmp_path):
+def test_unreadable_windows_are_left_out_of_the_evaluation(tmp_path):
     def write(i, **changes):
         steps = {name: np.zeros(9, bool) for name in FLAGS}
         steps |= {
@@ -195,12 +195,19 @@ def test_windows_that_cannot_be_read_are_not_dreamt_of(tmp_path):
     shapes = jax.eval_shape(method.init, jax.random.key(0))
     state = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), unbox(shapes))
     found = method.evals["dream"](state)
-    # Zero weights say zero, and nothing moves: the mean of 0, 1, 4, 9, 16 and 25.
+    # Zero weights predict zero, and nothing moves: the mean of 0, 1, 4, 9, 16 and 25.
     np.testing.assert_allclose(found["dream/height_1"], 55 / 6, rtol=1e-5)
     assert found["still/height_1"] == 0
 
 
-def test_spaces_are_told_by_the_records(tmp_path):
+def test_the_config_stays_as_it_is():
+    config = small(dtype="float32")
+    before = config.to_json()
+    offline.make(config)
+    assert config.to_json() == before
+
+
+def test_spaces_are_those_of_the_records(tmp_path):
     world = data.make_records(
         "train", seed=0, steps=8, apart=8, **{k: small().data[k] for k in LOOK}
     )

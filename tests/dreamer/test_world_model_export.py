@@ -1,4 +1,4 @@
-"""A published world model runs alone and steps as the live one observes and dreams."""
+"""Programs of an exported world model, compared with the live networks."""
 
 import jax
 import jax.numpy as jnp
@@ -19,13 +19,13 @@ ORIGIN = {"parent": "runs/x/1", "revision": "abc", "devices": "1", "packages": {
 
 
 @pytest.fixture(scope="module")
-def published(tmp_path_factory):
+def exported(tmp_path_factory):
     """(folder, networks, state) of a small world model with an actor."""
     sizes = {"deter": 16, "hidden": 8, "classes": 4, "depth": 2, "units": 8}
     model = world_model.make_world_model(SPACES, ACTIONS, stoch=4, **sizes)
     heads = behavior.make_behavior(model.actions, units=8)
     state = unbox(update.make_init(model, heads, batch=2, length=3)(jax.random.key(0)))
-    folder = tmp_path_factory.mktemp("artefact")
+    folder = tmp_path_factory.mktemp("artifact")
     write = make_exports(model, heads, config={"seed": 0})["world_model"]
     assert write(state, folder, ORIGIN) < 1e-4
     return folder, model, heads, state
@@ -49,8 +49,8 @@ def run(folder, name, given):
     return program(given)
 
 
-def test_observing_is_that_of_training(published):
-    folder, model, _, state = published
+def test_observe_equals_training(exported):
+    folder, model, _, state = exported
     given = inputs(0, model)
     embed = run(folder, "encode", {k: given[k] for k in SPACES})["embed"]
     names = ("deter", "stoch", "action", "is_first", "noise")
@@ -66,8 +66,8 @@ def test_observing_is_that_of_training(published):
     np.testing.assert_allclose(found["stoch"], states.stoch[0], atol=1e-5)
 
 
-def test_dreaming_and_acting_are_those_of_training(published):
-    folder, model, heads, state = published
+def test_imagine_decode_and_act_equal_training(exported):
+    folder, model, heads, state = exported
     given = inputs(1, model)
     here = {k: given[k] for k in ("deter", "stoch")}
     more = {k: given[k] for k in ("action", "noise")}
@@ -90,15 +90,15 @@ def test_dreaming_and_acting_are_those_of_training(published):
     np.testing.assert_allclose(run(folder, "act", here)["push"], mean, atol=1e-5)
 
 
-def test_the_likeliest_action_of_a_discrete_actor():
+def test_the_mode_of_a_discrete_actor():
     actions = (("gear", Space((2,), "int32", 3)),)
     out = jnp.array([[0.0, 2, 1, 5, 0, 1]])
-    hot = action_distributions.likeliest(actions, out)
+    hot = action_distributions.mode(actions, out)
     assert action_distributions.as_actions(actions, hot)["gear"].tolist() == [[1, 0]]
 
 
-def test_its_card_has_lines_for_every_program(published):
-    text = (published[0] / "README.md").read_text()
+def test_its_card_names_every_program(exported):
+    text = (exported[0] / "README.md").read_text()
     for name in ("encode", "observe", "imagine", "decode", "act"):
         assert f'Path("{name}.stablehlo")' in text
     assert "`image` uint8 [48, 48, 3]" in text

@@ -1,1 +1,1 @@
-"""Environments to act in, by name; no jax, for they run in workers."""
+"""Environments by name of their task; without jax, since workers import them."""

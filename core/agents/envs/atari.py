@@ -1,4 +1,4 @@
-"""Atari games without sticky actions: the protocol of 100,000 steps, arXiv 1903.00374."""
+"""Atari games without sticky actions, for the 100,000-step protocol (arXiv 1903.00374)."""
 
 import numpy as np
 
@@ -6,7 +6,7 @@ from core.agents.envs.env import episode_seed, resized
 from core.agents.envs.naming import package, unknown
 from core.agents.spaces import Space
 
-MOST_NOOPS = 30  # frames that pass before an episode begins
+MOST_NOOPS = 30  # frames without input before an episode begins
 MOST_FRAMES = 108_000  # of an episode: half an hour of play
 
 
@@ -24,8 +24,8 @@ def make(name, *, seed, size):
 
 
 class Atari:
-    """A game on its console; an image is the brighter of the last two frames, as sprites
-    are drawn in every other one.
+    """A game. An image is the maximum of the last two frames, since games draw some
+    sprites only in every other frame.
     """
 
     def __init__(self, console, seed, size):

@@ -1,4 +1,4 @@
-"""Whether a step is what its environment has declared."""
+"""Checks of a step against the spaces that its environment declares."""
 
 import numpy as np
 
@@ -9,7 +9,11 @@ ALWAYS = {"reward": Space(())} | dict.fromkeys(FLAGS, Space((), "bool"))
 
 
 def check(step: dict, env) -> dict:
-    """The declared arrays of a step; a ValueError names the first one that is wrong."""
+    """The declared arrays of a step of `env`, without a batch axis.
+
+    Raises ValueError for the first one that is missing, of another dtype or shape, not
+    finite, or not within its classes.
+    """
     checked = {}
     for name, space in (env.observations | ALWAYS).items():
         expected = f"expected {space.dtype} {space.shape}"
@@ -21,7 +25,7 @@ def check(step: dict, env) -> dict:
         if x.dtype.kind == "f" and not np.isfinite(x).all():
             bad = x[~np.isfinite(x)][0]
             raise ValueError(f"{name} holds {bad}; {expected}, all finite")
-        # -1 says that there is nothing to see.
+        # -1 means that nothing was observed.
         if space.is_discrete and not ((x >= -1) & (x < space.classes)).all():
             found = f"{name} holds {x.min()} to {x.max()}"
             raise ValueError(f"{found}; expected -1 to {space.classes - 1}")

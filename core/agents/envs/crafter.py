@@ -1,4 +1,4 @@
-"""Crafter, a world to survive and build in: arXiv 2109.06780."""
+"""Crafter, a survival game with sparse rewards (arXiv 2109.06780)."""
 
 from core.agents.envs.env import episode_seed
 from core.agents.envs.naming import package, unknown
@@ -14,8 +14,8 @@ def make(name, *, seed, size):
 class Crafter:
     """The game with its rewards; an episode ends by death or after 10,000 steps.
 
-    Which creatures vanish depends on their places in memory: the same seed and actions
-    give the same beginning, not the same episode.
+    Not reproducible beyond the beginning of an episode: the game removes creatures in an
+    order that depends on memory addresses.
     """
 
     def __init__(self, crafter, seed, size):
@@ -25,7 +25,7 @@ class Crafter:
         self.actions = {"action": Space((), "int32", int(classes))}
 
     def reset(self, episode):
-        # The game counts its episodes itself: a new one begins any of them.
+        # A game seeds its episodes by its own count: a new game starts at any of them.
         seed = episode_seed(self.seed, episode)
         self.game = self.crafter.Env(size=(self.size, self.size), seed=seed)
         self.image = self.game.reset()

@@ -1,4 +1,4 @@
-"""Tasks of the DeepMind Control suite, by their state vectors or by images."""
+"""Tasks of the DeepMind Control suite, observed as state vectors or as images."""
 
 import os
 from ctypes.util import find_library
@@ -9,12 +9,12 @@ from core.agents.envs.env import episode_seed, to_bounds
 from core.agents.envs.naming import package, unknown
 from core.agents.spaces import Space
 
-CAMERAS = {"quadruped": 2}  # that follows; the first one does elsewhere
-DRAWS = {"EGL": "egl", "OSMesa": "osmesa"}  # without a screen: library, its MUJOCO_GL
+CAMERAS = {"quadruped": 2}  # the one that follows the body; 0 in other domains
+OFFSCREEN = {"EGL": "egl", "OSMesa": "osmesa"}  # library -> value of MUJOCO_GL
 
 
 def make(name, *, seed, size):
-    """Vectors as the suite names them."""
+    """A task observed as the vectors that the suite names."""
     environment, render = load(name, seed, size)
     spec = environment.observation_spec()
     observations = {key: Space(x.shape or (1,)) for key, x in spec.items()}
@@ -27,14 +27,17 @@ def make(name, *, seed, size):
 
 
 def make_image(name, *, seed, size):
-    """One image of size x size."""
+    """A task observed as one image of size x size."""
     environment, render = load(name, seed, size)
     spaces = {"image": Space((size, size, 3), "uint8")}
     return Dmc(environment, spaces, lambda step: {"image": render()}, render, seed)
 
 
 def load(name, seed, size):
-    """(environment, function that draws it) of DOMAIN_TASK; both may have underscores."""
+    """(environment, () -> image) of DOMAIN_TASK; both words may have underscores.
+
+    Raises ValueError for an unknown name.
+    """
     suite = imported()
     tasks = {f"{domain}_{task}": (domain, task) for domain, task in suite.ALL_TASKS}
     if name not in tasks:
@@ -45,26 +48,29 @@ def load(name, seed, size):
 
 
 def imported():
-    """The suite; on import it chooses what draws, and would try what needs a screen."""
-    for library, value in DRAWS.items():
+    """The module dm_control.suite, with an off-screen renderer if there is one.
+
+    It chooses its renderer on import, and by default tries one that needs a screen.
+    """
+    for library, value in OFFSCREEN.items():
         if "MUJOCO_GL" not in os.environ and find_library(library):  # a slow search
             os.environ["MUJOCO_GL"] = value
     try:
         return package("dm_control.suite", suite="dmc")
     except (ImportError, AttributeError) as error:
         raise ValueError(
-            f"dm_control cannot draw with MUJOCO_GL={os.environ.get('MUJOCO_GL')} "
-            f"({error}); set it to another of egl, osmesa and glfw, or, for tasks without "
-            "images, to disabled"
+            f"dm_control cannot render with MUJOCO_GL={os.environ.get('MUJOCO_GL')} "
+            f"({error}); set it to egl, osmesa or glfw, or to disabled for tasks without "
+            "images"
         ) from error
 
 
 class Dmc:
-    """A dm_control environment, how to look at its steps and how to draw it."""
+    """A dm_control environment with functions that observe a step and render it."""
 
     def __init__(self, environment, observations, observe, render, seed):
         self.environment, self.seed = environment, seed
-        self.look, self.picture = observe, render
+        self.observe_step, self.picture = observe, render
         self.spec = environment.action_spec()
         self.observations = observations
         self.actions = {"action": Space(self.spec.shape)}
@@ -76,11 +82,11 @@ class Dmc:
     def advance(self, action):
         low, high = self.spec.minimum, self.spec.maximum
         self.now = self.environment.step(to_bounds(action["action"], low, high))
-        # At its time limit the suite keeps the discount of 1.
+        # At the time limit the suite leaves the discount at 1.
         return self.now.reward, self.now.last(), self.now.discount == 0
 
     def observe(self):
-        return self.look(self.now)
+        return self.observe_step(self.now)
 
     def close(self):
         self.environment.close()

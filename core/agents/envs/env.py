@@ -1,4 +1,4 @@
-"""What an agent acts in: a simulator wrapped so that every step is alike."""
+"""Env: wraps a simulator into steps with observations, reward and episode flags."""
 
 from typing import Protocol
 
@@ -9,54 +9,66 @@ from core.agents.spaces import RESERVED, Space
 
 
 class Simulator(Protocol):
-    """One suite's part of an Env."""
+    """What a suite implements for Env."""
 
     observations: dict[str, Space]
     actions: dict[str, Space]
 
     def reset(self, episode: int) -> None:
-        """Begin an episode, the same one for the same seed and number."""
+        """Begin an episode, which the seed and the number `episode` determine."""
 
     def advance(self, action: dict) -> tuple[float, bool, bool]:
-        """One step of the simulator -> reward, is_last, is_terminal."""
+        """One simulator step by named actions: reward, is_last, is_terminal."""
+        ...
 
     def observe(self) -> dict:
-        """What is seen now; apart from `advance`, as not all steps are looked at."""
+        """Observations by name. Apart from `advance`, since repeated steps need none."""
+        ...
 
     def picture(self) -> np.ndarray | None:
-        """What a person would see now: uint8 [h, w, channels], where it can be drawn."""
+        """The scene for people, uint8 [h, w, channels]; None if it cannot be drawn."""
+        ...
 
     def close(self) -> None: ...
 
 
 class Env:
-    """Steps of a simulator, each action `repeat` times; an episode over, it begins anew."""
+    """Steps of a simulator, each action `repeat` times; the step after a last one resets.
+
+    Raises ValueError for an observation with a reserved name.
+    """
 
     def __init__(self, simulator: Simulator, *, repeat: int = 1):
         self.simulator, self.repeat = simulator, repeat
         self.observations, self.actions = simulator.observations, simulator.actions
         taken = set(RESERVED) & set(self.observations)
         if taken:
-            raise ValueError(f"an observation may not be named {min(taken)!r}")
+            raise ValueError(
+                f"an observation is named {min(taken)!r}, which is reserved"
+            )
         self.episode, self.over = 0, True
 
     def step(self, action: dict) -> dict:
-        """Named actions and "reset" -> observations, reward and the flags."""
+        """Step by actions by name and "reset": observations by name, reward and flags.
+
+        A reset ignores the actions; its reward is 0.
+        """
         if action["reset"] or self.over:
             self.simulator.reset(self.episode)
             self.episode += 1
             self.over = False
-            return self._seen() | flags(first=True)
-        total = 0.0
+            return self.observe() | flags(first=True)
+        total, terminal = 0.0, False
         for _ in range(self.repeat):
             reward, self.over, terminal = self.simulator.advance(action)
             total += reward
             if self.over:
                 break
-        return self._seen() | flags(total, last=self.over, terminal=terminal)
+        return self.observe() | flags(total, last=self.over, terminal=terminal)
 
-    def _seen(self):
-        # Copies: some simulators go on to write into what they gave out.
+    def observe(self) -> dict:
+        """Observations by name, in the declared dtypes."""
+        # Copies, since some simulators reuse the arrays that they return.
         found, spaces = self.simulator.observe(), self.observations
         return {k: np.array(x, spaces[k].dtype) for k, x in found.items()}
 
@@ -68,7 +80,7 @@ class Env:
 
 
 def flags(reward=0.0, *, first=False, last=False, terminal=False) -> dict:
-    """The part of a step that all environments have."""
+    """Reward and flags: the part of a step that all environments have."""
     return {
         "reward": np.float32(reward),
         "is_first": bool(first),
@@ -78,8 +90,9 @@ def flags(reward=0.0, *, first=False, last=False, terminal=False) -> dict:
 
 
 def to_bounds(action, low, high):
-    """Reals in [-1, 1], clipped there, onto [low, high]; where a bound is infinite,
-    they stay as they are.
+    """Map actions from [-1, 1], after clipping, onto [low, high], elementwise.
+
+    Where one bound is infinite, the action is only clipped to the other.
     """
     bounded = np.isfinite(low) & np.isfinite(high)
     start, width = np.where(bounded, low, -1), np.where(bounded, high - low, 2)
@@ -88,13 +101,13 @@ def to_bounds(action, low, high):
 
 
 def episode_seed(seed: int, episode: int) -> int:
-    """A seed of 32 bits for one episode."""
+    """The 32-bit seed of one episode."""
     return int(np.random.SeedSequence([seed, episode]).generate_state(1)[0])
 
 
 def resized(image, size: int):
-    """An image as [size, size, channels]."""
+    """An image [h, w] or [h, w, channels] as [size, size, channels]."""
     if image.shape[:2] != (size, size):
-        # Each pixel the mean of what it covers: a ball of two pixels does not vanish.
+        # Area averaging, or a ball of two pixels would vanish.
         image = cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA)
     return image.reshape(size, size, -1)

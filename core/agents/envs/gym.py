@@ -1,4 +1,4 @@
-"""Any environment of gymnasium whose spaces are boxes, discrete, or dicts of such."""
+"""Gymnasium environments whose spaces are boxes, discrete, or dicts of these."""
 
 import numpy as np
 
@@ -10,19 +10,19 @@ from core.base.text import one_line
 
 def make(name, *, seed, size):
     gymnasium = package("gymnasium", suite="gym")
-    # MODULE:NAME has the module imported, which then registers the name.
+    # gymnasium imports MODULE of MODULE:NAME, which then registers the name.
     if ":" not in name and name not in gymnasium.registry:
         raise unknown("environment of gym", name, gymnasium.registry)
     try:
-        # Our own check looks at every step; theirs warns of what we convert.
+        # checks.py checks every step; gymnasium's checker warns about what we convert.
         environment = gymnasium.make(name, disable_env_checker=True)
     except (gymnasium.error.Error, ModuleNotFoundError) as error:
-        raise ValueError(f"gym:{name} cannot be made: {one_line(error)}") from error
+        raise ValueError(f"cannot make gym:{name}: {one_line(error)}") from error
     return Gym(gymnasium.spaces, environment, seed, size)
 
 
 class Gym:
-    """A gymnasium environment; a/b names entry b of dict a."""
+    """A gymnasium environment; a/b is the name of entry b in dict a."""
 
     def __init__(self, kinds, environment, seed, size):
         self.kinds, self.environment = kinds, environment
@@ -37,13 +37,14 @@ class Gym:
             self.actions |= self.acted("/".join(path) or "action", space)
 
     def leaves(self, space, path=()):
-        """[(keys that lead to a space, that space)] of all spaces that are no dict."""
+        """[(path of keys, space)] of all spaces that are not dicts."""
         if not isinstance(space, self.kinds.Dict):
             return [(path, space)]
         parts = space.spaces.items()
         return [leaf for k, part in parts for leaf in self.leaves(part, (*path, k))]
 
     def observed(self, space):
+        """The Space of an observation."""
         if isinstance(space, self.kinds.Discrete):
             return Space((), "int32", int(space.n))
         if isinstance(space, self.kinds.MultiDiscrete):
@@ -55,7 +56,9 @@ class Gym:
         return Space(space.shape or (1,))
 
     def acted(self, name, space):
-        """{name: Space}, several where the choices of one space differ in number."""
+        """{name: Space} of an action; one Space per choice if their numbers of classes
+        differ.
+        """
         if isinstance(space, self.kinds.Discrete):
             return {name: Space((), "int32", int(space.n))}
         if isinstance(space, self.kinds.MultiDiscrete):
@@ -77,7 +80,7 @@ class Gym:
         return float(reward), terminal or cut, terminal
 
     def native(self, action, space, path=()):
-        """The named actions as the environment takes them."""
+        """Actions by name as an element of the gymnasium space."""
         name = "/".join(path) or "action"
         if isinstance(space, self.kinds.Dict):
             parts = space.spaces.items()
@@ -90,9 +93,9 @@ class Gym:
         return np.reshape(parts, space.shape).astype(space.dtype) + space.start
 
     def observe(self):
-        return {name: self.look(name) for name in self.observations}
+        return {name: self.observe_one(name) for name in self.observations}
 
-    def look(self, name):
+    def observe_one(self, name):
         (path, space), found = self.seen[name], self.now
         for key in path:
             found = found[key]
@@ -105,7 +108,7 @@ class Gym:
     def picture(self):
         images = (name for name, space in self.observations.items() if space.is_image)
         name = next(images, None)
-        return self.look(name) if name else None
+        return self.observe_one(name) if name else None
 
     def close(self):
         self.environment.close()
@@ -117,6 +120,6 @@ def is_image(space):
 
 def unsupported(space):
     return ValueError(
-        f"the space {space} is no Dict, Discrete, MultiDiscrete or Box; "
-        "actions in a Box must be reals"
+        f"space {space} is not supported; expected Dict, Discrete, MultiDiscrete or Box, "
+        "and reals in a Box of actions"
     )

@@ -1,4 +1,4 @@
-"""From a task's name to an environment."""
+"""Environments by the name of a task, SUITE:NAME."""
 
 from core.agents.envs import atari, crafter, dmc, gym, world
 from core.agents.envs.env import Env
@@ -17,7 +17,8 @@ SUITES = {
 def make(task: str, *, seed: int, size: int = 64, repeat: int = 1) -> Env:
     """An environment such as world:reach, dmc:reacher_easy, atari:pong, gym:CartPole-v1.
 
-    size: pixels of an image's side. repeat: simulator steps by each action.
+    size: pixels of an image's side. repeat: simulator steps per action. Raises ValueError
+    for unknown names, missing packages and sizes below 1.
     """
     suite, _, name = task.partition(":")
     if suite not in SUITES:

@@ -1,7 +1,7 @@
-"""An environment that answers requests, in this process or in one of its own.
+"""An environment behind requests and answers, in this process or in a worker process.
 
-A request is an action, answered by a checked step, or None, answered by the spaces. An
-answer is (value, ""), or (None, the reason why there is none).
+A request is a dictionary of actions, answered by a checked step, or None, answered by the
+spaces. An answer is (value, ""), or (None, reason) after a failure.
 """
 
 import contextlib
@@ -15,11 +15,11 @@ from core.data.records import explain
 
 
 class Host:
-    """Makes its environment for the first request; an answer awaits `receive`."""
+    """Makes its environment for the first request; `receive` returns the last answer."""
 
     def __init__(self, make):
         self.make, self.env, self.answer = make, None, None
-        self.dark = False  # cannot be drawn
+        self.can_draw = True
 
     def send(self, request):
         try:
@@ -29,25 +29,26 @@ class Host:
                 self.answer = (self.env.observations, self.env.actions), ""
             else:
                 self.answer = check(self.env.step(request), self.env), ""
-        except Exception as error:  # noqa: BLE001, told and counted
+        except Exception as error:  # noqa: BLE001, the pool counts it
             self.answer = None, explain(error)
 
     def receive(self, timeout_s=0.0):
         return self.answer
 
     def picture(self):
-        """What a person sees of the environment, where it can be drawn."""
-        if self.dark:
+        """The scene for people, uint8 [h, w, channels]; None if it cannot be drawn."""
+        if self.env is None or not self.can_draw:
             return None
         try:
             return self.env.picture()
         except Exception as error:  # noqa: BLE001, no reason to end a run
-            self.dark = True
+            self.can_draw = False
             logging.warning("An environment cannot be drawn: %s", explain(error))
+            return None
 
     def close(self):
         if self.env is not None:
-            # What has failed once may do so again, and nobody needs it any more.
+            # A broken environment may fail again here, without consequence.
             with contextlib.suppress(Exception):
                 self.env.close()
 
@@ -55,12 +56,12 @@ class Host:
 
 
 def serve(pipe, make):
-    """The life of a worker process; ends when the pool lets go of its end of the pipe."""
-    end_with_parent()  # a step that hangs would not see its pipe close
+    """Main function of a worker process; ends when the pool closes its end of the pipe."""
+    end_with_parent()  # a step that hangs would not notice the closed pipe
     host = Host(make)
     with contextlib.suppress(EOFError, OSError):
         while True:
             host.send(pipe.recv())
             pipe.send(host.receive())
     host.close()
-    os._exit(0)  # without taking apart all that was imported: half a second
+    os._exit(0)  # skips the teardown of imported modules, half a second

@@ -1,4 +1,4 @@
-"""Tasks in the embedded physical world: push a disc to a place, another in the way."""
+"""The task world:reach: push a disc to a target, with another disc in the way."""
 
 from math import ceil
 
@@ -11,9 +11,9 @@ from core.data.bodies import physics
 
 FPS = 8
 STEPS = 64  # of an episode
-PUSH = 0.25  # change of speed by a push of 1, in sides per second
-KEPT = 0.05  # of a speed after a second: a disc comes to rest
-NEAR = 0.1  # sides from the target at which the reward has fallen to a half
+PUSH = 0.25  # change of speed by an action of 1, in sides of the frame per second
+KEPT = 0.05  # share of a speed that is left after a second
+NEAR = 0.1  # distance from the target at which the reward is a half, in sides
 RADIUS = (0.05, 0.08)  # sides, of the pushed disc and of the other one
 BRIGHT, DULL = (255, 180, 80), (120, 120, 140)
 BITS = 4  # fractional, of OpenCV's fixed-point coordinates
@@ -26,8 +26,9 @@ def make(name, *, seed, size):
 
 
 class Reach:
-    """Discs seen from above, that glide and collide without friction; so positions and
-    velocities are all there is to know.
+    """Discs seen from above that glide and collide without friction.
+
+    Positions and velocities of the discs and the target are the whole state.
     """
 
     def __init__(self, seed, size):
@@ -43,7 +44,7 @@ class Reach:
 
     def reset(self, episode):
         rng = np.random.default_rng([self.seed, episode])
-        scene, self.target = draw(rng)
+        scene, self.target = random_scene(rng)
         self.space, self.bodies, *_ = physics.build_space(scene, self.dt)
         self.space.damping = KEPT
         self.count = 0
@@ -56,7 +57,7 @@ class Reach:
             self.space.step(self.dt)
         self.count += 1
         place = np.array(self.bodies[0].position) / physics.SIDE
-        # Falls as 1/d^2 far away, where that of a Gaussian would tell no direction.
+        # Falls as 1/d^2 far away, where a Gaussian would be flat.
         reward = 1 / (1 + np.sum((self.target - place) ** 2) / NEAR**2)
         return float(reward), self.count >= STEPS, False
 
@@ -67,7 +68,7 @@ class Reach:
         return {"bodies": moving.ravel(), "target": self.target, "offset": offset}
 
     def picture(self):
-        """The discs, the pushed one bright, in the colour of the ring that is the target."""
+        """The pushed disc and the target ring in the same bright color, the other disc dull."""
         canvas = np.full((self.size, self.size, 3), 40, np.uint8)
 
         def circle(place, radius, color, width):
@@ -85,8 +86,8 @@ class Reach:
         pass
 
 
-def draw(rng):
-    """A Scene of two discs at rest, and a target [2] behind the second one."""
+def random_scene(rng: np.random.Generator):
+    """(Scene of two discs at rest, target [2] behind the second one)."""
     K, margin = 2, max(RADIUS) * 1.1
     start = target = np.zeros(2)
     while np.linalg.norm(target - start) < 0.4:
@@ -104,9 +105,3 @@ def draw(rng):
         gravity=0.0,
     )
     return scene, target
-
-
-def expert(observation):
-    """A good action [2]: a spring to the target and a damper; the other disc gives way."""
-    speed = observation["bodies"][2:4]
-    return np.clip(20 * observation["offset"] - 4 * speed, -1, 1)

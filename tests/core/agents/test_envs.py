@@ -1,4 +1,4 @@
-"""Environments: what a step holds, the laws of the embedded task."""
+"""Environments: contents of a step, physics of the embedded task, errors."""
 
 import math
 import sys
@@ -51,7 +51,7 @@ def test_a_pushed_disc_glides_as_the_closed_form_says():
         np.testing.assert_allclose(step["bodies"][:2] - start, smooth, rtol=0.011)
 
 
-def test_an_episode_of_the_task_ends_by_time_alone():
+def test_an_episode_of_the_task_ends_by_time_only():
     steps = episode(make("world:reach", seed=0), at_random(0))
     assert len(steps) == 1 + 64
     assert [s["is_first"] for s in steps] == [True] + [False] * 64
@@ -69,13 +69,18 @@ def test_an_episode_of_the_task_ends_by_time_alone():
     assert places.min() > 0 and places.max() < 1
 
 
-def test_the_expert_scores_far_above_chance():
+def expert(step):
+    """A good action [2]: a spring to the target and a damper; it pushes the other disc."""
+    return np.clip(20 * step["offset"] - 4 * step["bodies"][2:4], -1, 1)
+
+
+def test_an_expert_scores_far_above_chance():
     env = make("world:reach", seed=1)
 
     def score(policy):
         return [sum(s["reward"] for s in episode(env, policy)) for _ in range(12)]
 
-    good, chance = score(world.expert), score(at_random(0))
+    good, chance = score(expert), score(at_random(0))
     assert np.mean(good) > 48
     assert np.mean(chance) < 0.2 * np.mean(good)
 
@@ -96,7 +101,7 @@ def test_pictures_show_discs_and_target_where_they_are():
 def test_an_episode_is_a_function_of_seed_and_number():
     a, b, c = (make("world:reach", seed=s) for s in (5, 5, 6))
     whole = [episode(a, at_random(9)) for _ in range(2)]
-    b.step(NONE), b.step(push(1, 1))  # an episode broken off
+    b.step(NONE), b.step(push(1, 1))  # an episode cut short by a reset
     for one, other in zip(whole[1], episode(b, at_random(9)), strict=True):
         assert_same(one, other)
     starts = [tuple(s["bodies"]) for s in (whole[0][0], whole[1][0], c.step(NONE))]
@@ -162,7 +167,7 @@ def test_actions_reach_their_bounds():
 
 
 @pytest.mark.parametrize(
-    "wrong, said",
+    "wrong, message",
     [
         ({"height": np.zeros(1)}, r"height is float64 \(1,\); expected float32 \(1,\)"),
         ({"height": np.float32(0)}, r"height is float32 \(\); expected float32 \(1,\)"),
@@ -174,16 +179,16 @@ def test_actions_reach_their_bounds():
         ({"rungs": None}, "rungs is missing; expected int32"),
     ],
 )
-def test_a_wrong_step_is_told_by_name(wrong, said):
+def test_a_wrong_step_is_an_error_that_names_it(wrong, message):
     env = Env(Ladder(7, True))
     step = env.step({"action": 0, "reset": True}) | wrong
     step = {k: x for k, x in step.items() if x is not None}
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises(ValueError, match=message):
         check(step, env)
 
 
 @pytest.mark.parametrize(
-    "task, said",
+    "task, message",
     [
         ("wrld:reach", r"'wrld' is no suite of tasks .*; nearest: world"),
         ("reach", "'reach' is no suite of tasks"),
@@ -191,10 +196,10 @@ def test_a_wrong_step_is_told_by_name(wrong, said):
         ("crafter:rewards", "'rewards' is no task of crafter; nearest: reward"),
     ],
 )
-def test_unknown_names_are_told_with_the_nearest(task, said):
-    with pytest.raises(ValueError, match=said) as told:
+def test_errors_for_unknown_names_suggest_the_nearest(task, message):
+    with pytest.raises(ValueError, match=message) as raised:
         make(task, seed=0)
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(raised.value)
 
 
 @pytest.mark.parametrize(
@@ -206,7 +211,7 @@ def test_unknown_names_are_told_with_the_nearest(task, said):
         ("gym:CartPole-v1", "gymnasium"),
     ],
 )
-def test_an_absent_package_is_told(task, name, monkeypatch):
+def test_a_missing_package_is_an_error(task, name, monkeypatch):
     for known in [k for k in sys.modules if k.split(".")[0] == name]:
         monkeypatch.delitem(sys.modules, known)
     monkeypatch.setitem(sys.modules, name, None)

@@ -1,4 +1,4 @@
-"""Pools of environments: who replaces the broken, what they hear, how they end."""
+"""Pools of environments: replacement of broken ones, signals, shutdown."""
 
 import multiprocessing
 import os
@@ -21,7 +21,7 @@ from core.agents.envs.pool import Pool, worker_seed
 
 
 def rounds(pool, count, *, reset_at=None):
-    """Steps of a pool whose actions are drawn by their round."""
+    """Steps of a pool under random actions that the round determines."""
     found = []
     for i in range(count):
         rng = np.random.default_rng(i)
@@ -49,7 +49,7 @@ def pools():
 
 
 def bad(pools, kind, *, count=3, victim=1, **kw):
-    """A pool of counters of which one breaks."""
+    """A pool of counters, one of which breaks."""
     task = f"{kind}:{worker_seed(4, victim, 0)}"
     return pools(task, count=count, make=envs_bad.make, **kw)
 
@@ -67,7 +67,7 @@ def test_processes_change_no_number(pools):
         assert_same(alone, {k: x[1] for k, x in a.items()})
     assert steps[0][0]["bodies"].shape == (2, 8)
     assert not np.array_equal(*steps[0][0]["bodies"])
-    assert ours.restarts == theirs.restarts == 0
+    assert ours.lives == theirs.lives == [1, 1]
 
 
 FAILURES = {
@@ -90,7 +90,7 @@ def test_a_broken_environment_is_replaced(pools, kind):
     assert [s["is_first"][1] for s in steps] == [x == 0 for x in count[:, 1]]
     assert steps[5]["reward"][1] == 0 and steps[5]["reward"][0] != 0
     assert steps[5]["seed"][1, 0] == np.float32(worker_seed(4, 1, 1))
-    assert pool.restarts == 1
+    assert pool.lives == [1, 2, 1]
     (event,) = pool.take_events()
     assert event["name"] == f"environment 1 of {pool.task}"
     assert re.fullmatch(FAILURES[kind], event["reason"])
@@ -104,7 +104,7 @@ def test_one_in_this_process_is_replaced_too(pools):
     assert [e["reason"] for e in pool.take_events()] == [FAILURES["raises"]]
 
 
-def test_workers_hear_no_signals_but_can_be_killed(pools):
+def test_workers_ignore_signals_but_can_be_killed(pools):
     pool = bad(pools, "", count=2)
     assert not np.any([s["jax"] for s in rounds(pool, 2)])
     first, second = (worker.process.pid for worker in pool.workers)
@@ -119,7 +119,7 @@ def test_workers_hear_no_signals_but_can_be_killed(pools):
     assert not any(map(psutil.pid_exists, (first, second, third)))
 
 
-def test_they_step_while_the_caller_is_busy(pools):
+def test_environments_step_while_the_caller_is_busy(pools):
     pool = bad(pools, "hangs", count=1, victim=0, timeout_s=1.0)
     rounds(pool, 5)
     began = time.monotonic()
@@ -129,35 +129,37 @@ def test_they_step_while_the_caller_is_busy(pools):
 
 
 @pytest.mark.parametrize(
-    "kind, least, said",
+    "kind, least, message",
     [
         ("never", 0, "could not be started in 3 tries: .*the engine is out of order"),
         ("first", 0, "could not be started in 3 tries: .*the arm came off"),
         ("raises", 30, "failed 6 times within 1000 steps, .*the arm came off"),
     ],
 )
-def test_what_fails_for_ever_ends_the_run(kind, least, said):
+def test_an_environment_that_always_fails_ends_the_run(kind, least, message):
     seen = 0
-    with pytest.raises(ValueError, match=f"environment 0 of {kind} {said}") as told:
+    with pytest.raises(
+        ValueError, match=f"environment 0 of {kind} {message}"
+    ) as raised:
         pool = Pool(kind, count=2, seed=4, processes=False, make=envs_bad.make)
         for _ in range(100):
             rounds(pool, 1)
             seen += 1
-    assert seen >= least and "\n" not in str(told.value)
+    assert seen >= least and "\n" not in str(raised.value)
 
 
 @pytest.mark.parametrize("kind", ["never", "first"])
-def test_what_never_starts_leaves_no_process(kind):
+def test_an_environment_that_never_starts_leaves_no_process(kind):
     with pytest.raises(ValueError, match="could not be started in 3 tries"):
         rounds(Pool(kind, count=1, seed=4, make=envs_bad.make), 1)
     assert multiprocessing.active_children() == []
 
 
-def test_failures_far_apart_are_borne(pools, monkeypatch):
+def test_rare_failures_do_not_end_the_run(pools, monkeypatch):
     monkeypatch.setattr("core.agents.envs.pool.WINDOW", 20)
     pool = pools("raises", count=1, processes=False, make=envs_bad.make)
     rounds(pool, 60)
-    assert pool.restarts == 11
+    assert pool.lives == [12]
 
 
 def test_an_action_must_be_finite(pools):
@@ -198,7 +200,7 @@ def test_no_worker_outlives_the_run(end, tmp_path):
         pass
 
 
-def test_what_cannot_be_drawn_is_told_and_goes_on(pools, monkeypatch, caplog):
+def test_a_failing_picture_is_a_warning(pools, monkeypatch, caplog):
     def fail(self):
         raise RuntimeError("no display")
 

@@ -1,4 +1,4 @@
-"""Replay against the plain list of what happened: windows, refreshed states, files."""
+"""Replay, compared with a plain list of steps: windows, kept arrays, files."""
 
 import numpy as np
 import pytest
@@ -17,14 +17,13 @@ SHAPES = {
     "is_first": ((), "bool"),
     "is_last": ((), "bool"),
     "is_terminal": ((), "bool"),
-    "deter": ((4,), "float16"),
-    "stoch": ((2,), "uint8"),
 }
+KEPT = {"memory": ((4,), "float16"), "code": ((2,), "uint8")}
 STREAMS, LENGTH = 2, 4
 
 
 def step(t):
-    """What happens at step t, told by its numbers: stream s at step t is 1000 s + t."""
+    """Step t of all streams; the numbers of stream s are 1000 s + t."""
     mark = 1000 * np.arange(STREAMS) + t
     return {
         "place": np.stack([mark, -mark], -1).astype(np.float32),
@@ -33,23 +32,24 @@ def step(t):
         "is_first": np.array([t % 7 == 0, t % 5 == 0]),
         "is_last": np.array([t % 7 == 6, False]),  # stream 1 is always cut short
         "is_terminal": np.zeros(STREAMS, bool),
-        "deter": np.zeros((STREAMS, 4), np.float16),
-        "stoch": np.zeros((STREAMS, 2), np.uint8),
+        "memory": np.zeros((STREAMS, 4), np.float16),
+        "code": np.zeros((STREAMS, 2), np.uint8),
     }
 
 
-def make(folder, *, capacity=40, steps=0):
-    replay = Replay(folder, SHAPES, streams=STREAMS, capacity=capacity, length=LENGTH)
+def make(folder, *, capacity=40, steps=0, kept=KEPT):
+    size = {"streams": STREAMS, "capacity": capacity, "length": LENGTH}
+    replay = Replay(folder, SHAPES, kept=kept, **size)
     for t in range(steps):
         replay.add(step(t))
     return replay
 
 
-def test_windows_are_what_happened(tmp_path):
+def test_windows_hold_the_steps_in_order(tmp_path):
     replay = make(tmp_path, steps=33)  # the rings hold 20 steps
     assert len(replay) == 40
     replay.fresh.clear()
-    windows = replay.draw(400, np.random.default_rng(0))
+    windows = replay.draw_windows(400, np.random.default_rng(0))
     assert set(windows[:, 0]) == {0, 1}
     assert set(windows[:, 1]) == set(range(13, 29))
     batch = replay.read(windows)
@@ -60,52 +60,79 @@ def test_windows_are_what_happened(tmp_path):
     np.testing.assert_array_equal(batch["action"][..., 0], mark - 1)
     first = np.where(windows[:, :1] == 0, t % 7, t % 5) == 0
     np.testing.assert_array_equal(batch["is_first"], first)
-    # Within a window, what comes before a beginning is an end.
+    # Within a window, the step before a first one is a last one.
     np.testing.assert_array_equal(
         batch["is_last"][:, :-1],
         np.where(windows[:, :1] == 0, t % 7 == 6, t % 5 == 4)[:, :-1],
     )
-    assert batch["deter"].shape == (400, 4) and batch["stoch"].shape == (400, 2)
+    assert batch["memory"].shape == (400, 4) and batch["code"].shape == (400, 2)
 
 
 def test_windows_are_drawn_evenly(tmp_path):
     replay = make(tmp_path, steps=33)
     replay.fresh.clear()
-    windows = replay.draw(16_000, np.random.default_rng(0))
+    windows = replay.draw_windows(16_000, np.random.default_rng(0))
     _, counts = np.unique(windows[:, 0] * 1000 + windows[:, 1], return_counts=True)
     assert len(counts) == 32
     chi = (np.square(counts - 500) / 500).sum()
     assert chi < 62  # 31 degrees of freedom: above it once in a thousand
 
 
-def test_every_new_step_is_given_out_once_before_others(tmp_path):
+def test_new_steps_come_first_and_once(tmp_path):
     replay = make(tmp_path, steps=11)
-    windows = replay.draw(6, np.random.default_rng(0))
+    windows = replay.draw_windows(6, np.random.default_rng(0))
     assert windows[:4].tolist() == [[0, 0], [1, 0], [0, 5], [1, 5]]
     assert not replay.fresh
     for t in range(11, 60):
         replay.add(step(t))  # ten more windows each, of which the rings have lost six
-    windows = replay.draw(12, np.random.default_rng(0))
+    windows = replay.draw_windows(12, np.random.default_rng(0))
     assert windows[:8:2, 1].tolist() == [40, 45, 50, 55]
 
 
-def test_states_are_refreshed_unless_overwritten(tmp_path):
+def test_kept_arrays_are_updated_unless_overwritten(tmp_path):
     replay = make(tmp_path, steps=20)
     windows = np.array([[0, 2], [1, 9]])
     for t in range(20, 26):
         replay.add(step(t))  # steps 0 to 5 are gone
-    deter = np.arange(2 * LENGTH * 4).reshape(2, LENGTH, 4).astype(np.float16) + 1
-    latents = {"deter": deter, "stoch": np.full((2, LENGTH, 2), 3, np.uint8)}
-    replay.refresh(windows, latents)
-    np.testing.assert_array_equal(replay.steps["deter"][0, 6 % 20], deter[0, 3])
-    np.testing.assert_array_equal(replay.steps["deter"][1, 10:14], deter[1])
-    assert replay.steps["deter"][0].any(-1).sum() == 1  # steps 3 to 5 were left alone
+    memory = np.arange(2 * LENGTH * 4).reshape(2, LENGTH, 4).astype(np.float16) + 1
+    newer = {"memory": memory, "code": np.full((2, LENGTH, 2), 3, np.uint8)}
+    replay.update_kept(windows, newer)
+    np.testing.assert_array_equal(replay.steps["memory"][0, 6 % 20], memory[0, 3])
+    np.testing.assert_array_equal(replay.steps["memory"][1, 10:14], memory[1])
+    assert replay.steps["memory"][0].any(-1).sum() == 1  # steps 3 to 5 were left alone
     context = replay.read(np.array([[1, 10]]))
-    np.testing.assert_array_equal(context["deter"][0], deter[1, 0])
-    assert (context["stoch"] == 3).all()
+    np.testing.assert_array_equal(context["memory"][0], memory[1, 0])
+    assert (context["code"] == 3).all()
 
 
-def test_it_goes_on_from_its_files(tmp_path, monkeypatch):
+def test_nothing_need_be_kept(tmp_path):
+    replay = make(tmp_path, steps=9, kept={})
+    assert set(replay.read(np.array([[0, 1]]))) == set(SHAPES)
+    replay.save()
+    again = make(tmp_path, kept={})
+    again.load(9)
+    assert not again.bad and not again.holes.any()
+    other = make(tmp_path)
+    other.load(9)
+    assert {bad["reason"] for bad in other.bad} == {
+        "'model/memory' is absent, not (4,)"
+    }
+
+
+def test_a_kept_array_may_not_replace_an_observation(tmp_path):
+    with pytest.raises(ValueError, match="keeps 'place' beside each step, but the env"):
+        make(tmp_path, kept={"place": ((2,), "float32")})
+
+
+def test_files_name_kept_arrays_apart(tmp_path):
+    """So that replays of earlier versions load, and other methods leave them out."""
+    make(tmp_path, steps=9).save()
+    steps = chunks.read_chunk(tmp_path, chunks.chunks_in(tmp_path)[0])
+    assert set(steps) == {*SHAPES, "model/memory", "model/code"}
+    assert steps["model/memory"].dtype == np.float16
+
+
+def test_files_restore_the_rings(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "CHUNK", 8)
     replay = make(tmp_path, steps=13)
     replay.save()
@@ -125,7 +152,7 @@ def test_it_goes_on_from_its_files(tmp_path, monkeypatch):
         np.testing.assert_array_equal(again.steps[name], ring)
 
 
-def test_what_came_after_the_checkpoint_is_lived_anew(tmp_path, monkeypatch):
+def test_steps_after_the_checkpoint_are_collected_again(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "CHUNK", 8)
     replay = make(tmp_path, steps=19)
     replay.save()
@@ -149,12 +176,12 @@ def test_a_damaged_file_is_named_and_its_steps_are_avoided(tmp_path, monkeypatch
     again = make(tmp_path)
     again.load(20)
     assert [bad["name"] for bad in again.bad] == [str(paths[1])]
-    windows = again.draw(200, np.random.default_rng(0))
+    windows = again.draw_windows(200, np.random.default_rng(0))
     mine = windows[windows[:, 0] == 1, 1]
     assert set(mine) == {0, 1, 2, 3} and set(windows[:, 1]) == set(range(16))
 
 
-def test_bounds_are_told(tmp_path):
+def test_a_small_capacity_is_an_error(tmp_path):
     with pytest.raises(
         ValueError, match=r"replay.capacity 10 gives 2 .* use 20 or more"
     ):
@@ -177,7 +204,7 @@ def test_windows_of_a_folder_span_files_but_no_gaps(tmp_path, monkeypatch):
     np.testing.assert_array_equal(records.load(30)["reward"], 1000 + np.arange(16, 21))
 
 
-def test_held_out_steps_are_in_no_window_to_train_on(tmp_path):
+def test_no_training_window_has_validation_steps(tmp_path):
     make(tmp_path, capacity=200, steps=90).save()
 
     def steps_of(split, length, apart=0):
@@ -226,8 +253,8 @@ def test_folders_without_trajectories(tmp_path):
         chunks.ChunkWindows(str(tmp_path), 5)
 
 
-def test_it_begins_with_what_others_have_recorded(tmp_path):
-    """From a data set of another format: two streams follow four episodes."""
+def test_recordings_fill_a_replay(tmp_path):
+    """Two streams take four episodes of a data set in another format."""
     recordings = source_names.recordings(robots.write_lerobot(tmp_path / "robot"))
     kinds = {
         "images_top": ((32, 32, 3), "uint8"),
@@ -236,7 +263,8 @@ def test_it_begins_with_what_others_have_recorded(tmp_path):
     }
     shapes = {k: x for k, x in SHAPES.items() if k != "place"} | kinds
     folder = tmp_path / "replay"
-    replay = Replay(folder, shapes, streams=2, capacity=400, length=LENGTH)
+    size = {"streams": 2, "capacity": 400, "length": LENGTH}
+    replay = Replay(folder, shapes, kept=KEPT, **size)
     module.fill(replay, recordings)
     # Stream 0 takes episodes of 7 and of 9 steps, and 1 that of 12; then 0 or 1 takes the
     # one of 30, and the other one has none.
@@ -249,6 +277,7 @@ def test_it_begins_with_what_others_have_recorded(tmp_path):
     np.testing.assert_array_equal(replay.steps["state"][1, :12], ends[1][:12])
     pictures = np.concatenate([robots.truth(i)["images_top"] for i in (0, 2)])
     np.testing.assert_array_equal(replay.steps["images_top"][0, :16], pictures)
+    assert not replay.steps["memory"].any() and not replay.steps["code"].any()
     assert np.flatnonzero(replay.steps["is_first"][0]).tolist() == [0, 7]
     replay.save()
     again = source_names.recordings(str(folder))

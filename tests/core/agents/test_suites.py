@@ -1,4 +1,4 @@
-"""The suites of others, each where its package is: steps, bounds, and how episodes end."""
+"""Suites of optional packages: steps, bounds, ends of episodes."""
 
 import re
 
@@ -11,7 +11,7 @@ from core.agents.envs.pool import Pool
 from core.agents.spaces import Space
 
 
-def draw_actions(env, rng):
+def random_actions(env, rng):
     found = {}
     for name, space in env.actions.items():
         if space.is_discrete:
@@ -42,7 +42,7 @@ def test_suites_give_sound_steps(task, name, shapes):
     for env in envs:
         rng, steps = np.random.default_rng(0), []
         for _ in range(12):
-            steps.append(check(env.step(draw_actions(env, rng)), env))
+            steps.append(check(env.step(random_actions(env, rng)), env))
         assert [s["is_first"] for s in steps] == [True] + [False] * 11
         ends.append(b"".join(steps[-1][k].tobytes() for k in env.observations))
         env.close()

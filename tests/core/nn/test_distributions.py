@@ -106,7 +106,9 @@ def test_policies_in_plain_numpy():
         rng.standard_normal((5, action_distributions.width(MIXED))), jnp.float32
     )
     vector = action_distributions.sample(MIXED, out, jax.random.key(0), unimix=0.01)
-    logp, entropy = action_distributions.judge(MIXED, out, vector, unimix=0.01)
+    logp, entropy = action_distributions.log_prob_and_entropy(
+        MIXED, out, vector, unimix=0.01
+    )
     out, vector = np.asarray(out, np.float64), np.asarray(vector, np.float64)
     p = np.exp(out[:, :6].reshape(5, 2, 3))
     p = 0.99 * p / p.sum(-1, keepdims=True) + 0.01 / 3
