@@ -166,8 +166,10 @@ def export_stablehlo(
       programs: name -> (fn, specs) as in `write_stablehlo`.
       atol: largest allowed difference; the default suits outputs of unit variance.
       words: arguments of `card` besides usage and origin.
+
     Returns:
       the largest difference of an output.
+
     Raises:
       ValueError: a difference exceeds `atol`.
     """

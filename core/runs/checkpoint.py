@@ -193,7 +193,7 @@ def explain_damage(load, folder: pathlib.Path, *, cure: str):
             return load()
         except CheckpointError:
             raise
-        except Exception as error:  # Orbax raises many kinds
+        except Exception as error:  # noqa: BLE001, Orbax raises many kinds
             why = reason(error)
         time.sleep(SETTLE_SECONDS)
         gc.collect()  # what is left behind complains now, while it is silenced
