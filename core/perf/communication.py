@@ -11,10 +11,8 @@ import math
 from core.parallel.layout_report import local_bytes, named_arrays
 from core.parallel.layouts import axes_of, is_kernel
 
-COPIES = (
-    "replica",
-    "data",
-)  # axes of copies of the weights; gradients are summed over them
+# Axes that hold copies of the weights; gradients are summed over them.
+COPIES = ("replica", "data")
 
 
 def ring(size: float, ways: int) -> float:

@@ -1,10 +1,12 @@
 """Alarms that have to last are raised from the record, so also by a resumed run."""
 
+import json
 import types
 
 import pytest
 
 from core.evals.collapse import health_alarms
+from core.evals.evaluate import report_findings
 from core.runs.findings import READINGS, LastingAlarm, raised_alarms
 from core.runs.reporter import Reporter
 from core.runs.writer import Writer
@@ -67,6 +69,16 @@ def test_collapse_is_raised_at_once(tmp_path, capsys):
     out = capsys.readouterr().out
     assert "step 1: ALARM: targets have collapsed" in out and COPYING not in out
     assert "step 2: ALARM: copy_ratio is nan" in out
+
+
+def test_one_evaluation_prints_an_alarm_that_has_to_last_as_a_note(tmp_path, capsys):
+    numbers = {"copy_ratio": 1.2, "target_std": 0.01}
+    report_findings(tmp_path, 7, "health", {"alarms": health_alarms(numbers)})
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1].startswith("step 7 health: ALARM: targets have collapsed")
+    assert lines[2].startswith(f"step 7 health: note: {COPYING}")
+    written = json.loads((tmp_path / "7.json").read_text())
+    assert written["health"]["alarms"] == health_alarms(numbers)
 
 
 def test_values_that_are_not_finite_count_as_out_of_bounds():
