@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from core.agents import action_distributions
 from core.nn import distributions, row_keys
-from core.parallel.collectives import all_rows, constrain
+from core.parallel.collectives import all_gather_rows, constrain
 from dreamer.layers import Head
 from dreamer.rssm import Latent
 from dreamer.world_model import GAMMA, WorldModel
@@ -141,7 +141,7 @@ def replay_returns(reward, last, terminal, bootstrap):
 
 def update_range(seen: Range, returns) -> Range:
     """One step of the moving percentiles over all imagined returns [H, N]."""
-    returns = all_rows(returns, axis=1)
+    returns = all_gather_rows(returns, axis=1)
     low, high = jnp.percentile(returns, jnp.array([5.0, 95.0]))
     mix = lambda old, new: (1 - RANGE_RATE) * old + RANGE_RATE * new  # noqa: E731
     return Range(mix(seen.low, low), mix(seen.high, high))

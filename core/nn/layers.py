@@ -90,6 +90,38 @@ class LayerNorm(nn.Module):
         return (normalize(x, eps=self.eps) * scale + bias).astype(self.dtype)
 
 
+class HeadNorm(nn.Module):
+    """Norm of the channels of each head of q or k, statistics in float32.
+
+    kind: "rms" or "layer". One learned scale per channel, shared by all heads, no bias
+    (arXiv 2302.05442, section 2; arXiv 2010.04245 norms q and k without the scale).
+    `order` rearranges the scale as it does the channels of x.
+    """
+
+    kind: str
+    eps: float = 1e-6
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x, order=None):
+        """[B, N, heads, head_dim] -> the same shape; raises ValueError for its kind."""
+        if self.kind not in ("rms", "layer"):
+            raise ValueError(
+                f"qk_norm is {self.kind!r}; expected 'none', 'rms' or 'layer'"
+            )
+        init = named(nn.initializers.ones, (None,))
+        scale = self.param("scale", init, x.shape[-1:])
+        scale = scale if order is None else order(scale)
+        norm = normalize if self.kind == "layer" else rms_normalize
+        return (norm(x, eps=self.eps) * scale).astype(self.dtype)
+
+
+def rms_normalize(x, *, eps):
+    """x / sqrt(mean(x^2) + eps) over the last axis, in float32."""
+    x = x.astype(jnp.float32)
+    return x * jax.lax.rsqrt(jnp.square(x).mean(-1, keepdims=True) + eps)
+
+
 def normalize(x, *, eps):
     """Layer norm without scale or shift over the last axis, in float32."""
     return standardized(x.astype(jnp.float32), eps)

@@ -13,8 +13,15 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
 from core.parallel.batches import batch_ways
-from core.parallel.collectives import gather, in_use
-from core.parallel.layouts import RULES, axes_of, is_box, is_kernel, path_name, specs
+from core.parallel.collectives import current_mesh, gather_weight
+from core.parallel.layouts import (
+    RULES,
+    axes_of,
+    is_box,
+    is_kernel,
+    partition_specs,
+    path_name,
+)
 
 
 def mean_gradients(
@@ -32,13 +39,13 @@ def mean_gradients(
       parts: how many times a share of the rows is taken, one after another.
       auto: mesh axes that are left to the compiler.
     """
-    mesh = in_use()
+    mesh = current_mesh()
     check_parts(batch, parts, 1 if mesh is None else batch_ways(mesh))
     if mesh is None:
         grad_fn = jax.value_and_grad(loss_fn, has_aux=True)
         return in_parts(lambda part: grad_fn(params, frozen, part), batch, parts)
     axes = tuple(a for a in mesh.axis_names if mesh.shape[a] > 1 and a not in auto)
-    split = specs(mesh, like, axes)
+    split = partition_specs(mesh, like, axes)
     rows = PartitionSpec(tuple(a for a in RULES["batch"] if a in axes))
     nowhere = PartitionSpec()
     # All devices' losses add up to the mean over the batch's rows.
@@ -119,7 +126,7 @@ def gathered(tree, split, like, dtype):
     def one(path, x, spec, box):
         if is_box(box) and box.names[:1] == ("layers",):
             return x
-        return gather(x, spec, dtype if is_kernel(path_name(path)) else x.dtype)
+        return gather_weight(x, spec, dtype if is_kernel(path_name(path)) else x.dtype)
 
     return jax.tree_util.tree_map_with_path(one, tree, split, like)
 

@@ -52,7 +52,7 @@ HOST = "pinned_host"
 SMALL = 1 << 16  # bytes of a weight that is not worth splitting
 
 
-def spec(mesh: Mesh, names, shape) -> PartitionSpec:
+def partition_spec(mesh: Mesh, names, shape) -> PartitionSpec:
     """The layout of one array: each named axis split by its rule where that divides.
 
     Mesh axes of a rule are used from the left as long as their product divides.
@@ -74,7 +74,7 @@ def spec(mesh: Mesh, names, shape) -> PartitionSpec:
     return PartitionSpec(*parts)
 
 
-def spread(mesh, found: PartitionSpec, box) -> PartitionSpec:
+def split_over_fsdp(mesh, found: PartitionSpec, box) -> PartitionSpec:
     """A weight that no rule splits over `fsdp`, split along its longest whole axis."""
     ways, shape = mesh.shape["fsdp"], box.value.shape
     size = math.prod(shape) * np.dtype(box.value.dtype).itemsize
@@ -93,23 +93,23 @@ def spread(mesh, found: PartitionSpec, box) -> PartitionSpec:
     return PartitionSpec(*parts)
 
 
-def only(spec: PartitionSpec, axes) -> PartitionSpec:
+def restrict_to_axes(spec: PartitionSpec, axes) -> PartitionSpec:
     """A layout without the mesh axes that are not among `axes`."""
 
     def one(part):
-        kept = tuple(a for a in as_tuple(part) if a in axes)
+        kept = tuple(a for a in axis_tuple(part) if a in axes)
         return kept if len(kept) > 1 else kept[0] if kept else None
 
     return PartitionSpec(*map(one, spec))
 
 
-def as_tuple(part) -> tuple[str, ...]:
+def axis_tuple(part) -> tuple[str, ...]:
     return part if isinstance(part, tuple) else () if part is None else (part,)
 
 
 def axes_of(spec: PartitionSpec) -> set[str]:
     """The mesh axes that a layout splits over."""
-    return {axis for part in spec for axis in as_tuple(part)}
+    return {axis for part in spec for axis in axis_tuple(part)}
 
 
 def path_name(path) -> str:
@@ -134,22 +134,24 @@ def unbox(tree):
     return jax.tree.map(lambda x: x.value if is_box(x) else x, tree, is_leaf=is_box)
 
 
-def specs(mesh, tree, axes=AXES):
+def partition_specs(mesh, tree, axes=AXES):
     """Layouts for a tree of named shapes, over `axes` alone; what carries no names is
     replicated."""
 
     def one(x):
         if not is_box(x):
             return PartitionSpec()
-        found = spec(mesh, x.names, x.value.shape)
-        return only(spread(mesh, found, x), axes)
+        found = partition_spec(mesh, x.names, x.value.shape)
+        return restrict_to_axes(split_over_fsdp(mesh, found, x), axes)
 
     return jax.tree.map(one, tree, is_leaf=is_box)
 
 
 def shardings(mesh: Mesh, tree):
     """Placements for a tree of named shapes on the devices of a mesh."""
-    return jax.tree.map(lambda spec: NamedSharding(mesh, spec), specs(mesh, tree))
+    return jax.tree.map(
+        lambda spec: NamedSharding(mesh, spec), partition_specs(mesh, tree)
+    )
 
 
 def on_host(mesh: Mesh, layouts, fields: tuple[str, ...]) -> dict:

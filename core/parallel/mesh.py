@@ -36,10 +36,12 @@ def make_mesh(*, devices=None, **sizes: int) -> Mesh:
             f"mesh {dict(zip(AXES, shape, strict=True))} needs {math.prod(shape)} devices "
             f"but there are {len(devices)}; set one axis to -1 to take what is left"
         )
-    return Mesh(arranged(shape, devices), AXES, axis_types=(AxisType.Auto,) * len(AXES))
+    return Mesh(
+        arrange_devices(shape, devices), AXES, axis_types=(AxisType.Auto,) * len(AXES)
+    )
 
 
-def arranged(shape, devices) -> np.ndarray:
+def arrange_devices(shape, devices) -> np.ndarray:
     """Devices in the shape of a mesh: `replica` counts slices, the rest lies within one.
 
     Within a slice neighbours on the mesh are neighbours on the torus where that can be.
@@ -59,7 +61,7 @@ def arranged(shape, devices) -> np.ndarray:
     )
 
 
-def nearby(mesh: Mesh, tree):
+def copy_to_local_mesh(mesh: Mesh, tree):
     """(mesh, arrays) for work that no other process takes part in.
 
     One process keeps its mesh. Of several, each gets its own copy on the host and a mesh

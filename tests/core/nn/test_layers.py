@@ -76,7 +76,7 @@ def test_attend(padded, dtype, atol):
     seen = jnp.array([[1, 0, 1, 1, 1, 0, 1], 7 * [1]], bool) if padded else None
     agree(
         lambda *qkv: kernels.plain(*qkv, seen),
-        lambda *qkv: kernels.plain.fun(*qkv, seen),
+        lambda *qkv: kernels.attention.fun(*qkv, seen),
         *qkv,
         atol=atol,
     )

@@ -150,6 +150,6 @@ def test_an_axis_that_does_not_divide_is_told(mesh, words):
 def test_tokens_that_count_come_first_where_a_kernel_wants_it(monkeypatch):
     """cuDNN's order on devices that share tokens, computed by a plain kernel."""
     numbers = single("jepa")[1][:2]
-    monkeypatch.setattr(transformer, "FIRST", ("chunked",))
+    monkeypatch.setattr(transformer, "VALID_FIRST", ("chunked",))
     _, found, _ = run(jepa(), {"sequence": 2}, steps=2)
     np.testing.assert_allclose(found, numbers, rtol=1e-5)
