@@ -161,7 +161,7 @@ def losses(model, behavior, params, slow, seen: Range, states, batch, key):
     states, lead = jax.tree.map(lambda x: x[-behavior.last :], (states, lead))
     T, B = states.deter.shape[:2]
     start = jax.tree.map(lambda x: x.reshape(T * B, *x.shape[2:]), states)
-    key = row_keys.grid(key, T) if key.ndim else key
+    key = row_keys.step_keys(key, T) if key.ndim else key
     features, actions = imagine(model, behavior, params, start, key)
     features = fixed(features)
 

@@ -58,7 +58,7 @@ def sample(actions, out, key, *, unimix):
             drawn = jax.nn.one_hot(best, space.classes).reshape(part.shape)
         else:
             mean, std = gaussian(part)
-            drawn = mean + std * row_keys.draw(jax.random.normal, own, mean.shape)
+            drawn = mean + std * row_keys.sample(jax.random.normal, own, mean.shape)
         parts.append(drawn)
     return jnp.concatenate(parts, -1)
 

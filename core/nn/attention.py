@@ -125,13 +125,13 @@ class Attention(nn.Module):
 
         marks = len(segments) * [None] if seen is None else split(seen)
         parts = []
-        for a, *keys, mark in zip(split(q), split(k), split(v), marks, strict=True):
+        for a, b, c, mark in zip(split(q), split(k), split(v), marks, strict=True):
             offset = 0
             if shard.tokens:
-                keys = [
+                b, c = (
                     jax.lax.all_gather(x, shard.tokens, axis=1, tiled=True)
-                    for x in keys
-                ]
+                    for x in (b, c)
+                )
                 if (
                     options.mask.ordered
                 ):  # this device's part of a segment is contiguous
@@ -139,7 +139,8 @@ class Attention(nn.Module):
             parts.append(
                 attend(
                     a,
-                    *keys,
+                    b,
+                    c,
                     mark,
                     mask=options.mask,
                     offset=offset,

@@ -13,6 +13,7 @@ finite and means nothing.
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -208,7 +209,9 @@ def splash(
     if min(N, M) < LANES:
         return plain(q, k, v, seen, mask, offset)
     rows, cols = block_size(N), block_size(M)
-    sizes = dict.fromkeys(("block_q", "block_q_dkv", "block_q_dq"), rows)
+    sizes: dict[str, Any] = dict.fromkeys(
+        ("block_q", "block_q_dkv", "block_q_dq"), rows
+    )
     names = ("kv", "kv_compute", "kv_dkv", "kv_dkv_compute", "kv_dq")
     sizes |= {f"block_{name}": cols for name in names}
 
@@ -240,7 +243,8 @@ def splash(
         seen = jnp.pad(seen, ((0, 0), (0, k.shape[2] - M)))
         every = jnp.ones((B, q.shape[2]), jnp.int32)
         ids = lib.SegmentIds(every, seen.astype(jnp.int32))
-    y = jax.vmap(kernel)(q, k, v, ids)
+    batched: Any = jax.vmap(kernel)
+    y = batched(q, k, v, ids)
     return y.swapaxes(1, 2)[:, :N].astype(v.dtype)
 
 

@@ -331,8 +331,9 @@ class Transformer(nn.Module):
             index, weights = layer
             weights = self.gather_layer(weights, weight_specs)
             args = (x, rope, None, (n,), shard, condition, LayerCache(cache, index))
-            x, after = block.apply({"params": weights}, *args)
-            return (x, after.cache), None
+            after: tuple[Any, Any] = block.apply({"params": weights}, *args)
+            x, (cache, _) = after
+            return (x, cache), None
 
         full = cache.length + n > cache.capacity
         if self.depth:

@@ -76,11 +76,15 @@ def test_unimix_and_kl_in_plain_numpy():
 def test_draws_follow_the_probabilities_and_pass_their_gradient():
     logp = distributions.unimix(jnp.array([[0.0, 1.0, -1.0]]))
     gumbel = jax.random.gumbel(jax.random.key(0), (20_000, 1, 3))
-    drawn = distributions.draw(jnp.broadcast_to(logp, gumbel.shape), gumbel)
+    drawn = distributions.straight_through_sample(
+        jnp.broadcast_to(logp, gumbel.shape), gumbel
+    )
     assert set(np.unique(drawn.round(6))) == {0, 1}
     np.testing.assert_allclose(drawn.mean(0), np.exp(logp), atol=0.01)
     weights = jnp.array([3.0, -1.0, 2.0])
-    grad = jax.grad(lambda x: (distributions.draw(x, gumbel[0]) * weights).sum())(logp)
+    grad = jax.grad(
+        lambda x: (distributions.straight_through_sample(x, gumbel[0]) * weights).sum()
+    )(logp)
     np.testing.assert_allclose(grad, np.exp(logp) * weights, rtol=1e-6)
 
 

@@ -66,7 +66,7 @@ def test_the_report_names_what_is_large_and_whole():
     [
         ({"fsdp": -1, "tensor": 3}, "take 3 devices at once but there are 8.* as 2"),
         ({"data": 3}, "needs 3 devices but there are 8; set one axis to -1"),
-        ({"fsdp": -1, "data": -1}, "positive integers and one -1"),
+        ({"fsdp": -1, "data": -1}, "positive integers and at most one -1"),
         ({"fsdp": 0}, "positive integers"),
         ({"model": 8}, "mesh axis 'model' is unknown"),
     ],
