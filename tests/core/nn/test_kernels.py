@@ -1,4 +1,4 @@
-"""All attention kernels against the plain one, with padding, forward and gradient."""
+"""All attention kernels against the plain one and numpy, with padding, both passes."""
 
 import functools
 
@@ -31,7 +31,7 @@ def outcome(attend, q, k, v, weight, seen):
 
 
 def numpy_attention(q, k, v, seen):
-    """In float64, row by row, over the keys that count."""
+    """Attention in float64, row by row, over the keys that count."""
     q, k, v = (np.asarray(x, np.float64) for x in (q, k, v))
     y = np.zeros(q.shape)
     for b in range(B):
@@ -49,12 +49,12 @@ ANY = np.random.default_rng(0).random((2, 330)) < 0.5
 
 @pytest.mark.parametrize("seen", [None, FIRST, ANY], ids=["all", "first", "any"])
 @pytest.mark.parametrize("name", ["chunked", "splash", "cudnn"])
-def test_all_kernels_are_plain_attention(name, seen, monkeypatch):
+def test_all_kernels_equal_plain_attention(name, seen, monkeypatch):
     if name in kernels.VALID_FIRST and seen is ANY:
-        pytest.skip("it wants those that count before the others")
+        pytest.skip("cuDNN requires the keys that count first")
     monkeypatch.setattr(kernels, "QUERIES", 64)
     real = jax.nn.dot_product_attention
-    # cuDNN is not here: what it is asked for is computed by XLA.
+    # cuDNN needs a GPU: XLA computes what it is asked for.
     monkeypatch.setattr(
         jax.nn, "dot_product_attention", lambda *a, implementation, **k: real(*a, **k)
     )

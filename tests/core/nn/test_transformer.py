@@ -2,14 +2,17 @@
 
 import functools
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from core.nn.layers import Dense
 from core.nn.masks import CAUSAL, FULL, block_causal
 from core.nn.positions import halve, rope_tables, rotate
 from core.nn.transformer import Transformer
+from core.parallel.gradients import mean_gradients
 from core.parallel.layouts import unbox
 from core.parallel.mesh import make_mesh
 
@@ -23,19 +26,19 @@ def normal(seed, *shape):
     return jnp.asarray(np.random.default_rng(seed).standard_normal(shape), jnp.float32)
 
 
-def rope(tokens=N):
-    t, row = np.divmod(np.arange(tokens), STEP)
+def rope(d=D // 4):
+    """Rotary tables of N tokens, STEP per time step, for heads of d channels."""
+    t, row = np.divmod(np.arange(N), STEP)
     where = np.stack([t, row, 0 * t], -1)[None]
-    return tuple(
-        map(jnp.asarray, rope_tables(where, head_dim=D // 4, variant="paired"))
-    )
+    return tuple(map(jnp.asarray, rope_tables(where, head_dim=d, variant="paired")))
 
 
 def setup(seed=0, condition=None, **options):
     """(stack, weights that are random everywhere, tokens)."""
     stack = Transformer(**SIZES, **options)
     x = normal(1, B, N, D)
-    params = unbox(stack.init(jax.random.key(0), x, rope(), condition=condition))
+    tables = rope(options.get("head_dim", D // 4))
+    params = unbox(stack.init(jax.random.key(0), x, tables, condition=condition))
     rng = np.random.default_rng(seed)
     params = jax.tree.map(
         lambda w: w + 0.1 * rng.standard_normal(w.shape).astype(np.float32), params
@@ -45,7 +48,7 @@ def setup(seed=0, condition=None, **options):
 
 def independent(weights, x, tables, allowed, condition=None, norm="none", kv_heads=4):
     """One block of the stack after another in plain JAX; allowed: bool [N, N]."""
-    d = D // 4
+    d = 2 * tables[0].shape[-1]
 
     def layer_norm(x):
         x = x - x.mean(-1, keepdims=True)
@@ -88,7 +91,7 @@ def independent(weights, x, tables, allowed, condition=None, norm="none", kv_hea
         scores = jnp.einsum("bqhd,bkhd->bhqk", q, k) / np.sqrt(d)
         scores = jnp.where(allowed, scores, -jnp.inf)
         y = jnp.einsum("bhqk,bkhd->bqhd", jax.nn.softmax(scores), v)
-        x = x + gates[0] * dense(y.reshape(B, N, D), a["out"])
+        x = x + gates[0] * dense(y.reshape(B, N, 4 * d), a["out"])
         y = jax.nn.gelu(dense(before[1](x), w["mlp"]["up"]), approximate=False)
         x = x + gates[1] * dense(y, w["mlp"]["down"])
     return x
@@ -100,7 +103,7 @@ def dense_mask(step):
 
 
 CASES = {
-    "causal": {"mask": CAUSAL},
+    "causal": {"mask": CAUSAL, "head_dim": 16},
     "blocks": {"mask": block_causal(STEP), "kv_heads": 2},
     "rms": {"qk_norm": "rms", "kv_heads": 1},
     "layer": {"qk_norm": "layer"},
@@ -118,13 +121,14 @@ def test_the_stack_equals_an_independent_one(name, remat):
     c = None if shape is None else normal(2, *shape)
     stack, params, x = setup(condition=c, remat=remat, **options)
     allowed = dense_mask(options.get("mask", FULL).step_tokens)
+    tables = rope(options.get("head_dim", D // 4))
 
     def ours(params, x, c):
-        return stack.apply(params, x, rope(), condition=c)
+        return stack.apply(params, x, tables, condition=c)
 
     def plain(params, x, c):
         norm, kv_heads = options.get("qk_norm", "none"), options.get("kv_heads", 4)
-        return independent(params, x, rope(), allowed, c, norm, kv_heads)
+        return independent(params, x, tables, allowed, c, norm, kv_heads)
 
     def loss(f):
         return lambda *args: (f(*args) * normal(3, B, N, D)).sum()
@@ -304,3 +308,55 @@ def extend(n, capacity=N, **options):
 def test_wrong_options_raise(wrong, words):
     with pytest.raises(ValueError, match=words):
         wrong()
+
+
+@pytest.mark.parametrize("mesh", MESHES, ids=str)
+def test_gradients_inside_shard_map(mesh):
+    """The stack inside mean_gradients, whose program is already one of each device."""
+    stack = Transformer(
+        **SIZES, mask=CAUSAL, kv_heads=2, qk_norm="layer", remat="attention"
+    )
+    batch = {"x": normal(1, B, N, D), "c": normal(2, B, N // STEP, C)}
+    boxed = stack.init(jax.random.key(0), batch["x"], rope(), condition=batch["c"])
+    params = jax.tree.map(lambda w: w + 0.1, unbox(boxed))
+
+    def loss_fn(params, frozen, batch):
+        y = stack.apply(params, batch["x"], rope(), condition=batch["c"])
+        loss = (y * normal(3, N, D)).mean()
+        return loss, ({"loss": loss}, y)
+
+    def run():
+        like = jax.eval_shape(lambda: boxed), {}
+        options = {"like": like, "dtype": jnp.float32, "parts": 2}
+        f = functools.partial(mean_gradients, loss_fn, **options)
+        return jax.jit(f)(params, {}, batch)
+
+    *_, rows, expected = run()
+    devices = jax.devices()[: int(np.prod(list(mesh.values())))]
+    with jax.set_mesh(make_mesh(devices=devices, **mesh)):
+        *_, found_rows, found = run()
+    # Accumulation orders the rows of all devices part by part.
+    assert found_rows.shape == rows.shape
+    jax.tree.map(functools.partial(close, atol=1e-6), found, expected)
+
+
+class Parent(nn.Module):
+    """A method's network with a stack inside."""
+
+    @nn.compact
+    def __call__(self, x, cache=None):
+        stack = Transformer(**SIZES, mask=CAUSAL, name="stack")
+        x = Dense(D, (None, "embed"), name="embed")(x)
+        if cache is None:
+            return stack(x)
+        return stack.extend(x, cache)
+
+
+def test_a_stack_inside_a_module_extends_its_cache():
+    x = normal(1, B, N, D)
+    params = unbox(Parent().init(jax.random.key(0), x))
+    whole = Parent().apply(params, x)
+    cache = Transformer(**SIZES).make_cache(B, N, D)
+    first, cache = Parent().apply(params, x[:, :10], cache)
+    second, cache = Parent().apply(params, x[:, 10:], cache)
+    close(jnp.concatenate([first, second], 1), whole)
