@@ -8,7 +8,7 @@ import jax
 from core.config import check_config, check_section_names, load_method
 from core.method import Method
 from core.parallel.batches import host_shard, to_device
-from core.parallel.mesh import make_mesh, nearby
+from core.parallel.mesh import copy_to_local_mesh, make_mesh
 from core.program import build_program
 from core.runs import checkpoint, run_folder
 from core.runs.preemption import Preempted, stop_on_signals
@@ -35,7 +35,9 @@ def evaluate(evals: dict, step: int, state, *, plan, reporter, stopping) -> bool
     """Run evaluations by name at a step, in order; False if a stop has left some."""
     mesh = plan.mesh
     if evals:
-        mesh, state = nearby(mesh, jax.device_put(state, plan.device_layouts))
+        mesh, state = copy_to_local_mesh(
+            mesh, jax.device_put(state, plan.device_layouts)
+        )
     with jax.set_mesh(mesh):
         for name, one in evals.items():
             if stopping():

@@ -14,7 +14,7 @@ from core.agents import action_distributions
 from core.agents.returns import lambda_returns, replay_returns
 from core.agents.spaces import Spaces
 from core.nn import distributions, row_keys
-from core.parallel.collectives import all_rows, constrain
+from core.parallel.collectives import all_gather_rows, constrain
 from dreamer.layers import Head
 from dreamer.rssm import Latent
 from dreamer.world_model import GAMMA, WorldModel
@@ -119,7 +119,7 @@ def imagine(model: WorldModel, behavior: Behavior, params, start: Latent, key):
 
 def update_range(seen: Range, returns) -> Range:
     """The moving percentiles after an update with imagined returns [H, N] per device."""
-    returns = all_rows(returns, axis=1)
+    returns = all_gather_rows(returns, axis=1)
     low, high = jnp.percentile(returns, jnp.array([5.0, 95.0]))
     mix = lambda old, new: (1 - RANGE_RATE) * old + RANGE_RATE * new  # noqa: E731
     return Range(mix(seen.low, low), mix(seen.high, high))
@@ -145,7 +145,7 @@ def losses(model, behavior, params, slow, seen: Range, states, batch, key):
     states, lead = jax.tree.map(lambda x: x[-behavior.last :], (states, lead))
     T, B = states.deter.shape[:2]
     start = jax.tree.map(lambda x: x.reshape(T * B, *x.shape[2:]), states)
-    key = row_keys.grid(key, T) if key.ndim else key
+    key = row_keys.step_keys(key, T) if key.ndim else key
     features, actions = imagine(model, behavior, params, start, key)
     features = fixed(features)
 

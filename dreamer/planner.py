@@ -63,7 +63,7 @@ def make_planning_chooser(model: WorldModel, *, explore: float, **search):
 
     def choose(params, latent: Latent, key):
         action = plan(params, latent, key)[:, 0]
-        noise = row_keys.draw(jax.random.normal, row_keys.fold(key, 0), action.shape)
+        noise = row_keys.sample(jax.random.normal, row_keys.fold(key, 0), action.shape)
         return jnp.clip(action + explore * noise, -1, 1)
 
     return choose

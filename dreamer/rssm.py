@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from core.nn import row_keys
-from core.nn.distributions import draw, unimix
+from core.nn.distributions import straight_through_sample, unimix
 from core.nn.layers import named
 from core.parallel.collectives import constrain
 from dreamer.layers import BLOCKS, DETER, fan_in, norm_act, product
@@ -37,7 +37,7 @@ def flat(stoch):
 
 def noise(key, shape):
     """Gumbel noise to sample categoricals; keys are as in core/nn/row_keys.py."""
-    return row_keys.draw(jax.random.gumbel, key, shape)
+    return row_keys.sample(jax.random.gumbel, key, shape)
 
 
 class Affine(nn.Module):
@@ -148,7 +148,9 @@ class Rssm(nn.Module):
             y = norm_act(*biased(y, rest["posterior"]))
             y = dot("posterior_out", y)
             logp = self.categorical(y, rest["posterior_out"])
-            latent = Latent(deter, draw(logp, x["gumbel"]).astype(self.dtype))
+            latent = Latent(
+                deter, straight_through_sample(logp, x["gumbel"]).astype(self.dtype)
+            )
             return latent, (latent, logp)
 
         used = {name: kernels[name] for name in inside}
@@ -198,7 +200,7 @@ class Rssm(nn.Module):
         embedded = self.embed_action(kernels, rest, action)
         deter = self.advance(dot, rest, latent, embedded)
         logp = self.prior_of(dot, rest, deter)
-        return Latent(deter, draw(logp, gumbel).astype(self.dtype))
+        return Latent(deter, straight_through_sample(logp, gumbel).astype(self.dtype))
 
     def prior(self, deter):
         """Log-probabilities of stoch given memory alone: [..., D] -> [..., S, C]."""

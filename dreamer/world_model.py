@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from core.agents.spaces import Spaces, sorted_spaces, total_width
 from core.nn import distributions
-from core.parallel.collectives import shared
+from core.parallel.collectives import split_over_sequence
 from core.parallel.layouts import unbox
 from dreamer import nets
 from dreamer.layers import Head
@@ -103,7 +103,7 @@ def encode(model, params, obs):
         embeds = model.encoder.apply({"params": params["encoder"]}, flat)
         return embeds.reshape(*lead, -1).swapaxes(0, 1)
 
-    return shared(frames, {k: obs[k] for k, _ in model.spaces}, axis=1)
+    return split_over_sequence(frames, {k: obs[k] for k, _ in model.spaces}, axis=1)
 
 
 def noise_of(model, batch, key):
@@ -168,7 +168,9 @@ def losses(model, params, latent: Latent, batch, gumbel):
     )
     found = {"dyn": jnp.maximum(dyn, FREE_BITS), "rep": jnp.maximum(rep, FREE_BITS)}
     true = {k: batch[k].swapaxes(0, 1) for k, _ in model.spaces}
-    found |= shared(functools.partial(reconstruct, model, params), (states, true))
+    found |= split_over_sequence(
+        functools.partial(reconstruct, model, params), (states, true)
+    )
     x = states.features()
     reward = model.reward.apply({"params": params["reward"]}, x)
     found["reward"] = distributions.two_hot_loss(reward, batch["reward"].swapaxes(0, 1))

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from core.parallel.collectives import all_rows
+from core.parallel.collectives import all_gather_rows
 
 
 def per_pattern(x, sizes):
@@ -105,7 +105,7 @@ def spread(features, valid, key, *, sigreg_weight, vicreg_weight):
       valid: bool [B, C]. key: for the projections of SIGReg.
       sigreg_weight, vicreg_weight: 0 leaves the term out.
     """
-    features, valid = all_rows(features), all_rows(valid)
+    features, valid = all_gather_rows(features), all_gather_rows(valid)
     weight = valid.astype(jnp.float32)
     features = features.astype(jnp.float32)
     share = weight / jnp.maximum(weight.sum(1, keepdims=True), 1)

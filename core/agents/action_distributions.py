@@ -67,12 +67,12 @@ def sample(actions: Spaces, out, key, *, unimix: float):
         own = row_keys.fold(key, i)
         if space.is_discrete:
             logp = distributions.unimix(by_class(space, part), unimix)
-            gumbel = row_keys.draw(jax.random.gumbel, own, logp.shape)
+            gumbel = row_keys.sample(jax.random.gumbel, own, logp.shape)
             best = jnp.argmax(logp + gumbel, -1)
             sampled = jax.nn.one_hot(best, space.classes).reshape(part.shape)
         else:
             mean, std = gaussian(part)
-            sampled = mean + std * row_keys.draw(jax.random.normal, own, mean.shape)
+            sampled = mean + std * row_keys.sample(jax.random.normal, own, mean.shape)
         parts.append(sampled)
     return jnp.concatenate(parts, -1)
 

@@ -10,7 +10,7 @@ from core.base.files import write_json
 from core.base.names import choose
 from core.base.text import short
 from core.method import Findings
-from core.parallel.mesh import make_mesh, nearby
+from core.parallel.mesh import copy_to_local_mesh, make_mesh
 from core.runs import restore, run_folder
 from core.runs.findings import LastingAlarm, split_findings
 
@@ -25,7 +25,7 @@ def evaluate_run(workdir, names=(), *, step: int | None = None) -> dict:
     opened = restore.open_run(workdir, step)
     evals = choose(names, opened.method.evals, "evaluation")
     mesh = make_mesh(fsdp=-1)
-    mesh, state = nearby(mesh, restore.read_state(opened, mesh))
+    mesh, state = copy_to_local_mesh(mesh, restore.read_state(opened, mesh))
     found = {}
     with jax.set_mesh(mesh):
         for name, evaluate in evals.items():

@@ -1,10 +1,12 @@
-"""The transformer block shared by all methods, and the parts that it is made of."""
+"""The transformer block shared by all methods: plain or AdaLN-conditioned."""
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 
-from core.nn.attention import ALL, Attention
-from core.nn.layers import Dense, LayerNorm, gelu
+from core.nn.attention import WHOLE, Attention, AttentionOptions, Shard
+from core.nn.cache import LayerCache
+from core.nn.layers import Dense, LayerNorm, gelu, normalize
 
 
 class Mlp(nn.Module):
@@ -25,29 +27,77 @@ class Mlp(nn.Module):
 class Block(nn.Module):
     """Pre-norm transformer block: x + attention(norm(x)), then x + mlp(norm(x)).
 
-    `heads`, `hidden` and the arguments are what one device holds (core/nn/attention.py).
+    With a conditioning vector c it is the AdaLN-Zero block of DiT (arXiv 2212.09748,
+    section 3.2). Six vectors of width D, in this order, are Linear(SiLU(c)), whose kernel
+    and bias start at zero: shift, scale and gate of attention, then of the MLP. Each
+    sublayer is x + gate * f(norm(x) * (1 + scale) + shift), with a layer norm that has no
+    weights of its own. Gates of zero make the block the identity, as at initialization.
+
+    `options.heads` and `hidden` are those of one device.
     """
 
-    heads: int
-    head_dim: int
+    options: AttentionOptions
     hidden: int
     eps: float = 1e-6
     dtype: jnp.dtype = jnp.float32
-    qkv_bias: bool = True
-    kernel: str = "plain"
 
     @nn.compact
-    def __call__(self, x, rope, seen, segments, shard=ALL):
-        norm = {"eps": self.eps, "dtype": self.dtype}
-        attention = Attention(
-            self.heads,
-            self.head_dim,
-            self.dtype,
-            self.qkv_bias,
-            self.kernel,
-            name="attention",
-        )
-        y = LayerNorm(**norm, name="norm1")(x)
-        x = x + attention(y, rope, seen, segments, shard)
+    def __call__(
+        self,
+        x,
+        rope,
+        seen,
+        segments,
+        shard: Shard = WHOLE,
+        condition=None,
+        cache: LayerCache | None = None,
+    ):
+        """Tokens [B, N, D] -> ([B, N, D], cache); arguments as in Attention.
+
+        condition: None or c: [B, C], or [B, T, C], each for N / T consecutive tokens.
+        """
+        attention = Attention(self.options, self.eps, self.dtype, name="attention")
         mlp = Mlp(self.hidden, self.dtype, shard.heads, name="mlp")
-        return x + mlp(LayerNorm(**norm, name="norm2")(x))
+        norm = {"eps": self.eps, "dtype": self.dtype}
+        if condition is None:
+            y = LayerNorm(**norm, name="norm1")(x)
+            y, cache = attention(y, rope, seen, segments, shard, cache)
+            x = x + y
+            return x + mlp(LayerNorm(**norm, name="norm2")(x)), cache
+        D = x.shape[-1]
+        zeros = nn.initializers.zeros
+        names = ("embed", None)  # every device applies all channels
+        layer = Dense(6 * D, names, self.dtype, init=zeros, name="modulation")
+        vectors = jnp.split(
+            per_token(layer(nn.silu(condition)), x.shape[1]), 6, axis=-1
+        )
+        shift, scale, gate = vectors[:3]
+        y = modulate(x, shift, scale, eps=self.eps).astype(self.dtype)
+        y, cache = attention(y, rope, seen, segments, shard, cache)
+        x = x + gate * y
+        shift, scale, gate = vectors[3:]
+        y = modulate(x, shift, scale, eps=self.eps).astype(self.dtype)
+        return x + gate * mlp(y), cache
+
+
+def modulate(x, shift, scale, *, eps: float) -> jax.Array:
+    """Layer norm without weights, then a scale and a shift, in float32."""
+    return normalize(x, eps=eps) * (1 + scale) + shift
+
+
+def per_token(condition, tokens: int) -> jax.Array:
+    """[B, C] -> [B, 1, C]; [B, T, C] -> [B, tokens, C], where T divides `tokens`.
+
+    Raises ValueError where it does not.
+    """
+    if condition.ndim == 2:
+        return condition[:, None]
+    steps = condition.shape[1]
+    if tokens % steps:
+        raise ValueError(
+            f"condition has {steps} steps, which do not divide the {tokens} tokens; "
+            "expected shape [batch, channels] or [batch, steps, channels]"
+        )
+    return (
+        condition if steps == tokens else jnp.repeat(condition, tokens // steps, axis=1)
+    )

@@ -1,7 +1,7 @@
-"""5x5 convolutions that halve or double a map, in forms with fewer operations.
+"""5x5 convolutions fused with down- and upsampling, in forms with fewer operations.
 
-The parameter is always the published 5x5 kernel; it is rearranged at every call. The
-rearranged forms compute the same numbers (reference in `tests/dreamer/test_nets.py`).
+The parameter is always the published 5x5 kernel, rearranged at every call. The rearranged
+forms give the same output as the published order (tests/dreamer/test_nets.py).
 """
 
 import functools
@@ -11,11 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 
 LAYOUT = ("NHWC", "HWIO", "NHWC")
-PIXELS = 1 << 16  # of maps in one product for a kernel's gradient, on CPU
+PIXELS = 1 << 16  # per part of a kernel gradient on CPU
 
 
-def strided(x, kernel, *, stride=2):
-    """Plain convolution, SAME: [B, H, W, i], [k, k, i, o] -> [B, H / stride, W / stride, o]."""
+def strided(x: jax.Array, kernel: jax.Array, *, stride: int = 2) -> jax.Array:
+    """SAME convolution: [B, H, W, i], [k, k, i, o] -> [B, H / stride, W / stride, o]."""
     return jax.lax.conv_general_dilated(
         x, kernel, (stride, stride), "SAME", dimension_numbers=LAYOUT
     )
@@ -32,8 +32,9 @@ def conv_fwd(x, kernel):
 
 
 def conv_bwd(saved, dy):
-    """The kernel's gradient in pieces on CPU, where XLA is slow at large batches of it:
-    for 192 maps of 32 x 32 with 16 channels it takes a fifth of the time.
+    """Computes the kernel gradient in parts on CPU, where XLA is slow on large batches.
+
+    For 192 maps of 32 x 32 with 16 channels this takes a fifth of the time.
     """
     x, kernel = saved
     (dx,) = jax.vjp(lambda x: strided(x, kernel, stride=1), x)[1](dy)
@@ -54,27 +55,27 @@ def kernel_gradient(x, dy, *, kernel):
 conv.defvjp(conv_fwd, conv_bwd)
 
 
-def conv_transpose(x, kernel):
-    """Zeros between pixels, then a convolution: [B, H, W, i] -> [B, 2 H, 2 W, o]."""
+def conv_transpose(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """Transposed convolution with stride 2, SAME: [B, H, W, i] -> [B, 2 H, 2 W, o]."""
     return jax.lax.conv_transpose(x, kernel, (2, 2), "SAME", dimension_numbers=LAYOUT)
 
 
-def space_to_depth(x):
-    """[B, H, W, c] -> [B, H / 2, W / 2, 4 c]: row parity, column parity, channel."""
+def space_to_depth(x: jax.Array) -> jax.Array:
+    """[B, H, W, c] -> [B, H / 2, W / 2, 4 c]; channels: row parity, column parity, c."""
     B, H, W, c = x.shape
     x = x.reshape(B, H // 2, 2, W // 2, 2, c).transpose(0, 1, 3, 2, 4, 5)
     return x.reshape(B, H // 2, W // 2, 4 * c)
 
 
-def depth_to_space(x):
+def depth_to_space(x: jax.Array) -> jax.Array:
     """[B, H, W, 4 c] -> [B, 2 H, 2 W, c], the inverse of `space_to_depth`."""
     B, H, W, c = x.shape
     x = x.reshape(B, H, W, 2, 2, c // 4).transpose(0, 1, 3, 2, 4, 5)
     return x.reshape(B, 2 * H, 2 * W, c // 4)
 
 
-def cut(x, axes):
-    """The four parts of x along two axes of size two, which go."""
+def quarters(x, axes):
+    """Yields the four slices of x along two axes of size two, without those axes."""
     first, second = axes
     for i in range(2):
         for j in range(2):
@@ -84,16 +85,19 @@ def cut(x, axes):
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
 def largest(x, axes):
-    """Maximum over two axes of size two; numbers that tie share the gradient.
+    """Maximum over two axes of size two; equal maxima share the gradient.
 
-    For the gradient a bit per number is kept, not the numbers themselves.
+    The backward pass keeps one bit per number instead of the numbers.
     """
-    return functools.reduce(jnp.maximum, cut(x, axes))
+    return functools.reduce(jnp.maximum, quarters(x, axes))
 
 
 def largest_fwd(x, axes):
     y = largest(x, axes)
-    equal = ((part == y).astype(jnp.uint8) << k for k, part in enumerate(cut(x, axes)))
+    equal = (
+        jnp.asarray(part == y, jnp.uint8) << k
+        for k, part in enumerate(quarters(x, axes))
+    )
     return y, functools.reduce(jnp.bitwise_or, equal)
 
 
@@ -108,16 +112,16 @@ def largest_bwd(axes, which, dy):
 largest.defvjp(largest_fwd, largest_bwd)
 
 
-def pool(x):
-    """Maximum over 2 x 2 pixels."""
+def pool(x: jax.Array) -> jax.Array:
+    """Maximum over 2 x 2 pixels: [B, H, W, c] -> [B, H / 2, W / 2, c]."""
     B, H, W, c = x.shape
     return largest(x.reshape(B, H // 2, 2, W // 2, 2, c), (2, 4))
 
 
-# SHARES[p, t, k] is 1 where tap k of five, seen from an output pixel of parity p on the
-# doubled map, falls on the source pixel t - 1 away: 0 1 | 2 3 | 4 and 0 | 1 2 | 3 4.
+# SHARES[p, t, k] is 1 where tap k of five, for an output pixel of parity p on the doubled
+# map, reads the source pixel at offset t - 1: 0 1 | 2 3 | 4 and 0 | 1 2 | 3 4.
 SHARES = np.zeros((2, 3, 5), np.float32)
-# TAPS[p, t, s, k]: the same for an input whose parities s are kept apart.
+# TAPS[p, t, s, k]: the same for an input with a separate axis of parities s.
 TAPS = np.zeros((2, 3, 2, 5), np.float32)
 for _p in range(2):
     for _k in range(5):
@@ -125,10 +129,10 @@ for _p in range(2):
         SHARES[_p, _t + 1, _k] = TAPS[_p, _t + 1, _s, _k] = 1
 
 
-def upsample_conv(x, kernel):
-    """Nearest-neighbour doubling, then a 5x5 convolution: [B, H, W, i] -> [B, 2 H, 2 W, o].
+def upsample_conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """Nearest-neighbor doubling, then a 5x5 convolution: [B, H, W, i] -> [B, 2 H, 2 W, o].
 
-    Each output parity sees only 3 x 3 source pixels, so one 3x3 convolution on the small
+    Each output parity reads only 3 x 3 source pixels, so one 3x3 convolution on the small
     map gives all four parities, with 2.8 times fewer multiply-adds.
     """
     _, _, i, o = kernel.shape
@@ -136,11 +140,11 @@ def upsample_conv(x, kernel):
     return depth_to_space(conv(x, small.reshape(3, 3, i, 4 * o).astype(x.dtype)))
 
 
-def conv_pool(x, kernel):
+def conv_pool(x: jax.Array, kernel: jax.Array) -> jax.Array:
     """A 5x5 convolution, then the maximum over 2 x 2: [B, H, W, i] -> [B, H / 2, W / 2, o].
 
-    On few channels a 3x3 convolution on the halved map with four times the channels is
-    quicker: its outputs are the four pixels of each maximum.
+    For few channels, a 3x3 convolution on the halved map with four times the channels is
+    faster; its outputs are the four pixels of each maximum.
     """
     _, _, i, o = kernel.shape
     small = jnp.einsum("ptsk,qurl,klio->tusripqo", TAPS, TAPS, kernel)

@@ -1,4 +1,4 @@
-"""Symlog, two-hot and categorical arithmetic of DreamerV3 (arXiv 2301.04104), in float32."""
+"""Symlog, two-hot and categorical distributions of DreamerV3 (arXiv 2301.04104), float32."""
 
 import jax
 import jax.numpy as jnp
@@ -8,27 +8,28 @@ BINS = 255
 UNIMIX = 0.01
 
 
-def symlog(x):
+def symlog(x: jax.Array) -> jax.Array:
     """sign(x) ln(1 + |x|)."""
     return jnp.sign(x) * jnp.log1p(jnp.abs(x))
 
 
-def symexp(x):
+def symexp(x: jax.Array) -> jax.Array:
     """sign(x) (exp |x| - 1), the inverse of `symlog`."""
     return jnp.sign(x) * jnp.expm1(jnp.abs(x))
 
 
 def symexp_bins() -> np.ndarray:
-    """The 255 values of a two-hot head, dense around 0 and exactly symmetric."""
+    """The 255 bin values of a two-hot head, float32, dense around 0, exactly symmetric."""
     half = np.linspace(-20, 0, BINS // 2 + 1, dtype=np.float32)
     half = -np.expm1(-half)
     return np.concatenate([half, -half[:-1][::-1]])
 
 
-def two_hot(y):
-    """Targets [...] -> weights [..., 255]: linear between the two bins around y.
+def two_hot(y: jax.Array) -> jax.Array:
+    """Targets [...] -> weights [..., 255] on the two bins around each target.
 
-    Linear in the value itself, not in its symlog; beyond the ends all is on the last bin.
+    The weights interpolate the value itself, not its symlog. Targets beyond the outer bins
+    put all weight on the outer bin.
     """
     bins = jnp.asarray(symexp_bins())
     y = jnp.clip(y.astype(jnp.float32), bins[0], bins[-1])[..., None]
@@ -39,24 +40,24 @@ def two_hot(y):
     return jnp.where(place == low, 1 - share, 0) + jnp.where(place == low + 1, share, 0)
 
 
-def two_hot_mean(logits):
+def two_hot_mean(logits: jax.Array) -> jax.Array:
     """Expected value of a two-hot head: [..., 255] -> [...].
 
-    Mirrored bins are added first: equal logits then give exactly 0.
+    Sums mirrored bins first, so that equal logits give exactly 0.
     """
     p, half = jax.nn.softmax(logits.astype(jnp.float32)), BINS // 2
     bins = symexp_bins()[half + 1 :]
     return ((p[..., half + 1 :] - p[..., :half][..., ::-1]) * bins).sum(-1)
 
 
-def two_hot_loss(logits, y):
-    """Cross-entropy of a two-hot head to values y, which get no gradient."""
+def two_hot_loss(logits: jax.Array, y: jax.Array) -> jax.Array:
+    """Cross-entropy of a two-hot head [..., 255] to values y [...], without their gradient."""
     logp = jax.nn.log_softmax(logits.astype(jnp.float32))
     return -(jax.lax.stop_gradient(two_hot(y)) * logp).sum(-1)
 
 
-def unimix(logits, share=UNIMIX):
-    """Log-probabilities of a softmax mixed with `share` of the uniform distribution."""
+def unimix(logits: jax.Array, share: float = UNIMIX) -> jax.Array:
+    """Log-probabilities of a mixture: softmax, and a `share` of the uniform distribution."""
     logits = logits.astype(jnp.float32)
     if not share:
         return jax.nn.log_softmax(logits)
@@ -64,10 +65,10 @@ def unimix(logits, share=UNIMIX):
     return jnp.log((1 - share) * p + share / logits.shape[-1])
 
 
-def draw(logp, gumbel):
-    """One-hot draws whose gradient is that of the probabilities (straight through).
+def straight_through_sample(logp: jax.Array, gumbel: jax.Array) -> jax.Array:
+    """One-hot samples of logp [..., C], with the gradient of the probabilities.
 
-    gumbel: standard Gumbel noise of logp's shape, drawn ahead so that scans stay lean.
+    gumbel: standard Gumbel noise of the same shape; drawn outside scans, which is faster.
     """
     classes = logp.shape[-1]
     chosen = jax.nn.one_hot(jnp.argmax(logp + gumbel, -1), classes, dtype=jnp.float32)
@@ -75,18 +76,18 @@ def draw(logp, gumbel):
     return chosen + p - jax.lax.stop_gradient(p)
 
 
-def kl(logp, logq):
-    """KL(p || q) of factorised categoricals [..., S, C], summed over the S groups."""
+def kl(logp: jax.Array, logq: jax.Array) -> jax.Array:
+    """KL(p || q) of factorized categoricals [..., S, C], summed over the S groups: [...]."""
     return (jnp.exp(logp) * (logp - logq)).sum((-2, -1))
 
 
-def entropy(logp):
+def entropy(logp: jax.Array) -> jax.Array:
     """Entropy in nats of categoricals over the last axis."""
     return -(jnp.exp(logp) * logp).sum(-1)
 
 
-def binary_loss(logit, target):
-    """Cross-entropy of a Bernoulli logit to a target in 0..1, which may lie between."""
+def binary_loss(logit: jax.Array, target) -> jax.Array:
+    """Cross-entropy of a Bernoulli logit to a target probability in [0, 1]."""
     logit = logit.astype(jnp.float32)
     return -(
         target * jax.nn.log_sigmoid(logit) + (1 - target) * jax.nn.log_sigmoid(-logit)

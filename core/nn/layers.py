@@ -1,25 +1,28 @@
-"""Linear layer, layer norm and GELU, with gradients written for speed.
+"""Linear layer, norms and GELU, with hand-written gradients for speed.
 
-Weights carry logical axis names; `core/parallel/layouts.py` alone gives names a layout. Norm
-statistics are float32 whatever the compute dtype. The gradients are those of automatic
-differentiation; they save less and, on CPU, compile to fewer copies.
+Weights carry logical axis names (core/parallel/layouts.py). Norm statistics are float32 in
+every compute dtype. The gradients equal those of automatic differentiation, but save less
+memory and, on CPU, compile to fewer copies.
 """
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-named = nn.with_logical_partitioning
+
+def named(init: Callable, names: tuple) -> Callable[..., Any]:
+    """An initializer whose arrays carry logical axis names, one per axis."""
+    return nn.with_logical_partitioning(init, names)
 
 
 class Dense(nn.Module):
-    """A linear layer whose kernel [in, features] carries the two axis `names`.
+    """A linear layer; `names` are the two axis names of its kernel [in, features].
 
-    `order` rearranges the output channels of kernel and bias before they are used. Where
-    a device holds a part of the input channels, `over` is the mesh axis to sum over.
+    over: mesh axis to sum the output over, where a device has a part of the input channels.
     """
 
     features: int
@@ -31,6 +34,7 @@ class Dense(nn.Module):
 
     @nn.compact
     def __call__(self, x, order=None):
+        """[..., in] -> [..., features]; `order` permutes the channels of kernel and bias."""
         shape = x.shape[-1], self.features
         init = named(self.init, self.names)
         weights = [self.param("kernel", init, shape)]
@@ -53,15 +57,15 @@ def linear(x, kernel):
 
 
 def linear_fwd(x, kernel):
-    # The product itself, for rematerialisation to see and keep.
+    # Not `linear`: a rematerialization policy must see the matrix product.
     return jnp.matmul(x, kernel), (x, kernel)
 
 
 def linear_bwd(saved, dy):
-    """The gradient of the kernel has the narrower operand first.
+    """Computes the kernel gradient with the narrower operand first.
 
-    The barrier keeps XLA from turning them around: on CPU the product would take twice
-    as long, a small step a tenth longer.
+    The barrier keeps XLA from swapping them back: on CPU the product would take twice as
+    long, and a small step 10% longer.
     """
     x, kernel = saved
     dx = jnp.matmul(dy, kernel.T)
@@ -90,7 +94,39 @@ class LayerNorm(nn.Module):
         return (normalize(x, eps=self.eps) * scale + bias).astype(self.dtype)
 
 
-def normalize(x, *, eps):
+class HeadNorm(nn.Module):
+    """Norm of the channels of each head of q or k, statistics in float32.
+
+    kind: "rms" or "layer". One learned scale per channel, shared by all heads, no bias
+    (arXiv 2302.05442, section 2; arXiv 2010.04245 norms q and k without the scale).
+    `order` rearranges the scale as it does the channels of x.
+    """
+
+    kind: str
+    eps: float = 1e-6
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x, order=None):
+        """[B, N, heads, head_dim] -> the same shape; raises ValueError for its kind."""
+        if self.kind not in ("rms", "layer"):
+            raise ValueError(
+                f"qk_norm is {self.kind!r}; expected 'none', 'rms' or 'layer'"
+            )
+        init = named(nn.initializers.ones, (None,))
+        scale = self.param("scale", init, x.shape[-1:])
+        scale = scale if order is None else order(scale)
+        norm = normalize if self.kind == "layer" else rms_normalize
+        return (norm(x, eps=self.eps) * scale).astype(self.dtype)
+
+
+def rms_normalize(x: jax.Array, *, eps: float) -> jax.Array:
+    """x / sqrt(mean(x^2) + eps) over the last axis, in float32."""
+    x = x.astype(jnp.float32)
+    return x * jax.lax.rsqrt(jnp.square(x).mean(-1, keepdims=True) + eps)
+
+
+def normalize(x: jax.Array, *, eps: float) -> jax.Array:
     """Layer norm without scale or shift over the last axis, in float32."""
     return standardized(x.astype(jnp.float32), eps)
 
@@ -118,7 +154,7 @@ standardized.defvjp(standardized_fwd, standardized_bwd)
 
 @jax.custom_vjp
 def gelu(x):
-    """The exact GELU by erf, in float32; jax.nn's erfc takes three times as long on CPU."""
+    """The exact GELU by erf, in float32; erfc of jax.nn takes three times as long on CPU."""
     y = x.astype(jnp.float32)
     return (y * normal_cdf(y)).astype(x.dtype)
 

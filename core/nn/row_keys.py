@@ -1,27 +1,27 @@
-"""Random keys for many worlds: one key for all of them, or one for each row.
+"""Random keys for batches: one key for all rows, or one key per row.
 
-What is drawn with a key of its own for each row does not change with the rows beside it,
-nor with the devices that they are spread over.
+Samples drawn with a key per row do not depend on the other rows or on how rows are split
+over devices. A scalar key has shape [], keys of N rows have shape [N].
 """
 
 import jax
 import jax.numpy as jnp
 
 
-def fold(key, data):
-    """A new stream of a key, or of each key [N]."""
+def fold(key: jax.Array, data) -> jax.Array:
+    """jax.random.fold_in of a key, or of each key [N]; the same shape."""
     if key.ndim:
         return jax.vmap(jax.random.fold_in, (0, None))(key, data)
     return jax.random.fold_in(key, data)
 
 
-def grid(keys, steps: int):
-    """Keys of `steps` steps of rows with keys [B]: [steps * B], step by step."""
+def step_keys(keys: jax.Array, steps: int) -> jax.Array:
+    """Keys [B] of rows -> keys [steps * B] of all rows at each step, step by step."""
     return jax.vmap(lambda t: fold(keys, t))(jnp.arange(steps)).reshape(-1)
 
 
-def draw(distribution, key, shape):
-    """Float32 numbers of shape [N, ...] of jax.random's `distribution`."""
+def sample(distribution, key: jax.Array, shape) -> jax.Array:
+    """Float32 samples of shape [N, ...]; distribution: jax.random.normal or a like one."""
     if key.ndim:
         return jax.vmap(lambda k: distribution(k, shape[1:]))(key)
     return distribution(key, shape)

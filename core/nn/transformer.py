@@ -1,13 +1,14 @@
-"""A stack of transformer blocks, run on whatever part of the work a device holds.
+"""A stack of transformer blocks, on one device or as each device's program on a mesh.
 
-Under a mesh every device runs the same program on its own rows, tokens and heads, and
-says itself what it exchanges with others: the weights of a layer are gathered over
-`fsdp` just before they are used (their gradients come back scattered), keys and values
-over `sequence`, partial sums over `tensor`.
+Under a mesh every device runs the same program on its own rows, tokens and heads. Its
+collectives are explicit: the weights of a layer are gathered over `fsdp` just before use
+(their gradients are scattered), keys and values over `sequence`; partial sums are added
+over `tensor`.
 """
 
 import functools
 from collections.abc import Sequence
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -15,26 +16,33 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import PartitionSpec
 
-from core.nn import token_order as order_of
-from core.nn.attention import ALL, Shard
-from core.nn.blocks import Block
-from core.nn.kernels import FIRST
-from core.parallel.collectives import gather, in_use, part_of
-from core.parallel.layouts import is_kernel, path_name, spec, specs
+from core.nn import token_order
+from core.nn.attention import WHOLE, AttentionOptions, Shard
+from core.nn.blocks import Block, per_token
+from core.nn.cache import Cache, LayerCache, empty_cache
+from core.nn.kernels import VALID_FIRST
+from core.nn.masks import FULL, Mask
+from core.parallel.collectives import current_mesh, gather_weight, local_part
+from core.parallel.layouts import (
+    is_kernel,
+    partition_spec,
+    partition_specs,
+    path_name,
+)
 
-# What each kind of rematerialisation keeps besides the input of each block.
+# Outputs that each kind of rematerialization keeps besides the input of each block.
 FUSED = ("dot_product_attention_fwd_wrapper",)  # cuDNN's primitive
 NAMED = jax.checkpoint_policies.save_only_these_names("attention")
 LINEAR = jax.checkpoint_policies.dots_with_no_batch_dims_saveable
 
 
 def keep_attention(primitive, *args, **params):
-    """Outputs of fused attention kernels."""
+    """Checkpoint policy: saves the outputs of attention kernels."""
     return primitive.name in FUSED or NAMED(primitive, *args, **params)
 
 
 def keep_dots(primitive, *args, **params):
-    """Outputs of linear layers and of fused attention kernels."""
+    """Checkpoint policy: saves the outputs of linear layers and of attention kernels."""
     kept = LINEAR(primitive, *args, **params)
     return kept or keep_attention(primitive, *args, **params)
 
@@ -43,17 +51,19 @@ POLICIES = {"block": None, "attention": keep_attention, "dots": keep_dots}
 
 
 class Transformer(nn.Module):
-    """`depth` equal blocks as one stacked pytree, run in turn.
+    """`depth` equal blocks whose weights are one stacked pytree.
 
-    Args:
+    Attributes:
       rescale: divide the two output projections of block l (from 1) by sqrt(2 l) at
-        initialisation, as V-JEPA 2 does.
-      remat: "none" keeps activations and runs the blocks one by one: a scan would copy
-        all of them into stacked arrays and out again (15% of a small step on CPU).
-        Otherwise blocks run in a scan, so that a deep stack compiles fast, and are
-        recomputed backward: all of a "block", all but "attention", or all but attention
-        and matrix products ("dots").
+        initialization, as V-JEPA 2 does.
+      remat: "none" keeps activations and unrolls the blocks: a scan would copy all
+        activations into stacked arrays and out again (15% of a small step on CPU).
+        Otherwise blocks run in a scan, so that a deep stack compiles fast, and the
+        backward pass recomputes all of a "block", all but "attention", or all but
+        attention and matrix products ("dots").
       attention: one of core/nn/kernels.py.
+      kv_heads, qk_norm, mask: as in AttentionOptions; kv_heads None is `heads`.
+      head_dim: channels per head; None is width / heads.
     """
 
     depth: int
@@ -65,106 +75,230 @@ class Transformer(nn.Module):
     rescale: bool = True
     remat: str = "none"
     attention: str = "plain"
+    kv_heads: int | None = None
+    head_dim: int | None = None
+    qk_norm: str = "none"
+    mask: Mask = FULL
 
     @nn.compact
-    def __call__(self, x, rope=None, valid=None, segments: Sequence[int] | None = None):
-        """Tokens [B, N, D] of one device's rows, or of all -> the same, after all blocks.
+    def __call__(
+        self,
+        x: jax.Array,
+        rope=None,
+        valid: jax.Array | None = None,
+        segments: Sequence[int] | None = None,
+        condition: jax.Array | None = None,
+    ) -> jax.Array:
+        """All blocks on tokens [B, N, D], of one device's rows or of all: [B, N, D].
 
-        As in core/nn/attention.py, but for whole rows; `valid` [B, N] marks what is padding.
+        Args:
+          rope: tables of core/nn/positions.py, [B or 1, N, 2, head_dim / 2], or None.
+          valid: bool [B, N], False at padding; None is all valid.
+          segments: lengths that sum to N; tokens see only their own segment, and `mask`
+            counts positions from its start. None is one segment.
+          condition: AdaLN input, [B, C] or [B, T, C] with T dividing N (Block). Its
+            presence at initialization decides whether blocks have AdaLN weights.
+
+        Raises ValueError for unknown options and sizes that do not divide.
         """
         B, N, D = x.shape
         segments = tuple(segments or (N,))
         if self.remat not in ("none", *POLICIES):
             raise ValueError(
-                f"remat is {self.remat!r}; use 'none' or one of {list(POLICIES)}"
+                f"remat is {self.remat!r}; expected 'none' or one of {list(POLICIES)}"
             )
         if not self.depth:
             return x
-
-        def init(key):
-            one = jnp.zeros((1, 8, D), self.dtype)
-            keys = jax.random.split(key, self.depth)
-            block = self.block(D // self.heads)
-            params = jax.vmap(lambda k: block.init(k, one, None, None, (8,)))(keys)
-            return name_layers(params["params"], self.depth, self.rescale)
-
-        # Not by `param` once there, which knows the whole shape and no device's part.
+        init = functools.partial(self.init_blocks, D, channels_of(condition))
+        # `param` would compare a device's part with the whole shape once weights exist.
         params = self.get_variable("params", "blocks")
         if params is None:
             params = self.param("blocks", init)
-        mesh = in_use()
-        ways = 1 if mesh is None else parts_of(mesh, segments)
-        first = self.attention in FIRST
-        order, seen = order_of.arrange(valid, segments, ways, B, first=first)
+        mesh = current_mesh()
+        ways = 1 if mesh is None else sequence_ways(mesh, segments)
+        # An ordered mask needs each segment in its own order.
+        first = self.attention in VALID_FIRST and not self.mask.ordered
+        order, seen = token_order.arrange(valid, segments, ways, B, first=first)
+        if (
+            condition is not None
+            and condition.ndim == 3
+            and (ways > 1 or order is not None)
+        ):
+            condition = per_token(condition, N)
+        inverse = None
         if order is not None:
             inverse = jnp.argsort(order, axis=1)
-            x = order_of.permute(x, order, inverse)
-            rope = jax.tree.map(lambda table: order_of.take(table, order), rope)
-        if mesh is None:
-            y = self.run(params, x, rope, seen, segments)
-        else:
-            named = jax.eval_shape(init, jax.random.key(0))
-            y = self.spread(mesh, named, params, x, rope, seen, segments, ways)
-        return y if order is None else order_of.permute(y, inverse, order)
+            x = token_order.permute(x, order, inverse)
+            take = functools.partial(token_order.take, order=order)
+            rope = jax.tree.map(take, rope)
+            if condition is not None and condition.ndim == 3:
+                condition = take(condition)
+        run = functools.partial(self.run, segments=tuple(n // ways for n in segments))
+        arrays = x, rope, seen, condition
+        y = self.on_mesh(run, init, params, arrays, like=x, ways=ways)
+        return y if order is None else token_order.permute(y, inverse, order)
 
-    def block(self, head_dim, ways: int = 1) -> Block:
-        """A block with its part of the heads and of the hidden channels."""
-        return Block(
-            self.heads // ways,
-            head_dim,
-            self.hidden // ways,
-            self.eps,
-            self.dtype,
-            self.qkv_bias,
-            self.attention,
-            parent=None,
+    @nn.nowrap
+    def make_cache(self, batch: int, capacity: int, width: int) -> Cache:
+        """An empty key-value cache of `capacity` tokens for tokens of this width.
+
+        Inside shard_map, `batch` is a device's rows, and the cache has its heads only.
+        """
+        mesh = current_mesh()
+        ways = mesh.shape["tensor"] if mesh is not None and mesh.manual_axes else 1
+        options = self.options(width, ways)
+        return empty_cache(
+            self.depth, batch, capacity, options.kv_heads, options.head_dim, self.dtype
         )
 
-    def spread(self, mesh, named, params, x, rope, seen, segments, ways):
-        """Run it on one device's part of a mesh: its rows, tokens and heads."""
-        tensor = mesh.shape["tensor"]
-        for name, size in (("heads", self.heads), ("hidden channels", self.hidden)):
-            if size % tensor:
-                near = max(n for n in range(1, tensor) if size % n == 0)
-                raise ValueError(
-                    f"mesh.tensor {tensor} does not divide {size} {name}; use {near}"
-                )
-        split = specs(mesh, named)
+    def extend(
+        self,
+        x: jax.Array,
+        cache: Cache,
+        rope=None,
+        condition: jax.Array | None = None,
+    ) -> tuple[jax.Array, Cache]:
+        """All blocks on tokens [B, n, D] that follow those of the cache: ([B, n, D], cache).
+
+        Call as `stack.apply(params, x, cache, method="extend")`. It equals the pass over
+        all tokens at once. rope and condition are those of the new tokens. Attention is
+        `chunked`: the position of the queries is traced. The caller keeps
+        length + n <= capacity; beyond that the output is NaN.
+
+        Raises ValueError unless the mask is causal or block-causal and n whole steps.
+        """
+        B, n, D = x.shape
+        step = self.mask.step_tokens
+        if not step:
+            raise ValueError(
+                "extend needs a causal or block-causal mask: with full attention, new "
+                "tokens would change the features of earlier ones"
+            )
+        if n % step or n > cache.capacity:
+            raise ValueError(
+                f"extend got {n} tokens; expected a multiple of the mask's {step} tokens "
+                f"per step, up to the cache's capacity of {cache.capacity}"
+            )
+        params = self.get_variable("params", "blocks")
+        init = functools.partial(self.init_blocks, D, channels_of(condition))
+        arrays = x, rope, condition, cache
+        like = x, cache
+        return self.on_mesh(self.run_cached, init, params, arrays, like=like)
+
+    @nn.nowrap
+    def options(self, width: int, tensor: int = 1) -> AttentionOptions:
+        """Attention options of one of `tensor` devices that share the heads."""
+        kv_heads = self.kv_heads or self.heads
+        if self.heads % kv_heads:
+            raise ValueError(
+                f"kv_heads is {kv_heads}; expected a divisor of {self.heads} heads"
+            )
+        return AttentionOptions(
+            heads=self.heads // tensor,
+            kv_heads=kv_heads // tensor,
+            head_dim=self.head_dim or width // self.heads,
+            qkv_bias=self.qkv_bias,
+            qk_norm=self.qk_norm,
+            kernel=self.attention,
+            mask=self.mask,
+        )
+
+    @nn.nowrap
+    def block(self, width: int, tensor: int = 1) -> Block:
+        """A block with a device's part of the heads and of the hidden channels."""
+        options, hidden = self.options(width, tensor), self.hidden // tensor
+        return Block(options, hidden, self.eps, self.dtype, parent=None)
+
+    @nn.nowrap
+    def init_blocks(self, width: int, channels: int | None, key):
+        """Boxed weights of all blocks, stacked; `channels` of the condition, or None."""
+        one = jnp.zeros((1, 8, width), self.dtype)
+        vector = None if channels is None else jnp.zeros((1, channels), self.dtype)
+        block = self.block(width)
+
+        def init(key):
+            return block.init(key, one, None, None, (8,), condition=vector)
+
+        params = jax.vmap(init)(jax.random.split(key, self.depth))
+        return name_layers(params["params"], self.depth, self.rescale)
+
+    @nn.nowrap
+    def on_mesh(self, run, init, params, arrays, *, like, ways: int = 1):
+        """run(params, *arrays), on each device's part where there is a mesh.
+
+        like: arrays with the shapes of what `run` returns.
+        ways: number of devices that share the tokens of a clip.
+        """
+        mesh = current_mesh()
+        if mesh is None:
+            return run(params, *arrays)
+        tensor = self.check_tensor(mesh)
+        weight_specs = partition_specs(mesh, jax.eval_shape(init, jax.random.key(0)))
+        tokens = "sequence" if ways > 1 else None
+        shard = Shard(tokens, "tensor" if tensor > 1 else None)
         local = functools.partial(
-            self.run,
-            segments=tuple(n // ways for n in segments),
-            split=split,
-            shard=Shard(
-                "sequence" if ways > 1 else None, "tensor" if tensor > 1 else None
-            ),
-            tensor=tensor,
+            run, weight_specs=weight_specs, shard=shard, tensor=tensor
         )
         if mesh.manual_axes:
-            return local(params, x, rope, seen)
+            return local(params, *arrays)
 
-        def rows(x):
-            return spec(mesh, ("batch", *(None,) * (x.ndim - 1)), x.shape)
+        def layout(x):
+            return partition_spec(mesh, logical_axes(x), x.shape)
 
-        given = x, rope, seen
-        run = jax.shard_map(
+        on_parts = jax.shard_map(
             local,
-            in_specs=(split, *jax.tree.map(rows, given)),
-            out_specs=rows(x),
+            in_specs=(weight_specs, *jax.tree.map(layout, arrays)),
+            out_specs=jax.tree.map(layout, like),
             check_vma=False,
         )
-        return run(params, *given)
+        return on_parts(params, *arrays)
 
-    def run(self, params, x, rope, seen, segments, split=None, shard=ALL, tensor=1):
-        """All blocks on one device's part; `split` says how their weights are laid out."""
-        block = self.block(x.shape[-1] // self.heads, tensor)
+    @nn.nowrap
+    def check_tensor(self, mesh) -> int:
+        """Devices that share the heads; raises ValueError where they do not divide them."""
+        tensor = mesh.shape["tensor"]
+        sizes = {"heads": self.heads, "hidden channels": self.hidden}
+        if self.kv_heads:
+            sizes["kv_heads"] = self.kv_heads
+        for name, size in sizes.items():
+            if size % tensor:
+                fits = [
+                    n
+                    for n in range(1, tensor)
+                    if not any(s % n for s in sizes.values())
+                ]
+                raise ValueError(
+                    f"mesh.tensor {tensor} does not divide {size} {name}; use {max(fits)}"
+                )
+        return tensor
+
+    @nn.nowrap
+    def run(
+        self,
+        params,
+        x,
+        rope,
+        seen,
+        condition,
+        *,
+        segments,
+        weight_specs=None,
+        shard: Shard = WHOLE,
+        tensor: int = 1,
+    ):
+        """All blocks on one device's part; weight_specs: the layouts of their weights."""
+        block = self.block(x.shape[-1], tensor)
         if shard.tokens:
-            x, rope = jax.tree.map(functools.partial(part_of, shard.tokens), (x, rope))
+            local = functools.partial(local_part, shard.tokens)
+            x, rope = jax.tree.map(local, (x, rope))
+            if condition is not None and condition.ndim == 3:
+                condition = local(condition)
 
         def body(x, weights):
-            if split is not None:
-                weights = jax.tree_util.tree_map_with_path(self.whole, weights, split)
-            args = (x, rope, seen, segments, shard)
-            return block.apply({"params": weights}, *args), None
+            weights = self.gather_layer(weights, weight_specs)
+            args = (x, rope, seen, segments, shard, condition)
+            x, _ = block.apply({"params": weights}, *args)
+            return x, None
 
         if self.remat != "none":
             body = jax.checkpoint(body, prevent_cse=False, policy=POLICIES[self.remat])
@@ -176,14 +310,67 @@ class Transformer(nn.Module):
             x = jax.lax.all_gather(x, shard.tokens, axis=1, tiled=True)
         return x
 
-    def whole(self, path, weight, split: PartitionSpec):
-        """A layer's weight, whole but for `tensor`; the first axis is that of layers."""
-        dtype = self.dtype if is_kernel(path_name(path)) else weight.dtype
-        return gather(weight, PartitionSpec(*split[1:]), dtype)
+    @nn.nowrap
+    def run_cached(
+        self,
+        params,
+        x,
+        rope,
+        condition,
+        cache: Cache,
+        *,
+        weight_specs=None,
+        shard: Shard = WHOLE,
+        tensor: int = 1,
+    ):
+        """All blocks on tokens that follow those of the cache: (x, cache)."""
+        block, n = self.block(x.shape[-1], tensor), x.shape[1]
+
+        def body(carry, layer):
+            x, cache = carry
+            index, weights = layer
+            weights = self.gather_layer(weights, weight_specs)
+            args = (x, rope, None, (n,), shard, condition, LayerCache(cache, index))
+            after: tuple[Any, Any] = block.apply({"params": weights}, *args)
+            x, (cache, _) = after
+            return (x, cache), None
+
+        full = cache.length + n > cache.capacity
+        if self.depth:
+            layers = jnp.arange(self.depth), params
+            (x, cache), _ = jax.lax.scan(body, (x, cache), layers)
+        x = jnp.where(full, jnp.nan, x)
+        return x, cache._replace(length=cache.length + n)
+
+    @nn.nowrap
+    def gather_layer(self, weights, specs):
+        """Weights of a layer, whole but for `tensor`; specs are those of the stack."""
+        if specs is None:
+            return weights
+
+        def whole(path, weight, spec):
+            dtype = self.dtype if is_kernel(path_name(path)) else weight.dtype
+            return gather_weight(weight, PartitionSpec(*spec[1:]), dtype)
+
+        return jax.tree_util.tree_map_with_path(whole, weights, specs)
 
 
-def parts_of(mesh, segments) -> int:
-    """Devices that share the tokens of a clip; 1 where its one segment does not divide."""
+def channels_of(condition) -> int | None:
+    return None if condition is None else condition.shape[-1]
+
+
+def logical_axes(x) -> tuple[str | None, ...]:
+    """Of an argument of the stack: rows first; of a cache, [depth, B, M, heads, d]."""
+    if x.ndim == 5:
+        return (None, "batch", None, "heads", None)
+    return ("batch", None, None, None)[: x.ndim]
+
+
+def sequence_ways(mesh, segments) -> int:
+    """Devices that share the tokens of a clip; 1 where its one segment does not divide.
+
+    Raises ValueError where one of several segments does not divide.
+    """
     ways = mesh.shape["sequence"]
     left = [n for n in segments if n % ways]
     if left and len(segments) > 1:
@@ -195,14 +382,14 @@ def parts_of(mesh, segments) -> int:
     return 1 if left else ways
 
 
-def unstack(params, depth):
-    """Weights of `depth` layers, one tree each; their gradients are joined at once."""
+def unstack(params, depth: int) -> list[Any]:
+    """Weights of `depth` layers, one tree each; their gradients are stacked at once."""
     leaves, tree = jax.tree.flatten(params)
     layers = zip(*(jnp.unstack(w) for w in leaves), strict=True)
     return [jax.tree.unflatten(tree, layer) for layer in layers]
 
 
-def name_layers(params, depth, rescale):
+def name_layers(params, depth: int, rescale: bool):
     """Name the leading axis of stacked block weights; scale down the residual outputs."""
     scale = 1 / np.sqrt(2 * np.arange(1, depth + 1, dtype=np.float32))[:, None, None]
 

@@ -1,20 +1,23 @@
-"""Batches: how a global batch is split over a mesh and over processes."""
+"""Splits a global batch over a mesh and over processes."""
 
 import math
 
 import jax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from core.parallel.layouts import RULES
+from core.parallel.layouts import RULES, AnyMesh
 
 
-def batch_ways(mesh) -> int:
-    """Into how many parts a batch is split."""
+def batch_ways(mesh: AnyMesh) -> int:
+    """Number of parts that the batch axes of a mesh split a batch into."""
     return math.prod(mesh.shape[axis] for axis in RULES["batch"])
 
 
 def batch_sharding(mesh: Mesh, size: int) -> NamedSharding:
-    """Layout of a batch of `size` samples along its first axis."""
+    """Layout of a batch of `size` samples along its first axis.
+
+    Raises ValueError where the devices do not divide it.
+    """
     ways = batch_ways(mesh)
     if size % ways:
         raise ValueError(
@@ -27,27 +30,29 @@ def batch_sharding(mesh: Mesh, size: int) -> NamedSharding:
 def host_shard(mesh: Mesh, size: int) -> tuple[int, int]:
     """(index, count): the slice of the global batch that this process must load.
 
-    Derived from where its devices sit in the batch, never from its number: processes
-    that hold the same rows get the same answer.
+    It depends on the positions of the process's devices in the batch, not on its index:
+    processes that hold the same rows load the same slice. Raises ValueError where its
+    rows are not contiguous.
     """
     layout = batch_sharding(mesh, size)
     rows = layout.addressable_devices_indices_map((size,)).values()
-    spans = sorted({s[0].indices(size)[:2] for s in rows})
+    spans = sorted({s[0].indices(size)[:2] for s in rows if s})
     low, high = spans[0][0], spans[-1][1]
     if sum(b - a for a, b in spans) != high - low:
         raise ValueError(
-            "this process holds scattered rows of the batch; reorder the mesh"
+            "this process holds rows of the batch that are not contiguous; expected a mesh "
+            "whose batch axes follow the order of the processes"
         )
     return low // (high - low), size // (high - low)
 
 
 def to_device(mesh: Mesh, batch: dict, size: int) -> dict:
-    """Host rows -> global arrays of `size` samples, split over the batch axes."""
+    """This host's rows -> global arrays of `size` rows, split over the batch axes."""
     layout = batch_sharding(mesh, size)
 
     def put(x):
         return jax.make_array_from_process_local_data(layout, x, (size, *x.shape[1:]))
 
-    # This is the transfer that is meant; with several processes jax does not see that.
+    # An explicit transfer, which the guard takes for an implicit one with several processes.
     with jax.transfer_guard_host_to_device("allow"):
         return jax.tree.map(put, batch)

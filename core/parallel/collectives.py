@@ -1,72 +1,75 @@
-"""What a device's own program knows of the mesh that it is a part of.
-
-Inside `core/parallel/gradients.py` every device runs its own rows by its own program; functions
-here say what it gets from others. Elsewhere, and without a mesh, they do nothing.
-"""
+"""Collectives and mesh queries inside shard_map; no-ops outside it and without a mesh."""
 
 import functools
+from collections.abc import Callable
+from typing import Any
 
 import jax
-from jax.sharding import PartitionSpec
+from jax.sharding import AbstractMesh, PartitionSpec
 
-from core.parallel.layouts import RULES, as_tuple, only, spec
+from core.parallel.layouts import RULES, axis_tuple, partition_spec, restrict_to_axes
 
 
-def in_use():
+def current_mesh() -> AbstractMesh | None:
     """The mesh of `jax.set_mesh`; None without one, or where it is one device."""
     mesh = jax.sharding.get_abstract_mesh()
     return None if mesh.empty or mesh.size == 1 else mesh
 
 
-def constrain(x, *names):
-    """Fix the layout of an activation by logical names, over the axes that the compiler
-    splits; does nothing where there are none.
+def constrain(x: jax.Array, *names: str | None) -> jax.Array:
+    """Fix the layout of an activation by logical names, one per axis.
+
+    Only over the mesh axes that the compiler splits; returns x where there are none.
     """
-    mesh = in_use()
+    mesh = current_mesh()
     if mesh is None or not mesh.auto_axes:
         return x
-    parts = spec(mesh, names, x.shape)
-    return jax.lax.with_sharding_constraint(x, only(parts, mesh.auto_axes))
+    layout = restrict_to_axes(partition_spec(mesh, names, x.shape), mesh.auto_axes)
+    return jax.lax.with_sharding_constraint(x, layout)
 
 
-def by_hand() -> tuple[str, ...]:
-    """Axes over which this code runs on its own part and says what it exchanges."""
-    mesh = in_use()
-    axes = () if mesh is None else mesh.manual_axes
-    return tuple(axis for axis in axes if mesh.shape[axis] > 1)
+def manual_axes() -> tuple[str, ...]:
+    """Mesh axes of more than one device over which the enclosing shard_map is manual."""
+    mesh = current_mesh()
+    if mesh is None:
+        return ()
+    return tuple(axis for axis in mesh.manual_axes if mesh.shape[axis] > 1)
 
 
-def gather(x, split: PartitionSpec, dtype):
-    """The whole of a weight that is split over `fsdp`, sent in `dtype`."""
-    for axis, part in enumerate(split):
-        if "fsdp" in as_tuple(part):
+def gather_weight(x: jax.Array, layout: PartitionSpec, dtype) -> jax.Array:
+    """All-gather a weight over `fsdp`, sent in `dtype`; x if its layout does not use it."""
+    for axis, part in enumerate(layout):
+        if "fsdp" in axis_tuple(part):
             x = jax.lax.all_gather(x.astype(dtype), "fsdp", axis=axis, tiled=True)
     return x
 
 
-def all_rows(x, axis: int = 0):
-    """Rows of all devices, where each has its own."""
-    axes = tuple(a for a in RULES["batch"] if a in by_hand())
+def all_gather_rows(x: jax.Array, axis: int = 0) -> jax.Array:
+    """The batch rows of all devices along `axis`, from each device's own."""
+    axes = tuple(a for a in RULES["batch"] if a in manual_axes())
     return jax.lax.all_gather(x, axes, axis=axis, tiled=True) if axes else x
 
 
-def shared(f, tree, axis: int = 0):
-    """f(tree), where devices of `sequence` each take a part of `axis` of all arrays.
+def split_over_sequence(f: Callable[[Any], Any], tree, axis: int = 0):
+    """f(tree), computed in equal parts by the devices of mesh axis `sequence`.
 
-    What f gives has that axis in front, and does not depend on how it is cut.
+    Args:
+      f: maps arrays split along `axis` to arrays with that axis in front; the results of
+        the parts, concatenated, must equal f of the whole.
+      tree: arrays of equal size along `axis`. Where the devices do not divide that size,
+        each computes the whole.
     """
-    ways = in_use().shape["sequence"] if "sequence" in by_hand() else 1
+    ways = jax.lax.axis_size("sequence") if "sequence" in manual_axes() else 1
     steps = jax.tree.leaves(tree)[0].shape[axis]
     if ways == 1 or steps % ways:
         return f(tree)
-    own = functools.partial(part_of, "sequence", axis=axis)
-    found = f(jax.tree.map(own, tree))
-    together = functools.partial(jax.lax.all_gather, axis_name="sequence", tiled=True)
-    return jax.tree.map(together, found)
+    part = functools.partial(local_part, "sequence", axis=axis)
+    gather = functools.partial(jax.lax.all_gather, axis_name="sequence", tiled=True)
+    return jax.tree.map(gather, f(jax.tree.map(part, tree)))
 
 
-def part_of(mesh_axis: str, x, axis: int = 1):
-    """The part of `axis` that is this device's along a mesh axis."""
+def local_part(mesh_axis: str, x: jax.Array, axis: int = 1) -> jax.Array:
+    """This device's slice of `axis` of x, of equal slices along a mesh axis."""
     size = x.shape[axis] // jax.lax.axis_size(mesh_axis)
     start = jax.lax.axis_index(mesh_axis) * size
     return jax.lax.dynamic_slice_in_dim(x, start, size, axis)

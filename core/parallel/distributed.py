@@ -1,13 +1,17 @@
-"""The first JAX call of every command: join the job's processes, if there are others."""
+"""Multi-process initialization: the first JAX call of every command."""
 
 import os
+from typing import Any
 
 import jax
 
-# A scheduler that starts several processes announces itself by one of these. Slurm's is
-# that of a job step: a batch script sees SLURM_NTASKS although it runs alone.
+# Environment variables of schedulers that start several processes. Slurm's is that of a
+# job step: a batch script sees SLURM_NTASKS although it is one process.
 SCHEDULERS = ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE", "TPU_WORKER_HOSTNAMES")
-SECONDS = {"initialization_timeout": 1800, "shutdown_timeout_seconds": 120}
+SECONDS: dict[str, Any] = {
+    "initialization_timeout": 1800,
+    "shutdown_timeout_seconds": 120,
+}
 
 
 def start(
@@ -15,24 +19,25 @@ def start(
     num_processes: int | None = None,
     process_id: int | None = None,
 ) -> None:
-    """Join the others of a job that is described here, or by Slurm, Open MPI or a TPU.
+    """Initialize jax.distributed from the flags, or from Slurm, Open MPI or a TPU pod.
 
-    Does nothing for a process that is alone.
+    Does nothing for a single process. Raises ValueError for an incomplete or wrong
+    description, and where the processes do not connect.
     """
-    described = (coordinator, num_processes, process_id)
-    if described != (None, None, None):
-        check(coordinator, num_processes, process_id)
+    flags = (coordinator, num_processes, process_id)
+    if flags != (None, None, None):
+        check_flags(coordinator, num_processes, process_id)
         join(
             coordinator_address=coordinator,
             num_processes=num_processes,
             process_id=process_id,
         )
-    elif announced() or os.environ.get("JAX_COORDINATOR_ADDRESS"):
+    elif scheduled() or os.environ.get("JAX_COORDINATOR_ADDRESS"):
         join()
 
 
-def check(coordinator, num_processes, process_id) -> None:
-    """Refuse half a description of a job."""
+def check_flags(coordinator, num_processes, process_id) -> None:
+    """Raise ValueError unless the three flags describe a job."""
     if None in (coordinator, num_processes, process_id):
         raise ValueError(
             "--coordinator, --num_processes and --process_id belong together; "
@@ -50,15 +55,18 @@ def check(coordinator, num_processes, process_id) -> None:
         )
 
 
-def announced() -> bool:
-    """Whether a scheduler has started more processes than this one."""
+def scheduled() -> bool:
+    """Whether a scheduler has started several processes, by the environment."""
     sizes = {name: os.environ.get(name, "") for name in SCHEDULERS}
     hosts = sizes.pop("TPU_WORKER_HOSTNAMES").split(",")
     return len(hosts) > 1 or any(n.isdigit() and int(n) > 1 for n in sizes.values())
 
 
-def join(**described) -> None:
+def join(**flags: Any) -> None:
+    """jax.distributed.initialize; raises ValueError where the processes do not connect."""
     try:
-        jax.distributed.initialize(**described, **SECONDS)
+        jax.distributed.initialize(**flags, **SECONDS)
     except RuntimeError as error:
-        raise ValueError(f"the job's processes cannot be joined: {error}") from error
+        raise ValueError(
+            f"the processes of the job did not connect: {error}"
+        ) from error

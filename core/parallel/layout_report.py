@@ -7,23 +7,23 @@ import numpy as np
 
 from core.parallel.layouts import path_name, unbox
 
-LARGE = 1 << 20  # bytes of an array that should not be on every device
+LARGE = 1 << 20  # bytes; replicated arrays of this size are reported
 
 
 def local_bytes(x, layout) -> int:
-    """Bytes of an array on one device."""
+    """Bytes of one array on one device."""
     return math.prod(layout.shard_shape(x.shape)) * np.dtype(x.dtype).itemsize
 
 
 def named_arrays(shapes, layouts):
-    """(name, shape, layout) of every array."""
+    """Yields (name, shape, layout) of every array; shapes may be boxed."""
     leaves = jax.tree_util.tree_leaves_with_path(unbox(shapes))
     for (path, x), layout in zip(leaves, jax.tree.leaves(layouts), strict=True):
         yield path_name(path), x, layout
 
 
 def replicated(shapes, layouts) -> list[str]:
-    """Names of large arrays of which every device has a whole copy."""
+    """Names of arrays of LARGE bytes or more that are whole on every device."""
     return [
         name
         for name, x, layout in named_arrays(shapes, layouts)
@@ -34,7 +34,7 @@ def replicated(shapes, layouts) -> list[str]:
 
 
 def layout_report(shapes, layouts) -> str:
-    """A table of every array: shape, layout, bytes per device; large replicated ones marked."""
+    """A text table of shape, layout and bytes per device; marks large replicated arrays."""
     whole, rows, total = replicated(shapes, layouts), [], 0
     for name, x, layout in named_arrays(shapes, layouts):
         local = local_bytes(x, layout)

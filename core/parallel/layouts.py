@@ -1,7 +1,8 @@
-"""Logical axis names become layouts on a device mesh, here alone.
+"""Maps logical axis names to layouts on a device mesh; the only place that does.
 
-Models name the axes of their weights and activations; `RULES` says which mesh axes split
-them. An axis that a mesh axis does not divide stays whole, and the layout report says so.
+Models name the axes of their weights and activations; RULES lists the mesh axes that
+split each. An axis that a mesh axis does not divide stays whole; the layout report shows
+it.
 """
 
 import math
@@ -9,9 +10,11 @@ import math
 import flax.linen as nn
 import jax
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 
 from core.parallel.mesh import AXES
+
+AnyMesh = Mesh | AbstractMesh
 
 RULES = {
     "batch": ("replica", "data", "fsdp"),
@@ -35,27 +38,31 @@ class Axis(str):
 
 
 def mesh_axes(name: str | None) -> tuple[str, ...]:
-    """The mesh axes that split a logical axis; raises ValueError if it has no rule."""
+    """The mesh axes that split a logical axis; raises ValueError if it has no rule.
+
+    None is an axis that is never split.
+    """
     if name is None:
         return ()
     if isinstance(name, Axis):
         return name.over
     if name not in RULES:
         raise ValueError(
-            f"logical axis {name!r} has no rule; use one of {', '.join(RULES)}, or "
+            f"logical axis {name!r} has no rule; expected one of {', '.join(RULES)}, or "
             "Axis(name, over=mesh axes)"
         )
     return RULES[name]
 
 
 HOST = "pinned_host"
-SMALL = 1 << 16  # bytes of a weight that is not worth splitting
+SMALL = 1 << 16  # bytes; smaller weights are not split along unnamed axes
 
 
-def spec(mesh: Mesh, names, shape) -> PartitionSpec:
-    """The layout of one array: each named axis split by its rule where that divides.
+def partition_spec(mesh: AnyMesh, names, shape) -> PartitionSpec:
+    """The layout of one array with one logical name (or None) per axis.
 
-    Mesh axes of a rule are used from the left as long as their product divides.
+    Mesh axes of a rule are used from the left while their product divides the size, and
+    each at most once per array.
     """
     assert len(names) == len(shape), (names, shape)
     parts, used = [], set()
@@ -74,8 +81,11 @@ def spec(mesh: Mesh, names, shape) -> PartitionSpec:
     return PartitionSpec(*parts)
 
 
-def spread(mesh, found: PartitionSpec, box) -> PartitionSpec:
-    """A weight that no rule splits over `fsdp`, split along its longest whole axis."""
+def split_over_fsdp(mesh: AnyMesh, found: PartitionSpec, box) -> PartitionSpec:
+    """Split a boxed weight that no rule splits over `fsdp` along its longest whole axis.
+
+    Weights of less than SMALL bytes keep the layout `found`.
+    """
     ways, shape = mesh.shape["fsdp"], box.value.shape
     size = math.prod(shape) * np.dtype(box.value.dtype).itemsize
     if "fsdp" in axes_of(found) or ways == 1 or size < SMALL:
@@ -93,23 +103,24 @@ def spread(mesh, found: PartitionSpec, box) -> PartitionSpec:
     return PartitionSpec(*parts)
 
 
-def only(spec: PartitionSpec, axes) -> PartitionSpec:
-    """A layout without the mesh axes that are not among `axes`."""
+def restrict_to_axes(spec: PartitionSpec, axes) -> PartitionSpec:
+    """A layout with only those of its mesh axes that are among `axes`."""
 
     def one(part):
-        kept = tuple(a for a in as_tuple(part) if a in axes)
+        kept = tuple(a for a in axis_tuple(part) if a in axes)
         return kept if len(kept) > 1 else kept[0] if kept else None
 
     return PartitionSpec(*map(one, spec))
 
 
-def as_tuple(part) -> tuple[str, ...]:
+def axis_tuple(part) -> tuple[str, ...]:
+    """The mesh axes of one entry of a PartitionSpec."""
     return part if isinstance(part, tuple) else () if part is None else (part,)
 
 
 def axes_of(spec: PartitionSpec) -> set[str]:
     """The mesh axes that a layout splits over."""
-    return {axis for part in spec for axis in as_tuple(part)}
+    return {axis for part in spec for axis in axis_tuple(part)}
 
 
 def path_name(path) -> str:
@@ -120,46 +131,55 @@ def path_name(path) -> str:
 def is_kernel(name: str) -> bool:
     """Whether an array "a/b/c" is a kernel, by its last part.
 
-    Kernels travel between devices in the compute dtype, all other weights in their own.
+    Kernels are gathered in the compute dtype, all other weights in their own.
     """
     return "kernel" in name.rpartition("/")[2]
 
 
 def is_box(x) -> bool:
+    """Whether x is an array boxed with its logical axis names."""
     return isinstance(x, nn.LogicallyPartitioned)
 
 
 def unbox(tree):
-    """Strip axis names from a tree of named arrays."""
+    """The tree with arrays in place of boxed arrays."""
     return jax.tree.map(lambda x: x.value if is_box(x) else x, tree, is_leaf=is_box)
 
 
-def specs(mesh, tree, axes=AXES):
-    """Layouts for a tree of named shapes, over `axes` alone; what carries no names is
-    replicated.
+def partition_specs(mesh: AnyMesh, tree, axes=AXES):
+    """PartitionSpecs of a tree of boxed shapes, over the mesh axes `axes` only.
+
+    Shapes without names are replicated.
     """
 
     def one(x):
         if not is_box(x):
             return PartitionSpec()
-        found = spec(mesh, x.names, x.value.shape)
-        return only(spread(mesh, found, x), axes)
+        found = partition_spec(mesh, x.names, x.value.shape)
+        return restrict_to_axes(split_over_fsdp(mesh, found, x), axes)
 
     return jax.tree.map(one, tree, is_leaf=is_box)
 
 
 def shardings(mesh: Mesh, tree):
-    """Placements for a tree of named shapes on the devices of a mesh."""
-    return jax.tree.map(lambda spec: NamedSharding(mesh, spec), specs(mesh, tree))
+    """NamedShardings of a tree of boxed shapes."""
+    return jax.tree.map(
+        lambda spec: NamedSharding(mesh, spec), partition_specs(mesh, tree)
+    )
 
 
 def on_host(mesh: Mesh, layouts, fields: tuple[str, ...]) -> dict:
-    """{field: layouts in the memory of the hosts} of some fields of the state."""
+    """{field: layouts in host memory} of some fields of the state.
+
+    Raises ValueError for an unknown field and on devices without host memory.
+    """
     device = mesh.devices.flat[0]
     for field in fields:
         if field not in layouts.__dataclass_fields__:
             known = ", ".join(layouts.__dataclass_fields__)
-            raise ValueError(f"offload: the state has no {field!r}; it has {known}")
+            raise ValueError(
+                f"offload: the state has no field {field!r}; expected one of {known}"
+            )
         kinds = [memory.kind for memory in device.addressable_memories()]
         if HOST not in kinds:
             absent = "" if kinds else " that is not here"  # a GPU's compiler knows none

@@ -1,6 +1,7 @@
-"""Device meshes: five named axes over all devices, slices of TPUs in front."""
+"""Device meshes with five named axes; `replica`, the first, spans TPU slices."""
 
 import math
+from collections.abc import Sequence
 
 import jax
 import numpy as np
@@ -11,9 +12,9 @@ AXES = ("replica", "data", "fsdp", "sequence", "tensor")
 
 
 def make_mesh(*, devices=None, **sizes: int) -> Mesh:
-    """A mesh over all devices from axis sizes; one size may be -1, "what is left".
+    """A mesh from axis sizes, 1 if not given; one size may be -1, all remaining devices.
 
-    Raises ValueError with the nearest thing that works when sizes do not fit.
+    devices: all by default. Raises ValueError for sizes that do not fit them.
     """
     devices = jax.devices() if devices is None else devices
     unknown = sorted(set(sizes) - set(AXES))
@@ -22,7 +23,9 @@ def make_mesh(*, devices=None, **sizes: int) -> Mesh:
     shape = [sizes.get(axis, 1) for axis in AXES]
     known = math.prod(n for n in shape if n != -1)
     if shape.count(-1) > 1 or any(n < 1 and n != -1 for n in shape):
-        raise ValueError(f"mesh sizes are {sizes}; use positive integers and one -1")
+        raise ValueError(
+            f"mesh sizes are {sizes}; expected positive integers and at most one -1"
+        )
     if -1 in shape:
         if len(devices) % known:
             near = max(n for n in range(1, known) if len(devices) % n == 0)
@@ -34,20 +37,23 @@ def make_mesh(*, devices=None, **sizes: int) -> Mesh:
     if math.prod(shape) != len(devices):
         raise ValueError(
             f"mesh {dict(zip(AXES, shape, strict=True))} needs {math.prod(shape)} devices "
-            f"but there are {len(devices)}; set one axis to -1 to take what is left"
+            f"but there are {len(devices)}; set one axis to -1 to take the remaining devices"
         )
-    return Mesh(arranged(shape, devices), AXES, axis_types=(AxisType.Auto,) * len(AXES))
+    return Mesh(
+        arrange_devices(shape, devices), AXES, axis_types=(AxisType.Auto,) * len(AXES)
+    )
 
 
-def arranged(shape, devices) -> np.ndarray:
-    """Devices in the shape of a mesh: `replica` counts slices, the rest lies within one.
+def arrange_devices(shape: Sequence[int], devices) -> np.ndarray:
+    """Devices in the shape of a mesh; axes other than `replica` stay within a TPU slice.
 
-    Within a slice neighbours on the mesh are neighbours on the torus where that can be.
+    Neighbors on the mesh are neighbors on the slice's torus where possible. Raises
+    ValueError where `replica` is not a multiple of the slices.
     """
     slices = len({getattr(d, "slice_index", None) or 0 for d in devices})
     if slices > 1 and shape[0] % slices:
         raise ValueError(
-            f"mesh.replica is {shape[0]} but there are {slices} slices; use {slices}"
+            f"mesh.replica is {shape[0]} but there are {slices} TPU slices; use {slices}"
         )
     if slices == 1:
         make = mesh_utils.create_device_mesh
@@ -59,11 +65,12 @@ def arranged(shape, devices) -> np.ndarray:
     )
 
 
-def nearby(mesh: Mesh, tree):
-    """(mesh, arrays) for work that no other process takes part in.
+def copy_to_local_mesh(mesh: Mesh, tree):
+    """(mesh, arrays) for work without collectives between processes.
 
-    One process keeps its mesh. Of several, each gets its own copy on the host and a mesh
-    of its own devices: then nothing it does can wait for the others.
+    A single process gets its arguments back. Of several, each gets its own copy of the
+    arrays on the host and a mesh of its own devices, so that it never waits for others.
+    All processes must call this: it gathers the arrays.
     """
     if jax.process_count() == 1:
         return mesh, tree

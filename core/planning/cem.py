@@ -78,7 +78,7 @@ def make_cem(
 def normal(key, shape):
     """Standard normal noise of plans [B, S, H, A] by one key, or by one for each problem."""
     if key.ndim:
-        return row_keys.draw(jax.random.normal, key, shape)
+        return row_keys.sample(jax.random.normal, key, shape)
     # Time first in memory, which decides the draws of a seed.
     B, S, H, A = shape
     return jax.random.normal(key, (H, B, S, A)).transpose(1, 2, 0, 3)

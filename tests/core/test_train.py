@@ -171,6 +171,7 @@ def test_state_may_wait_in_the_memory_of_the_host(tmp_path):
     jax.tree.map(np.testing.assert_array_equal, *jax.device_get((near, away)))
     config.offload = "moments"
     with pytest.raises(
-        ValueError, match="the state has no 'moments'; it has step, params"
+        ValueError,
+        match="the state has no field 'moments'; expected one of step, params",
     ):
         train.fit(config, tmp_path / "wrong")

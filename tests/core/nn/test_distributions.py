@@ -12,7 +12,7 @@ from core.nn import distributions
 REALS = np.array([0, 1e-6, 0.3, -0.3, 1, -17.5, 1234.5, -9e5, 4e8], np.float32)
 
 
-def test_symlog_and_symexp_are_inverse_with_the_written_gradient():
+def test_symlog_and_symexp_are_inverse():
     np.testing.assert_allclose(
         distributions.symexp(distributions.symlog(REALS)), REALS, rtol=5e-6
     )
@@ -20,7 +20,7 @@ def test_symlog_and_symexp_are_inverse_with_the_written_gradient():
     np.testing.assert_allclose(slope, 1 / (1 + np.abs(REALS[1:])), rtol=1e-6)
 
 
-def test_bins_are_those_published():
+def test_bins_equal_the_published_ones():
     bins = distributions.symexp_bins()
     assert bins.shape == (255,) and bins[127] == 0
     np.testing.assert_array_equal(bins, -bins[::-1])
@@ -28,7 +28,7 @@ def test_bins_are_those_published():
     np.testing.assert_allclose(bins[-1], 4.85e8, rtol=1e-3)
 
 
-def test_two_hot_gives_back_what_it_was_given():
+def test_the_mean_of_two_hot_weights_is_the_target():
     y = np.array([0, 0.05, -0.1706, 3.3, -77.7, 6e5, -6e5], np.float32)
     weights = np.asarray(distributions.two_hot(jnp.asarray(y)), np.float64)
     np.testing.assert_allclose(weights.sum(-1), 1, atol=1e-6)
@@ -73,14 +73,18 @@ def test_unimix_and_kl_in_plain_numpy():
     np.testing.assert_allclose(found, -(p * np.log(p)).sum(-1), rtol=1e-5)
 
 
-def test_draws_follow_the_probabilities_and_pass_their_gradient():
+def test_samples_follow_the_probabilities_and_pass_their_gradient():
     logp = distributions.unimix(jnp.array([[0.0, 1.0, -1.0]]))
     gumbel = jax.random.gumbel(jax.random.key(0), (20_000, 1, 3))
-    drawn = distributions.draw(jnp.broadcast_to(logp, gumbel.shape), gumbel)
+    drawn = distributions.straight_through_sample(
+        jnp.broadcast_to(logp, gumbel.shape), gumbel
+    )
     assert set(np.unique(drawn.round(6))) == {0, 1}
     np.testing.assert_allclose(drawn.mean(0), np.exp(logp), atol=0.01)
     weights = jnp.array([3.0, -1.0, 2.0])
-    grad = jax.grad(lambda x: (distributions.draw(x, gumbel[0]) * weights).sum())(logp)
+    grad = jax.grad(
+        lambda x: (distributions.straight_through_sample(x, gumbel[0]) * weights).sum()
+    )(logp)
     np.testing.assert_allclose(grad, np.exp(logp) * weights, rtol=1e-6)
 
 

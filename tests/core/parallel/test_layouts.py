@@ -1,4 +1,4 @@
-"""Layouts split what is large, and say what they did not; any mesh reads a checkpoint."""
+"""Layouts split large arrays and report replicated ones; any mesh restores a checkpoint."""
 
 import os
 
@@ -23,15 +23,15 @@ from launch.config import presets_with_machines
 STEPS = 3
 
 
-def planned(mesh):
-    """The plan of a small run on a mesh of as many devices as it asks for."""
+def small_program(mesh):
+    """The program of a small run on a mesh of the first devices."""
     devices = jax.devices()[: int(np.prod(list(mesh.values())))]
     placed = make_mesh(devices=devices, **mesh)
     return build_program(load_method(small()), placed, seed=0)
 
 
-def test_a_checkpoint_is_read_on_any_mesh(tmp_path):
-    wide, narrow = planned({"fsdp": 8}), planned({"fsdp": 2, "tensor": 2})
+def test_any_mesh_restores_a_checkpoint(tmp_path):
+    wide, narrow = small_program({"fsdp": 8}), small_program({"fsdp": 2, "tensor": 2})
     state = wide.create()
     with checkpoint.Checkpoints(tmp_path, keep=1) as checkpoints:
         checkpoints.save(STEPS, state, {"next_index": 8 * STEPS})
@@ -44,14 +44,14 @@ def test_a_checkpoint_is_read_on_any_mesh(tmp_path):
 
 
 @pytest.mark.parametrize("size", ["v1_h", "v2_l", "v2_g"])
-def test_published_sizes_leave_nothing_large_whole(size):
+def test_published_sizes_replicate_nothing_large(size):
     mesh = make_mesh(fsdp=4, tensor=2)
     with_vectors = build_program(load_method(get_config(size)), mesh, seed=0)
     report = layout_report(with_vectors.shapes, with_vectors.layouts)
     assert "; 0 of 1 MiB or more are replicated" in report.splitlines()[0]
 
 
-def test_the_report_names_what_is_large_and_whole():
+def test_the_report_marks_large_replicated_arrays():
     mesh = make_mesh(fsdp=8)
     shape = jax.ShapeDtypeStruct((1023, 1025), np.float32)
     named = nn.LogicallyPartitioned
@@ -66,17 +66,17 @@ def test_the_report_names_what_is_large_and_whole():
     [
         ({"fsdp": -1, "tensor": 3}, "take 3 devices at once but there are 8.* as 2"),
         ({"data": 3}, "needs 3 devices but there are 8; set one axis to -1"),
-        ({"fsdp": -1, "data": -1}, "positive integers and one -1"),
+        ({"fsdp": -1, "data": -1}, "positive integers and at most one -1"),
         ({"fsdp": 0}, "positive integers"),
         ({"model": 8}, "mesh axis 'model' is unknown"),
     ],
 )
-def test_a_wrong_mesh_is_told(sizes, words):
+def test_a_wrong_mesh_raises(sizes, words):
     with pytest.raises(ValueError, match=words):
         make_mesh(**sizes)
 
 
-def test_a_batch_that_does_not_divide_is_told():
+def test_a_batch_that_does_not_divide_raises():
     mesh = make_mesh(fsdp=8)
     with pytest.raises(ValueError, match="batch 12 does not divide .* use 8 or 16"):
         host_shard(mesh, 12)
@@ -84,7 +84,7 @@ def test_a_batch_that_does_not_divide_is_told():
 
 
 def preset_layout(place):
-    """The layout report of a preset on the machine that it is laid out for."""
+    """The layout report of a preset on the mesh of its config."""
     config = load_config(place)
     sizes = [config.mesh[axis] for axis in AXES]
     mesh = AbstractMesh(tuple(sizes), AXES, axis_types=(AxisType.Auto,) * len(sizes))
@@ -93,7 +93,7 @@ def preset_layout(place):
 
 
 @pytest.mark.parametrize("place", presets_with_machines("configs"))
-def test_layouts_of_presets_are_as_written_down(place):
+def test_layouts_of_presets_equal_the_golden_files(place):
     name = place.split("/")[-1].translate(str.maketrans(".:@", "___"))
     path = ROOT / "tests" / "layouts" / f"{name}.txt"
     found = preset_layout(place)

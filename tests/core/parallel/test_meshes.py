@@ -1,4 +1,4 @@
-"""Any mesh trains the same run, and so does a batch that is taken in parts."""
+"""Any mesh trains the same run, and so does gradient accumulation."""
 
 import functools
 
@@ -30,8 +30,8 @@ MESHES = {
         {"replica": 2, "fsdp": 2, "tensor": 2},
     ],
 }
-# Weights have to move; but where a gradient is rounding noise, an optimizer with a small
-# eps would make a whole step of it.
+# A rate at which weights change. An optimizer with a small eps would turn gradients that
+# are rounding noise into full steps, so both configs set a large one.
 CONSTANT = {"kind": "constant", "value": 1e-3}
 
 
@@ -55,7 +55,7 @@ CONFIGS = {"jepa": jepa, "dreamer": dream}
 
 
 def run(config, mesh, steps=STEPS):
-    """(state, rows of loss and gradient norm, plan) of a run on a mesh."""
+    """(state, [loss, gradient norm] per step, program) of a run on a mesh."""
     method = load_method(config)
     devices = jax.devices()[: int(np.prod(list(mesh.values())))]
     mesh = make_mesh(devices=devices, **mesh)
@@ -106,7 +106,7 @@ def test_any_mesh_trains_the_same_run(name, mesh, capfd):
     [("jepa", {"data": 1}), ("jepa", {"data": 2, "fsdp": 2}), ("dreamer", {"data": 2})],
     ids=str,
 )
-def test_a_batch_in_parts_gives_the_same_update(name, mesh):
+def test_accumulation_gives_the_same_update(name, mesh):
     fields = {"colour__brightness": 0.4} if name == "jepa" else {"behavior": "none"}
     whole, numbers, _ = run(CONFIGS[name](**fields), {"data": 1}, steps=3)
     parts, found, _ = run(CONFIGS[name](accumulate=2, **fields), mesh, steps=3)
@@ -123,12 +123,12 @@ def test_a_batch_in_parts_gives_the_same_update(name, mesh):
         ("dreamer", {"accumulate": 2}, "range of all returns .* use 1"),
     ],
 )
-def test_parts_that_cannot_be_are_told(name, fields, words):
+def test_impossible_accumulation_raises(name, fields, words):
     with pytest.raises(ValueError, match=words):
         run(CONFIGS[name](**fields), {"data": 2}, steps=1)
 
 
-def test_terms_of_the_whole_batch_know_of_all_devices():
+def test_terms_of_the_whole_batch_include_all_devices():
     fields = {"objective__vicreg": 0.5, "objective__sigreg": 0.1}
     _, numbers, _ = run(jepa(**fields), {"data": 1}, steps=2)
     _, found, _ = run(jepa(**fields), {"data": 2, "fsdp": 2}, steps=2)
@@ -142,14 +142,14 @@ def test_terms_of_the_whole_batch_know_of_all_devices():
         ({"sequence": 3}, "mesh.sequence 3 does not divide the 16 tokens .* use 2"),
     ],
 )
-def test_an_axis_that_does_not_divide_is_told(mesh, words):
+def test_an_axis_that_does_not_divide_raises(mesh, words):
     with pytest.raises(ValueError, match=words):
         run(jepa(), mesh, steps=1)
 
 
-def test_tokens_that_count_come_first_where_a_kernel_wants_it(monkeypatch):
-    """cuDNN's order on devices that share tokens, computed by a plain kernel."""
+def test_valid_tokens_come_first_where_a_kernel_requires_it(monkeypatch):
+    """The token order of cuDNN on devices that share tokens, with a plain kernel."""
     numbers = single("jepa")[1][:2]
-    monkeypatch.setattr(transformer, "FIRST", ("chunked",))
+    monkeypatch.setattr(transformer, "VALID_FIRST", ("chunked",))
     _, found, _ = run(jepa(), {"sequence": 2}, steps=2)
     np.testing.assert_allclose(found, numbers, rtol=1e-5)

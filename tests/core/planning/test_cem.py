@@ -30,7 +30,7 @@ class Noisy(Quadratic):
 
     def cost(self, params, start, plans, key):
         cost = super().cost(params, start, plans, key)
-        return cost + 0.1 * row_keys.draw(jax.random.normal, key, cost.shape)
+        return cost + 0.1 * row_keys.sample(jax.random.normal, key, cost.shape)
 
 
 class Broken(Quadratic):
