@@ -1,7 +1,6 @@
 """From a config to a method: field checks, "auto" values, errors that name the field."""
 
 import importlib
-import re
 
 import jax
 
@@ -29,9 +28,6 @@ AUTO = {
     "dtype": {"cpu": "float32", "gpu": "bfloat16", "tpu": "bfloat16"},
     "attention": {"cpu": "chunked", "gpu": "cudnn", "tpu": "splash"},
 }
-UNKNOWN = re.compile(r"got an unexpected keyword argument '(\w+)'")
-TWICE = re.compile(r"got multiple values for (?:keyword )?argument '(\w+)'")
-ABSENT = re.compile(r"missing \d+ required .*arguments?: (.*)")
 
 
 def check_config(config: dict) -> None:
@@ -101,13 +97,7 @@ def load_method(config, platform: str | None = None) -> Method:
         raise ValueError(f"method {name!r} has no make(config)")
     platform = platform or jax.default_backend()
     fields = resolve_auto(config.to_dict(), platform)
-    try:
-        return module.make(Section(fields))
-    except (TypeError, KeyError) as error:
-        mistake = explain(error, config.to_dict())
-        if mistake is None:
-            raise
-        raise ValueError(mistake) from error
+    return module.make(Section(fields))
 
 
 def current_name(method: str) -> str:
@@ -121,33 +111,3 @@ def current_name(method: str) -> str:
     except (ModuleNotFoundError, ValueError):
         return method
     return f"{package}.{renamed.get(module, module)}"
-
-
-def explain(error: Exception, config: dict) -> str | None:
-    """What is wrong with a section's fields, from the error of who took them; else None.
-
-    Sections become keyword arguments, so a mistyped field is a TypeError there.
-    """
-    text = str(error)
-    if isinstance(error, KeyError):
-        name = error.args[0]
-        absent = isinstance(name, str) and name not in config
-        return f"config has no field {name!r} where it is needed" if absent else None
-    if found := UNKNOWN.search(text):
-        where = " or ".join(places(found[1], config))
-        return f"config has an unknown field {where}: {text}" if where else None
-    if found := TWICE.search(text):
-        where = " or ".join(places(found[1], config))
-        return f"config sets {where}, which its method sets itself" if where else None
-    if found := ABSENT.search(text):
-        return f"config lacks the field {found[1]}: {text}"
-    return None
-
-
-def places(name: str, section: dict, prefix: str = ""):
-    """Where a field of this name stands in nested sections, as "section.field"."""
-    for key, value in section.items():
-        if key == name:
-            yield prefix + key
-        if isinstance(value, dict):
-            yield from places(name, value, f"{prefix}{key}.")

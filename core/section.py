@@ -1,9 +1,11 @@
 """A section of a config: read-only fields that become arguments, with errors by name."""
 
-import difflib
+import functools
 import inspect
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
+
+from core.base.names import nearest
 
 T = TypeVar("T")
 
@@ -53,6 +55,12 @@ class Section(Mapping[str, Any]):
             self[name]
         return Section({name: self._fields[name] for name in names}, self._path)
 
+    def replace(self, **changes: Any) -> "Section":
+        """The section with other values of some of its fields."""
+        for name in changes:
+            self[name]
+        return Section({**self._fields, **changes}, self._path)
+
     def to_dict(self) -> dict[str, Any]:
         """A copy as nested dicts."""
         return {
@@ -85,17 +93,18 @@ class Section(Mapping[str, Any]):
                 place = f" of {self._path}" if self._path else ""
                 raise ValueError(f"config lacks the field {p.name!r}{place}")
 
+    def bind(self, function: Callable[..., T], *later: str, **given: Any):
+        """The function with its fields and `given` bound, after `check`.
+
+        later: arguments that the caller of the result gives.
+        """
+        self.check(function, *later, *given)
+        return functools.partial(function, **self, **given)
+
     def into(self, function: Callable[..., T], **given: Any) -> T:
         """function(**fields, **given), after `check`."""
-        self.check(function, *given)
-        return function(**{name: self[name] for name in self}, **given)
+        return self.bind(function, **given)()
 
 
 def is_section(value: Any) -> bool:
     return isinstance(value, Mapping)
-
-
-def nearest(name: str, known) -> str:
-    """A hint at the known name that is most alike; empty if none is."""
-    close = difflib.get_close_matches(name, known, 1)
-    return f"; did you mean {close[0]}?" if close else ""

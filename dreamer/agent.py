@@ -1,6 +1,5 @@
 """DreamerV3 as an agent: a Method whose source acts in environments (arXiv 2301.04104)."""
 
-import functools
 import pathlib
 
 import numpy as np
@@ -15,6 +14,7 @@ from core.agents.replay import Replay, fill
 from core.agents.spaces import Spaces
 from core.data.source_names import recordings
 from core.method import Method
+from core.section import Section
 from dreamer.behavior import make_actor_chooser
 from dreamer.planner import make_planning_chooser
 from dreamer.policy import make_policy
@@ -23,17 +23,16 @@ from dreamer.update import make_method, make_networks
 TASK = ("task", "size", "repeat")  # fields of `env` that say what an environment is
 
 
-def make(config) -> Method:
+def make(config: Section) -> Method:
     """The Method of a config from configs/dreamer.py with environments.
 
     Raises ValueError for values that do not fit each other or the environment.
     """
-    config = config.to_dict()
     if config["behavior"] == "none":
         raise ValueError("behavior is 'none', but an agent acts; use 'actor' or 'cem'")
     env = config["env"]
-    task = {name: env[name] for name in TASK}
-    one = make_env(seed=config["seed"], **task)
+    task = env.only(*TASK)
+    one = task.into(make_env, seed=config["seed"])
     observations, actions = dict(one.observations), dict(one.actions)
     one.close()
     model, behavior = make_networks(config, observations, actions)
@@ -41,10 +40,10 @@ def make(config) -> Method:
     def policy(**changes):
         if behavior is not None:
             return make_policy(model, make_actor_chooser(model, behavior))
-        planner = config["planner"] | changes
-        return make_policy(model, make_planning_chooser(model, **planner))
+        planner = config["planner"].replace(**changes)
+        return make_policy(model, planner.into(make_planning_chooser, model=model))
 
-    make_pool = functools.partial(Pool, **env)
+    make_pool = env.bind(Pool, "seed")
     training = policy()
     spaces = {"spaces": model.spaces, "actions": model.actions}
     sizes = {name: config[name] for name in ("batch", "length", "seed")}
@@ -52,22 +51,24 @@ def make(config) -> Method:
         config,
         model,
         behavior,
-        source=functools.partial(
+        source=config["replay"].bind(
             make_online_source,
+            "split",
+            "shard",
+            "folder",
             policy=training,
             make_pool=make_pool,
             streams=env["count"],
             **spaces,
             **sizes,
-            **config["replay"],
         ),
         evals={
-            "episodes": make_episodes(
-                policy(explore=0.0),
-                functools.partial(Pool, **task, processes=False),
+            "episodes": config["episodes"].into(
+                make_episodes,
+                policy=policy(explore=0.0),
+                make_pool=task.bind(Pool, "count", "seed", processes=False),
                 seed=config["seed"],
                 **spaces,
-                **config["episodes"],
             )
         },
         benches=make_benches(

@@ -27,12 +27,13 @@ def make_world(split, *, seed, steps, size, level, bodies, fps) -> World:
     return World(seed, variant="pushed", frames=steps, **look)
 
 
-def make_records(split, *, source, steps, apart, **world):
+def make_records(split, *, source, steps, apart, seed, size, level, bodies, fps):
     """Windows of `steps` steps of the data set `source` (core/data/source_names.py).
 
-    split: "train", or "validation", which has at least `apart` steps. world: arguments of
-    `make_world`, for the source "world".
+    split: "train", or "validation", which has at least `apart` steps. The last five
+    arguments are those of `make_world`, for the source "world".
     """
+    world = {"seed": seed, "size": size, "level": level, "bodies": bodies, "fps": fps}
 
     def pushed():
         return WorldWindows(make_world(split, steps=steps, **world))

@@ -6,6 +6,7 @@ import numpy as np
 
 from core.data.trajectories import stack_windows
 from core.method import Method
+from core.section import Section
 from dreamer import data, evals
 from dreamer.update import make_method, make_networks
 
@@ -13,18 +14,28 @@ SPREAD = 1 << 20  # validation records over which the evaluated ones are spread
 PIPELINE = ("workers", "max_bad_share")  # fields of `data` that do not choose records
 
 
-def make(config) -> Method:
+def make(config: Section) -> Method:
     """The Method of a config from configs/dreamer.py with trajectories.
 
     Raises ValueError for values that do not fit each other or the trajectories.
     """
-    config = config.to_dict()
     dream, seed = config["dream"], config["seed"]
-    pipeline = {name: config["data"][name] for name in PIPELINE}
-    look = {k: v for k, v in config["data"].items() if k not in PIPELINE}
-    look |= {"seed": seed, "apart": dream["steps"]}
-    steps = config["length"] * config["chunks"]
-    records = data.make_records("train", steps=steps, **look)
+    pipeline = config["data"].only(*PIPELINE)
+
+    def read(split, *, steps):
+        return (
+            config["data"]
+            .without(*PIPELINE)
+            .into(
+                data.make_records,
+                split=split,
+                steps=steps,
+                seed=seed,
+                apart=dream["steps"],
+            )
+        )
+
+    records = read("train", steps=config["length"] * config["chunks"])
     model, behavior = make_networks(config, *data.spaces_of(records))
     return make_method(
         config,
@@ -42,19 +53,19 @@ def make(config) -> Method:
             stoch=model.rssm.stoch,
             **pipeline,
         ),
-        evals={"dream": make_dream(model, look=look, **dream)},
+        evals={"dream": dream.into(make_dream, model=model, read=read)},
     )
 
 
-def make_dream(model, *, look, steps, context, clips, read_clips, read_steps):
+def make_dream(model, *, read, steps, context, clips, read_clips, read_steps):
     """The evaluation "dream" on validation trajectories: state -> findings.
 
-    look: arguments of `data.make_records` but split and steps. Other arguments are the
-    config's section `dream`.
+    read: (split, steps=) -> records of windows. Other arguments are the config's section
+    `dream`.
     """
     train, validation = (
         data.shaped(
-            data.make_records(split, steps=steps, **look),
+            read(split, steps=steps),
             model.spaces,
             model.rssm.action,
             (evals.PLACE,),

@@ -7,6 +7,7 @@ from flax import struct
 from core import optim
 from core.method import Costs, Eval, MakeSource, Method, Tools
 from core.nn.layers import named
+from core.section import Section
 from core.update import guarded_update
 from dreamer import behavior as behave
 from dreamer import flops, world_model
@@ -164,7 +165,7 @@ def make_step(init, model, behavior, *, lr, agc, betas, eps, accumulate, seed):
     return step
 
 
-def make_networks(config: dict, spaces: dict, actions: dict):
+def make_networks(config: Section, spaces: dict, actions: dict):
     """(world model, behavior) for spaces by name; behavior is None unless it is "actor".
 
     Raises ValueError for values of the config that do not fit each other, and for images
@@ -172,19 +173,19 @@ def make_networks(config: dict, spaces: dict, actions: dict):
     """
     check_values(config)
     dtype = jnp.dtype(config["dtype"])
-    model = world_model.make_world_model(
-        spaces, actions, **config["model"], dtype=dtype
+    model = config["model"].into(
+        world_model.make_world_model, spaces=spaces, actions=actions, dtype=dtype
     )
     if config["behavior"] != "actor":
         return model, None
     units = config["model"]["units"]
-    heads = behave.make_behavior(
-        model.actions, **config["imagination"], units=units, dtype=dtype
+    heads = config["imagination"].into(
+        behave.make_behavior, actions=model.actions, units=units, dtype=dtype
     )
     return model, heads
 
 
-def check_values(config: dict) -> None:
+def check_values(config: Section) -> None:
     """Raise ValueError for an unknown behavior and for values that exclude each other."""
     behavior, parts = config["behavior"], config["accumulate"]
     last, length = config["imagination"]["last"], config["length"]
@@ -202,7 +203,7 @@ def check_values(config: dict) -> None:
 
 
 def make_method(
-    config: dict,
+    config: Section,
     model,
     behavior,
     *,
@@ -213,20 +214,26 @@ def make_method(
 ) -> Method:
     """The Method that offline pretraining and agents share, around their sources.
 
-    config: the whole config, which is only read. model, behavior: of `make_networks`.
+    config: the whole config. model, behavior: of `make_networks`.
     """
     batch, length, parts = config["batch"], config["length"], config["accumulate"]
-    lr = optim.make_schedule(**config["optimizer"]["lr"], steps=config["steps"])
-    optimizer = config["optimizer"] | {"lr": lr}
+    optimizer = config["optimizer"]
     init = make_init(model, behavior, batch=batch, length=length)
+    step = optimizer.without("lr").into(
+        make_step,
+        init=init,
+        model=model,
+        behavior=behavior,
+        lr=optim.schedule_from(optimizer["lr"], steps=config["steps"]),
+        accumulate=parts,
+        seed=config["seed"],
+    )
     return Method(
         init=init,
-        step=make_step(
-            init, model, behavior, **optimizer, accumulate=parts, seed=config["seed"]
-        ),
+        step=step,
         source=source,
         evals=evals,
-        exports=make_exports(model, behavior, config=config),
+        exports=make_exports(model, behavior, config=config.to_dict()),
         batch=batch,
         unit="sequences",
         frozen_fields=("step", "params"),

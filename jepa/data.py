@@ -5,6 +5,7 @@ from core.data.bodies.world import World
 from core.data.clips import View
 from core.data.decode_baseline import seconds_per_clip
 from core.data.pipeline import make_source
+from core.section import Section
 
 CLIPS = 128  # decoded by the bench
 VALIDATION = 1 << 20  # added to the seed: worlds that training never sees
@@ -66,19 +67,19 @@ def make_records(
     return records, pipeline | {"crops": view.crops}
 
 
-def make_train_source(split, shard, folder=None, *, masker, batch, seed, data):
+def make_train_source(split, shard, folder=None, *, masker, batch, seed, data: Section):
     """core.method.Source of endless batches of clips and masks; ignores `folder`.
 
     video: uint8 [b, T, H, W, 3], or [b, T, 3 H / 2, W] if planar; for the rest see Masker.
     """
-    records, pipeline = make_records(split, seed=seed, **data)
+    records, pipeline = data.into(make_records, split=split, seed=seed)
     transform = VideoWithMasks(masker)
     return make_source(
         records, batch=batch, shard=shard, transform=transform, **pipeline
     )
 
 
-def make_benches(*, seed, data) -> dict:
+def make_benches(*, seed, data: Section) -> dict:
     """{"decode": seconds per clip of decoding alone}; empty unless one source has videos."""
     source = data["source"]
     mixture = len(source_names.mixture_terms(source)) > 1
@@ -89,7 +90,7 @@ def make_benches(*, seed, data) -> dict:
         return {}
 
     def decode():
-        records, _ = make_records("train", seed=seed, **data)
+        records, _ = data.into(make_records, split="train", seed=seed)
         seconds = seconds_per_clip(records, records.view, clips=CLIPS)
         return {"decode_seconds_per_clip": seconds / records.view.crops}
 

@@ -10,6 +10,7 @@ import optax
 from core.base.pictures import draw_points, tile
 from core.data.pipeline import make_source
 from core.parallel.layouts import unbox
+from core.section import Section
 from jepa import probe
 from jepa.data import make_records
 from jepa.health import make_health
@@ -19,7 +20,7 @@ from jepa.pictures import make_pictures
 PICTURED = 4  # clips in the picture of a probe's predictions
 
 
-def make_evals(encoder, predictor, masker, init, read, *, use, config: dict) -> dict:
+def make_evals(encoder, predictor, masker, init, read, *, use, config: Section) -> dict:
     """name -> core.method.Eval: "health", "pictures", "probe", "baselines".
 
     Args:
@@ -29,23 +30,27 @@ def make_evals(encoder, predictor, masker, init, read, *, use, config: dict) -> 
     """
     data, seed = config["data"], config["seed"]
     train, validation = (
-        make_records(split, seed=seed, **data)[0]
+        data.into(make_records, split=split, seed=seed)[0]
         for split in ("world", "world_validation")
     )
-    score = make_score(
-        encoder, masker.grid, train=train, validation=validation, **config["probe"]
+    score = config["probe"].into(
+        make_score,
+        encoder=encoder,
+        grid=masker.grid,
+        train=train,
+        validation=validation,
     )
 
     @functools.cache
     def validation_batch():
-        size, alone = config["held_batch"], data | {"workers": 0}
+        size, alone = config["held_batch"], data.replace(workers=0)
         source = read("validation", (0, 1), batch=size, data=alone)
         batch = source.next()
         source.close()
         return batch
 
     def labelled():
-        pipeline = make_records("world", seed=seed, **data)[1]
+        pipeline = data.into(make_records, split="world", seed=seed)[1]
         return make_source(train, batch=config["batch"], **pipeline)
 
     shared = {"masker": masker, "batch": validation_batch}

@@ -10,6 +10,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from core.section import Section
+
 
 class Pattern(NamedTuple):
     """One way to hide tokens of a clip; every clip is trained on all patterns.
@@ -33,12 +35,14 @@ class Pattern(NamedTuple):
     temporal_keep: float = 1.0
 
 
-def make_patterns(patterns: dict) -> tuple[Pattern, ...]:
+def make_patterns(patterns: Section) -> tuple[Pattern, ...]:
     """Patterns from config sections by name, in the order of the predictor's mask tokens.
 
     The order is by name, descending: "short" before "long" as in the released recipes.
     """
-    return tuple(Pattern(**patterns[name]) for name in sorted(patterns, reverse=True))
+    return tuple(
+        patterns[name].into(Pattern) for name in sorted(patterns, reverse=True)
+    )
 
 
 def lerp(low_high, u):

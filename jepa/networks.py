@@ -2,31 +2,31 @@
 
 import jax.numpy as jnp
 
+from core.section import Section
 from jepa.model import Encoder, Predictor, encoder_size
 
 
-def make_networks(*, dtype, encoder, predictor) -> tuple[Encoder, Predictor]:
+def make_networks(
+    *, dtype: str, encoder: Section, predictor: Section
+) -> tuple[Encoder, Predictor]:
     """Encoder and predictor from the config sections of these names.
 
     The predictor shares positions, initialization, recomputation, kernel and dtype with
-    the encoder. Raises TypeError for fields that the networks do not have.
+    the encoder. Raises ValueError for fields that the networks do not have.
     """
-    encoder = make_encoder(**encoder, dtype=dtype)
-    predictor = Predictor(
-        **predictor,
-        out=encoder.width,
-        positions=encoder.positions,
-        rescale=encoder.rescale,
-        remat=encoder.remat,
-        attention=encoder.attention,
-        dtype=encoder.dtype,
+    first = encoder.without("size").into(
+        Encoder, **encoder_size(encoder["size"]), dtype=jnp.dtype(dtype)
     )
-    return encoder, predictor
-
-
-def make_encoder(*, size, dtype, **fields) -> Encoder:
-    """The encoder of a published size; `fields` are its other attributes."""
-    return Encoder(**encoder_size(size), **fields, dtype=jnp.dtype(dtype))
+    second = predictor.into(
+        Predictor,
+        out=first.width,
+        positions=first.positions,
+        rescale=first.rescale,
+        remat=first.remat,
+        attention=first.attention,
+        dtype=first.dtype,
+    )
+    return first, second
 
 
 def token_grid(patch, *, frames, size) -> tuple[int, int, int]:

@@ -13,6 +13,8 @@ import time
 
 import numpy as np
 
+from core.section import Section
+
 RATES = {"lr": 1e-3, "decay": 0.04, "momentum": 0.999}
 BATCH, STEP = "batch.npz", "step.json"
 
@@ -51,7 +53,9 @@ def prepare(config, state, batch, folder) -> dict:
     from jepa import networks, weights
 
     encoder, predictor = networks.make_networks(
-        dtype="float32", encoder=config.encoder, predictor=config.predictor
+        dtype="float32",
+        encoder=Section(config.encoder.to_dict(), "encoder"),
+        predictor=Section(config.predictor.to_dict(), "predictor"),
     )
     fields = {
         "encoder": {
@@ -83,7 +87,9 @@ def without_padding(config, encoder, batch):
         encoder.patch, frames=config.data.frames, size=config.data.size
     )
     cells, rng = grid[1] * grid[2], np.random.default_rng(0)
-    patterns = masks.make_patterns(config.masks.patterns.to_dict())
+    patterns = masks.make_patterns(
+        Section(config.masks.patterns.to_dict(), "masks.patterns")
+    )
     chosen, sizes = {"context": [], "target": []}, {"context": [], "target": []}
     for pattern in patterns:
         order = rng.permuted(

@@ -12,6 +12,7 @@ from core.data.planar_rgb import planar_to_rgb
 from core.method import Method, Tools
 from core.nn.layers import normalize
 from core.nn.token_order import take
+from core.section import Section
 from core.update import guarded_update
 from jepa import evals, flops, loss, readers
 from jepa.color_jitter import NO_JITTER, Jitter, draw_factors, make_standardize
@@ -196,13 +197,12 @@ def make_step(
     return step
 
 
-def make(config) -> Method:
-    """The Method of a config of masked latent prediction; the config stays as it is.
+def make(config: Section) -> Method:
+    """The Method of a config of masked latent prediction.
 
-    Raises ValueError for values that do not fit together, naming the field.
+    Raises ValueError that names the field for values that do not fit together.
     """
-    config = config.to_dict()
-    data, masks, optimizer = config["data"], config["masks"], config["optimizer"]
+    data, masks, objective = config["data"], config["masks"], config["objective"]
     batch, seed, accumulate = config["batch"], config["seed"], config["accumulate"]
     encoder, predictor = make_networks(
         dtype=config["dtype"], encoder=config["encoder"], predictor=config["predictor"]
@@ -210,33 +210,40 @@ def make(config) -> Method:
     grid = token_grid(encoder.patch, frames=data["frames"], size=data["size"])
     patterns = make_patterns(masks["patterns"])
     masker = Masker(patterns, grid, batch, seed, masks["truncation"])
-    own_token, extra = split_objective(**config["objective"])
-    check_accumulate(accumulate, extra)
     use = mask_tokens_of(
-        len(patterns), per_pattern=own_token, available=predictor.mask_tokens
+        len(patterns),
+        per_pattern=objective["mask_token_per_pattern"],
+        available=predictor.mask_tokens,
     )
-    init = make_init(encoder, predictor, grid=grid)
+    extra = objective.without("mask_token_per_pattern")
+    check_accumulate(accumulate, extra)
+    networks = {"encoder": encoder, "predictor": predictor, "masker": masker}
+    loss_fn = extra.into(make_loss, **networks, mask_tokens=use)
+    optimizer = config["optimizer"]
     schedules = {
-        name: optim.make_schedule(**optimizer[name], steps=config["steps"])
+        name: optim.schedule_from(optimizer[name], steps=config["steps"])
         for name in ("lr", "decay", "momentum")
     }
+    init = make_init(encoder, predictor, grid=grid)
+    step = optimizer.without(*schedules).into(
+        make_step,
+        init=init,
+        loss_fn=loss_fn,
+        prepare=make_prepare(masker, config["colour"].into(Jitter)),
+        dtype=encoder.dtype,
+        accumulate=accumulate,
+        seed=seed,
+        **schedules,
+    )
     read = functools.partial(make_train_source, masker=masker, seed=seed, data=data)
     return Method(
         init=init,
-        step=make_step(
-            init,
-            make_loss(encoder, predictor, masker, mask_tokens=use, **extra),
-            prepare=make_prepare(masker, Jitter(**config["colour"])),
-            dtype=encoder.dtype,
-            **{**optimizer, **schedules},
-            accumulate=accumulate,
-            seed=seed,
-        ),
+        step=step,
         source=functools.partial(read, batch=batch),
         evals=evals.make_evals(
-            encoder, predictor, masker, init, read, use=use, config=config
+            **networks, init=init, read=read, use=use, config=config
         ),
-        exports=make_exports(encoder, predictor, use=use, config=config),
+        exports=make_exports(encoder, predictor, use=use, config=config.to_dict()),
         batch=batch,
         unit="clips",
         frozen_fields=("step", "params", "target"),
@@ -250,16 +257,11 @@ def make(config) -> Method:
     )
 
 
-def split_objective(*, mask_token_per_pattern, **extra) -> tuple[bool, dict]:
-    """Whether each mask pattern has its own mask token, and the weights of extra terms."""
-    return mask_token_per_pattern, extra
-
-
-def check_accumulate(accumulate: int, extra: dict) -> None:
+def check_accumulate(accumulate: int, weights: Section) -> None:
     """Raise ValueError if a batch is split although a term needs all of its clips."""
-    for name, weight in extra.items():
+    for name, weight in weights.items():
         if accumulate > 1 and weight:
             raise ValueError(
-                f"accumulate is {accumulate}, but objective.{name} looks at all clips of "
-                "a batch together; use 1"
+                f"accumulate is {accumulate}, but {weights.where(name)} looks at all clips "
+                "of a batch together; use 1"
             )

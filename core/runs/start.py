@@ -65,7 +65,8 @@ def part_names(method: Method, init_from: str, init_parts: str) -> tuple[str, ..
     names = tuple(name.strip() for name in init_parts.split(",") if name.strip())
     if names and not init_from:
         raise ValueError(
-            f"init_parts is {init_parts!r}, but init_from is empty; expected both or neither"
+            f"init_parts is {init_parts!r}, but init_from is empty; expected what to take "
+            "them from"
         )
     if names and not method.parts:
         raise ValueError(
