@@ -34,6 +34,9 @@ class Section(Mapping[str, Any]):
             raise AttributeError(name)  # copying and pickling ask for these
         return self[name]
 
+    def __contains__(self, name: object) -> bool:
+        return name in self._fields
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._fields)
 

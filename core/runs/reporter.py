@@ -8,6 +8,7 @@ import jax
 from core.base.files import write_json
 from core.base.text import short
 from core.hardware import mfu
+from core.method import Metrics, Report
 from core.parallel.layout_report import layout_report, replicated
 from core.runs import run_folder
 from core.runs.findings import raised_alarms, split_findings
@@ -91,7 +92,7 @@ class Reporter:
         devices = f"{jax.device_count()} x {jax.devices()[0].device_kind}"
         self.say(f"{verb} in {self.folder} on {devices}")
 
-    def step(self, step: int, values: dict, samples: dict):
+    def step(self, step: int, values: Metrics, samples: Report):
         """Take metrics and bad samples of a step just started; report the step before."""
         self.flush()
         self.waiting = step, values, samples

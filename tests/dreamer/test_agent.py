@@ -18,6 +18,7 @@ from core.data.formats import chunks
 from core.nn import distributions
 from core.parallel.layouts import unbox
 from core.runs import checkpoint
+from core.section import Section
 from dreamer import agent, planner, rssm, world_model
 from dreamer.policy import make_policy
 
@@ -218,7 +219,7 @@ def test_a_plan_costs_the_rewards_that_the_episode_lasts_for():
 def test_the_config_stays_as_it_is():
     config = small(dtype="float32")
     before = config.to_json()
-    agent.make(config)
+    agent.make(Section(config.to_dict()))
     assert config.to_json() == before
 
 

@@ -14,6 +14,7 @@ from core.config import load_method
 from core.data.formats import chunks
 from core.data.steps import FLAGS
 from core.parallel.layouts import unbox
+from core.section import Section
 from dreamer import data, evals, offline
 
 ONE = jax.devices()[:1]
@@ -203,7 +204,7 @@ def test_unreadable_windows_are_left_out_of_the_evaluation(tmp_path):
 def test_the_config_stays_as_it_is():
     config = small(dtype="float32")
     before = config.to_json()
-    offline.make(config)
+    offline.make(Section(config.to_dict()))
     assert config.to_json() == before
 
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from configs.jepa import get_config
+from core.section import Section
 from jepa.masks import (
     Masker,
     Pattern,
@@ -231,7 +232,7 @@ def test_published_budgets_are_nearly_full(preset):
     config = get_config(preset).to_dict()
     clip = {name: config["data"][name] for name in ("frames", "size")}
     grid = token_grid(config["encoder"]["patch"], **clip)
-    patterns = make_patterns(config["masks"]["patterns"])
+    patterns = make_patterns(Section(config["masks"]["patterns"]))
     make = masker(*patterns, grid=grid, truncation=config["masks"]["truncation"])
     found = [make({}, i, np.random.default_rng(i)) for i in range(64)]
     for name in ("context_valid", "target_valid"):

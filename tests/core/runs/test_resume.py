@@ -195,7 +195,7 @@ def test_killed_and_interrupted_commands_resume(tmp_path, command):
     assert any(f"resuming after step {saved} " in line for line in lines)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does, to the workers as well
     out, err = process.communicate()
-    assert process.returncode == 75 and "goes on from there" in out
+    assert process.returncode == 75 and "resumes from there" in out
     assert err.strip().startswith("stopping: the run is saved first") and len(err) < 80
     assert not list(folder.glob("*-tmp"))
 
