@@ -7,8 +7,8 @@ have no weights. All else that a network computes with must be the same.
 import functools
 import pathlib
 
+from core.base.files import read_json
 from core.export import artifacts
-from core.runs import run_folder
 from jepa import hf_config, weights
 from jepa.model import SIZES, Encoder, Predictor, encoder_size
 
@@ -49,7 +49,7 @@ def read_published(
       ValueError: naming the fields in which the networks differ, or a damaged tensor.
     """
     path = folder / hf_config.CONFIG
-    if not path.is_file() or "model_type" not in run_folder.read_config(path):
+    if not path.is_file() or "model_type" not in read_json(path):
         return None
     *fields, params = weights.read_hf(folder)
     theirs = dict(zip(("encoder", "predictor"), fields, strict=True))

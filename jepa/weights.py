@@ -15,9 +15,8 @@ from typing import NamedTuple
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from core.base.files import write_json
+from core.base.files import read_json, write_json
 from core.export import artifacts
-from core.runs import run_folder
 from jepa import hf_config
 from jepa.hf_config import CHANNELS
 from jepa.model import Encoder, Predictor
@@ -127,7 +126,7 @@ def read_hf(folder) -> tuple[dict, dict, dict]:
     folder = pathlib.Path(folder)
     if not (folder / hf_config.CONFIG).is_file():
         raise ValueError(f"{folder} holds no config.json: it is no Hugging Face folder")
-    config = run_folder.read_config(folder / hf_config.CONFIG)
+    config = read_json(folder / hf_config.CONFIG)
     encoder, predictor = hf_config.read(config)
     classifier = config.get("architectures") == [CLASSIFIER]
     prefix, ignored = (

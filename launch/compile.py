@@ -84,13 +84,14 @@ def forecast_all() -> int:
     import jax
 
     from core import hardware
+    from core.base.files import read_json
     from core.perf import forecast, tables
     from core.runs import run_folder
 
     page = pathlib.Path(TABLE.value)
     revision = run_folder.revision()  # before files are written, which change it
     data = page.with_suffix(".json")
-    rows = run_folder.read_config(data) if ONLY.value and data.exists() else {}
+    rows = read_json(data) if ONLY.value and data.exists() else {}
     places = {
         name_of(place): place for place in config.presets_with_machines("configs")
     }

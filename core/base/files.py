@@ -19,6 +19,19 @@ def write_json(path, content):
         raise ValueError(f"{path} cannot be written: {os_error_text(error)}") from None
 
 
+def read_json(path):
+    """The content of a JSON file; raises ValueError with one sentence if there is none."""
+    path = pathlib.Path(path)
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        raise ValueError(f"{path} does not exist") from None
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {os_error_text(error)}") from None
+    except ValueError as error:
+        raise ValueError(f"{path} is no valid JSON: {error}") from None
+
+
 def os_error_text(error: OSError) -> str:
     """The operating system's description, in lower case: "no space left on device"."""
     return (error.strerror or str(error)).lower()

@@ -6,12 +6,12 @@ import pathlib
 import jax
 
 from core.base import pictures
-from core.base.files import write_json
+from core.base.files import read_json, write_json
 from core.base.names import choose
 from core.base.text import short
 from core.method import Findings
 from core.parallel.mesh import copy_to_local_mesh, make_mesh
-from core.runs import restore, run_folder
+from core.runs import restore
 from core.runs.findings import LastingAlarm, split_findings
 
 
@@ -46,7 +46,7 @@ def report_findings(folder: pathlib.Path, step: int, name: str, findings: Findin
     # JSON has no NaN or infinity: float(value) reads these strings back.
     entry = {k: v if math.isfinite(v) else str(v) for k, v in numbers.items()}
     path = folder / f"{step}.json"
-    known = run_folder.read_config(path) if path.exists() else {}
+    known = read_json(path) if path.exists() else {}
     write_json(path, known | {"step": step, name: entry | files | sentences})
     words = [f"{what} {short(value)}" for what, value in numbers.items()]
     print("  ".join([f"step {step} {name}:", *words, *files.values()]), flush=True)

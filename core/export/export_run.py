@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import jax
 
+from core.base.files import read_json
 from core.base.names import choose
 from core.parallel.mesh import make_mesh
 from core.runs import restore, run_folder
@@ -43,7 +44,7 @@ def origin_of(opened: restore.RunCheckpoint) -> dict:
     """Provenance of this export; under "run" that of the training."""
     origin = run_folder.provenance(str(opened.checkpoint))
     path = opened.folder / "provenance.json"
-    return origin | ({"run": run_folder.read_config(path)} if path.exists() else {})
+    return origin | ({"run": read_json(path)} if path.exists() else {})
 
 
 def write_complete(folder: pathlib.Path, write, state, origin: dict) -> float:

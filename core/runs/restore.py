@@ -31,7 +31,7 @@ def open_run(workdir, step: int | None = None) -> RunCheckpoint:
     Raises ValueError if there is no run or no such checkpoint.
     """
     folder = pathlib.Path(workdir).absolute()
-    config = run_folder.read_config(folder / run_folder.CONFIG)
+    config = run_folder.read_config(folder)
     path = find_checkpoint(folder / "checkpoints", step)
     return RunCheckpoint(
         folder, config, load_method(ConfigDict(tuples(config))), path, int(path.name)

@@ -13,7 +13,8 @@ import time
 import jax
 
 from core.base import nested
-from core.base.files import os_error_text, write_json
+from core.base.files import os_error_text, read_json, write_json
+from core.config import current_name
 from core.runs import checkpoint
 
 CONFIG = "config.json"
@@ -40,7 +41,7 @@ def open_folder(workdir, config: dict, *, allow_change: bool = False) -> pathlib
             "give another --workdir"
         ) from None
     if path.exists() and has_output(workdir) and not allow_change:
-        changes = differences(read_config(path), config)
+        changes = differences(read_config(workdir), config)
         if changes:
             raise ValueError(
                 f"workdir {workdir} holds a run of another config: {'; '.join(changes)}. "
@@ -80,22 +81,22 @@ def record(folder: pathlib.Path, config: dict, *, step: int) -> None:
     path = folder / "provenance.json"
     origin = provenance(config["init_from"] or None)
     if step and path.exists():
-        known = read_config(path)
+        known = read_json(path)
         resumed = [*known.get("resumed", []), {"step": step, **origin}]
         origin = known | {"resumed": resumed}
     write_json(path, origin)
 
 
-def read_config(path) -> dict:
-    """The content of a JSON file of a run; raises ValueError if it cannot be read."""
-    try:
-        return json.loads(pathlib.Path(path).read_text())
-    except FileNotFoundError:
-        raise ValueError(f"{path} does not exist: no run was started there") from None
-    except OSError as error:
-        raise ValueError(f"{path} cannot be read: {os_error_text(error)}") from None
-    except ValueError as error:
-        raise ValueError(f"{path} is no valid JSON: {error}") from None
+def read_config(workdir) -> dict:
+    """The resolved config of a run; methods have their current names.
+
+    Raises ValueError if no run was started in `workdir` or the file is damaged.
+    """
+    path = pathlib.Path(workdir) / CONFIG
+    if not path.exists():
+        raise ValueError(f"{path} does not exist: no run was started there")
+    config = read_json(path)
+    return config | {"method": current_name(config.get("method", ""))}
 
 
 def flatten(config: dict) -> dict:
