@@ -13,7 +13,6 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.sharding import PartitionSpec
 
 from core.nn import token_order
@@ -22,6 +21,8 @@ from core.nn.blocks import Block, per_token
 from core.nn.cache import Cache, LayerCache, empty_cache
 from core.nn.kernels import VALID_FIRST
 from core.nn.masks import FULL, Mask
+from core.nn.remat import POLICIES
+from core.nn.stacked_layers import name_layers, unstack
 from core.parallel.collectives import current_mesh, gather_weight, local_part
 from core.parallel.layouts import (
     is_kernel,
@@ -29,25 +30,6 @@ from core.parallel.layouts import (
     partition_specs,
     path_name,
 )
-
-# Outputs that each kind of rematerialization keeps besides the input of each block.
-FUSED = ("dot_product_attention_fwd_wrapper",)  # cuDNN's primitive
-NAMED = jax.checkpoint_policies.save_only_these_names("attention")
-LINEAR = jax.checkpoint_policies.dots_with_no_batch_dims_saveable
-
-
-def keep_attention(primitive, *args, **params):
-    """Checkpoint policy: saves the outputs of attention kernels."""
-    return primitive.name in FUSED or NAMED(primitive, *args, **params)
-
-
-def keep_dots(primitive, *args, **params):
-    """Checkpoint policy: saves the outputs of linear layers and of attention kernels."""
-    kept = LINEAR(primitive, *args, **params)
-    return kept or keep_attention(primitive, *args, **params)
-
-
-POLICIES = {"block": None, "attention": keep_attention, "dots": keep_dots}
 
 
 class Transformer(nn.Module):
@@ -380,27 +362,3 @@ def sequence_ways(mesh, segments) -> int:
             f"pattern; use {near}"
         )
     return 1 if left else ways
-
-
-def unstack(params, depth: int) -> list[Any]:
-    """Weights of `depth` layers, one tree each; their gradients are stacked at once."""
-    leaves, tree = jax.tree.flatten(params)
-    layers = zip(*(jnp.unstack(w) for w in leaves), strict=True)
-    return [jax.tree.unflatten(tree, layer) for layer in layers]
-
-
-def name_layers(params, depth: int, rescale: bool):
-    """Name the leading axis of stacked block weights; scale down the residual outputs."""
-    scale = 1 / np.sqrt(2 * np.arange(1, depth + 1, dtype=np.float32))[:, None, None]
-
-    def one(path, box):
-        names = [str(k.key) for k in path]
-        value = box.value
-        if rescale and names[-2:] in (["out", "kernel"], ["down", "kernel"]):
-            value = value * scale
-        return box.replace(value=value, names=("layers", *box.names))
-
-    boxed = nn.LogicallyPartitioned
-    return jax.tree_util.tree_map_with_path(
-        one, params, is_leaf=lambda x: isinstance(x, boxed)
-    )

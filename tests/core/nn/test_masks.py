@@ -60,16 +60,23 @@ def xla_for_cudnn(monkeypatch, calls=None):
     monkeypatch.setattr(jax.nn, "dot_product_attention", attend)
 
 
-@pytest.mark.parametrize("seen", [None, FIRST, ANY], ids=["all", "first", "any"])
-@pytest.mark.parametrize(("heads", "kv_heads"), [(2, 2), (4, 2), (2, 1)], ids=str)
+# (keys that count, heads, kv_heads, offset of an ordered mask)
+CASES = {
+    "all": (None, 2, 2, 0),
+    "shared": (None, 2, 1, 130),
+    "first": (FIRST, 4, 2, 0),
+    "any": (ANY, 4, 2, 130),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("mask", MASKS)
 @pytest.mark.parametrize("name", kernels.KERNELS)
-def test_kernels_equal_dense_attention(name, mask, heads, kv_heads, seen, monkeypatch):
+def test_kernels_equal_dense_attention(name, mask, case, monkeypatch):
     mask = MASKS[mask]
+    seen, heads, kv_heads, offset = CASES[case]
     if name == "cudnn" and seen is ANY and not mask.ordered:
         pytest.skip("cuDNN requires the keys that count first")
-    if seen is not None and kv_heads == 1:
-        pytest.skip("covered by the other group size")
     monkeypatch.setattr(kernels, "QUERIES", 64)
     xla_for_cudnn(monkeypatch)
     dtype = jnp.bfloat16 if name == "cudnn" else jnp.float32
@@ -79,13 +86,12 @@ def test_kernels_equal_dense_attention(name, mask, heads, kv_heads, seen, monkey
     kernel = kernels.KERNELS[name]
     if name == "splash":
         kernel = functools.partial(kernel, interpret=True)
-    for offset in (0, 130) if mask.ordered else (0,):
-        given = {"seen": seen, "mask": mask, "offset": offset}
-        found = outcome(kernel, *qkv, **given)
-        expected = outcome(reference, *qkv, **given)
-        for a, b in zip(found, expected, strict=True):
-            atol = 2e-5 if dtype == jnp.float32 else 3e-2 * max(1, np.abs(b).max())
-            np.testing.assert_allclose(np.float32(a), np.float32(b), atol=atol)
+    given = {"seen": seen, "mask": mask, "offset": offset if mask.ordered else 0}
+    found = outcome(kernel, *qkv, **given)
+    expected = outcome(reference, *qkv, **given)
+    for a, b in zip(found, expected, strict=True):
+        atol = 2e-5 if dtype == jnp.float32 else 3e-2 * max(1, np.abs(b).max())
+        np.testing.assert_allclose(np.float32(a), np.float32(b), atol=atol)
 
 
 @pytest.mark.parametrize("name", kernels.KERNELS)
