@@ -104,7 +104,9 @@ def test_slices_are_counted_by_replica():
     assert machine.devices == len(devices) == 8 and machine == hardware.parse(
         "2xv5e:2x2"
     )
-    with pytest.raises(ValueError, match="replica is 1 but there are 2 slices; use 2"):
+    with pytest.raises(
+        ValueError, match="replica is 1 but there are 2 TPU slices; use 2"
+    ):
         make_mesh(devices=devices, fsdp=-1)
     mesh = make_mesh(devices=devices, replica=2, fsdp=-1)
     slices = [{d.slice_index for d in row.flat} for row in mesh.devices]

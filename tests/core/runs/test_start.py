@@ -278,7 +278,7 @@ def test_what_cannot_be_read_is_refused(trained, tmp_path):
     text = refusal(tmp_path, init_parts="encoder")
     assert "init_parts is 'encoder', but init_from is empty" in text
     text = refusal(tmp_path, init_from=folder, init_parts="encodr")
-    assert "no init_parts entry 'encodr'; did you mean 'encoder'?" in text
+    assert "no init_parts entry 'encodr' (did you mean 'encoder'?)" in text
     text = refusal(
         tmp_path, init_from=folder, init_parts="predictor", predictor__depth=1
     )

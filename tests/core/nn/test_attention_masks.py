@@ -14,7 +14,7 @@ B, d = 2, 64
 FIRST = np.arange(330) < np.array([[330], [101]])
 ANY = np.random.default_rng(0).random((2, 330)) < 0.5
 ANY[:, 0] = True  # every query sees a key
-MASKS = {"full": FULL, "causal": CAUSAL, "blocks": block_causal(24)}
+MASKS = {"full": FULL, "causal": CAUSAL, "blocks": block_causal(72)}
 
 
 def reference(q, k, v, seen, mask, offset):
