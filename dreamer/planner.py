@@ -46,11 +46,20 @@ class ImaginedReturn(NamedTuple):
         return -returns.reshape(B, S)
 
 
-def make_planning_chooser(model: WorldModel, *, explore: float, **search):
+def make_planning_chooser(
+    model: WorldModel,
+    *,
+    horizon: int,
+    candidates: int,
+    best: int,
+    rounds: int,
+    explore: float,
+):
     """choose(params, latent, key) -> actions [E, A]: the first of the best plan found.
 
     explore: standard deviation of noise added to the action, so that what is collected
-    differs. search: of core/planning/cem.py. Raises ValueError for discrete actions.
+    differs. The other arguments are those of core/planning/cem.py. Raises ValueError for
+    discrete actions.
     """
     for name, space in model.actions:
         if space.is_discrete:
@@ -59,7 +68,15 @@ def make_planning_chooser(model: WorldModel, *, explore: float, **search):
                 "use 'actor'"
             )
     high = np.ones(model.rssm.action)
-    plan = make_cem(ImaginedReturn(model), low=-high, high=high, **search)
+    plan = make_cem(
+        ImaginedReturn(model),
+        low=-high,
+        high=high,
+        horizon=horizon,
+        candidates=candidates,
+        best=best,
+        rounds=rounds,
+    )
 
     def choose(params, latent: Latent, key):
         action = plan(params, latent, key)[:, 0]

@@ -104,7 +104,7 @@ def test_a_stopped_and_resumed_run_equals_an_uninterrupted_one(
     once = seen.copy()
     for event, number, step in STOPS:
         signals[event] = number
-        with pytest.raises(Preempted, match=f"stopped at step {step}; .*goes on"):
+        with pytest.raises(Preempted, match=f"stopped at step {step}; .*resumes from"):
             train.fit(config, tmp_path / "parts")
         assert not signals
         assert checkpoint.steps_in(tmp_path / "parts" / "checkpoints")[-1] == step
