@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow
 import tensorflow_datasets
 from pyarrow import parquet
+from tfrecords import as_tfrecord
 
 from core.data.formats.chunks import Chunk, write_chunk
 
@@ -125,6 +126,13 @@ def write_rlds(folder):
     }
     path.write_text(json.dumps(spec))
     return str(folder / "episodes")
+
+
+def write_tfrecord(folder):
+    """RLDS in TFRecord, as Open X-Embodiment has it."""
+    place = write_rlds(folder)
+    as_tfrecord(folder / "episodes" / "1.0.0", shards=2)
+    return place
 
 
 def write_lerobot(folder, *, as_video=True, version="v3.0", **more):
@@ -249,6 +257,7 @@ def write_minari(folder):
 WRITERS = {
     "replay": write_replay,
     "rlds": write_rlds,
+    "tfrecord": write_tfrecord,
     "lerobot": write_lerobot,
     "minari": write_minari,
 }

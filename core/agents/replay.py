@@ -15,7 +15,7 @@ import numpy as np
 from core.agents.policy import Shapes
 from core.data.formats.chunks import Chunk, chunks_in, read_chunk, write_chunk
 from core.data.records import BadSample
-from core.data.steps import check_steps
+from core.data.steps import check_steps, mark_cuts
 
 CHUNK = 1024  # steps of a full file
 
@@ -134,8 +134,7 @@ class Replay:
             if name not in self.kept
         }
         inside["action"] = self.steps["action"][stream, slot[:, :-1]]
-        # An episode that a reset cut short ends where the next one begins.
-        inside["is_last"][:, :-1] |= inside["is_first"][:, 1:]
+        inside["is_last"] = mark_cuts(inside["is_first"], inside["is_last"])
         context = {k: self.steps[k][stream[:, 0], slot[:, 0]] for k in self.kept}
         return inside | context
 

@@ -10,7 +10,7 @@ is_last       bool [T], the step ends an episode
 is_terminal   bool [T], the episode ended for good: no reward follows, not just a time limit
 time          float64 [T], seconds since the recording began; optional
 language      str [T], the instruction to the agent; optional
-log/NAME      any array for evaluation; never trained on
+log/NAME      any array for evaluation, or depth in its own type; never trained on
 model/NAME    states of the model that acted; useless to other models, not prepared
 
 Observations may have any other name. Images may be LazyImages, which decode when sliced.
@@ -108,15 +108,28 @@ def episode_flags(count: int, *, terminal: bool) -> dict:
     return {"is_first": at == 0, "is_last": at == count - 1, "is_terminal": over}
 
 
-def shift_rewards(rewards) -> np.ndarray:
+def mark_cuts(is_first, is_last) -> np.ndarray:
+    """is_last [..., T], also true at each step before a first one.
+
+    An episode that was cut short, such as by a reset, ends where the next one begins; else
+    returns would be summed across both.
+    """
+    is_last = np.array(is_last, bool)
+    is_last[..., :-1] |= np.asarray(is_first, bool)[..., 1:]
+    return is_last
+
+
+def shift_rewards(rewards, is_last=False) -> np.ndarray:
     """Rewards [T] of the action at each step -> rewards on reaching each step.
 
-    A reward at the last step, where some formats record success, stays there.
+    A reward at the last step of an episode, where some formats record success, stays there.
+    is_last: bool [T] if there may be several episodes.
     """
     rewards = np.asarray(rewards, np.float32)
-    late = np.concatenate([np.zeros_like(rewards[:1]), rewards[:-1]])
-    late[-1] += rewards[-1]
-    return late
+    stays = np.full(len(rewards), is_last)
+    stays[-1:] = True
+    late = np.where(stays, 0, rewards)
+    return np.append(0, late[:-1]).astype(np.float32) + np.where(stays, rewards, 0)
 
 
 def one_hot(classes, count: int) -> np.ndarray:
@@ -142,11 +155,12 @@ def image_or_float(values) -> np.ndarray:
 
 def as_training_window(steps: Mapping) -> dict:
     """A window as models read it: "action" is the one before each step, zero at the first;
-    "is_first" is True at the first step.
+    "is_first" is True at the first step; "is_last" is as in `mark_cuts`.
     """
     steps = dict(steps)
     action = np.asarray(steps["action"], np.float32)
     steps["action"] = np.concatenate([np.zeros_like(action[:1]), action[:-1]])
     steps["is_first"] = np.array(steps["is_first"], bool)
     steps["is_first"][0] = True
+    steps["is_last"] = mark_cuts(steps["is_first"], steps["is_last"])
     return steps

@@ -1,24 +1,25 @@
 """Finds and reads data sets of tensorflow-datasets, without TensorFlow.
 
-Such a data set is a folder DATA_DIR/NAME[/CONFIG]/VERSION with array_record shards and a
-dataset_info.json.
+Such a data set is a folder DATA_DIR/NAME[/CONFIG]/VERSION with a dataset_info.json, a
+features.json and shards in array_record or TFRecord (core/data/tfrecord.py).
 """
 
 import dataclasses
 import functools
 import itertools
-import json
 import os
 import pathlib
 from bisect import bisect_right
 
-import numpy as np
-
+from core.base.files import read_json
 from core.base.names import nearest
 from core.base.text import one_line
+from core.base.unreadable import known_damage
 from core.data.records import BadSample, validation_start
+from core.data.tfrecord import read_record
 
-INFO = "dataset_info.json"
+INFO, FEATURES = "dataset_info.json", "features.json"
+FORMATS = ("array_record", "tfrecord")
 HOME = "~/tensorflow_datasets"  # the default of TFDS_DATA_DIR
 
 
@@ -71,13 +72,15 @@ class Shards:
       the last 1 / 20 of train, which "train" then leaves out; or "" for all of train. Train
       is not cut if its examples have a "source", which must not be in both.
 
-    Raises ValueError if files are missing, are not array_record, or the split is empty.
+    Raises ValueError if files are missing, empty or pointers of git-LFS, have another format,
+    or the split is empty.
     """
 
     folder: str
     split: str
     place: str = dataclasses.field(init=False)  # folder of the version
     section: str = dataclasses.field(init=False)  # name of the split on disk
+    form: str = dataclasses.field(init=False)  # one of FORMATS
     start: int = dataclasses.field(init=False)
     stop: int = dataclasses.field(init=False)
     # (name, number of the example after its last one) of each shard
@@ -86,13 +89,9 @@ class Shards:
     def __post_init__(self):
         folder = pathlib.Path(self.folder).expanduser()
         place = folder if (folder / INFO).is_file() else versions(folder)[-1].parent
-        form = json.loads((place / INFO).read_text()).get("fileFormat")
-        if form != "array_record":
-            raise ValueError(
-                f"{place} has {form} files; expected array_record, which tfds build writes "
-                "with --file_format=array_record"
-            )
-        splits = open_builder(str(place)).info.splits
+        form = file_format(place)
+        builder = open_builder(str(place))
+        splits = builder.info.splits
         validation = self.split == "validation"
         apart = [name for name in ("validation", "test") if name in splits]
         name = apart[0] if apart and validation else "train"
@@ -100,19 +99,17 @@ class Shards:
             raise ValueError(f"{place} has no split {name}; it has {', '.join(splits)}")
         count = splits[name].num_examples
         # Clips of one source must not be in both train and validation.
-        whole = apart or "source" in open_builder(str(place)).info.features
+        whole = apart or "source" in builder.info.features
         edge = count if whole or not self.split else validation_start(count)
         start, stop = (edge, count) if validation and not apart else (0, edge)
         if start == stop:
             raise ValueError(f"{place} has no records in the split {self.split!r}")
-        paths = [str(path) for path in splits[name].filepaths]
-        if missing := [path for path in paths if not os.path.exists(path)]:
-            raise ValueError(
-                f"{place} lacks {len(missing)} of its files, such as {missing[0]}"
-            )
+        paths = [find_shard(path, form) for path in splits[name].filepaths]
+        check_shards(place, paths)
         ends = itertools.accumulate(splits[name].shard_lengths)
-        names = [os.path.basename(path) for path in paths]
-        values = {"place": str(place), "section": name, "start": start, "stop": stop}
+        names = [path.name for path in paths]
+        values = {"place": str(place), "section": name, "form": form}
+        values |= {"start": start, "stop": stop}
         values["files"] = tuple(zip(names, ends, strict=True))
         for field, value in values.items():
             object.__setattr__(self, field, value)
@@ -125,37 +122,100 @@ class Shards:
 
     def __getitem__(self, index: int) -> dict:
         """An example. Raises BadSample if its part of the file is damaged."""
+        examples = open_split(self.place, self.section, self.form)
+        if self.form == "tfrecord":
+            k, number, count = self.locate(index)
+            path = os.path.join(self.place, self.files[k][0])
+            record = read_record(path, number, expected=count)
+            return examples(record)
         try:
-            return open_split(self.place, self.section)[self.start + index]
-        except RuntimeError as error:  # the hash of a block does not match
-            raise BadSample(f"cannot be read: {one_line(error)}") from None
+            return examples[self.start + index]
+        except (
+            RuntimeError
+        ) as error:  # a cut file, or the hash of a block does not match
+            file = self.files[self.locate(index)[0]][0]
+            raise BadSample(
+                f"{file} cannot be read; it is damaged, cut, or its writer was not "
+                f"closed; download or copy it again: {one_line(error)}"
+            ) from None
 
     @property
     def features(self) -> tuple[str, ...]:
         """Names of the features of an example."""
         return tuple(open_builder(self.place).info.features)
 
+    def locate(self, index: int) -> tuple[int, int, int]:
+        """(shard, number of an example in it, examples of the shard)."""
+        index += self.start
+        ends = [0, *(end for _, end in self.files)]
+        k = bisect_right(ends, index) - 1
+        return k, index - ends[k], ends[k + 1] - ends[k]
+
     def name(self, index: int) -> str:
         """The file of an example and its number in it, as "FILE[NUMBER]"."""
-        index += self.start
-        ends = [end for _, end in self.files]
-        k = bisect_right(ends, index)
-        return f"{self.files[k][0]}[{index - (ends[k - 1] if k else 0)}]"
+        k, number, _ = self.locate(index)
+        return f"{self.files[k][0]}[{number}]"
+
+
+def file_format(place) -> str:
+    """The format of a version's shards. Raises ValueError if it cannot be read.
+
+    A dataset_info.json that names none is older than the choice, and means TFRecord.
+    """
+    path = pathlib.Path(place) / INFO
+    if damage := known_damage(path):
+        raise ValueError(f"{path} {damage}")
+    form = read_json(path).get("fileFormat", "tfrecord")
+    if form not in FORMATS:
+        raise ValueError(
+            f"{place} has {form} files; expected {' or '.join(FORMATS)}, which tfds build "
+            "writes with --file_format"
+        )
+    return form
+
+
+def find_shard(path, form: str) -> pathlib.Path:
+    """The path of a shard; of TFRecord also with .gz after its name."""
+    path = pathlib.Path(path)
+    packed = path.with_name(f"{path.name}.gz")
+    return packed if form == "tfrecord" and not path.exists() else path
+
+
+def check_shards(place, paths):
+    """Raise ValueError for shards that are missing, empty, or pointers of git-LFS."""
+    if missing := [path for path in paths if not path.exists()]:
+        name = str(missing[0]).removesuffix(".gz")
+        raise ValueError(
+            f"{place} lacks {len(missing)} of its {len(paths)} files, such as {name}; "
+            "download or copy them"
+        )
+    for path in paths:
+        if damage := known_damage(path):
+            raise ValueError(f"{path} {damage}")
 
 
 @functools.lru_cache
 def open_builder(place: str):
-    """The cached builder of a version's folder."""
+    """The cached builder of a version's folder. Raises ValueError."""
     import tensorflow_datasets  # takes 1.5 s
 
+    path = pathlib.Path(place) / FEATURES
+    if damage := known_damage(path):
+        raise ValueError(f"{path} {damage}")
     return tensorflow_datasets.builder_from_directory(place)
 
 
 @functools.lru_cache
-def open_split(place: str, name: str):
-    """The examples of a split; cached, so that a process has one reader."""
-    steps = step_features(open_builder(place).info.features)
+def open_split(place: str, name: str, form: str):
+    """The examples of a split; cached, so that a process has one reader.
+
+    Of array_record, by number; of TFRecord, by the bytes of the record.
+    """
+    features = open_builder(place).info.features
+    steps = step_features(features)
     decoders = {"steps": keep_images_encoded(steps)} if steps else None
+    if form == "tfrecord":
+        return functools.partial(features.deserialize_example_np, decoders=decoders)
     return open_builder(place).as_data_source(name, decoders=decoders)
 
 
@@ -173,12 +233,11 @@ def keep_images_encoded(kinds) -> dict:
     for name, kind in kinds.items():
         if hasattr(kind, "items"):
             found[name] = keep_images_encoded(kind)
-        elif is_rgb_feature(kind):
+        elif is_image_feature(kind):
             found[name] = tfds.decode.SkipDecoding()
     return found
 
 
-def is_rgb_feature(kind) -> bool:
-    """Whether a feature is an image uint8 [H, W, 3]."""
-    is_rgb = type(kind).__name__ == "Image" and kind.shape[-1] == 3
-    return is_rgb and kind.np_dtype == np.uint8
+def is_image_feature(kind) -> bool:
+    """Whether a feature is one image [H, W, C], stored as the bytes of a file."""
+    return type(kind).__name__ == "Image"

@@ -5,17 +5,20 @@ that action.
 """
 
 import dataclasses
-from typing import ClassVar
 
 import numpy as np
 
 from core.base.nested import flatten
+from core.data.action_parts import discrete_part, real_part
 from core.data.formats.lazy_images import image_files
+from core.data.observed import read_observation
 from core.data.records import BadSample, RecordsWrapper
-from core.data.steps import FLAGS, episode_flags, image_or_float, one_hot, shift_rewards
-from core.data.tfds import Shards, is_rgb_feature, open_builder, step_features
+from core.data.step_names import check_distinct, log_name, observation_name
+from core.data.steps import LazyImages, mark_cuts, one_hot, shift_rewards
+from core.data.tfds import Shards, is_image_feature, open_builder, step_features
 
-NOT_KEPT = ("reward", "discount", *FLAGS)
+FLAGS_OF_STEP = ("reward", "discount", "is_first", "is_last", "is_terminal")
+OBSERVATION, ACTION, TIME = "observation", "action", "observation/timestamp"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,58 +26,188 @@ class Rlds(RecordsWrapper):
     """The episodes of a split as recordings (core/data/trajectories.py)."""
 
     inner: Shards
-    about: ClassVar[dict] = {}
+
+    @property
+    def kinds(self) -> dict:
+        """The features of a step by flat name."""
+        return flatten(step_features(open_builder(self.inner.place).info.features))
+
+    @property
+    def about(self):
+        return {"actions": action_parts(self.kinds)}
 
     def load(self, index):
-        kinds = step_features(open_builder(self.inner.place).info.features)
         rows = [flatten(step) for step in self.inner[index]["steps"]]
-        return translate_episode(flatten(kinds), rows)
+        return translate_episode(self.kinds, rows)
 
 
-def is_text(kind) -> bool:
-    """Whether a feature holds text."""
-    return kind.np_dtype.kind in "OSU"
+def action_parts(kinds: dict) -> list[dict]:
+    """The parts of an action (core/data/action_parts.py) in the order of their names.
+
+    Raises ValueError if the action is one integer whose number of classes is not known.
+    """
+    names = sorted(
+        name for name in kinds if is_action(name) and not is_text(kinds[name])
+    )
+    if len(names) == 1 and is_plain_integer(kinds[names[0]]):
+        raise ValueError(
+            f"{names[0]!r} is one {kinds[names[0]].np_dtype} of an unknown number of "
+            "classes; make it a ClassLabel with numClasses in features.json"
+        )
+    parts = []
+    for name in names:
+        kind, inside = kinds[name], name.removeprefix(f"{ACTION}/")
+        if count := getattr(kind, "num_classes", None):
+            parts.append(discrete_part(inside, (), count))
+        elif None not in kind.shape:
+            parts.append(real_part(inside, kind.shape))
+    return parts
 
 
 def translate_episode(kinds: dict, rows: list[dict]) -> dict:
     """The steps of an episode by the names of core/data/steps.py.
 
     kinds: features by flat name. rows: one dictionary by flat name per step.
-    observation/images/top becomes images_top; arrays beside the observations become
-    log/NAME; parts of an action are concatenated in the order of their names.
+    observation/images/top becomes images_top (core/data/step_names.py); depth, and what is
+    beside the observations, become log/NAME; parts of an action are concatenated in the
+    order of their names. The first text with "instruction" in its name is the language. The
+    discount is not kept.
     """
     if not rows:
         raise BadSample("has no steps")
-    actions, found = [], {}
+    actions, found, theirs = [], {}, []
     for name, kind in sorted(kinds.items()):
-        if name in NOT_KEPT:
+        if name in FLAGS_OF_STEP:
             continue
         values = [row[name] for row in rows]
-        inside = name.removeprefix("observation/")
-        if is_text(kind):
-            if "instruction" in name:
-                words = np.array([value.decode() for value in values])
-                found.setdefault("language", words)
-        elif name.partition("/")[0] == "action":
-            actions.append(action_vector(kind, values))
-        elif inside == "timestamp":
-            found["time"] = np.asarray(values, np.float64).reshape(len(rows))
-        else:
-            known = (
-                image_files(values) if is_rgb_feature(kind) else image_or_float(values)
-            )
-            plain = inside.replace("/", "_")
-            found[plain if inside != name else f"log/{plain}"] = known
+        try:
+            if is_text(kind):
+                ours, x = text_name(name, found), np.array([as_text(v) for v in values])
+            elif is_action(name):
+                actions.append(action_vector(kind, values))
+                continue
+            elif name == TIME and kind.np_dtype.kind == "f":
+                ours, x = "time", np.asarray(values, np.float64).reshape(len(rows))
+            else:
+                x, is_map = read_array(kind, values)
+                ours = array_name(name, is_map, pictures=is_picture(x))
+        except (BadSample, ValueError, AttributeError) as error:
+            raise BadSample(f"{name!r} {error}") from None
+        theirs.append((name, ours))
+        found[ours] = x
+    try:
+        check_distinct(theirs)
+    except ValueError as error:
+        raise BadSample(str(error)) from None
     if not actions:
         raise BadSample("has no 'action'")
     found["action"] = np.concatenate(actions, -1)
-    found["reward"] = shift_rewards([row.get("reward", 0.0) for row in rows])
-    over = bool(rows[-1].get("is_terminal", False))
-    return found | episode_flags(len(rows), terminal=over)
+    return found | episode_of(rows)
+
+
+def episode_of(rows) -> dict:
+    """Reward and flags; a step that is marked as a first or last one inside of an example
+    is one, although an example should be one episode.
+    """
+    flags = {
+        name: np.array([bool(row.get(name, False)) for row in rows])
+        for name in ("is_first", "is_last", "is_terminal")
+    }
+    first, last, terminal = flags.values()
+    first[0] = last[-1] = True
+    first[1:] |= last[:-1]
+    last = mark_cuts(first, last)
+    rewards = np.asarray([row.get("reward", 0.0) for row in rows], np.float32)
+    if rewards.size != len(rows):
+        raise BadSample(
+            f"'reward' is {rewards.shape[1:]}; expected one number per step"
+        )
+    return {
+        "reward": shift_rewards(rewards.reshape(-1), last),
+        "is_first": first,
+        "is_last": last,
+        "is_terminal": terminal & last,
+    }
+
+
+def is_action(name: str) -> bool:
+    """Whether a feature is a part of the action."""
+    return name.partition("/")[0] == ACTION
+
+
+def is_text(kind) -> bool:
+    """Whether a feature holds text."""
+    return kind.np_dtype.kind in "OSU" and not is_image_feature(kind)
+
+
+def as_text(value) -> str:
+    """A text; raises BadSample for other values."""
+    if not isinstance(value, (bytes, str)):
+        raise BadSample(f"has {type(value).__name__} values; expected a text per step")
+    return value.decode(errors="replace") if isinstance(value, bytes) else value
+
+
+def is_plain_integer(kind) -> bool:
+    """Whether a feature is one integer that is no class with a known number of classes."""
+    has_classes = bool(getattr(kind, "num_classes", None))
+    return kind.np_dtype.kind in "iu" and kind.shape == () and not has_classes
+
+
+def is_picture(x) -> bool:
+    """Whether an array is pictures."""
+    return isinstance(x, LazyImages) or x.dtype == np.uint8
+
+
+def text_name(name: str, found: dict) -> str:
+    """The array name of a text."""
+    if "instruction" in name and "language" not in found:
+        return "language"
+    return log_name(name.removeprefix(f"{OBSERVATION}/"))
+
+
+def array_name(name: str, is_map: bool, *, pictures: bool) -> str:
+    """The array name of a feature that is no part of an action."""
+    inside = name.removeprefix(f"{OBSERVATION}/")
+    if name == OBSERVATION:
+        inside = "image" if pictures else "state"
+    elif inside == name:  # beside the observations
+        is_map = True
+    return log_name(inside) if is_map else observation_name(inside)
+
+
+def read_array(kind, values):
+    """(array [T, ...] or LazyImages, whether it is a map) of a feature."""
+    if not is_image_feature(kind):
+        return read_observation(values)
+    is_map = kind.np_dtype != np.uint8
+    if not is_map and kind.shape[-1] == 3:
+        return image_files(values), False
+
+    def decode(start, stop):
+        return np.stack([decode_image(kind, x) for x in values[start:stop]])
+
+    return LazyImages(len(values), decode, depth=is_map), is_map
+
+
+def decode_image(kind, file: bytes) -> np.ndarray:
+    """An image in its own type and channels, [H, W, C]. Raises BadSample."""
+    try:
+        image = kind.decode_example_np(file)
+    except (AttributeError, ValueError):  # OpenCV gives None
+        raise BadSample("not an image that can be decoded") from None
+    if image.dtype != kind.np_dtype or image.shape[-1] != kind.shape[-1]:
+        raise BadSample(
+            f"image is {image.dtype} with {image.shape[-1]} channels; features.json says "
+            f"{kind.np_dtype} with {kind.shape[-1]}"
+        )
+    return image
 
 
 def action_vector(kind, values) -> np.ndarray:
     """A part of an action as float32 [T, n]; classes are one-hot."""
     if count := getattr(kind, "num_classes", None):
         return one_hot(values, count)
-    return image_or_float(values).reshape(len(values), -1).astype(np.float32)
+    x = np.asarray(values)
+    if x.dtype.kind not in "biuf":
+        raise BadSample(f"has {x.dtype} values; expected numbers")
+    return x.reshape(len(values), -1).astype(np.float32)

@@ -187,12 +187,14 @@ def test_mistakes_about_data_sets_raise(clocks, tmp_path):
     shard = sorted(folder.glob("*.array_record*"))[1]
     shard.rename(tmp_path / "away")
     with pytest.raises(
-        ValueError, match="lacks 1 of its files, such as .*00001-of-00002"
+        ValueError, match="lacks 1 of its 2 files, such as .*00001-of-00002"
     ):
         source_names.videos(str(folder), "train", VIEW, None)
-    info = json.loads((folder / tfds.INFO).read_text()) | {"fileFormat": "tfrecord"}
+    info = json.loads((folder / tfds.INFO).read_text()) | {"fileFormat": "riegeli"}
     (folder / tfds.INFO).write_text(json.dumps(info))
-    with pytest.raises(ValueError, match="has tfrecord files; expected array_record"):
+    with pytest.raises(
+        ValueError, match="has riegeli files; expected array_record or tfrecord"
+    ):
         source_names.videos(str(folder), "train", VIEW, None)
 
 
