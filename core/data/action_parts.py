@@ -48,3 +48,16 @@ def part_width(part: dict) -> int:
 def is_discrete(parts) -> bool:
     """Whether any part of an action is discrete."""
     return any(part["classes"] for part in parts)
+
+
+def describe_parts(parts) -> str:
+    """The numbers of an action in words: "2 reals, 1 of 4 classes"."""
+    words = []
+    for part in parts:
+        count = math.prod(part["shape"])
+        words.append(
+            f"{count} of {part['classes']} classes"
+            if part["classes"]
+            else f"{count} reals"
+        )
+    return ", ".join(words)

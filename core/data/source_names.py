@@ -16,6 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from core.data import file_lists
+from core.data.action_parts import describe_parts
 from core.data.cameras import Cameras
 from core.data.clips import View
 from core.data.formats.chunks import ChunkFiles, ChunkWindows, chunks_in
@@ -117,15 +118,26 @@ def trajectories(
         return RandomWindows(recordings(name, split, frame_tolerance), steps)
 
     found = open_mixture(text, open_one)
-    check_units(found)
+    check_alike(found)
     return found
 
 
-def check_units(records: Records):
-    """Raise ValueError if parts of a mixture have an array in different units."""
-    known = {}
+def check_alike(records: Records):
+    """Raise ValueError if parts of a mixture have an array in different units, or other
+    actions: discrete ones, say, where the rest has reals.
+    """
+    known, actions = {}, None
     for part in records.parts if isinstance(records, Mixture) else ():
-        for name, unit in getattr(part, "about", {}).get("units", {}).items():
+        about = getattr(part, "about", {})
+        if parts := about.get("actions"):
+            form = describe_parts(parts)
+            other, where = actions = actions or (form, part)
+            if form != other:
+                raise ValueError(
+                    f"{where} has the actions {other}, but {part} has {form}; a mixture "
+                    "needs the same"
+                )
+        for name, unit in about.get("units", {}).items():
             other, where = known.setdefault(name, (unit, part))
             if other != unit:
                 raise ValueError(

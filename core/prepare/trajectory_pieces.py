@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 
 from core.data import source_names
+from core.data.action_parts import is_discrete
 from core.data.records import BadSample, explain
 from core.data.resample import ACTIONS, resample_episode
 from core.data.steps import RESERVED, check_steps, slice_steps
@@ -54,7 +55,13 @@ class TrajectoryPlan:
                 f"actions is {self.actions!r}; expected one of {', '.join(ACTIONS)}"
             )
         check_held(self.held)
-        for name, _ in self.keep:
+        names = [name for name, _ in self.keep]
+        for name in names:
+            if name in RESERVED or names.count(name) > 1:
+                why = "the schema has" if name in RESERVED else "it has twice"
+                raise ValueError(
+                    f"keep has the new name {name!r}, which {why}; choose another name"
+                )
             if not NAME_PATTERN.fullmatch(name):
                 raise ValueError(
                     f"keep has the new name {name!r}; use letters, digits and _, after log/ "
@@ -85,6 +92,10 @@ def load_prepared_steps(plan: TrajectoryPlan, recordings, index: int) -> dict:
         if np.count_nonzero(steps["is_first"][1:]):
             raise BadSample(
                 "has several episodes; only single episodes can be resampled"
+            )
+        if plan.actions != "last" and is_discrete(recordings.about.get("actions", [])):
+            raise BadSample(
+                f"has discrete actions, which have no {plan.actions}; use actions last"
             )
         steps = resample_episode(steps, plan.rate, plan.actions)
     return select_arrays(steps, plan.keep)
@@ -171,13 +182,13 @@ def predict_form(plan: TrajectoryPlan) -> dict:
 
     Raises ValueError if none can.
     """
-    recordings = plan.recordings()
+    recordings, reason = plan.recordings(), ""
     for index in range(min(len(recordings), 8)):
         try:
             steps = slice_steps(load_prepared_steps(plan, recordings, index), 0, 1)
             return piece_form({k: encode_array(plan, x) for k, x in steps.items()})
         except (BadSample, OSError, ValueError) as error:
-            reason = explain(error)
+            reason = reason or f"{recordings.name(index)} {explain(error)}"
     raise ValueError(f"the first recordings of {plan.place} cannot be read: {reason}")
 
 
@@ -193,7 +204,9 @@ def check_names(plan: TrajectoryPlan):
 
 
 def describe_arrays(plan: TrajectoryPlan) -> dict:
-    """{"names", "units", "rate"} of the prepared arrays: core/data/trajectories.py."""
+    """{"names", "units", "rate", "actions"} of the prepared arrays, as in `Recordings` of
+    core/data/trajectories.py. Actions keep their units.
+    """
     known = plan.recordings().about
     new = {old: name for name, old in plan.keep} or None
     numbers = {
@@ -202,7 +215,9 @@ def describe_arrays(plan: TrajectoryPlan) -> dict:
         if new is None or name in new or name == "action"
     }
     units = known.get("units", {}) | dict(plan.units)
-    return {"names": numbers, "units": units, "rate": plan.rate or known.get("rate", 0)}
+    rate = plan.rate or known.get("rate", 0)
+    actions = {"actions": known["actions"]} if known.get("actions") else {}
+    return {"names": numbers, "units": units, "rate": rate} | actions
 
 
 def recordings_edge(plan: TrajectoryPlan, all_names) -> float:

@@ -23,9 +23,15 @@ OBSERVATION, ACTION, TIME = "observation", "action", "observation/timestamp"
 
 @dataclasses.dataclass(frozen=True)
 class Rlds(RecordsWrapper):
-    """The episodes of a split as recordings (core/data/trajectories.py)."""
+    """The episodes of a split as recordings (core/data/trajectories.py).
+
+    Raises ValueError for actions that are no vector.
+    """
 
     inner: Shards
+
+    def __post_init__(self):
+        action_parts(self.kinds)
 
     @property
     def kinds(self) -> dict:

@@ -68,39 +68,6 @@ def test_errors_for_missing_and_damaged_trajectories(tmp_path):
         source_names.recordings(str(tmp_path / "cut")).load(0)
 
 
-def test_spaces_of_minari(tmp_path, monkeypatch):
-    """Discrete and composite actions, and a truncated file."""
-    pytest.importorskip("minari")
-    gymnasium = pytest.importorskip("gymnasium")
-    from core.data.formats.minari import as_vector, named_arrays
-
-    spaces = gymnasium.spaces
-    both = spaces.Dict(
-        {"turn": spaces.Discrete(3, start=-1), "grip": spaces.Box(-1, 1, (1,))}
-    )
-    actions = {"turn": np.array([-1, 1]), "grip": np.array([[0.5], [-0.5]])}
-    expected = [[0.5, 1, 0, 0], [-0.5, 0, 0, 1]]
-    np.testing.assert_array_equal(as_vector(both, actions), expected)
-    many = spaces.MultiDiscrete([2, 3])
-    expected = [[0, 1, 1, 0, 0], [1, 0, 0, 0, 1]]
-    np.testing.assert_array_equal(as_vector(many, np.array([[1, 0], [0, 2]])), expected)
-    with pytest.raises(BadSample, match="not always an integer in 0 to 2"):
-        as_vector(spaces.Discrete(3), np.array([3]))
-    seen = {"mission": ["go", "go"], "image": np.zeros((2, 4, 4, 3), np.uint8)}
-    found = dict(named_arrays(seen))
-    assert found["language"].tolist() == ["go", "go"]
-    assert found["image"].dtype == np.uint8
-    assert dict(named_arrays(np.zeros((2, 5))))["state"].shape == (2, 5)
-
-    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
-    place = robots.write_minari(tmp_path)
-    [file] = tmp_path.glob("robot/push-v0/data/*.hdf5")
-    content = file.read_bytes()
-    file.write_bytes(content[: len(content) // 2])
-    with pytest.raises(BadSample, match="cannot be read: OSError: "):
-        source_names.recordings(place).load(0)
-
-
 def test_images_in_parquet_and_other_columns(tmp_path):
     force = [np.arange(n, dtype=float).tolist() for n in LENGTHS]
     more = {"observation.force": force, "next.success": force}

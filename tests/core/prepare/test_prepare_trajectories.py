@@ -244,7 +244,12 @@ def test_units_of_a_mixture_agree(tmp_path):
         ),
         (
             {"keep": (("x", "image"),)},
-            "cannot be read: has no 'image'; it has action, im",
+            "cannot be read: 000000-0.*.npz has no 'image'; it has action, im",
+        ),
+        ({"keep": (("reward", "state"),)}, "new name 'reward', which the schema has;"),
+        (
+            {"keep": (("a", "state"), ("a", "images_top"))},
+            "new name 'a', which it has twice; choose another name",
         ),
         ({"keep": (("a b", "state"),)}, "keep has the new name 'a b'; use letters"),
         ({"actions": "most"}, "actions is 'most'; expected one of last, sum, mean"),
