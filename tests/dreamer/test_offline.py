@@ -9,13 +9,18 @@ from small import dream as small
 from small import use_one_device
 
 from core import train
-from core.agents.spaces import Space
+from core.agents.replay import Replay
+from core.agents.returns import replay_returns
+from core.agents.spaces import Space, sorted_spaces
 from core.config import load_method
 from core.data.formats import chunks
 from core.data.steps import FLAGS
 from core.parallel.layouts import unbox
+from core.prepare import run
+from core.prepare.trajectory_pieces import TrajectoryPlan
 from core.section import Section
 from dreamer import data, evals, offline
+from dreamer.behavior import GAMMA
 
 ONE = jax.devices()[:1]
 
@@ -206,6 +211,72 @@ def test_the_config_stays_as_it_is():
     before = config.to_json()
     offline.make(Section(config.to_dict()))
     assert config.to_json() == before
+
+
+def test_targets_do_not_cross_a_cut_episode(tmp_path):
+    """An episode cut by a reset, inside a file and between two: read offline from files and
+    from a prepared set, targets are those of the online replay, and of a plain loop.
+    """
+    n, length, cuts = 32, 8, [0, 6, 16, 23]  # files of 16 steps
+    at = np.arange(n)
+    episode = np.searchsorted(cuts, at, side="right") - 1
+    steps = {
+        "place": at[:, None].astype(np.float32),
+        "action": np.ones((n, 2), np.float32),
+        "reward": np.float32([0, 5, 0, 3])[episode],
+        "is_first": np.isin(at, cuts),
+        "is_last": at == n - 1,
+        "is_terminal": at == n - 1,
+    }
+    folder = tmp_path / "replay"
+    folder.mkdir()
+    for start in (0, 16):
+        part = {name: x[start : start + 16] for name, x in steps.items()}
+        chunks.write_chunk(folder, chunks.Chunk(0, start, 16), part)
+
+    shapes = {name: (x.shape[1:], x.dtype.name) for name, x in steps.items()}
+    replay = Replay(folder, shapes, kept={}, streams=1, capacity=64, length=length)
+    replay.load(n)
+    starts = np.arange(n - length)  # the context step of each
+    batch = replay.read(np.stack([0 * starts, starts], 1))
+    online = {int(x[0, 0]): i for i, x in enumerate(batch["place"])}
+
+    plan = TrajectoryPlan(str(folder), held=0, piece=5)
+    options = {"workers": 1, "shard_mb": 64, "say": id}
+    run.prepare(run.TRAJECTORIES, plan, str(tmp_path / "ready"), **options)
+
+    def targets(batch):
+        lead = (batch[k].T for k in ("reward", "is_last", "is_terminal"))
+        zero = np.zeros(batch["reward"].T.shape, np.float32)
+        found = replay_returns(*lead, zero, lam=0.95, gamma=GAMMA)
+        return np.where(batch["is_last"][:, :-1], 0, found.T)
+
+    expected = np.zeros((len(starts), length - 1))
+    for i, first in enumerate(batch["place"][:, 0, 0].astype(int)):
+        future = 0.0
+        for t in reversed(range(first, first + length - 1)):
+            ends = episode[t] != episode[t + 1]
+            future = 0.95 * future * (t + 2 < n and episode[t + 1] == episode[t + 2])
+            future = 0.0 if ends else steps["reward"][t + 1] + GAMMA * future
+            expected[i, t - first] = future
+    np.testing.assert_allclose(targets(batch), expected, rtol=1e-5)
+    assert (expected[:, 0] == 0).sum() == 13 and expected.max() > 20
+
+    for source, count in ((folder, n - length + 1), (tmp_path / "ready", 40)):
+        look = {k: small().data[k] for k in LOOK} | {"source": str(source)}
+        records = data.make_records("", seed=0, steps=length, apart=0, **look)
+        records = data.shaped(records, sorted_spaces(data.spaces_of(records)[0]), 2)
+        rng, windows = np.random.default_rng(0), {}
+        for i in range(count):
+            window = records.load(i % len(records), rng)
+            first = int(window["place"][0, 0])
+            if first in online and window["place"][-1, 0] == first + length - 1:
+                windows[first] = window
+        assert len(windows) > 15
+        offline = {k: np.stack([x[k] for x in windows.values()]) for k in window}
+        same = [online[first] for first in windows]
+        np.testing.assert_array_equal(offline["is_last"], batch["is_last"][same])
+        np.testing.assert_allclose(targets(offline), expected[same], rtol=1e-5)
 
 
 def test_spaces_are_those_of_the_records(tmp_path):
