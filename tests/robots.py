@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow
 import tensorflow_datasets
 from pyarrow import parquet
-from tfrecords import as_tfrecord
+from tfds_files import as_tfrecord
 
 from core.data.formats.chunks import Chunk, write_chunk
 

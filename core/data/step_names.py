@@ -10,16 +10,18 @@ from collections.abc import Iterable
 from core.data.steps import RESERVED
 
 SEPARATORS = re.compile(r"[./]+")
+FOLDERS = ("log", "model")  # of names such as log/x
 TAKEN = "observation_"  # before the name of an observation that the schema reserves
 
 
 def observation_name(name: str) -> str:
     """The array name of an observation: "images.top" or "images/top" -> "images_top".
 
-    A name of RESERVED (core/data/steps.py) gets a prefix: "reward" -> "observation_reward".
+    A name of RESERVED (core/data/steps.py) or FOLDERS gets a prefix: "reward" ->
+    "observation_reward".
     """
     plain = SEPARATORS.sub("_", name)
-    return f"{TAKEN}{plain}" if plain in RESERVED else plain
+    return f"{TAKEN}{plain}" if plain in (*RESERVED, *FOLDERS) else plain
 
 
 def log_name(name: str) -> str:

@@ -6,6 +6,7 @@ that action.
 
 import dataclasses
 
+import cv2
 import numpy as np
 
 from core.base.nested import flatten
@@ -19,6 +20,7 @@ from core.data.tfds import Shards, is_image_feature, open_builder, step_features
 
 FLAGS_OF_STEP = ("reward", "discount", "is_first", "is_last", "is_terminal")
 OBSERVATION, ACTION, TIME = "observation", "action", "observation/timestamp"
+ORDER = {3: [2, 1, 0], 4: [2, 1, 0, 3]}  # OpenCV's channels as RGB and RGBA
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,7 +59,7 @@ def action_parts(kinds: dict) -> list[dict]:
     )
     if len(names) == 1 and is_plain_integer(kinds[names[0]]):
         raise ValueError(
-            f"{names[0]!r} is one {kinds[names[0]].np_dtype} of an unknown number of "
+            f"{names[0]!r} is one {type_of(kinds[names[0]])} of an unknown number of "
             "classes; make it a ClassLabel with numClasses in features.json"
         )
     parts = []
@@ -92,7 +94,7 @@ def translate_episode(kinds: dict, rows: list[dict]) -> dict:
             elif is_action(name):
                 actions.append(action_vector(kind, values))
                 continue
-            elif name == TIME and kind.np_dtype.kind == "f":
+            elif name == TIME and type_of(kind).kind == "f":
                 ours, x = "time", np.asarray(values, np.float64).reshape(len(rows))
             else:
                 x, is_map = read_array(kind, values)
@@ -141,9 +143,14 @@ def is_action(name: str) -> bool:
     return name.partition("/")[0] == ACTION
 
 
+def type_of(kind) -> np.dtype:
+    """The type of a feature's numbers; some features have it as a class."""
+    return np.dtype(kind.np_dtype)
+
+
 def is_text(kind) -> bool:
     """Whether a feature holds text."""
-    return kind.np_dtype.kind in "OSU" and not is_image_feature(kind)
+    return type_of(kind).kind in "OSU"
 
 
 def as_text(value) -> str:
@@ -156,7 +163,7 @@ def as_text(value) -> str:
 def is_plain_integer(kind) -> bool:
     """Whether a feature is one integer that is no class with a known number of classes."""
     has_classes = bool(getattr(kind, "num_classes", None))
-    return kind.np_dtype.kind in "iu" and kind.shape == () and not has_classes
+    return type_of(kind).kind in "iu" and kind.shape == () and not has_classes
 
 
 def is_picture(x) -> bool:
@@ -185,7 +192,7 @@ def read_array(kind, values):
     """(array [T, ...] or LazyImages, whether it is a map) of a feature."""
     if not is_image_feature(kind):
         return read_observation(values)
-    is_map = kind.np_dtype != np.uint8
+    is_map = type_of(kind) != np.uint8
     if not is_map and kind.shape[-1] == 3:
         return image_files(values), False
 
@@ -196,15 +203,22 @@ def read_array(kind, values):
 
 
 def decode_image(kind, file: bytes) -> np.ndarray:
-    """An image in its own type and channels, [H, W, C]. Raises BadSample."""
-    try:
-        image = kind.decode_example_np(file)
-    except (AttributeError, ValueError):  # OpenCV gives None
-        raise BadSample("not an image that can be decoded") from None
-    if image.dtype != kind.np_dtype or image.shape[-1] != kind.shape[-1]:
+    """An image in its own type and channels, [H, W, C]. Raises BadSample.
+
+    One number of float32 per pixel is stored as the four bytes of a pixel.
+    """
+    image = cv2.imdecode(np.frombuffer(file, np.uint8), cv2.IMREAD_UNCHANGED)
+    if image is None:
+        raise BadSample("not an image that can be decoded")
+    image = image.reshape(*image.shape[:2], -1)
+    image = image[..., ORDER.get(image.shape[-1], [0])]
+    expected, is_real = (type_of(kind), kind.shape[-1]), type_of(kind) == np.float32
+    if is_real and (image.dtype, image.shape[-1]) == (np.uint8, 4):
+        image = np.ascontiguousarray(image).view(np.float32)
+    if (image.dtype, image.shape[-1]) != expected:
         raise BadSample(
             f"image is {image.dtype} with {image.shape[-1]} channels; features.json says "
-            f"{kind.np_dtype} with {kind.shape[-1]}"
+            f"{expected[0]} with {expected[1]}"
         )
     return image
 

@@ -5,7 +5,7 @@ import os
 import numpy as np
 import pytest
 import robots
-from tfrecords import PACKED, as_tfrecord, frame
+from tfds_files import PACKED, as_tfrecord, frame
 
 from core.data import source_names, tfrecord
 from core.data.crc32c import crc32c, crc_of_few
