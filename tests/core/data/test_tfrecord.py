@@ -95,7 +95,7 @@ def test_no_damaged_byte_is_read_as_data(tmp_path):
     path = write(tmp_path, records)
     whole, rng = path.read_bytes(), np.random.default_rng(0)
     seen = set()
-    for at in rng.choice(len(whole), 200, replace=False):
+    for at in rng.choice(len(whole), 80, replace=False):
         bad = bytearray(whole)
         bad[at] ^= 1 << int(rng.integers(8))
         path.write_bytes(bad)
