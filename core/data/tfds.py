@@ -122,22 +122,27 @@ class Shards:
 
     def __getitem__(self, index: int) -> dict:
         """An example. Raises BadSample if its part of the file is damaged."""
-        examples = open_split(self.place, self.section, self.form)
+        return open_decoder(self.place)(self.read(index))
+
+    def read(self, index: int) -> bytes:
+        """The record of an example. Raises BadSample."""
+        k, number, count = self.locate(index)
+        file = self.files[k][0]
         if self.form == "tfrecord":
-            k, number, count = self.locate(index)
-            path = os.path.join(self.place, self.files[k][0])
-            record = read_record(path, number, expected=count)
-            return examples(record)
+            return read_record(os.path.join(self.place, file), number, expected=count)
         try:
-            return examples[self.start + index]
+            record = open_split(self.place, self.section)[self.start + index]
+            reason = "it ends before this record"
         except (
             RuntimeError
-        ) as error:  # a cut file, or the hash of a block does not match
-            file = self.files[self.locate(index)[0]][0]
+        ) as error:  # no footer, or the hash of a block does not match
+            record, reason = b"", one_line(error)
+        if not record:  # as a cut file gives
             raise BadSample(
-                f"{file} cannot be read; it is damaged, cut, or its writer was not "
-                f"closed; download or copy it again: {one_line(error)}"
-            ) from None
+                f"{file} is cut or damaged, or its writer was not closed; download or copy "
+                f"it again: {reason}"
+            )
+        return record
 
     @property
     def features(self) -> tuple[str, ...]:
@@ -202,21 +207,26 @@ def open_builder(place: str):
     path = pathlib.Path(place) / FEATURES
     if damage := known_damage(path):
         raise ValueError(f"{path} {damage}")
+    read_json(path)  # raises ValueError, with the path, if it is cut
     return tensorflow_datasets.builder_from_directory(place)
 
 
 @functools.lru_cache
-def open_split(place: str, name: str, form: str):
-    """The examples of a split; cached, so that a process has one reader.
+def open_split(place: str, name: str):
+    """The records of a split in array_record; cached, so that a process has one reader."""
+    import tensorflow_datasets as tfds
 
-    Of array_record, by number; of TFRecord, by the bytes of the record.
-    """
+    raw = tfds.decode.DeserializeMethod.RAW_BYTES
+    return open_builder(place).as_data_source(name, deserialize_method=raw)
+
+
+@functools.lru_cache
+def open_decoder(place: str):
+    """The function from a record to an example; images of steps stay encoded."""
     features = open_builder(place).info.features
     steps = step_features(features)
     decoders = {"steps": keep_images_encoded(steps)} if steps else None
-    if form == "tfrecord":
-        return functools.partial(features.deserialize_example_np, decoders=decoders)
-    return open_builder(place).as_data_source(name, decoders=decoders)
+    return functools.partial(features.deserialize_example_np, decoders=decoders)
 
 
 def step_features(features):

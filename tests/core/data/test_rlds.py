@@ -39,6 +39,8 @@ def test_depth_keeps_its_numbers(form, tmp_path):
     shape = (COUNT, 20, 24)
     arrays = {
         "rgb": rng.integers(0, 256, (*shape, 3)).astype(np.uint8),
+        "rgba": rng.integers(0, 256, (*shape, 4)).astype(np.uint8),
+        "deep": rng.integers(0, 65536, (*shape, 3)).astype(np.uint16),
         "gray": rng.integers(0, 256, (*shape, 1)).astype(np.uint8),
         "depth": rng.integers(0, 65536, (*shape, 1)).astype(np.uint16),
         "far": rng.normal(size=(*shape, 1)).astype(np.float32) * 1e4,
@@ -46,7 +48,7 @@ def test_depth_keeps_its_numbers(form, tmp_path):
         "plane": rng.integers(0, 65536, shape).astype(np.uint16),
         "first": rng.integers(0, 256, (COUNT, 3, 20, 24)).astype(np.uint8),
     }
-    images = ("rgb", "gray", "depth", "far")
+    images = ("rgb", "rgba", "deep", "gray", "depth", "far")
     kinds = {
         name: (F.Image if name in images else F.Tensor)(
             shape=x.shape[1:], dtype=x.dtype.type
@@ -66,7 +68,7 @@ def test_depth_keeps_its_numbers(form, tmp_path):
     ]
     step = {"observation": kinds, "action": REAL}
     found = read(step, rows, tmp_path, form=form)
-    maps = ("depth", "far", "array", "plane")
+    maps = ("deep", "depth", "far", "array", "plane")
     for name, x in arrays.items():
         ours = f"log/{name}" if name in maps else name
         y = found[ours][1:3]

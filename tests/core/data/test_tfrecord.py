@@ -7,7 +7,7 @@ import pytest
 import robots
 from tfds_files import PACKED, as_tfrecord, frame
 
-from core.data import source_names, tfrecord
+from core.data import source_names, tfds, tfrecord
 from core.data.crc32c import crc32c, crc_of_few
 from core.data.records import BadSample
 from core.data.tfrecord import open_index, read_record
@@ -181,3 +181,15 @@ def test_damaged_episodes_are_named(rlds):
         robots.assert_same(robots.whole(recordings.load(1)), robots.expected("rlds", 1))
     finally:
         last.write_bytes(kept)
+
+
+def test_a_cut_file_of_array_record_gives_bad_samples(tmp_path):
+    """It gives empty records where it is cut at a block."""
+    place = robots.write_rlds(tmp_path)
+    [file] = tmp_path.glob("episodes/1.0.0/*.array_record*")
+    content = file.read_bytes()
+    for left in (len(content) // 2, 100):
+        file.write_bytes(content[:left])
+        tfds.open_split.cache_clear()
+        with pytest.raises(BadSample, match=f"{file.name} is cut or damaged, or its w"):
+            source_names.recordings(place).load(0)
