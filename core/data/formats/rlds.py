@@ -199,7 +199,9 @@ def read_array(kind, values):
     def decode(start, stop):
         return np.stack([decode_image(kind, x) for x in values[start:stop]])
 
-    return LazyImages(len(values), decode, depth=is_map), is_map
+    if is_map:
+        return LazyImages(len(values), decode, depth=True), True
+    return decode(0, len(values)), False  # gray or with transparency, which few have
 
 
 def decode_image(kind, file: bytes) -> np.ndarray:
