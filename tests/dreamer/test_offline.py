@@ -5,8 +5,10 @@ import json
 import jax
 import numpy as np
 import pytest
+import tensorflow_datasets
 from small import dream as small
 from small import use_one_device
+from tfds_files import write_version
 
 from core import train
 from core.agents.replay import Replay
@@ -14,10 +16,11 @@ from core.agents.returns import replay_returns
 from core.agents.spaces import Space, sorted_spaces
 from core.config import load_method
 from core.data.formats import chunks
+from core.data.records import BadSample
 from core.data.steps import FLAGS
 from core.parallel.layouts import unbox
 from core.prepare import run
-from core.prepare.trajectory_pieces import TrajectoryPlan
+from core.prepare.trajectory_pieces import TrajectoryPlan, load_prepared_steps
 from core.section import Section
 from dreamer import data, evals, offline
 from dreamer.behavior import GAMMA
@@ -286,3 +289,39 @@ def test_spaces_are_those_of_the_records(tmp_path):
     spaces, actions = data.spaces_of(world)
     assert spaces == {"image": Space((48, 48, 3), "uint8")}
     assert actions == {"action": Space((2,))}
+
+
+def test_recorded_choices_stay_choices(tmp_path):
+    """Direct and prepared; with reals of the same width they are not mixed, nor summed."""
+    features = tensorflow_datasets.features
+    real = features.Tensor(shape=(3,), dtype=np.float32)
+    places = {}
+    for name, kind in (("turn", features.ClassLabel(num_classes=3)), ("go", real)):
+        step = {"observation": {"x": real, "timestamp": np.float64}, "action": kind}
+        rows = [
+            {"observation": {"x": np.ones(3, np.float32), "timestamp": 0.1 * t}}
+            | {"action": 1 if name == "turn" else np.ones(3, np.float32)}
+            for t in range(9)
+        ]
+        places[name] = write_version(tmp_path / name / "1.0.0", step, [rows] * 3)
+    turn, go = places.values()
+    options = {"workers": 1, "shard_mb": 64, "say": id}
+    plan = TrajectoryPlan(turn, held=0, rate=5)
+    run.prepare(run.TRAJECTORIES, plan, str(tmp_path / "ready"), **options)
+    look = {k: small().data[k] for k in LOOK}
+
+    def actions_of(source):
+        look["source"] = str(source)
+        records = data.make_records("train", seed=0, steps=4, apart=0, **look)
+        return data.spaces_of(records)[1]
+
+    choice = {"action": Space((), "int32", 3)}
+    assert actions_of(turn) == actions_of(tmp_path / "ready") == choice
+    assert actions_of(go) == {"action": Space((3,))}
+    with pytest.raises(
+        ValueError, match="has the actions 1 of 3 classes, but .* 3 reals"
+    ):
+        actions_of(f"{turn} + {go}")
+    plan = TrajectoryPlan(turn, rate=5, actions="sum")
+    with pytest.raises(BadSample, match="has discrete actions, which have no sum; use"):
+        load_prepared_steps(plan, plan.recordings(), 0)
