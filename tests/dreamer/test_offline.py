@@ -13,7 +13,7 @@ from tfds_files import write_version
 from core import train
 from core.agents.replay import Replay
 from core.agents.returns import replay_returns
-from core.agents.spaces import Space, sorted_spaces
+from core.agents.spaces import Space, recorded_actions, sorted_spaces
 from core.config import load_method
 from core.data.formats import chunks
 from core.data.records import BadSample
@@ -305,6 +305,16 @@ def test_recorded_choices_stay_choices(tmp_path):
         ]
         places[name] = write_version(tmp_path / name / "1.0.0", step, [rows] * 3)
     turn, go = places.values()
+    # The replay of an agent says it as well.
+    flags = {name: ((), "bool") for name in FLAGS}
+    shapes = flags | {"x": ((3,), "float32"), "action": ((3,), "float32")}
+    shapes |= {"reward": ((), "float32")}
+    about = {"actions": recorded_actions((("action", Space((), "int32", 3)),))}
+    sizes = {"streams": 2, "capacity": 40, "length": 4}
+    replay = Replay(tmp_path / "replay", shapes, kept={}, about=about, **sizes)
+    for _ in range(12):
+        replay.add({k: np.zeros((2, *shape)) for k, (shape, _) in shapes.items()})
+    replay.save()
     options = {"workers": 1, "shard_mb": 64, "say": id}
     plan = TrajectoryPlan(turn, held=0, rate=5)
     run.prepare(run.TRAJECTORIES, plan, str(tmp_path / "ready"), **options)
@@ -317,6 +327,7 @@ def test_recorded_choices_stay_choices(tmp_path):
 
     choice = {"action": Space((), "int32", 3)}
     assert actions_of(turn) == actions_of(tmp_path / "ready") == choice
+    assert actions_of(tmp_path / "replay") == choice
     assert actions_of(go) == {"action": Space((3,))}
     with pytest.raises(
         ValueError, match="has the actions 1 of 3 classes, but .* 3 reals"
