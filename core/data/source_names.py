@@ -166,8 +166,15 @@ def recordings(name: str, split: str = "", frame_tolerance: float = 0.5) -> Reco
             raise ValueError(
                 f"{name} has the features {', '.join(found.features)}; expected 'steps'"
             )
-        rlds = step_features(open_builder(found.place).info.features)
-        return Rlds(found) if rlds else PreparedPieces(found)
+        info = open_builder(found.place).info
+        if step_features(info.features):
+            return Rlds(found)
+        if "about" in (info.metadata or {}):
+            return PreparedPieces(found)
+        raise ValueError(
+            f"{name} has 'steps' of {type(info.features['steps']).__name__}; expected a "
+            "Dataset, as RLDS has it, or a data set of launch.prepare"
+        )
     if is_lerobot(name):
         return split_recordings(LeRobot(name, frame_tolerance), split)
     if is_minari(name):
