@@ -6,7 +6,7 @@ import numpy as np
 
 from core.data.clips import View, make_crop
 from core.data.records import BadSample, RecordsWrapper
-from core.data.steps import LazyImages, check_steps
+from core.data.steps import LazyImages, check_steps, is_observation
 from core.data.trajectories import Recordings
 
 
@@ -59,7 +59,9 @@ class Cameras(RecordsWrapper):
         steps = check_steps(self.inner.load(index))
         if goes_on and steps["is_first"][0]:
             return None
-        known = sorted(name for name, x in steps.items() if is_images(x))
+        known = sorted(
+            name for name, x in steps.items() if is_observation(name) and is_images(x)
+        )
         name = self.camera or next(iter(known), "")
         if name not in known:
             raise BadSample(
@@ -72,6 +74,6 @@ class Cameras(RecordsWrapper):
 
 def is_images(x) -> bool:
     """Whether an array of steps holds RGB images, decoded or not."""
-    return isinstance(x, LazyImages) or (
-        x.dtype == np.uint8 and x.ndim == 4 and x.shape[-1] == 3
-    )
+    if isinstance(x, LazyImages):
+        return not x.depth
+    return x.dtype == np.uint8 and x.ndim == 4 and x.shape[-1] == 3

@@ -24,7 +24,7 @@ def observation_name(name: str) -> str:
 
 def log_name(name: str) -> str:
     """The name of an array that is not trained on: "next.success" -> "log/next_success"."""
-    return f"log/{SEPARATORS.sub('_', name)}"
+    return f"log/{SEPARATORS.sub('_', name.removeprefix('log/'))}"
 
 
 def check_distinct(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:

@@ -49,9 +49,9 @@ def test_errors_for_missing_and_damaged_trajectories(tmp_path):
     robots.write_replay(tmp_path / "robot")
     with pytest.raises(ValueError, match="holds no trajectories .did you mean .*robot"):
         source_names.recordings(str(tmp_path / "robott"))
-    old = robots.write_lerobot(tmp_path / "old", version="v2.1")
+    old = robots.write_lerobot(tmp_path / "old", version="v1.6")
     with pytest.raises(
-        ValueError, match="has LeRobot version v2.1; expected v3.x: convert"
+        ValueError, match="has LeRobot version v1.6; expected v2. or v3.x: convert"
     ):
         source_names.recordings(old)
     place = robots.write_lerobot(tmp_path / "new")
