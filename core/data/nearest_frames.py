@@ -20,7 +20,9 @@ class Stamps:
     times: seconds of each step, from the beginning of the video. interval: seconds from
     one frame to the next. tolerance: how far a frame may be from its step, in intervals.
     first, last: seconds; frames before `first`, and those at `last` and after it, are of
-    other episodes (within EDGE). digits: seconds by which the times may be rounded in
+    other episodes (within EDGE). begin: seconds at which the episode is stated to begin;
+    packed: (begin, end) if the episodes of the video, which ends at `end`, have no gaps
+    between them. digits: seconds by which the times may be rounded in
     their file. file: name of the video, for errors.
     """
 
@@ -29,6 +31,8 @@ class Stamps:
     tolerance: float = 0.5
     first: float = -np.inf
     last: float = np.inf
+    begin: float = 0.0
+    packed: tuple[float, float] | None = None
     digits: float = 0.0
     file: str = "the video"
 
@@ -75,16 +79,20 @@ def nearest_frames(video, stamps: Stamps, start: int, stop: int, picture) -> np.
         found[order[done:upto] - start] = shown
         done = upto
         if done == len(asked):
-            return found
-    raise BadSample(no_frame(stamps, int(order[done]), "there is none"))
+            break
+    check_place(stamps, video.duration, start)
+    return found
 
 
 def with_limits(video, stamps: Stamps, asked, slack):
-    """Yield ((time, frame), time up to which it is the nearest) of the episode's frames."""
+    """Yield ((time, frame), time up to which it is the nearest) of the episode's frames.
+
+    Raises BadSample if the episode has none.
+    """
     reach = stamps.tolerance * stamps.interval + slack
     begin = min(asked[0], stamps.last - stamps.interval) - reach - slack
     edge = EDGE * stamps.interval
-    before = None
+    before, time = None, np.nan
     for time, frame in video.timed_frames(begin):
         if time < stamps.first - edge:
             continue
@@ -93,8 +101,24 @@ def with_limits(video, stamps: Stamps, asked, slack):
         if before:
             yield before, (before[0] + time) / 2 + slack
         before = time, frame
-    if before:
-        yield before, np.inf
+    if before is None:
+        step = int(np.flatnonzero(stamps.times == asked[0])[0])
+        raise BadSample(no_frame(stamps, step, time))
+    yield before, np.inf
+
+
+def check_place(stamps: Stamps, duration: float, step: int):
+    """Raise BadSample if the episode begins elsewhere than the lengths of all those in the
+    video say, and they fill it. duration: seconds of the video.
+    """
+    begin, end = stamps.packed or (stamps.begin, np.inf)
+    full = abs(end - duration) < stamps.interval / 2
+    if full and abs(begin - stamps.begin) > stamps.interval / 2:
+        raise BadSample(
+            f"{stamps.file}: step {step} at {stamps.times[step]:.4f} s: its episode is "
+            f"stated to begin at {stamps.begin:.4f} s, but begins at {begin:.4f} s by the "
+            "lengths of those before it, which fill the video"
+        )
 
 
 def check_near(stamps: Stamps, steps, time, slack):
@@ -104,12 +128,13 @@ def check_near(stamps: Stamps, steps, time, slack):
     )
     if far.any():
         step = int(steps[far].min())
-        raise BadSample(no_frame(stamps, step, f"the nearest is at {time:.4f} s"))
+        raise BadSample(no_frame(stamps, step, time))
 
 
-def no_frame(stamps: Stamps, step: int, found: str) -> str:
-    """The reason why a step has no picture."""
+def no_frame(stamps: Stamps, step: int, found: float) -> str:
+    """The reason why a step has no picture. found: seconds of the nearest frame."""
     return (
-        f"{stamps.file}: no frame of the episode within {stamps.tolerance:g} frame "
-        f"intervals of step {step} at {stamps.times[step]:.4f} s; {found}"
+        f"{stamps.file}: step {step} at {stamps.times[step]:.4f} s has no frame of its "
+        f"episode within {stamps.tolerance:g} frame intervals; the nearest one is at "
+        f"{found:.4f} s"
     )

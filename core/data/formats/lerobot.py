@@ -166,13 +166,10 @@ class LeRobot:
         begin = 0.0 if is_old(self.info) else where[f"{place}/from_timestamp"]
         if begin is None or not np.isfinite(begin):
             raise BadSample(f"has no from_timestamp in the video of {key!r}")
-        bounds = {
-            x: where[f"{place}/{x}"]
-            for x in ("first", "last")
-            if f"{place}/{x}" in where
-        }
+        bounds = {x: where.get(f"{place}/{x}") for x in ("first", "last", "packed")}
         stamps = Stamps(
             begin + time,
+            begin=begin,
             interval=1 / self.info["fps"],
             tolerance=self.frame_tolerance,
             digits=float32_digits(time),
@@ -183,10 +180,9 @@ class LeRobot:
             frames = depth_frames(path, stamps, lerobot_depth.converter(feature))
         else:
             frames = video_frames(path, stamps)
+        # Raises BadSample unless there is a frame after all.
         for step in stamps.outside()[:1]:
-            frames[
-                step : step + 1
-            ]  # raises BadSample unless there is a frame after all
+            frames[step : step + 1]
         return frames
 
     def path(self, field, where, kind, **more) -> pathlib.Path:

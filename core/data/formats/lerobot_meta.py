@@ -25,7 +25,10 @@ def read_info(folder: str) -> dict:
     path = pathlib.Path(folder).expanduser() / INFO
     if damage := known_damage(path):
         raise ValueError(f"{path} {damage}")
-    info = read_json(path)
+    try:
+        info = read_json(path)
+    except ValueError as error:
+        raise ValueError(f"{error}; it is cut or damaged: download it again") from None
     version = str(info.get("codebase_version"))
     if not version.startswith(VERSIONS):
         raise ValueError(
@@ -71,9 +74,8 @@ def read_tasks(root: pathlib.Path, info: dict) -> dict[int, str]:
 def read_episodes(root: pathlib.Path, info: dict, cameras) -> tuple[dict, ...]:
     """Number, length, and place in the files of each episode, by number.
 
-    cameras: features that are videos. Those of version 3 have "videos/CAMERA/first" and
-    "videos/CAMERA/last", seconds. Raises ValueError if there are none, one is listed twice,
-    or a place is missing.
+    cameras: features that are videos; `separate` adds the places of version 3. Raises
+    ValueError if there are none, one is listed twice, or a place is missing.
     """
     if is_old(info):
         path = root / "meta/episodes.jsonl"
@@ -127,39 +129,49 @@ def separate(rows: list[dict], place: str, fps: float):
 
     They are from_timestamp and to_timestamp, less what another episode of the same video
     claims as well: such frames cannot be told apart. An episode claims the time that its
-    length takes at `fps`. If only one of two episodes lies where the lengths of the episodes
-    before it place it, the frames are its own.
+    length takes at `fps`. If only one of two episodes lies where the lengths of those before
+    it place it, the frames are its own.
+
+    "packed" is (begin of the episode, end of the video) in seconds if the episodes filled
+    the video without gaps.
     """
     files: dict[tuple, list[dict]] = {}
     for row in rows:
-        row[f"{place}/first"] = row[f"{place}/from_timestamp"]
-        row[f"{place}/last"] = row[f"{place}/to_timestamp"]
-        file = row[f"{place}/chunk_index"], row[f"{place}/file_index"]
-        if row[f"{place}/first"] is not None and row[f"{place}/last"] is not None:
+        begin, end = (row[f"{place}/{x}"] for x in ("from_timestamp", "to_timestamp"))
+        row[f"{place}/first"], row[f"{place}/last"] = begin, end
+        row[f"{place}/packed"] = None
+        if begin is not None and end is not None:
+            file = row[f"{place}/chunk_index"], row[f"{place}/file_index"]
             files.setdefault(file, []).append(row)
     for shared in files.values():
-        usual = itertools.accumulate((row["length"] / fps for row in shared), initial=0)
-        at_home = {
-            row["episode_index"]: abs(row[f"{place}/from_timestamp"] - begin)
-            < 0.5 / fps
-            for row, begin in zip(shared, usual, strict=False)
-        }
-        shared = sorted(shared, key=lambda row: row[f"{place}/from_timestamp"])
+        shared.sort(key=lambda row: row[f"{place}/from_timestamp"])
+        steps = [0, *itertools.accumulate(row["length"] for row in shared)]
+        for row, before in zip(shared, steps, strict=False):
+            row[f"{place}/packed"] = before / fps, steps[-1] / fps
         for k, row in enumerate(shared):
             for other in shared[k + 1 :]:
-                begin = other[f"{place}/from_timestamp"]
-                end = min(
-                    row[f"{place}/to_timestamp"],
-                    row[f"{place}/from_timestamp"] + row["length"] / fps,
-                )
-                if end <= begin + EDGE / fps:
-                    row[f"{place}/last"] = min(row[f"{place}/last"], begin)
+                if not part_overlap(row, other, place, fps):
                     break
-                mine, theirs = (at_home[x["episode_index"]] for x in (row, other))
-                if not mine or theirs:
-                    row[f"{place}/last"] = min(row[f"{place}/last"], begin)
-                if not theirs or mine:
-                    other[f"{place}/first"] = max(other[f"{place}/first"], end)
+
+
+def part_overlap(row: dict, other: dict, place: str, fps: float) -> bool:
+    """Take frames that two episodes claim from one or both of them: `separate`.
+
+    `row` begins first. Returns whether it reaches the other one.
+    """
+    begin = other[f"{place}/from_timestamp"]
+    length = row["length"] / fps
+    end = min(row[f"{place}/to_timestamp"], row[f"{place}/from_timestamp"] + length)
+    overlap = end > begin + EDGE / fps
+    ours, theirs = (
+        abs(x[f"{place}/from_timestamp"] - x[f"{place}/packed"][0]) < 0.5 / fps
+        for x in (row, other)
+    )
+    if not overlap or theirs or not ours:
+        row[f"{place}/last"] = min(row[f"{place}/last"], begin)
+    if overlap and (ours or not theirs):
+        other[f"{place}/first"] = max(other[f"{place}/first"], end)
+    return overlap
 
 
 def read_table(path, **options):

@@ -64,7 +64,7 @@ def test_errors_for_missing_and_damaged_trajectories(tmp_path):
     robots.write_lerobot(tmp_path / "cut")
     path = tmp_path / "cut" / "data" / "chunk-000" / "file-000.parquet"
     path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(BadSample, match="file-000.parquet cannot be read"):
+    with pytest.raises(BadSample, match="file-000.parquet has no footer: it is cut"):
         source_names.recordings(str(tmp_path / "cut")).load(0)
 
 
