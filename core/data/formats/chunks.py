@@ -16,7 +16,7 @@ from typing import ClassVar
 import numpy as np
 
 from core.base.text import one_line
-from core.data.records import VALIDATION_ONE_IN, BadSample
+from core.data.records import VALIDATION_ONE_IN, BadSample, blame
 from core.data.steps import (
     NEEDED,
     as_training_window,
@@ -176,7 +176,10 @@ class ChunkWindows:
     def load(self, index, rng=None):
         """One window: arrays [length, ...] as in core/data/steps.py."""
         chunks, offset = self.locate(index)
-        parts = [load_chunk(self.folder, chunk) for chunk in chunks]
+        parts = []
+        for chunk in chunks:
+            with blame(f"{self.folder}/{chunk.name}"):
+                parts.append(load_chunk(self.folder, chunk))
         steps = concat_steps(parts)
         return as_training_window(slice_steps(steps, offset, offset + self.length))
 
