@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 
 from core.data.clips import View, make_crop
-from core.data.records import BadSample, RecordsWrapper
+from core.data.records import REPEATED, BadSample, RecordsWrapper
 from core.data.steps import LazyImages, check_steps
 from core.data.trajectories import Recordings
 
@@ -34,7 +34,9 @@ class Cameras(RecordsWrapper):
             )
 
     def load(self, index, rng):
-        """{"video": uint8 [T, size, size, 3]}; the last frame of an episode is repeated."""
+        """{"video": uint8 [T, size, size, 3]} and REPEATED; the last frame of an episode is
+        repeated.
+        """
         ahead = np.arange(self.view.frames) * self.inner.about["rate"] / self.view.fps
         ahead = np.rint(ahead).astype(int)
         first = self.images_of(index)
@@ -49,7 +51,8 @@ class Cameras(RecordsWrapper):
             images = np.append(images, more[: int(ahead[-1]) + 1 - len(images)], 0)
         crop = make_crop(self.view, rng)(*images.shape[1:3])
         shown = np.minimum(ahead, len(images) - 1)
-        return {"video": np.stack([crop(images[at]) for at in shown])}
+        video = np.stack([crop(images[at]) for at in shown])
+        return {"video": video, REPEATED: len(shown) - len(np.unique(shown))}
 
     def images_of(self, index, goes_on=False):
         """The images of the first episode in a recording, [n, H, W, 3].
