@@ -112,7 +112,7 @@ def check_place(stamps: Stamps, duration: float, step: int):
     video say, and they fill it. duration: seconds of the video.
     """
     begin, end = stamps.packed or (stamps.begin, np.inf)
-    full = abs(end - duration) < stamps.interval / 2
+    full = abs(end - duration) < stamps.interval
     if full and abs(begin - stamps.begin) > stamps.interval / 2:
         raise BadSample(
             f"{stamps.file}: step {step} at {stamps.times[step]:.4f} s: its episode is "

@@ -94,7 +94,8 @@ def read_episodes(root: pathlib.Path, info: dict, cameras) -> tuple[dict, ...]:
         raise ValueError(f"{root}/meta/episodes has a row without episode_index")
     if not rows:
         raise ValueError(
-            f"{root} has no episodes in meta/episodes; download the data set again"
+            f"{root} has no episodes in meta/episodes: it was not downloaded whole, or its "
+            "recording was not finished (finalize() of LeRobot)"
         )
     rows.sort(key=lambda row: row["episode_index"])
     for one, other in itertools.pairwise(rows):

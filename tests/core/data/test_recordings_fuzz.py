@@ -88,7 +88,7 @@ def answers(times, duration, episodes, fps, kind, old, rounded):
     order = np.argsort(starts, kind="stable")
     packed = np.zeros(len(order))
     packed[order] = (np.cumsum(lengths[order]) - lengths[order]) / fps
-    full = not old and abs(lengths.sum() / fps - duration) < 0.5 / fps
+    full = not old and abs(lengths.sum() / fps - duration) < 1 / fps
     found = []
     for number, (stamps, begin, end) in enumerate(episodes):
         ours = np.arange(len(times))
