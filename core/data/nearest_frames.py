@@ -136,5 +136,5 @@ def no_frame(stamps: Stamps, step: int, found: float) -> str:
     return (
         f"{stamps.file}: step {step} at {stamps.times[step]:.4f} s has no frame of its "
         f"episode within {stamps.tolerance:g} frame intervals; the nearest one is at "
-        f"{found:.4f} s"
+        f"{found:.4f} s; correct its time stamps, or raise data.frame_tolerance"
     )

@@ -311,7 +311,7 @@ def spoil(path):
         (VIDEO, cut, "has no index|is cut|Invalid data"),
         (EPISODES, lambda x: x.unlink(), "no episodes in meta/episodes.*finalize"),
         (DATA, lambda x: x.unlink(), "does not exist; download"),
-        (VIDEO, lambda x: x.unlink(), "does not exist|[Nn]o such file"),
+        (VIDEO, lambda x: x.unlink(), "does not exist; download"),
         (DATA, lambda x: x.write_bytes(b""), "is empty; download it again"),
     ],
 )
