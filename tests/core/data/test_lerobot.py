@@ -141,6 +141,39 @@ def test_observations_with_names_of_the_schema_are_kept_apart(tmp_path):
     robots.assert_same({k: steps[k][:] for k in plain}, plain)
 
 
+def test_arrays_are_pictures_numbers_or_maps(tmp_path):
+    rng = np.random.default_rng(0)
+    shapes = {
+        "gray": ("uint8", (20, 24)),
+        "first": ("uint8", (3, 20, 24)),
+        "range": ("uint16", (20, 24)),
+        "arms": ("float32", (2, 7)),
+    }
+    more = {
+        f"observation.{name}": [
+            rng.integers(0, 256, (n, *shape)).astype(kind).tolist() for n in LENGTHS
+        ]
+        for name, (kind, shape) in shapes.items()
+    }
+    place = robots.write_lerobot(tmp_path / "set", as_video=False, **more)
+
+    def state(features):
+        for name, (kind, shape) in shapes.items():
+            features[f"observation.{name}"] |= {"dtype": kind, "shape": list(shape)}
+
+    change_info(tmp_path / "set", state)
+    steps = source_names.recordings(place).load(0)
+    given = {name: np.array(more[f"observation.{name}"][0]) for name in shapes}
+    for name, wanted, kind in (
+        ("gray", given["gray"][..., None], np.uint8),
+        ("first", given["first"].transpose(0, 2, 3, 1), np.uint8),
+        ("log/range", given["range"], np.uint16),
+        ("arms", given["arms"], np.float32),
+    ):
+        assert steps[name].dtype == kind
+        np.testing.assert_array_equal(steps[name], wanted)
+
+
 def change_info(place, change):
     """Let `change` edit the features in meta/info.json."""
     path = place / "meta/info.json"
@@ -283,9 +316,7 @@ def test_depth_in_parquet_keeps_its_numbers_when_prepared(tmp_path):
         wanted = np.stack(images)[7:19, ..., None].astype(np.uint16)
         assert found.dtype == np.uint16 and steps["log/range"].dtype == np.float32
         np.testing.assert_array_equal(found, wanted)
-        np.testing.assert_array_equal(
-            steps["log/range"], np.array(maps[1], np.float32)[..., None]
-        )
+        np.testing.assert_array_equal(steps["log/range"], np.array(maps[1], np.float32))
         assert not any(name.startswith("images") for name in steps)
 
 
