@@ -11,7 +11,7 @@ from core.agents.envs.pool import Pool
 from core.agents.episodes import make_episodes
 from core.agents.policy import Policy, step_shapes
 from core.agents.replay import Replay, fill
-from core.agents.spaces import Spaces, recorded_actions
+from core.agents.spaces import Spaces
 from core.data.source_names import recordings
 from core.method import Method
 from core.section import Section
@@ -119,7 +119,6 @@ def make_online_source(
         pathlib.Path(folder) / "replay",
         step_shapes(spaces, actions),
         kept=policy.kept_shapes,
-        about={"actions": recorded_actions(actions)},
         streams=streams,
         capacity=capacity,
         length=length,

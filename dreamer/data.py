@@ -6,11 +6,10 @@ import numpy as np
 
 from core.agents.spaces import Space
 from core.data import source_names
-from core.data.action_parts import is_discrete, part_width
 from core.data.bodies.world import World
-from core.data.mixture import Mixture, map_parts
+from core.data.mixture import map_parts
 from core.data.pipeline import make_source
-from core.data.records import BadSample, Records, RecordsWrapper, explain
+from core.data.records import BadSample, Records, RecordsWrapper
 from core.data.steps import FLAGS, is_observation
 from core.data.trajectories import WorldWindows
 
@@ -57,13 +56,13 @@ def spaces_of(records):
 
     Raises ValueError if the first eight cannot be read.
     """
-    why = ""
+    why = None
     for index in range(min(len(records), 8)):
         try:
             item = records.load(index)
             break
         except Exception as error:  # noqa: BLE001, the pipeline reports them
-            why = why or f"{records.name(index)} {explain(error)}"
+            why = error
     else:
         raise ValueError(f"the first records of {records} cannot be read: {why}")
     spaces = {
@@ -71,26 +70,7 @@ def spaces_of(records):
         for name, x in item.items()
         if is_observation(name)
     }
-    return spaces, action_spaces(records, item["action"].shape[-1])
-
-
-def action_spaces(records, width: int) -> dict:
-    """{name: Space} of an action vector of so many numbers.
-
-    Discrete actions stay so if the recordings say what they are; else the vector is reals.
-    """
-    first = records.parts[0] if isinstance(records, Mixture) else records
-    parts = getattr(first, "about", {}).get("actions", [])
-    if not is_discrete(parts) or sum(map(part_width, parts)) != width:
-        return {"action": Space((width,))}
-    return {
-        part["name"]: Space(
-            tuple(part["shape"]),
-            "int32" if part["classes"] else "float32",
-            part["classes"],
-        )
-        for part in parts
-    }
+    return spaces, {"action": Space(item["action"].shape[1:])}
 
 
 def shaped(records: Records, spaces, action: int, also=()) -> Records:

@@ -63,7 +63,7 @@ def probe(path) -> Facts:
     """The facts of a video file, from its headers where they have them."""
     with open_video(path) as reader:
         stream = reader.stream
-        frames = stream.frames or reader.count()[0]
+        frames = stream.frames or reader.count()
         fps = reader.rate or frames / reader.duration
         return Facts(reader.duration, fps, frames, stream.height, stream.width)
 

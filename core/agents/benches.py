@@ -61,7 +61,7 @@ def make_benches(
         capacity = max(20 * (length + 1) * streams, MEMORY // each)
         with tempfile.TemporaryDirectory() as folder:
             size = {"streams": streams, "capacity": capacity, "length": length}
-            full = Replay(folder, shapes, kept=kept, about=None, **size)
+            full = Replay(folder, shapes, kept=kept, **size)
             step = {k: np.ones(x[:, 0].shape, x.dtype) for k, x in full.steps.items()}
             for _ in range(capacity // streams):
                 full.add(step)

@@ -13,8 +13,7 @@ import pathlib
 import numpy as np
 
 from core.agents.policy import Shapes
-from core.base.files import write_json
-from core.data.formats.chunks import ABOUT, Chunk, chunks_in, read_chunk, write_chunk
+from core.data.formats.chunks import Chunk, chunks_in, read_chunk, write_chunk
 from core.data.records import BadSample
 from core.data.steps import check_steps, mark_cuts
 
@@ -30,8 +29,6 @@ class Replay:
         core/data/steps.py.
       kept: of the arrays that the method keeps beside a step. Their files hold them as
         model/NAME, which other methods do not read.
-      about: what is known of the arrays (core/data/trajectories.py, Recordings), such as
-        the actions; for readers of the files.
       streams: environments.
       capacity: steps of all streams together.
       length: steps of a window that are trained on.
@@ -45,14 +42,12 @@ class Replay:
         shapes: Shapes,
         *,
         kept: Shapes,
-        about: dict | None = None,
         streams: int,
         capacity: int,
         length: int,
     ):
         self.folder = pathlib.Path(folder)
         self.length, self.streams = length, streams
-        self.about = about
         self.capacity = capacity // streams
         if self.capacity < 2 * (length + 1):
             raise ValueError(
@@ -158,8 +153,6 @@ class Replay:
     def save(self):
         """Write steps that are not on disk yet; delete files of steps that left the rings."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        if self.about:
-            write_json(self.folder / ABOUT, self.about)
         before = chunks_in(self.folder)
         for stream in range(self.streams):
             mine = [(c.start, c.start + c.steps) for c in before if c.stream == stream]

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from core.data.action_parts import discrete_part, real_part
 from core.data.steps import FLAGS
 
 RESERVED = ("reward", *FLAGS)
@@ -47,16 +46,3 @@ def sorted_spaces(spaces: dict[str, Space]) -> Spaces:
 def total_width(spaces: Spaces) -> int:
     """Length of the vector of all spaces: the A of actions [..., A]."""
     return sum(space.width for _, space in spaces)
-
-
-def recorded_actions(actions: Spaces) -> list[dict]:
-    """What recordings say of an agent's actions (core/data/action_parts.py).
-
-    Reals are in -1..1, the agent's units, whatever the bounds of the environment.
-    """
-    return [
-        discrete_part(name, space.shape, space.classes)
-        if space.is_discrete
-        else real_part(name, space.shape, -1.0, 1.0)
-        for name, space in actions
-    ]

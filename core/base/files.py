@@ -1,7 +1,8 @@
-"""Atomic JSON writes, OS error text and SHA-256 hashes."""
+"""Paths, atomic JSON writes, OS error text and SHA-256 hashes."""
 
 import hashlib
 import json
+import os
 import pathlib
 
 LFS_START = b"version https://git-lfs.github.com/spec/v1"
@@ -11,6 +12,11 @@ def lfs_pointer(path) -> bool:
     """Whether a file is a pointer of git-LFS instead of the content."""
     with open(path, "rb") as file:
         return file.read(len(LFS_START)) == LFS_START
+
+
+def expand(place) -> pathlib.Path:
+    """A path with ~ and ~user replaced; unchanged if there is no such home folder."""
+    return pathlib.Path(os.path.expanduser(place))
 
 
 def write_json(path, content):

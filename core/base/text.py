@@ -1,6 +1,10 @@
-"""Errors, numbers and durations as text for people."""
+"""Errors, numbers, durations and file names as text for people."""
 
 import math
+import os
+import re
+
+ESCAPE = re.compile(rb"\\x([0-9a-f]{2})")
 
 
 def one_line(error: BaseException) -> str:
@@ -28,3 +32,23 @@ def duration(seconds: float) -> str:
     if days:
         return f"{days}d {h:02d}:{m:02d}:{s:02d}"
     return f"{h}:{m:02d}:{s:02d}" if h else f"{m}:{s:02d}"
+
+
+def printable_name(path: str) -> str:
+    r"""The name of a file as text that can be printed and stored as UTF-8.
+
+    Bytes that are not UTF-8, control characters and backslashes become \xNN; all else is
+    unchanged. `name_on_disk` gives the file's name again.
+    """
+    text = (
+        os.fsencode(path).replace(b"\\", b"\\x5c").decode("utf-8", "backslashreplace")
+    )
+    return "".join(
+        c if ord(c) >= 32 and ord(c) != 127 else rf"\x{ord(c):02x}" for c in text
+    )
+
+
+def name_on_disk(text: str) -> str:
+    """The file name that `printable_name` turned into `text`."""
+    found = ESCAPE.sub(lambda x: bytes.fromhex(x[1].decode()), os.fsencode(text))
+    return os.fsdecode(found)

@@ -1,14 +1,16 @@
-"""Counts samples that could not be read, and stops a run that has too many."""
+"""Counts samples that could not be read or repeat frames; too many bad ones stop a run."""
 
 import itertools
 from collections import deque
 from typing import Any, TypedDict
 
 import numpy as np
+from absl import logging
 
-from core.data.records import Records, TooManyBad
+from core.data.records import REPEATED, Records, TooManyBad
 
 WINDOW = 10_000  # newest samples over which the share of bad ones is computed
+FIRST = 8  # records after which it is reported that most clips repeat frames
 ENOUGH = 200  # samples below which the share is not checked
 
 
@@ -22,7 +24,8 @@ class SourceReport(TypedDict):
 
 
 class Ledger:
-    """Counts the samples of this host, and those of them that were replaced.
+    """Counts the samples of this host, those of them that were replaced, and those that
+    repeat frames.
 
     limit: largest share of bad samples. crops: samples per record.
     """
@@ -30,6 +33,10 @@ class Ledger:
     def __init__(self, records: Records, limit: float, crops: int = 1):
         self.records, self.limit, self.crops = records, limit, crops
         self.seen, self.bad = 0, 0
+        self.repeated: int | None = (
+            None  # None: the records do not count repeated frames
+        )
+        self.first: list[int] = []  # frames repeated in each of the first records
         self.new: list[dict[str, Any]] = []  # failures since the last report
         self.window: deque[bool] = deque(maxlen=WINDOW)  # per sample: was it replaced
         self.examples: dict[str, str] = {}  # name of a record -> reason
@@ -39,7 +46,8 @@ class Ledger:
 
         positions: of the first sample of each record. report: arrays "record" [n, tries],
         numbers of failed records, else -1, "reason" and "blamed" [n, tries], the name of
-        the recording to blame if it is not the record itself.
+        the recording to blame if it is not the record itself, and REPEATED [n], -1 for
+        records that do not count it.
         Raises TooManyBad if the share of bad samples exceeds the limit.
         """
         parts = (report[k] for k in ("record", "reason", "blamed"))
@@ -53,6 +61,29 @@ class Ledger:
         self.seen += len(positions) * self.crops
         self.bad += int(np.sum(report["record"][:, 0] >= 0)) * self.crops
         self._check()
+        counts = report[REPEATED][report[REPEATED] >= 0]
+        if len(counts):
+            self.repeated = (self.repeated or 0) + int((counts > 0).sum()) * self.crops
+            self._report_first(counts.tolist())
+
+    def numbers(self) -> dict[str, float]:
+        """{REPEATED: samples that repeat frames}; {} for records that do not count it."""
+        return {} if self.repeated is None else {REPEATED: self.repeated}
+
+    def _report_first(self, counts):
+        """Log once that most of the first clips repeat frames."""
+        if len(self.first) >= FIRST:
+            return
+        self.first += counts
+        most = [count for count in self.first if count]
+        if len(self.first) >= FIRST and 2 * len(most) > len(self.first):
+            logging.warning(
+                "%d of the first %d clips of %s have fewer different frames than "
+                "data.frames (%.1f of them repeat the one before, on average); lower "
+                "data.fps to the frame rate of the videos, or, where these are shorter than "
+                "data.frames / data.fps seconds, lower data.frames or raise data.fps",
+                *(len(most), len(self.first), self.records, np.mean(most)),
+            )
 
     def _check(self):
         n, bad = len(self.window), sum(self.window)

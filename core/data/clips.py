@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from core.data import planar
-from core.data.records import BadSample
+from core.data.records import REPEATED, BadSample
 from core.data.video import open_video
 
 cv2.setNumThreads(0)  # the pipeline's workers are the parallelism
@@ -63,18 +63,22 @@ class View:
 def read_clip(source, view: View, rng) -> np.ndarray:
     """Decode one clip of a video.
 
-    source: a path, or the bytes of a file. rng: draws start, crop and mirroring; may be
-    None if view.kind is "center".
+    source: a path, the bytes of a file, or an open file. rng: draws start, crop and
+    mirroring; may be None if view.kind is "center".
     Returns uint8 [T, size, size, 3], or as `View` says. Raises BadSample.
     """
+    return read_distinct_clip(source, view, rng)[0]
+
+
+def read_distinct_clip(source, view: View, rng) -> tuple[np.ndarray, int]:
+    """(what `read_clip` returns, number of different frames of the video in it)."""
     with open_video(source) as video:
         spare = max(0.0, video.duration - view.frames / view.fps)
         start = spare / 2 if view.kind == "center" else rng.uniform(0, spare)
         times = start + np.arange(view.frames) / view.fps
-        if view.crops == 1:
-            return video.frames_at(times, make_crop(view, rng), view.planar)
-        cropped = video.frames_at(times, make_crops(view, rng), view.planar)
-        return np.moveaxis(cropped, 1, 0)
+        make_view = (make_crop if view.crops == 1 else make_crops)(view, rng)
+        clip, distinct = video.distinct_frames_at(times, make_view, view.planar)
+        return clip if view.crops == 1 else np.moveaxis(clip, 1, 0), distinct
 
 
 def still_clip(image, view: View, rng) -> np.ndarray:
@@ -90,6 +94,12 @@ def still_clip(image, view: View, rng) -> np.ndarray:
         return np.repeat(one[None], view.frames, 0)
     several = make_crops(view, rng)(*size)(image)
     return np.repeat(several[:, None], view.frames, 1)
+
+
+def video_sample(source, view: View, rng, label: int) -> dict:
+    """What `with_label` returns of `read_clip`, and REPEATED."""
+    clip, distinct = read_distinct_clip(source, view, rng)
+    return with_label(clip, label, view) | {REPEATED: view.frames - distinct}
 
 
 def with_label(video, label: int, view: View) -> dict[str, np.ndarray]:

@@ -6,6 +6,7 @@ import time
 import av
 import numpy as np
 
+from core.data import streams
 from core.data.clips import View
 
 SLACK = 1e-3  # seconds: containers round times
@@ -30,14 +31,14 @@ def seconds_per_clip(records, view: View, *, clips: int, seed: int = 0) -> float
 def decode_frames(file, view: View, moment: float):
     """Decode the frames of a clip. moment: 0 for the earliest start, 1 for the latest."""
     with av.open(file) as container:
-        stream = container.streams.video[0]
+        stream = streams.best_stream(container)
         stream.thread_type = "NONE"
         stream.codec_context.thread_count = 1
-        tick, zero = float(stream.time_base), stream.start_time or 0
-        length = (stream.duration or 0) * tick or container.duration / av.time_base
+        tick, zero = float(stream.time_base), streams.first_tick(stream)
+        length = streams.stream_seconds(container, stream)
         start = moment * max(0.0, length - view.frames / view.fps)
         times = start + np.arange(view.frames) / view.fps
-        container.seek(zero + int(start / tick), stream=stream)
+        streams.seek(container, stream, start)
         shown = 0
         for frame in container.decode(stream):
             now = (frame.pts - zero) * tick + SLACK

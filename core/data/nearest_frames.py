@@ -89,8 +89,8 @@ def with_limits(video, stamps: Stamps, asked, slack):
 
     Raises BadSample if the episode has none.
     """
-    reach = stamps.tolerance * stamps.interval + slack
-    begin = min(asked[0], stamps.last - stamps.interval) - reach - slack
+    # The reader begins with a frame at or before this time.
+    begin = min(asked[0] + slack, stamps.last - stamps.interval)
     edge = EDGE * stamps.interval
     before, time = None, np.nan
     for time, frame in video.timed_frames(begin):
@@ -112,7 +112,7 @@ def check_place(stamps: Stamps, duration: float, step: int):
     video say, and they fill it. duration: seconds of the video.
     """
     begin, end = stamps.packed or (stamps.begin, np.inf)
-    full = abs(end - duration) < stamps.interval / 2
+    full = abs(end - duration) < stamps.interval
     if full and abs(begin - stamps.begin) > stamps.interval / 2:
         raise BadSample(
             f"{stamps.file}: step {step} at {stamps.times[step]:.4f} s: its episode is "
@@ -136,5 +136,5 @@ def no_frame(stamps: Stamps, step: int, found: float) -> str:
     return (
         f"{stamps.file}: step {step} at {stamps.times[step]:.4f} s has no frame of its "
         f"episode within {stamps.tolerance:g} frame intervals; the nearest one is at "
-        f"{found:.4f} s"
+        f"{found:.4f} s; correct its time stamps, or raise data.frame_tolerance"
     )

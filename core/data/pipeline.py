@@ -16,7 +16,7 @@ from absl import flags, logging
 from core.base.processes import end_with_parent, ignore_parent_signals
 from core.data.bad_samples import Ledger, SourceReport, list_bad
 from core.data.mixture import part_ranges
-from core.data.records import Records, TooManyBad, explain
+from core.data.records import REPEATED, Records, TooManyBad, explain
 from core.data.sample_order import make_order
 
 LIVES = 4  # deaths of workers at the same sample that end the run
@@ -130,6 +130,8 @@ class LoadSample:
                 failed[record] = explain(error)
                 blamed[record] = getattr(error, "blamed", "")
             record = self._replacement(failed, blamed, position)
+        item = dict(item)
+        repeated = item.pop(REPEATED, -1)
         if self.transform and self.crops == 1:
             item = self._transform(item, position)
         elif self.transform:
@@ -137,7 +139,8 @@ class LoadSample:
             first = position * self.crops
             parts = [self._transform(part, first + j) for j, part in enumerate(parts)]
             item = {k: np.stack([part[k] for part in parts]) for k in parts[0]}
-        return item, self._report(failed, blamed)
+        report = self._report(failed, blamed)
+        return item, report | {REPEATED: np.int64(repeated)}
 
     def _rng(self, stream, attempt, position):
         return np.random.default_rng([self.seed, stream, attempt, position])
@@ -232,23 +235,27 @@ class Source:
         )
 
     def get_state(self) -> dict[str, int]:
-        """The cursor: "next_index", samples consumed by all hosts; "seen" and "bad" here."""
+        """The cursor: "next_index", samples consumed by all hosts; "seen", "bad" and
+        REPEATED here.
+        """
         account = {"seen": self.ledger.seen, "bad": self.ledger.bad}
-        return {"next_index": self.next_index, **account}
+        return {"next_index": self.next_index, **account, **self.ledger.numbers()}
 
     def set_state(self, state: dict[str, int]):
         """Continue at a cursor; batch size and hosts may differ from when it was saved."""
         self.close()
         self.next_index = state["next_index"]
         self.ledger.seen, self.ledger.bad = state["seen"], state["bad"]
+        # Cursors before this was counted lack it.
+        self.ledger.repeated = state.get(REPEATED)
 
     def report(self) -> SourceReport:
         """Samples seen and replaced on this host; "new": failures since the last call, as
-        {"name", "reason", "position"}.
+        {"name", "reason", "position"}; "numbers": those of the ledger.
         """
         new, self.ledger.new = self.ledger.new, []
         seen, bad = self.ledger.seen, self.ledger.bad
-        return {"seen": seen, "bad": bad, "new": new, "numbers": {}}
+        return {"seen": seen, "bad": bad, "new": new, "numbers": self.ledger.numbers()}
 
     def close(self):
         """Stop threads and processes; `next` starts them again."""

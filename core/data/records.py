@@ -8,6 +8,9 @@ import numpy as np
 
 from core.base.text import one_line
 
+# Entry of a sample that the pipeline removes and counts: frames equal to the one before
+# because the video has no other at that time.
+REPEATED = "repeated_frames"
 VALIDATION_ONE_IN = 20  # the last 1 / 20 validates where a data set has no splits
 
 
@@ -17,7 +20,8 @@ class Records(Protocol):
     def __len__(self) -> int: ...
 
     def load(self, index: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
-        """One sample as arrays by name, of the same shapes for every record.
+        """One sample as arrays by name, of the same shapes for every record; and optionally
+        REPEATED, int.
 
         rng: all randomness of the sample, such as crops. Raises BadSample if the record
         cannot be read; the pipeline counts any other exception as well.

@@ -13,8 +13,8 @@ world                      the embedded world
 
 import re
 from collections.abc import Callable
-from pathlib import Path
 
+from core.base.files import expand
 from core.data import file_lists
 from core.data.action_parts import describe_parts
 from core.data.cameras import Cameras
@@ -181,7 +181,7 @@ def recordings(name: str, split: str = "", frame_tolerance: float = 0.5) -> Reco
         return split_recordings(Minari(name), split)
     if chunks_in(name):
         return split_recordings(ChunkFiles(name), split)
-    place = Path(name).expanduser()
+    place = expand(name)
     hint = file_lists.nearest_paths(place) if not place.exists() else ""
     raise ValueError(
         f"{name} holds no trajectories{hint}; expected a replay's folder, a data set of "

@@ -11,7 +11,7 @@ import os
 import pathlib
 from bisect import bisect_right
 
-from core.base.files import read_json
+from core.base.files import expand, read_json
 from core.base.names import nearest
 from core.base.text import one_line
 from core.base.unreadable import known_damage
@@ -25,7 +25,7 @@ HOME = "~/tensorflow_datasets"  # the default of TFDS_DATA_DIR
 
 def is_prepared(place) -> bool:
     """Whether a folder is a version of such a data set, or holds versions."""
-    place = pathlib.Path(place).expanduser()
+    place = expand(place)
     return (place / INFO).is_file() or any(place.glob(f"*/{INFO}"))
 
 
@@ -34,7 +34,7 @@ def find_dataset(name: str) -> pathlib.Path:
 
     Raises ValueError, naming similar data sets, if there is none.
     """
-    home = pathlib.Path(os.environ.get("TFDS_DATA_DIR", HOME)).expanduser()
+    home = expand(os.environ.get("TFDS_DATA_DIR", HOME))
     name, _, version = name.partition(":")
     folder = home / name / version if version else home / name
     if is_prepared(folder):
@@ -87,7 +87,7 @@ class Shards:
     files: tuple = dataclasses.field(init=False, repr=False)
 
     def __post_init__(self):
-        folder = pathlib.Path(self.folder).expanduser()
+        folder = expand(self.folder)
         place = folder if (folder / INFO).is_file() else versions(folder)[-1].parent
         form = file_format(place)
         builder = open_builder(str(place))

@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 
-from core.data.clips import View, read_clip, still_clip, with_label
+from core.data.clips import View, still_clip, video_sample, with_label
 from core.data.records import RecordsWrapper
 from core.data.tfds import Shards
 
@@ -27,13 +27,14 @@ class ShardClips(RecordsWrapper):
             )
 
     def load(self, index, rng):
-        """{"video": uint8 [T, size, size, 3]}, and "label": int32 [] if there is one."""
+        """{"video": uint8 [T, size, size, 3]}, "label": int32 [] if there is one, and
+        REPEATED of a video.
+        """
         example = self.inner[index]
-        if "video" in example:
-            video = read_clip(bytes(example["video"]), self.view, rng)
-        else:
-            video = still_clip(np.asarray(example["image"]), self.view, rng)
         label = int(example.get("label", -1))
+        if "video" in example:
+            return video_sample(bytes(example["video"]), self.view, rng, label)
+        video = still_clip(np.asarray(example["image"]), self.view, rng)
         return with_label(video, label, self.view)
 
     def encoded(self, index) -> bytes:

@@ -1,37 +1,57 @@
-"""Decodes the frames of a video that are on screen at given times."""
+"""Decodes the frames of a video that are on screen at given times.
+
+Time 0 is the first frame of FFmpeg's best video stream. The frame on screen at a time is the
+last one that is not later, where times within half a tick of the container (at most 1 ms) are
+equal. Frames have square pixels and are upright.
+"""
 
 import contextlib
 import io
 import itertools
+import os
 from collections.abc import Callable, Iterator
 
 import av
 import numpy as np
-from av.stream import Disposition
 
-from core.data.planar import rgb_to_planes
-from core.data.records import BadSample, explain
+from core.data import streams
+from core.data.damage import explain_unreadable
+from core.data.frames import frame_planes, frame_rgb
+from core.data.records import BadSample
 
-SUFFIXES = (".avi", ".mkv", ".mov", ".mp4", ".webm")
+SUFFIXES = (
+    ".3gp",
+    ".avi",
+    ".flv",
+    ".m2ts",
+    ".m4v",
+    ".mkv",
+    ".mov",
+    ".mp4",
+    ".mpeg",
+    ".mpg",
+    ".mts",
+    ".ts",
+    ".webm",
+    ".wmv",
+)
 
-# Containers round durations, and sound may be longer than the video. A file whose last
-# frame ends earlier than this before its stated end is truncated.
-GRACE_SECONDS = 1.0
 MOST_PIXELS = 2**26  # per frame: 200 MB as RGB
-# FFmpeg's numbers for BT.601 in limited range; "unspecified" (2 and 0) is taken for it.
-USUAL_COLORSPACES = (2, 5, 6)
-USUAL_RANGES = (0, 1)
+# Seconds before the wanted time to which a reader seeks until a frame is early enough. The
+# first times after a seek in an MPEG program stream are guesses, wrong by up to 0.1 s.
+SEEK_BACK = {"mpeg": (4.0, 16.0)}
+USUAL_SEEK_BACK = (0.0, 2.0, 8.0)
 
 
 def decode_clip(source, start, fps, frames, make_view=None) -> np.ndarray:
     """Decode `frames` frames, those on screen at start, start + 1 / fps, ... seconds.
 
-    source: a path, or the bytes of a file. start: seconds from the beginning. Beyond the
-    end the last frame is repeated. make_view: None for whole frames, or
+    source: as in `open_video`. start: seconds from the beginning. Beyond the end the last
+    frame is repeated. make_view: None for whole frames, or
     (height, width) -> function that crops a frame, such as clips.make_crop gives; frames
     are cropped as they are decoded, so that only crops are held in memory.
 
-    Returns uint8 [frames, H, W, 3], upright (a phone's rotation is applied), or crops.
+    Returns uint8 [frames, H, W, 3], or crops.
     Raises BadSample if the file is missing, truncated, corrupt or has no video.
     """
     with open_video(source) as reader:
@@ -40,61 +60,54 @@ def decode_clip(source, start, fps, frames, make_view=None) -> np.ndarray:
 
 @contextlib.contextmanager
 def open_video(source) -> Iterator["Reader"]:
-    """A Reader of a path or of the bytes of a file; errors inside become BadSample."""
+    """A Reader of a path, the bytes of a file, or an open file.
+
+    Errors inside become BadSample.
+    """
     try:
-        file = io.BytesIO(source) if isinstance(source, bytes) else f"file:{source}"
-        with av.open(file) as container:
+        with av.open(as_file(source)) as container:
             yield Reader(container)
     except (av.FFmpegError, OSError, ValueError, LookupError, MemoryError) as error:
-        raise BadSample(explain(error)) from error
+        raise BadSample(explain_unreadable(source, error)) from error
+
+
+def as_file(source):
+    """What PyAV opens for a path, the bytes of a file, or an open file."""
+    if isinstance(source, (str, os.PathLike)):
+        return f"file:{source}"
+    return io.BytesIO(source) if isinstance(source, bytes) else source
 
 
 class Reader:
-    """The first video stream of an open container.
+    """The best video stream of an open container.
 
     duration: seconds. rate: mean frames per second, 0 if unknown. aspect: width / height
-    of a stored pixel. height and width of `stream` are before rotation.
+    of a stored pixel. height and width of `stream` are before stretching and rotation.
     """
 
     def __init__(self, container):
-        streams = [s for s in container.streams.video if not _is_cover(s)]
-        if not streams:
-            raise BadSample("no video stream")
-        self.container, self.stream = container, streams[0]
+        self.container, self.stream = container, streams.best_stream(container)
         if self.stream.codec_context is None:
             raise BadSample("unknown video codec")
         # More threads cost 20-25 % more CPU per clip, and can deadlock with PyAV's log.
         self.stream.thread_type = "NONE"
         self.stream.codec_context.thread_count = 1
         self.tick = float(self.stream.time_base)
-        self.zero = self.stream.start_time or 0
-        self.duration = self._duration()
+        self.zero = streams.first_tick(self.stream)
         self.rate = float(self.stream.average_rate or 0)
         self.aspect = float(self.stream.sample_aspect_ratio or 1)
-        if self.stream.height * self.stream.width > MOST_PIXELS:
+        if self.stream.height * self.stream.width * max(1, self.aspect) > MOST_PIXELS:
             size = f"{self.stream.width} x {self.stream.height}"
             raise BadSample(f"frames of {size} pixels; the limit is 8192 x 8192")
+        self.moved = False  # whether frames were decoded
+        self.duration = streams.stream_seconds(container, self.stream)
 
-    def _duration(self):
-        if self.stream.duration:
-            return self.stream.duration * self.tick
-        if "DURATION" in self.stream.metadata:  # Matroska, written by FFmpeg
-            hours, minutes, seconds = self.stream.metadata["DURATION"].split(":")
-            return int(hours) * 3600 + int(minutes) * 60 + float(seconds)
-        if self.container.duration:
-            return self.container.duration / av.time_base
-        return self.count()[1]  # a streamed recording states no duration
-
-    def count(self) -> tuple[int, float]:
-        """(frames, seconds) of the whole file, from its packets, without decoding."""
-        frames, end = 0, self.zero
-        for packet in self.container.demux(self.stream):
-            if packet.pts is not None:
-                frames, end = frames + 1, max(end, packet.pts + (packet.duration or 0))
-        self.container.seek(0)
-        if end == self.zero:
-            raise BadSample("no frames")
-        return frames, (end - self.zero) * self.tick
+    def count(self) -> int:
+        """Frames of the whole file, from its packets, without decoding."""
+        packets = self.container.demux(self.stream)
+        frames = sum(packet.pts is not None for packet in packets)
+        streams.rewind(self.container, self.stream)
+        return frames
 
     def frames_at(
         self, times, make_view: Callable | None = None, planar=False
@@ -106,14 +119,20 @@ class Reader:
         brightness [H, W] and two color differences [H / 2, W / 2], instead of RGB.
         Returns [T, ...] of what the function gives.
         """
-        found, done, size, view = None, 0, None, None
+        return self.distinct_frames_at(times, make_view, planar)[0]
+
+    def distinct_frames_at(
+        self, times, make_view: Callable | None = None, planar=False
+    ) -> tuple[np.ndarray, int]:
+        """(what `frames_at` returns, number of different frames of the video in it)."""
+        found, done, size, view, distinct = None, 0, None, None, 0
         for frame, until in self._shown(times[0]):
             upto = int(np.searchsorted(times, until))
             if upto <= done:
                 continue
             if until == np.inf:
                 self._check_complete(frame, times[-1])
-            image = _planes(frame) if planar else _rgb(frame)
+            image = (frame_planes if planar else frame_rgb)(frame, self.aspect)
             before, size = size, image[0].shape if planar else image.shape[:2]
             _check_size(size, before)
             view = view or (make_view(*size) if make_view else np.asarray)
@@ -121,10 +140,10 @@ class Reader:
             if found is None:
                 found = np.empty((len(times), *image.shape), np.uint8)
             found[done:upto] = image
-            done = upto
+            done, distinct = upto, distinct + 1
             if done == len(times):
                 break
-        return found
+        return found, distinct
 
     def timed_frames(self, start) -> Iterator[tuple]:
         """(seconds, decoded frame) in order of time, from a frame at or before `start` on."""
@@ -133,7 +152,7 @@ class Reader:
 
     def picture(self, frame) -> np.ndarray:
         """A decoded frame as RGB: uint8 [H, W, 3]."""
-        return _rgb(frame)
+        return frame_rgb(frame, self.aspect)
 
     def sampled(self, fps) -> Iterator[np.ndarray]:
         """All frames at `fps` frames per second, one by one: uint8 [H, W, 3]."""
@@ -141,11 +160,12 @@ class Reader:
         for frame, until in self._shown(0.0):
             if until == np.inf:
                 self._check_complete(frame, self.duration)
-                until = self._time(frame) + (frame.duration or 1) * self.tick
+                until = self._time(frame) + self._length(frame)
             ticks = int(np.ceil(until * fps - 1e-6)) - count
             if ticks <= 0:
                 continue
-            image, count, before = _rgb(frame), count + ticks, size
+            image, before = frame_rgb(frame, self.aspect), size
+            count += ticks
             size = image.shape[:2]
             _check_size(size, before)
             for _ in range(ticks):
@@ -166,22 +186,31 @@ class Reader:
 
     def _decode(self, start, slack):
         """Decoded frames in order of time; the first is at or before `start`."""
-        if start > 0:
-            self.container.seek(self.zero + int(start / self.tick), stream=self.stream)
-        frames = self.container.decode(self.stream)
-        first = next(frames, None)
-        late = first is None or self._time(first) > start + slack
-        if start > 0 and late:  # a bad index: read from the beginning
-            self.container.seek(0)
-            frames = self.container.decode(self.stream)
-        elif first is not None:
-            frames = itertools.chain([first], frames)
-        for frame in frames:
+        for frame in self._frames_from(start, slack):
             # Of 60 files with one flipped bit, 59 decode without an error, and FFmpeg marks
             # 52 of them as corrupt. Only a checksum would find the others.
             if frame.is_corrupt:
                 raise BadSample(f"corrupt frame at {self._time(frame):.1f} s")
             yield frame
+
+    def _frames_from(self, start, slack):
+        """Decoded frames; the first is at or before `start`, if there is one."""
+        moved, self.moved = self.moved, True
+        steps = SEEK_BACK.get(self.container.format.name, USUAL_SEEK_BACK)
+        for back in (x for x in steps if x < start):
+            if not streams.seek(self.container, self.stream, start - back):
+                continue
+            frames = self.container.decode(self.stream)
+            first = next(frames, None)
+            if first is not None and self._time(first) <= start + slack:
+                return itertools.chain([first], frames)
+        if start > 0 or moved:  # > 0: the container has no index, or a bad one
+            streams.rewind(self.container, self.stream)
+        return self.container.decode(self.stream)
+
+    def _length(self, frame):
+        """Seconds that a frame is shown, if it is the last one."""
+        return (frame.duration or 0) * self.tick or 1 / (self.rate or 1 / self.tick)
 
     def _time(self, frame):
         # AVI has no presentation times, and those that FFmpeg makes up are out of order.
@@ -195,42 +224,13 @@ class Reader:
     def _check_complete(self, last, time):
         """Raise BadSample if the last frame ends long before `time` and the stated end."""
         end = self._time(last) + (last.duration or 0) * self.tick
-        if end + GRACE_SECONDS < min(time, self.duration):
-            raise BadSample(f"ends at {end:.1f} s of {self.duration:.1f} s")
-
-
-def _is_cover(stream):
-    """Whether a video stream is the cover picture of a sound file."""
-    return bool(stream.disposition & Disposition.attached_pic)
+        if end + streams.GRACE_SECONDS < min(time, self.duration):
+            raise BadSample(
+                f"is cut: ends at {end:.1f} s of {self.duration:.1f} s; copy it again"
+            )
 
 
 def _check_size(size, before):
     """Raise BadSample if a frame differs in size from the one before."""
     if before and size != before:
         raise BadSample(f"frame size changes from {before} to {size}")
-
-
-def _planes(frame):
-    """Brightness and color differences of a decoded frame, upright (core/data/planar.py)."""
-    if not _is_plain(frame):
-        return rgb_to_planes(_rgb(frame))
-    sides = [(frame.height >> k, frame.width >> k) for k in (0, 1, 1)]
-    return tuple(
-        np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)[:h, :w]
-        for plane, (h, w) in zip(frame.planes, sides, strict=True)
-    )
-
-
-def _is_plain(frame) -> bool:
-    """Whether the memory of a frame holds planes in the format of core/data/planar.py."""
-    plain = frame.format.name == "yuv420p" and not frame.rotation
-    even = frame.height % 2 == frame.width % 2 == 0
-    usual = frame.colorspace in USUAL_COLORSPACES and frame.color_range in USUAL_RANGES
-    return plain and even and usual
-
-
-def _rgb(frame):
-    """A decoded frame, upright: uint8 [H, W, 3]."""
-    # By default swscale starts a thread per core for each frame.
-    image = frame.reformat(format="rgb24", threads=1).to_ndarray()
-    return np.rot90(image, frame.rotation // 90) if frame.rotation else image

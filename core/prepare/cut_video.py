@@ -63,13 +63,13 @@ class Clip(NamedTuple):
 
 
 def cut_clips(source, recipe: Recipe) -> Iterator[Clip]:
-    """Yield the clips of a video, a path or bytes. Raises BadSample where it is damaged."""
+    """Yield the clips of a video, a source of open_video. Raises BadSample at damage."""
     with open_video(source) as video:
         fps = min(recipe.fps, video.rate or recipe.fps)
         length, least = round(recipe.seconds * fps), round(recipe.min_seconds * fps)
         shape, first, writer = None, 0, None
         for image in video.sampled(fps):
-            shape = shape or target_shape(*image.shape[:2], video.aspect, recipe.size)
+            shape = shape or target_shape(*image.shape[:2], recipe.size)
             writer = writer or ClipWriter(shape, fps, recipe)
             writer.add(image)
             if writer.frames == max(1, length):
@@ -81,12 +81,8 @@ def cut_clips(source, recipe: Recipe) -> Iterator[Clip]:
             raise BadSample(f"shorter than {recipe.min_seconds:g} s")
 
 
-def target_shape(height, width, aspect, size) -> tuple[int, int]:
-    """(height, width) with a short side of `size`, never enlarged, both even.
-
-    aspect: width of a stored pixel over its height.
-    """
-    width *= aspect
+def target_shape(height, width, size) -> tuple[int, int]:
+    """(height, width) with a short side of `size`, never enlarged, both even."""
     scale = min(1.0, size / min(height, width))
     return tuple(max(2, 2 * round(x * scale / 2)) for x in (height, width))
 

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from contextlib import redirect_stdout
 from typing import NamedTuple
 
+from core.base.files import expand
 from core.base.text import duration
 from core.data.formats.prepared import PreparedPieces
 from core.data.tfds import Shards, is_prepared
@@ -154,7 +155,7 @@ def prepare_on_beam(
 
 def destination(to) -> pathlib.Path:
     """The absolute path of a new data set. Raises ValueError if its name is not valid."""
-    to = pathlib.Path(to).expanduser().absolute()
+    to = expand(to).absolute()
     if not NAME.fullmatch(to.name):
         raise ValueError(
             f"{to.name!r} is not a valid name of a data set; use lower-case letters, "

@@ -1,8 +1,7 @@
 """Files of a replay: chunks of steps, and all windows of them.
 
 A folder has one file STREAM-START-STEPS.npz per chunk, with arrays [STEPS, ...] by the names
-of core/data/steps.py. A stream is the steps of one environment. about.json says what is known
-of the arrays (core/data/trajectories.py, Recordings); folders of before it existed have none.
+of core/data/steps.py. A stream is the steps of one environment.
 """
 
 import dataclasses
@@ -12,11 +11,12 @@ import re
 import zipfile
 import zlib
 from collections.abc import Mapping
+from typing import ClassVar
 
 import numpy as np
 
-from core.base.files import read_json
 from core.base.text import one_line
+from core.base.unreadable import known_damage
 from core.data.records import VALIDATION_ONE_IN, BadSample, blame
 from core.data.steps import (
     NEEDED,
@@ -26,7 +26,6 @@ from core.data.steps import (
     slice_steps,
 )
 
-ABOUT = "about.json"
 NAME = re.compile(r"(\d{6})-(\d{12})-(\d{6})\.npz")
 KEPT_CHUNKS = 16  # decompressed chunks kept per process
 
@@ -49,12 +48,6 @@ def chunks_in(folder) -> list[Chunk]:
     """The chunks of a folder in order; other files are ignored."""
     names = (NAME.fullmatch(path.name) for path in pathlib.Path(folder).glob("*.npz"))
     return sorted(Chunk(*map(int, name.groups())) for name in names if name)
-
-
-def read_about(folder) -> dict:
-    """What is known of the arrays; empty if the folder does not say."""
-    path = pathlib.Path(folder) / ABOUT
-    return read_json(path) if path.exists() else {}
 
 
 def contiguous_runs(chunks) -> tuple:
@@ -83,12 +76,14 @@ def read_chunk(folder, chunk: Chunk) -> dict:
     """The arrays of a chunk. Raises BadSample if the file is damaged or has other steps
     than its name says.
     """
+    path = pathlib.Path(folder) / chunk.name
     try:
-        with open(pathlib.Path(folder) / chunk.name, "rb") as file:
+        with open(path, "rb") as file:
             arrays = np.load(file, allow_pickle=False)
             steps = {name: arrays[name] for name in arrays.files}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise BadSample(f"cannot be read: {one_line(error)}") from None
+        reason = known_damage(path) or f"cannot be read: {one_line(error)}"
+        raise BadSample(reason) from None
     return check_steps(steps, chunk.steps)
 
 
@@ -101,16 +96,13 @@ class ChunkFiles:
 
     folder: str
     chunks: tuple = dataclasses.field(init=False, repr=False)
+    about: ClassVar[dict] = {}
 
     def __str__(self):
         return self.folder
 
     def __post_init__(self):
         object.__setattr__(self, "chunks", tuple(chunks_in(self.folder)))
-
-    @property
-    def about(self):
-        return read_about(self.folder)
 
     def __len__(self):
         return len(self.chunks)
@@ -169,10 +161,6 @@ class ChunkWindows:
 
     def __str__(self):
         return f"the trajectories of {self.folder}"
-
-    @property
-    def about(self):
-        return read_about(self.folder)
 
     def name(self, index):
         return f"{self.folder}/{self.locate(index)[0][0].name}"

@@ -3,6 +3,7 @@
 import cv2
 import numpy as np
 
+from core.base.unreadable import known_damage
 from core.data.nearest_frames import Stamps, nearest_frames
 from core.data.records import BadSample
 from core.data.steps import LazyImages
@@ -45,6 +46,8 @@ def read(source, stamps, start, stop, picture) -> np.ndarray:
             )
     except BadSample as error:
         text = str(error)
+        if not isinstance(source, bytes) and (damage := known_damage(source)):
+            text = f"{stamps.file} {damage}"
         named = text if stamps.file in text else f"{stamps.file}: {text}"
         raise BadSample(named) from None
 

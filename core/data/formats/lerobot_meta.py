@@ -94,7 +94,8 @@ def read_episodes(root: pathlib.Path, info: dict, cameras) -> tuple[dict, ...]:
         raise ValueError(f"{root}/meta/episodes has a row without episode_index")
     if not rows:
         raise ValueError(
-            f"{root} has no episodes in meta/episodes; download the data set again"
+            f"{root} has no episodes in meta/episodes: it was not downloaded whole, or its "
+            "recording was not finished (finalize() of LeRobot)"
         )
     rows.sort(key=lambda row: row["episode_index"])
     for one, other in itertools.pairwise(rows):
@@ -160,8 +161,15 @@ def part_overlap(row: dict, other: dict, place: str, fps: float) -> bool:
     `row` begins first. Returns whether it reaches the other one.
     """
     begin = other[f"{place}/from_timestamp"]
-    length = row["length"] / fps
-    end = min(row[f"{place}/to_timestamp"], row[f"{place}/from_timestamp"] + length)
+    end, other_end = (
+        min(
+            x[f"{place}/to_timestamp"],
+            x[f"{place}/from_timestamp"] + x["length"] / fps,
+        )
+        for x in (row, other)
+    )
+    if other_end <= begin:
+        return True  # it claims nothing
     overlap = end > begin + EDGE / fps
     ours, theirs = (
         abs(x[f"{place}/from_timestamp"] - x[f"{place}/packed"][0]) < 0.5 / fps

@@ -89,7 +89,7 @@ def test_planar_clips_equal_rgb_clips(kind, tmp_path):
 
 def test_standard_frames_are_not_converted(tmp_path, monkeypatch):
     path = write_clock(tmp_path / "c.mp4", STEADY)
-    monkeypatch.setattr("core.data.video._rgb", None)
+    monkeypatch.setattr("core.data.frames.frame_rgb", None)
     view = View(frames=3, fps=10, size=16, planar=True)
     assert read_clip(path, view, np.random.default_rng(0)).shape == (3, 24, 16)
     with open_video(path) as video:

@@ -125,6 +125,28 @@ def break_codec(tmp_path):
     return path
 
 
+def break_unfinished(tmp_path):
+    """What a recorder leaves that is killed: the media, but no index."""
+    content = Path(write_clock(tmp_path / "whole.mp4", STEADY)).read_bytes()
+    path = tmp_path / "killed.mp4"
+    path.write_bytes(content[: content.find(b"moov") - 4])
+    return path
+
+
+def break_pointer(tmp_path):
+    path = tmp_path / "pointer.mp4"
+    oid = "4d7a214614ab2935c943f9e0ff69d22eadbb8f32b1258daaa5e2ca24d17e2393"
+    version = "version https://git-lfs.github.com/spec/v1"
+    path.write_text(f"{version}\noid sha256:{oid}\nsize 12345\n")
+    return path
+
+
+def break_link(tmp_path):
+    path = tmp_path / "link.mp4"
+    path.symlink_to(tmp_path / "annex" / "objects" / "gone.mp4")
+    return path
+
+
 def test_ten_bits_per_channel_are_read(tmp_path):
     deep = {"codec": "libx265", "pix_fmt": "yuv420p10le"}
     path = write_clock(tmp_path / "deep.mkv", STEADY, **deep)
@@ -140,14 +162,23 @@ def test_ten_bits_per_channel_are_read(tmp_path):
     [
         (break_header, r"ends at 3\.0 s of 30\.0 s"),
         (break_codec, "unknown video codec"),
-        (lambda d: break_truncated(d, "mp4", share=0.3), "InvalidDataError"),
-        (lambda d: break_truncated(d, "mp4", movflags="faststart"), "InvalidDataError"),
-        (lambda d: break_truncated(d, "webm"), r"ends at 1\.\d s of 3\.0 s"),
+        (
+            lambda d: break_truncated(d, "mp4", share=0.3),
+            r"is cut: it has [\d,]+ of at least [\d,]+ bytes; copy or record it again",
+        ),
+        (lambda d: break_truncated(d, "mp4", movflags="faststart"), "is cut: it has"),
+        (lambda d: break_truncated(d, "webm"), r"is cut: ends at 1\.\d s of 3\.0 s"),
+        (break_unfinished, "recording was not finished; repair it or record again"),
+        (
+            break_pointer,
+            "is a git-LFS pointer, not the video; fetch it with git lfs pull",
+        ),
+        (break_link, "is a link to a file that does not exist; fetch that file"),
         (break_rotten, "corrupt frame at|InvalidDataError"),
         (break_silent, "no video stream"),
-        (break_text, "InvalidDataError"),
-        (break_empty, "InvalidDataError"),
-        (lambda d: d / "absent.mp4", "No such file"),
+        (break_text, "is text, not a video; download or copy it again"),
+        (break_empty, r"is empty \(0 bytes\); copy it again"),
+        (lambda d: d / "absent.mp4", "No such file; it was moved or deleted"),
     ],
 )
 def test_broken_files_are_bad_samples(make, reason, tmp_path):

@@ -28,7 +28,7 @@ def test_a_folder_is_searched_in_order(folder):
     assert len(videos) == 3 and videos.name(1) == "b/a b.webm"
     assert str(videos) == str(folder)
     item = videos.load(1, np.random.default_rng(0))
-    assert item.keys() == {"video"}
+    assert item.keys() == {"video", "repeated_frames"}
     assert item["video"].shape == (4, 16, 16, 3) and item["video"].dtype == np.uint8
     again = videos.load(1, np.random.default_rng(0))
     np.testing.assert_array_equal(item["video"], again["video"])
@@ -69,7 +69,7 @@ def test_a_list_file_names_videos_and_labels(text, paths, labels, folder):
         ),
         ("d/C.mp4", "d/C.mp4 does not exist; paths are relative to the list file"),
         ("C.mp4", "C.mp4 does not exist .did you mean .*/c.mp4"),
-        ("", "has no videos; expected a folder with .avi, .mkv"),
+        ("", "has no videos; expected a folder with .3gp, .avi"),
     ],
 )
 def test_mistakes_in_a_list_raise(text, words, folder):
@@ -113,5 +113,5 @@ def test_a_broken_file_is_replaced_and_reported(folder):
     np.testing.assert_array_equal(video, same)
     assert report == again and report["bad"] == len(report["new"]) == 4
     assert {(e["name"], e["reason"][:16]) for e in report["new"]} == {
-        ("broken.mp4", "InvalidDataError")
+        ("broken.mp4", "is cut: it has 6")
     }

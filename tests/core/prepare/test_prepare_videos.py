@@ -136,10 +136,9 @@ def test_short_ends_are_left_out(tmp_path):
 
 
 def test_sizes_are_even_and_never_larger():
-    assert target_shape(480, 640, 1.0, 256) == (256, 342)
-    assert target_shape(1920, 1080, 1.0, 256) == (456, 256)
-    assert target_shape(97, 131, 1.0, 256) == (96, 132)
-    assert target_shape(576, 720, 16 / 15, 288) == (288, 384)  # PAL has wide pixels
+    assert target_shape(480, 640, 256) == (256, 342)
+    assert target_shape(1920, 1080, 256) == (456, 256)
+    assert target_shape(97, 131, 256) == (96, 132)
 
 
 def test_clips_end_at_damage(tmp_path):
