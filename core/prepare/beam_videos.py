@@ -5,6 +5,7 @@ needs to hold all clips.
 """
 
 import functools
+import os
 
 import apache_beam as beam
 
@@ -35,7 +36,8 @@ def video_splits(pipeline, plan) -> dict:
     rules = plan.rules
     cut = (
         pipeline
-        | "Videos" >> beam.Create(plan.sources())
+        | "Videos"
+        >> beam.Create([(n, os.fsencode(p), x) for n, p, x in plan.sources()])
         | "SpreadVideos" >> beam.Reshuffle()
         | "Cut" >> beam.FlatMap(cut_one_video, plan)
         | "SpreadClips" >> beam.Reshuffle()
@@ -91,6 +93,8 @@ def read_counters(result) -> dict[str, int]:
 def cut_one_video(source, plan):
     """Yield (id, example) of the clips of one video; count it if it is bad."""
     count("videos")
+    name, path, label = source  # the path in bytes: Beam's coders take UTF-8 alone
+    source = name, os.fsdecode(path), label
     for example, reason in video_clips.clips_until_bad(plan, *source):
         if reason:
             count(f"bad video: {reason}")

@@ -1,5 +1,6 @@
 """Cuts video files into clips in parallel, drops bad ones, and assigns splits."""
 
+import collections
 import dataclasses
 import os
 import pathlib
@@ -8,6 +9,7 @@ from collections.abc import Iterator
 from core.base.files import digest
 from core.data import file_lists
 from core.data.records import BadSample, explain
+from core.data.urls import is_url, read_url
 from core.data.video import SUFFIXES
 from core.prepare import near_duplicates, parallel_work
 from core.prepare.cut_video import Recipe, cut_clips
@@ -56,19 +58,27 @@ class VideoPlan:
     rules: Rules = dataclasses.field(default_factory=Rules)
     licence: str = ""
 
+    def files(self) -> file_lists.Files:
+        """The videos of the place, and what was passed over. Raises ValueError."""
+        return file_lists.find_files(self.place, SUFFIXES, "videos")
+
     def sources(self) -> list[tuple[str, str, int]]:
-        """(name, path or URL, label or -1) of each video. Raises ValueError."""
-        root, names, labels = file_lists.find_files(self.place, SUFFIXES, "videos")
+        """(printable name, path or address, label or -1) of each video.
+
+        Raises ValueError.
+        """
+        found = self.files()
+        names = found.names()
         if len(set(names)) < len(names):
-            twice = next(name for name in names if names.count(name) > 1)
+            twice = collections.Counter(names).most_common(1)[0][0]
             raise ValueError(f"{self.place} names the video {twice} twice")
-        paths = [x if file_lists.is_url(x) else os.path.join(root, x) for x in names]
-        return list(zip(names, paths, labels or [-1] * len(names), strict=True))
+        paths = [x if is_url(x) else os.path.join(found.root, x) for x in found.paths]
+        return list(zip(names, paths, found.labels or [-1] * len(names), strict=True))
 
 
 def clip_examples(plan: VideoPlan, name, path, label) -> Iterator[dict]:
     """Yield the example of each clip of one video. Raises BadSample where it is damaged."""
-    source = file_lists.read_url(path) if file_lists.is_url(path) else path
+    source = read_url(path) if is_url(path) else path
     known = {"source": name, "label": label, "licence": plan.licence}
     known["checksum"] = digest(source)
     for number, clip in enumerate(cut_clips(source, plan.recipe)):
@@ -99,6 +109,7 @@ def cut_videos(
     and "bad", why it cannot be read.
     """
     jobs, sources = {}, plan.sources()
+    parallel_work.mark_work_folder(folder)
     homes = {name: folder / folder_name(name) for name, _, _ in sources}
     for name, path, label in sources:
         facts = parallel_work.read_facts(homes[name])
@@ -133,7 +144,7 @@ def inputs_of(plan, path, label) -> list:
     """What the clips of a file depend on besides the code; a change cuts them anew."""
     stamp = (
         []
-        if file_lists.is_url(path) or not os.path.exists(path)
+        if is_url(path) or not os.path.exists(path)
         else parallel_work.file_stamp(path)
     )
     return [dataclasses.asdict(plan.recipe), plan.licence, label, stamp]
