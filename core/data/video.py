@@ -66,7 +66,13 @@ def open_video(source) -> Iterator["Reader"]:
     """
     try:
         with av.open(as_file(source)) as container:
-            yield Reader(container)
+            try:
+                reader = Reader(container)
+            except (
+                BadSample
+            ) as error:  # such as no video stream in what is left of a file
+                raise BadSample(explain_unreadable(source, error)) from None
+            yield reader
     except (av.FFmpegError, OSError, ValueError, LookupError, MemoryError) as error:
         raise BadSample(explain_unreadable(source, error)) from error
 
