@@ -146,6 +146,13 @@ def test_addresses_that_cannot_be_read_raise_at_once(line, words, tmp_path):
     assert "secret" not in str(error.value)
 
 
+def test_addresses_of_fsspec_are_read_like_files(tmp_path):
+    path = write_clock(tmp_path / "c.mp4", STEADY[:8])
+    videos = listed(tmp_path, f"file://{path}")
+    item = videos.load(0, None)
+    np.testing.assert_array_equal(read_clock(item["video"]), [2, 3, 4, 5])
+
+
 def test_an_address_in_place_of_a_list_raises(tmp_path):
     with pytest.raises(ValueError, match="s3://bucket/videos is an address; write"):
         VideoFolder("s3://bucket/videos?key=1", VIEW)
