@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from core.base.files import expand, read_json
 from core.base.locks import hold_lock
-from core.base.text import duration
+from core.base.text import duration, printable_name
 from core.data.formats.prepared import PreparedPieces
 from core.data.tfds import Shards, is_prepared
 from core.prepare import (
@@ -164,10 +164,17 @@ def prepare_on_beam(
 def destination(to, place: str) -> pathlib.Path:
     """The absolute path of a new data set.
 
-    place: of the recordings. Raises ValueError if the name is not valid, or if this is the
-    place itself.
+    place: of the recordings. Raises ValueError if the name is not valid or not UTF-8, or if
+    this is the place itself.
     """
     to = expand(to).absolute()
+    try:
+        str(to).encode()
+    except UnicodeEncodeError:
+        raise ValueError(
+            f"--to is {printable_name(str(to))}, whose name is not UTF-8; array_record "
+            "files need a folder whose name is"
+        ) from None
     if to.exists() and expand(place).exists() and to.samefile(expand(place)):
         raise ValueError(
             f"--to is {to}, which holds the recordings; choose another folder"
