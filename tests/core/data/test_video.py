@@ -159,6 +159,16 @@ def test_matroska_states_the_end_or_the_length(stated, tmp_path):
     )
 
 
+def test_time_that_goes_back_is_a_bad_sample(tmp_path):
+    steady = {"codec": "libx264"}
+    parts = [
+        Path(write_clock(tmp_path / f"{i}.ts", STEADY + first, **steady)).read_bytes()
+        for i, first in enumerate((60, 0))
+    ]
+    with pytest.raises(BadSample, match=r"goes back from 2\.9 s to -5\d\.\d s"):
+        decode_clip(b"".join(parts), 0.0, 5, 30)
+
+
 def test_sound_that_is_longer_than_the_video_is_no_damage(tmp_path):
     path = tmp_path / "sound.flv"
     with av.open(str(path), "w") as container:
