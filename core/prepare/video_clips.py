@@ -30,8 +30,9 @@ class Rules:
     """Which clips are kept, and which are for validation.
 
     min_motion: least mean change of brightness (0..1) per second. near: a clip is a
-    duplicate if its hash differs from an earlier one in at most so many of 192 bits; -1
-    keeps duplicates. held: share of the source videos for validation. Raises ValueError.
+    duplicate if its hash differs from an earlier one in at most so many of 192 bits, or if
+    this holds for most clips of its video and those of others; -1 keeps duplicates. held:
+    share of the source videos for validation. Raises ValueError.
     """
 
     min_motion: float = 0.002
@@ -177,9 +178,15 @@ def record_lost_video(folder, reason, plan, name, path, label):
 def assign_clip_splits(clips, rules: Rules) -> dict[str, str]:
     """{id: "train", "validation", or why it is dropped} of all examples."""
     prints = {clip["id"]: clip["fingerprint"] for clip in clips}
-    copies = (
-        near_duplicates.find_duplicates(prints, rules.near) if rules.near >= 0 else {}
-    )
+    copies = {}
+    if rules.near >= 0:
+        copies = near_duplicates.find_duplicates(prints, rules.near)
+        by_source = collections.defaultdict(list)
+        for clip in clips:
+            if clip["motion"] >= rules.min_motion:
+                by_source[near_duplicates.source_of(clip["id"])].append(clip["id"])
+        for keys in by_source.values():
+            copies = near_duplicates.copies_of_whole_videos(keys, copies) | copies
     edge = validation_edge(
         (hash_to_share(clip["checksum"]) for clip in clips), rules.held
     )

@@ -180,6 +180,28 @@ def test_bands_find_all_near_duplicates():
     assert found == expected and 20 < len(found) < 50
 
 
+def test_a_video_most_of_whose_clips_are_copies_is_a_copy():
+    rng = np.random.default_rng(0)
+    first = [rng.bytes(24).hex() for _ in range(6)]
+    clip = {"motion": 1.0, "checksum": "0" * 64}
+    known = [clip | {"id": f"a#{i}", "fingerprint": x} for i, x in enumerate(first)]
+    # Two of five clips are not like those of "a"; then "c" shares two of four.
+    second = [*first[:3], *(rng.bytes(24).hex() for _ in range(2))]
+    third = [*first[:2], *(rng.bytes(24).hex() for _ in range(2))]
+    for name, prints in (("b", second), ("c", third)):
+        known += [
+            clip | {"id": f"{name}#{i}", "fingerprint": x} for i, x in enumerate(prints)
+        ]
+    # Black clips make no copy of a video.
+    dark = {"motion": 0.0, "fingerprint": "0" * 48}
+    known += [clip | dark | {"id": f"{name}#{i}"} for name in "cd" for i in (7, 8, 9)]
+    known += [clip | {"id": "d#0", "fingerprint": rng.bytes(24).hex()}]
+    splits = video_clips.assign_clip_splits(known, Rules(held=0))
+    kept = [name for name, split in splits.items() if split == "train"]
+    assert kept == [*(f"a#{i}" for i in range(6)), "c#2", "c#3", "d#0"]
+    assert splits["b#4"] == "looks like another: a#0"
+
+
 def test_clips_of_one_video_share_a_split():
     clip = {"motion": 1.0, "fingerprint": ""}
     rng = np.random.default_rng(0)
