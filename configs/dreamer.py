@@ -132,6 +132,9 @@ def offline(name):
             "fps": 8.0,
             "workers": 8,
             "max_bad_share": 0.01,
+            # How far the frame of a recorded step may be from its time stamp, in frame
+            # intervals of the data set; further away, the step is a bad sample.
+            "frame_tolerance": 0.5,
         },
         # Predictions of `clips`, and the readout of body positions, fitted to others.
         "dream": {

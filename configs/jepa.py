@@ -108,6 +108,9 @@ def base():
             "bodies": 3,
             "workers": 8,
             "max_bad_share": 0.01,
+            # How far the frame of a recorded step may be from its time stamp, in frame
+            # intervals of the data set; further away, the step is a bad sample.
+            "frame_tolerance": 0.5,
         },
         # A clip's factors are uniform in [1 - x, 1 + x].
         "colour": {"brightness": 0.0, "contrast": 0.0, "saturation": 0.0},

@@ -27,11 +27,14 @@ def make_world(split, *, seed, steps, size, level, bodies, fps) -> World:
     return World(seed, variant="pushed", frames=steps, **look)
 
 
-def make_records(split, *, source, steps, apart, seed, size, level, bodies, fps):
+def make_records(
+    split, *, source, steps, apart, seed, size, level, bodies, fps, frame_tolerance=0.5
+):
     """Windows of `steps` steps of the data set `source` (core/data/source_names.py).
 
-    split: "train", or "validation", which has at least `apart` steps. The last five
-    arguments are those of `make_world`, for the source "world".
+    split: "train", or "validation", which has at least `apart` steps. seed to fps: those of
+    `make_world`, for the source "world". frame_tolerance: how far the frame of a LeRobot
+    step may be from its time stamp, in frame intervals.
     """
     world = {"seed": seed, "size": size, "level": level, "bodies": bodies, "fps": fps}
 
@@ -39,7 +42,12 @@ def make_records(split, *, source, steps, apart, seed, size, level, bodies, fps)
         return WorldWindows(make_world(split, steps=steps, **world))
 
     return source_names.trajectories(
-        source, split, steps=steps, apart=apart, world=pushed
+        source,
+        split,
+        steps=steps,
+        apart=apart,
+        world=pushed,
+        frame_tolerance=frame_tolerance,
     )
 
 

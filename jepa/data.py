@@ -28,6 +28,7 @@ def make_records(
     bodies,
     workers,
     max_bad_share,
+    frame_tolerance=0.5,
 ):
     """(records of `split`, keywords of `make_source`), from the config's data section.
 
@@ -42,6 +43,8 @@ def make_records(
       crops: clips cut from a stretch of video that is decoded once.
       planar: whether pictures stay YUV 4:2:0.
       level, bodies: of the embedded world.
+      frame_tolerance: how far a frame of a LeRobot camera may be from the time stamp of its
+        step, in frame intervals.
 
     Raises:
       ValueError: for fields that the source cannot follow.
@@ -63,7 +66,7 @@ def make_records(
     kind = "random" if split == "train" else "center"
     more = {"crops": crops, "planar": planar} if split == "train" else {}
     view = View(scale=scale, aspect=aspect, flip=flip, kind=kind, **clip, **more)
-    records = source_names.videos(source, split, view, lambda: world)
+    records = source_names.videos(source, split, view, lambda: world, frame_tolerance)
     return records, pipeline | {"crops": view.crops}
 
 

@@ -85,8 +85,21 @@ KEEP = flags.DEFINE_list(
     "keep", [], "Arrays to keep, as NAME or NEW=NAME; all by default"
 )
 UNITS = flags.DEFINE_list("units", [], "Units of arrays, as NAME=UNIT")
+FRAME_TOLERANCE = flags.DEFINE_float(
+    "frame_tolerance",
+    0.5,
+    "How far the frame of a LeRobot step may be from its time stamp, in frame intervals",
+)
 PIECE = flags.DEFINE_integer("piece", 32, "Most steps per record")
-TRAJECTORY_FLAGS = ("rate", "actions", "clock", "keep", "units", "piece")
+TRAJECTORY_FLAGS = (
+    "rate",
+    "actions",
+    "clock",
+    "keep",
+    "units",
+    "piece",
+    "frame_tolerance",
+)
 
 
 def main():

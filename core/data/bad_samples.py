@@ -45,16 +45,17 @@ class Ledger:
         """Count the samples of a batch; a sample is bad if its own record failed.
 
         positions: of the first sample of each record. report: arrays "record" [n, tries],
-        numbers of failed records, else -1, "reason" [n, tries], and REPEATED [n], -1 for
+        numbers of failed records, else -1, "reason" and "blamed" [n, tries], the name of
+        the recording to blame if it is not the record itself, and REPEATED [n], -1 for
         records that do not count it.
         Raises TooManyBad if the share of bad samples exceeds the limit.
         """
-        for position, record, reason in zip(
-            positions, report["record"], report["reason"], strict=True
-        ):
+        parts = (report[k] for k in ("record", "reason", "blamed"))
+        for position, record, reason, blamed in zip(positions, *parts, strict=True):
             self.window.extend([bool(record[0] >= 0)] * self.crops)
-            for r, text in zip(record[record >= 0], reason, strict=False):
-                name, text = self.records.name(int(r)), text.decode(errors="ignore")
+            for r, text, name in zip(record[record >= 0], reason, blamed, strict=False):
+                name = name.decode(errors="ignore") or self.records.name(int(r))
+                text = text.decode(errors="ignore")
                 self.new.append({"name": name, "reason": text, "position": position})
                 self.examples.setdefault(name, text)
         self.seen += len(positions) * self.crops

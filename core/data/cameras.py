@@ -5,8 +5,8 @@ import dataclasses
 import numpy as np
 
 from core.data.clips import View, make_crop
-from core.data.records import REPEATED, BadSample, RecordsWrapper
-from core.data.steps import LazyImages, check_steps
+from core.data.records import REPEATED, BadSample, RecordsWrapper, blame
+from core.data.steps import LazyImages, check_steps, is_observation
 from core.data.trajectories import Recordings
 
 
@@ -34,35 +34,41 @@ class Cameras(RecordsWrapper):
             )
 
     def load(self, index, rng):
-        """{"video": uint8 [T, size, size, 3]} and REPEATED; the last frame of an episode is
-        repeated.
+        """{"video": uint8 [T, size, size, 3]} and REPEATED.
+
+        The last frame of an episode is repeated only if there are too few steps from the
+        recording's first one to the end of the episode.
         """
         ahead = np.arange(self.view.frames) * self.inner.about["rate"] / self.view.fps
         ahead = np.rint(ahead).astype(int)
-        first = self.images_of(index)
-        spare = len(first) if self.view.kind != "center" else 1
-        start = int(rng.integers(spare))
-        images = first[start : start + int(ahead[-1]) + 1]
-        while len(images) <= ahead[-1] and index + 1 < len(self):
+        span = int(ahead[-1]) + 1
+        images, over = self.images_of(index)
+        spare = max(1, len(images) - span + 1) if over else len(images)
+        start = int(rng.integers(spare)) if self.view.kind != "center" else 0
+        parts, count = [images], len(images)
+        while not over and count < start + span and index + 1 < len(self):
             index += 1
-            more = self.images_of(index, goes_on=True)
-            if more is None:
-                break
-            images = np.append(images, more[: int(ahead[-1]) + 1 - len(images)], 0)
+            with blame(self.inner.name(index)):
+                images, over = self.images_of(index, goes_on=True)
+            parts, count = [*parts, images], count + len(images)
+        start = min(start, max(0, count - span))
+        images = slice_parts(parts, start, start + span)
         crop = make_crop(self.view, rng)(*images.shape[1:3])
         shown = np.minimum(ahead, len(images) - 1)
         video = np.stack([crop(images[at]) for at in shown])
         return {"video": video, REPEATED: len(shown) - len(np.unique(shown))}
 
     def images_of(self, index, goes_on=False):
-        """The images of the first episode in a recording, [n, H, W, 3].
+        """(images of the first episode in a recording [n, H, W, 3], whether it ends there).
 
-        goes_on: None if the recording begins an episode, and so continues none.
+        goes_on: no images if the recording begins an episode, and so continues none.
         """
         steps = check_steps(self.inner.load(index))
         if goes_on and steps["is_first"][0]:
-            return None
-        known = sorted(name for name, x in steps.items() if is_images(x))
+            return (), True
+        known = sorted(
+            name for name, x in steps.items() if is_observation(name) and is_images(x)
+        )
         name = self.camera or next(iter(known), "")
         if name not in known:
             raise BadSample(
@@ -70,11 +76,24 @@ class Cameras(RecordsWrapper):
             )
         # A recording may hold several episodes.
         starts = np.flatnonzero(steps["is_first"][1:])
-        return steps[name] if not len(starts) else steps[name][: int(starts[0]) + 1]
+        if len(starts):
+            return steps[name][: int(starts[0]) + 1], True
+        return steps[name], bool(steps["is_last"][-1])
+
+
+def slice_parts(parts, start: int, stop: int) -> np.ndarray:
+    """Images start..stop - 1 of consecutive parts, as far as there are so many."""
+    found, before = [], 0
+    for part in parts:
+        first, last = max(0, start - before), min(len(part), stop - before)
+        if first < last:
+            found.append(part[first:last])
+        before += len(part)
+    return np.concatenate(found)
 
 
 def is_images(x) -> bool:
     """Whether an array of steps holds RGB images, decoded or not."""
-    return isinstance(x, LazyImages) or (
-        x.dtype == np.uint8 and x.ndim == 4 and x.shape[-1] == 3
-    )
+    if isinstance(x, LazyImages):
+        return not x.depth
+    return x.dtype == np.uint8 and x.ndim == 4 and x.shape[-1] == 3

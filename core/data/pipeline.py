@@ -20,7 +20,7 @@ from core.data.records import REPEATED, Records, TooManyBad, explain
 from core.data.sample_order import make_order
 
 LIVES = 4  # deaths of workers at the same sample that end the run
-REASON_BYTES = 96
+REASON_BYTES, NAME_BYTES = 256, 256
 
 # Random streams. The position comes last in a seed: SeedSequence pads with zeros.
 LOAD, REPLACE, TRANSFORM = range(3)  # core/data/sample_order.py has a fourth
@@ -120,7 +120,7 @@ class LoadSample:
     crops: int = 1
 
     def __call__(self, position, record):
-        failed = {}
+        failed, blamed = {}, {}
         while True:
             try:
                 rng = self._rng(LOAD, len(failed), position)
@@ -128,7 +128,8 @@ class LoadSample:
                 break
             except Exception as error:  # noqa: BLE001, counted and reported
                 failed[record] = explain(error)
-            record = self._replacement(failed, position)
+                blamed[record] = getattr(error, "blamed", "")
+            record = self._replacement(failed, blamed, position)
         item = dict(item)
         repeated = item.pop(REPEATED, -1)
         if self.transform and self.crops == 1:
@@ -138,18 +139,21 @@ class LoadSample:
             first = position * self.crops
             parts = [self._transform(part, first + j) for j, part in enumerate(parts)]
             item = {k: np.stack([part[k] for part in parts]) for k in parts[0]}
-        return item, self._report(failed, repeated)
+        report = self._report(failed, blamed)
+        return item, report | {REPEATED: np.int64(repeated)}
 
     def _rng(self, stream, attempt, position):
         return np.random.default_rng([self.seed, stream, attempt, position])
 
-    def _replacement(self, failed, position):
+    def _replacement(self, failed, blamed, position):
         """A record of the same part that has not failed; depends on the position only."""
         first = next(iter(failed))
         start, stop = next(s for s in part_ranges(self.records) if first < s[1])
         n = stop - start
         if len(failed) == min(self.tries, n):
-            names = list_bad((self.records.name(r), x) for r, x in failed.items())
+            names = list_bad(
+                (blamed[r] or self.records.name(r), x) for r, x in failed.items()
+            )
             raise TooManyBad(
                 f"none of the {len(failed)} records tried for sample {position} of "
                 f"{self.records} could be read: {names}; repair or remove such records"
@@ -168,15 +172,17 @@ class LoadSample:
             message = f"the transform of sample {position} failed: {explain(error)}"
             raise RuntimeError(message) from error
 
-    def _report(self, failed, repeated):
-        """What bad_samples.Ledger counts: numbers of the failed records [tries], else -1,
-        their reasons [tries], and repeated frames, -1 if unknown.
+    def _report(self, failed, blamed):
+        """Numbers of the failed records [tries], else -1, their reasons [tries], and the
+        names [tries] of other recordings that are to blame, else empty.
         """
         record = np.full(self.tries, -1, np.int64)
         reason = np.zeros(self.tries, f"S{REASON_BYTES}")
+        name = np.zeros(self.tries, f"S{NAME_BYTES}")
         for k, (r, text) in enumerate(failed.items()):
             record[k], reason[k] = r, text.encode(errors="replace")[:REASON_BYTES]
-        return {"record": record, "reason": reason, REPEATED: np.int64(repeated)}
+            name[k] = blamed[r].encode(errors="replace")[-NAME_BYTES:]
+        return {"record": record, "reason": reason, "blamed": name}
 
 
 class Source:

@@ -1,5 +1,6 @@
 """Records: the interface of a data set to the pipeline, and errors of bad records."""
 
+import contextlib
 import dataclasses
 from typing import Protocol
 
@@ -54,7 +55,23 @@ def validation_start(count: int) -> int:
 
 
 class BadSample(Exception):
-    """Raised for a record that cannot be read; the message is a short reason."""
+    """Raised for a record that cannot be read; the message is a short reason.
+
+    blamed: name of the recording that cannot be read, if it is another one into which the
+    record goes on; else "".
+    """
+
+    blamed = ""
+
+
+@contextlib.contextmanager
+def blame(name: str):
+    """A BadSample inside is the fault of the recording of this name."""
+    try:
+        yield
+    except BadSample as error:
+        error.blamed = error.blamed or name
+        raise
 
 
 class TooManyBad(ValueError):

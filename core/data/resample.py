@@ -46,7 +46,7 @@ def select_steps(x, at):
             return x[0:0]
         return x[int(which[0]) : int(which[-1]) + 1][which - which[0]]
 
-    return LazyImages(len(at), decode)
+    return LazyImages(len(at), decode, x.depth)
 
 
 def combine_actions(action, time, grid, near, how: str) -> np.ndarray:

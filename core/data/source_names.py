@@ -65,12 +65,15 @@ def open_mixture(text: str, open_one: Callable) -> Records:
     return Mixture(parts, weights) if len(parts) > 1 else parts[0]
 
 
-def videos(text: str, split: str, view: View, world: Callable) -> Records:
+def videos(
+    text: str, split: str, view: View, world: Callable, frame_tolerance: float = 0.5
+) -> Records:
     """Records of clips: {"video": uint8 as `view` says, and "label" where there are labels}.
 
     text: a name as in the first lines of this file. split: "train", "validation" or "" for
     all; folders of files have no splits and give all files. world: () -> records of the name
-    "world". Raises ValueError if a data set is missing or does not hold videos.
+    "world". frame_tolerance: as in `recordings`. Raises ValueError if a data set is missing
+    or does not hold videos.
     """
 
     def open_one(name):
@@ -80,7 +83,8 @@ def videos(text: str, split: str, view: View, world: Callable) -> Records:
             return VideoFolder(name.removeprefix("images:"), view, stills=True)
         if name.startswith("camera:"):
             name, _, camera = name.removeprefix("camera:").partition("#")
-            return Cameras(recordings(name, split), view, camera)
+            known = recordings(name, split, frame_tolerance)
+            return Cameras(known, view, camera)
         if name.startswith("tfds:") or is_prepared(name):
             return ShardClips(open_shards(name, split), view)
         return VideoFolder(name, view)
@@ -88,13 +92,21 @@ def videos(text: str, split: str, view: View, world: Callable) -> Records:
     return open_mixture(text, open_one)
 
 
-def trajectories(text: str, split: str, *, steps, apart, world: Callable) -> Records:
+def trajectories(
+    text: str,
+    split: str,
+    *,
+    steps,
+    apart,
+    world: Callable,
+    frame_tolerance: float = 0.5,
+) -> Records:
     """Records of windows of trajectories: arrays [steps, ...] as in core/data/steps.py.
 
     text: a name as in the first lines of this file. split: "train" or "validation".
     apart: least number of validation steps of a replay. world: () -> records of the name
-    "world". Raises ValueError if a data set is missing, does not hold trajectories, or has
-    other units than the rest of a mixture.
+    "world". frame_tolerance: as in `recordings`. Raises ValueError if a data set is missing,
+    does not hold trajectories, or has other units than the rest of a mixture.
     """
 
     def open_one(name):
@@ -102,7 +114,7 @@ def trajectories(text: str, split: str, *, steps, apart, world: Callable) -> Rec
             return world()
         if chunks_in(name):
             return ChunkWindows(name, steps, split, apart)
-        return RandomWindows(recordings(name, split), steps)
+        return RandomWindows(recordings(name, split, frame_tolerance), steps)
 
     found = open_mixture(text, open_one)
     check_units(found)
@@ -129,10 +141,12 @@ def is_trajectories(name: str) -> bool:
     return is_lerobot(name) or is_minari(name) or bool(chunks_in(name))
 
 
-def recordings(name: str, split: str = "") -> Recordings:
+def recordings(name: str, split: str = "", frame_tolerance: float = 0.5) -> Recordings:
     """Recordings (core/data/trajectories.py) of a name without weights.
 
-    split: "train", "validation" or "" for all. Raises ValueError if there are none.
+    split: "train", "validation" or "" for all. frame_tolerance: how far the frame of a step
+    may be from its time stamp in LeRobot, in frame intervals. Raises ValueError if there are
+    none.
     """
     if name.startswith("tfds:") or is_prepared(name):
         found = open_shards(name, split)
@@ -142,9 +156,10 @@ def recordings(name: str, split: str = "") -> Recordings:
             )
         rlds = step_features(open_builder(found.place).info.features)
         return Rlds(found) if rlds else PreparedPieces(found)
-    for fits, kind in ((is_lerobot, LeRobot), (is_minari, Minari)):
-        if fits(name):
-            return split_recordings(kind(name), split)
+    if is_lerobot(name):
+        return split_recordings(LeRobot(name, frame_tolerance), split)
+    if is_minari(name):
+        return split_recordings(Minari(name), split)
     if chunks_in(name):
         return split_recordings(ChunkFiles(name), split)
     place = expand(name)

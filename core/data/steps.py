@@ -37,10 +37,14 @@ def is_observation(name: str) -> bool:
 
 @dataclasses.dataclass(frozen=True)
 class LazyImages:
-    """Images that are decoded when sliced: x[i:j] calls decode(i, j) -> [j - i, H, W, 3]."""
+    """Images that are decoded when sliced: x[i:j] calls decode(i, j) -> [j - i, H, W, 3].
+
+    depth: whether they are maps of one number instead of RGB: [j - i, H, W, 1].
+    """
 
     count: int
     decode: Callable
+    depth: bool = False
 
     def __len__(self):
         return self.count

@@ -6,7 +6,7 @@ from typing import Protocol
 import numpy as np
 
 from core.data.bodies.world import World
-from core.data.records import BadSample, RecordsWrapper, validation_start
+from core.data.records import BadSample, RecordsWrapper, blame, validation_start
 from core.data.steps import (
     as_training_window,
     check_steps,
@@ -98,10 +98,11 @@ class RandomWindows(RecordsWrapper):
         """One window: arrays [length, ...] as in core/data/steps.py."""
         parts, left = [], self.length
         while left:
-            steps = check_steps(self.inner.load(index))
-            count = len(steps["action"])
-            start = int(rng.integers(count)) if rng and not parts else 0
-            parts.append(slice_steps(steps, start, start + left))
+            with blame(self.inner.name(index)):
+                steps = check_steps(self.inner.load(index))
+                count = len(steps["action"])
+                start = int(rng.integers(count)) if rng and not parts else 0
+                parts.append(slice_steps(steps, start, start + left))
             left -= min(left, count - start)
             index = (index + 1) % len(self.inner)
         return as_training_window(concat_steps(parts))
@@ -146,7 +147,7 @@ def stack_windows(records, indices) -> dict:
         try:
             items.append(records.load(index, np.random.default_rng(seed)))
         except BadSample as error:
-            reason = f"{records.name(index)} {error}"
+            reason = f"{error.blamed or records.name(index)} {error}"
     if not items:
         raise ValueError(f"no window of {records} can be read: {reason}")
     return {name: np.stack([item[name] for item in items]) for name in items[0]}

@@ -152,6 +152,15 @@ class Reader:
                 break
         return found, distinct
 
+    def timed_frames(self, start) -> Iterator[tuple]:
+        """(seconds, decoded frame) in order of time, from a frame at or before `start` on."""
+        for frame in self._decode(max(0.0, start), self.tick / 2):
+            yield self._time(frame), frame
+
+    def picture(self, frame) -> np.ndarray:
+        """A decoded frame as RGB: uint8 [H, W, 3]."""
+        return frame_rgb(frame, self.aspect)
+
     def sampled(self, fps) -> Iterator[np.ndarray]:
         """All frames at `fps` frames per second, one by one: uint8 [H, W, 3]."""
         count, size = 0, None

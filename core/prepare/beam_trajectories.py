@@ -2,7 +2,6 @@
 
 import apache_beam as beam
 
-from core.data import source_names
 from core.prepare import trajectory_pieces
 from core.prepare.beam_videos import Counted, by_split, count
 from core.prepare.cut_trajectories import ODD, pieces_until_bad
@@ -19,7 +18,7 @@ class BeamTrajectories(Counted, Trajectories):
 
 def trajectory_splits(pipeline, plan, form) -> dict:
     """{split: collection of (key, example)} of a TrajectoryPlan."""
-    recordings = source_names.recordings(plan.place)
+    recordings = plan.recordings()
     all_names = [recordings.name(i) for i in range(len(recordings))]
     edge = trajectory_pieces.recordings_edge(plan, all_names)
     cut = (

@@ -5,7 +5,6 @@ import pathlib
 
 import numpy as np
 
-from core.data import source_names
 from core.data.records import BadSample, explain
 from core.prepare import parallel_work
 from core.prepare.parallel_work import folder_name
@@ -38,7 +37,7 @@ def cut_recordings(
     "bytes", "form" (array -> kind and shape of a step), and "bad", why it cannot be read.
     """
     check_names(plan)
-    recordings = source_names.recordings(plan.place)
+    recordings = plan.recordings()
     all_names = [recordings.name(i) for i in range(len(recordings))]
     homes = [folder / folder_name(name) for name in all_names]
     del recordings
@@ -84,7 +83,7 @@ def inputs_of(plan: TrajectoryPlan) -> dict:
 
 def cut_block(_, plan, block):
     """Cut a block of recordings, (number, folder, name) each. Runs in its own process."""
-    recordings = source_names.recordings(plan.place)
+    recordings = plan.recordings()
     for index, home, name in block:
         if not is_cut(plan, home):
             cut_one_recording(home, plan, recordings, index, name)

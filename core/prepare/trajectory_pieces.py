@@ -28,6 +28,7 @@ class TrajectoryPlan:
     rate: steps per second to resample to, 0 for none; actions: how several become one then
       (core/data/resample.py). clock: steps per second of recordings without time.
     size: pixels of both sides of images, 0 to keep theirs. crf: x264's quality.
+    frame_tolerance: as in source_names.recordings.
     keep: (new name, name) of the arrays to keep, all if empty. units: (name, unit).
     piece: most steps per record. held: share of the recordings for validation.
 
@@ -45,6 +46,7 @@ class TrajectoryPlan:
     held: float = 0.05
     crf: int = 23
     licence: str = ""
+    frame_tolerance: float = 0.5
 
     def __post_init__(self):
         if self.actions not in ACTIONS:
@@ -63,6 +65,10 @@ class TrajectoryPlan:
                 raise ValueError(
                     f"{name} is {getattr(self, name)}; use {least} or more"
                 )
+
+    def recordings(self):
+        """The recordings to prepare (core/data/trajectories.py)."""
+        return source_names.recordings(self.place, "", self.frame_tolerance)
 
 
 def load_prepared_steps(plan: TrajectoryPlan, recordings, index: int) -> dict:
@@ -165,7 +171,7 @@ def predict_form(plan: TrajectoryPlan) -> dict:
 
     Raises ValueError if none can.
     """
-    recordings = source_names.recordings(plan.place)
+    recordings = plan.recordings()
     for index in range(min(len(recordings), 8)):
         try:
             steps = slice_steps(load_prepared_steps(plan, recordings, index), 0, 1)
@@ -188,7 +194,7 @@ def check_names(plan: TrajectoryPlan):
 
 def describe_arrays(plan: TrajectoryPlan) -> dict:
     """{"names", "units", "rate"} of the prepared arrays: core/data/trajectories.py."""
-    known = source_names.recordings(plan.place).about
+    known = plan.recordings().about
     new = {old: name for name, old in plan.keep} or None
     numbers = {
         name if new is None else new.get(name, name): x

@@ -19,6 +19,8 @@ from core.runs import checkpoint
 
 CONFIG = "config.json"
 METRICS = "metrics.jsonl"
+# Fields that older runs lack, with the value by which they go on.
+ADDED = {"data.frame_tolerance": 0.5}
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 
 
@@ -107,10 +109,12 @@ def flatten(config: dict) -> dict:
 def differences(old: dict, new: dict) -> list[str]:
     """One phrase per field that differs, as JSON would store it.
 
-    A field that an older run lacks and that is empty now makes no difference.
+    A field that an older run lacks and that is empty now, or as in ADDED, makes no
+    difference.
     """
     old, new = flatten(old), flatten(json.loads(json.dumps(new)))
     old = {key: "" for key in new if new[key] == ""} | old
+    old = {key: x for key, x in ADDED.items() if key in new} | old
     return [
         f"{key} was {old.get(key, 'absent')}, is {new.get(key, 'absent')}"
         for key in sorted(old.keys() | new.keys())

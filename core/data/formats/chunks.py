@@ -16,7 +16,8 @@ from typing import ClassVar
 import numpy as np
 
 from core.base.text import one_line
-from core.data.records import VALIDATION_ONE_IN, BadSample
+from core.base.unreadable import known_damage
+from core.data.records import VALIDATION_ONE_IN, BadSample, blame
 from core.data.steps import (
     NEEDED,
     as_training_window,
@@ -75,12 +76,14 @@ def read_chunk(folder, chunk: Chunk) -> dict:
     """The arrays of a chunk. Raises BadSample if the file is damaged or has other steps
     than its name says.
     """
+    path = pathlib.Path(folder) / chunk.name
     try:
-        with open(pathlib.Path(folder) / chunk.name, "rb") as file:
+        with open(path, "rb") as file:
             arrays = np.load(file, allow_pickle=False)
             steps = {name: arrays[name] for name in arrays.files}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise BadSample(f"cannot be read: {one_line(error)}") from None
+        reason = known_damage(path) or f"cannot be read: {one_line(error)}"
+        raise BadSample(reason) from None
     return check_steps(steps, chunk.steps)
 
 
@@ -176,7 +179,10 @@ class ChunkWindows:
     def load(self, index, rng=None):
         """One window: arrays [length, ...] as in core/data/steps.py."""
         chunks, offset = self.locate(index)
-        parts = [load_chunk(self.folder, chunk) for chunk in chunks]
+        parts = []
+        for chunk in chunks:
+            with blame(f"{self.folder}/{chunk.name}"):
+                parts.append(load_chunk(self.folder, chunk))
         steps = concat_steps(parts)
         return as_training_window(slice_steps(steps, offset, offset + self.length))
 

@@ -1,24 +1,39 @@
-"""Reads data sets of LeRobot 3: steps in Parquet, images in videos.
+"""Reads data sets of LeRobot 2 and 3: steps in Parquet, images in videos or in Parquet.
 
-meta/info.json has features, rate and paths; meta/episodes the files of each episode and its
-place in them; meta/tasks.parquet the instructions.
+meta/info.json has features, rate and paths; core/data/formats/lerobot_meta.py reads the rest
+of meta/.
 """
 
 import dataclasses
-import json
 import pathlib
 
 import numpy as np
 
-from core.base.text import one_line
-from core.data.formats.lazy_images import image_files, video_frames
+from core.data.formats import lerobot_depth
+from core.data.formats.lazy_images import (
+    depth_files,
+    depth_frames,
+    has_deep_numbers,
+    image_files,
+    video_frames,
+)
+from core.data.formats.lerobot_meta import (
+    INFO,
+    is_old,
+    read_episodes,
+    read_info,
+    read_table,
+    read_tasks,
+)
+from core.data.nearest_frames import Stamps, float32_digits
 from core.data.records import BadSample
+from core.data.step_names import check_distinct, log_name, observation_name
 from core.data.steps import LazyImages, episode_flags, image_or_float, shift_rewards
 
-INFO = "meta/info.json"
-VERSION = "v3."
 # Columns about the row itself.
 INDEX_COLUMNS = ("frame_index", "episode_index", "index", "task_index", "timestamp")
+REWARD, DONE, TIME, TASK = "next.reward", "next.done", "timestamp", "task_index"
+MAP_SIDE = 16  # arrays with two sides of so many numbers are maps, not vectors
 
 
 def is_lerobot(place) -> bool:
@@ -30,33 +45,37 @@ def is_lerobot(place) -> bool:
 class LeRobot:
     """The episodes of a folder as recordings (core/data/trajectories.py).
 
-    info: meta/info.json. tasks: instructions by number. episodes: rows of meta/episodes.
-    Raises ValueError if the version is not 3 or there are no episodes.
+    frame_tolerance: how far the frame of a step may be from its time stamp, in intervals of
+    the data set's rate. info: meta/info.json. tasks: instructions by number. episodes: their
+    places. names: {feature: array of core/data/steps.py}.
+    Raises ValueError if meta/ is damaged, two features would get one name, or there is no
+    action.
     """
 
     folder: str
+    frame_tolerance: float = 0.5
     info: dict = dataclasses.field(init=False, repr=False)
     tasks: dict = dataclasses.field(init=False, repr=False)
     episodes: tuple = dataclasses.field(init=False, repr=False)
+    names: dict = dataclasses.field(init=False, repr=False)
 
     def __post_init__(self):
-        root = pathlib.Path(self.folder).expanduser()
-        info = json.loads((root / INFO).read_text())
-        version = str(info.get("codebase_version"))
-        if not version.startswith(VERSION):
+        if not self.frame_tolerance >= 0:
             raise ValueError(
-                f"{self.folder} has LeRobot version {version}; expected {VERSION}x: convert "
-                "it with LeRobot's convert_dataset_v21_to_v30"
+                f"data.frame_tolerance is {self.frame_tolerance}; expected 0 or more"
             )
+        root = pathlib.Path(self.folder).expanduser()
+        info = read_info(self.folder)
+        kinds = info["features"]
+        cameras = [name for name, x in kinds.items() if x["dtype"] == "video"]
         values = {
             "info": info,
-            "tasks": read_tasks(root),
-            "episodes": read_episodes(root),
+            "names": array_names(self.folder, kinds),
+            "tasks": read_tasks(root, info),
+            "episodes": read_episodes(root, info, cameras),
         }
         for name, value in values.items():
             object.__setattr__(self, name, value)
-        if not self.episodes:
-            raise ValueError(f"{self.folder} has no episodes")
 
     def __str__(self):
         return self.folder
@@ -69,104 +88,171 @@ class LeRobot:
 
     @property
     def about(self):
+        features = {ours: self.info["features"][k] for k, ours in self.names.items()}
         names = {
-            array_name(k): x.get("names") for k, x in self.info["features"].items()
+            k: flat_names(x["names"]) for k, x in features.items() if x.get("names")
         }
-        names = {k: flat_names(x) for k, x in names.items() if x}
-        return {"names": names, "rate": self.info["fps"]}
+        units = {
+            k: lerobot_depth.unit_of(x)
+            for k, x in features.items()
+            if lerobot_depth.is_depth(x) and lerobot_depth.unit_of(x)
+        }
+        return {"names": names, "units": units, "rate": self.info["fps"]}
 
     def load(self, index):
         """The steps of an episode; camera images are LazyImages."""
         where, features = self.episodes[index], self.info["features"]
         rows = self.rows(where)
-        count = len(rows["timestamp"])
-        found = {"time": np.asarray(rows["timestamp"], np.float64)}
-        for name, kind in features.items():
-            if name in INDEX_COLUMNS or name in ("next.reward", "next.done"):
-                continue
-            if kind["dtype"] == "video":
-                found[array_name(name)] = self.camera_frames(where, name, found["time"])
-            elif kind["dtype"] == "image":
-                found[array_name(name)] = image_files(
-                    [cell["bytes"] for cell in rows[name]]
-                )
-            elif kind["dtype"] != "string":
-                found[array_name(name)] = image_or_float(rows[name])
-        if "action" not in found:
-            raise BadSample("has no 'action'")
+        count = len(rows[TIME])
+        time = np.asarray(rows[TIME], np.float64).reshape(count)
+        if not np.isfinite(time).all():
+            raise BadSample(
+                f"{TIME!r} is not finite at step {np.isfinite(time).argmin()}"
+            )
+        found = {"time": time}
+        for name, ours in self.names.items():
+            if features[name]["dtype"] == "video":
+                found[ours] = self.camera_frames(where, name, time)
+            elif features[name]["dtype"] == "image":
+                images = images_in_rows(name, rows[name], features[name])
+                found[log_name(ours) if images.depth else ours] = images
+            elif features[name]["dtype"] == "string":
+                found[ours] = np.array([str(x) for x in rows[name]])
+            else:
+                found[ours] = numbers(ours, rows[name], features[name])
         found["action"] = found["action"].reshape(count, -1)
-        found["reward"] = shift_rewards(rows.get("next.reward", np.zeros(count)))
+        rewards = np.asarray(rows.get(REWARD, np.zeros(count)), np.float32)
+        found["reward"] = shift_rewards(rewards.reshape(count))
         if self.tasks:
-            words = [self.tasks.get(task, "") for task in rows["task_index"]]
-            found["language"] = np.array(words)
-        over = bool(rows["next.done"][-1]) if "next.done" in rows else False
+            found["language"] = np.array([self.words(task) for task in rows[TASK]])
+        over = bool(np.ravel(rows[DONE][-1])[0]) if DONE in rows else False
         return found | episode_flags(count, terminal=over)
+
+    def words(self, task) -> str:
+        """The instruction with a number. Raises BadSample."""
+        if task not in self.tasks:
+            raise BadSample(f"{TASK} is {task}, which is not in meta/tasks")
+        return self.tasks[task]
 
     def rows(self, where) -> dict:
         """The columns of an episode as lists by name. Raises BadSample."""
-        import pyarrow
-        from pyarrow import parquet
-
         path = self.path("data_path", where, "data")
         number = where["episode_index"]
         try:
-            chosen = [("episode_index", "==", number)]
-            table = parquet.read_table(path, filters=chosen)
-        except (pyarrow.ArrowException, OSError) as error:
-            raise BadSample(f"{path} cannot be read: {one_line(error)}") from None
+            table = read_table(path, filters=[("episode_index", "==", number)])
+        except ValueError as error:
+            raise BadSample(str(error)) from None
+        features = self.info["features"]
+        needed = [x for x in self.names if features[x]["dtype"] != "video"]
+        for name in (*needed, TIME, *([TASK] if self.tasks else [])):
+            if name not in table.column_names:
+                raise BadSample(f"{path} has no column {name!r}, which {INFO} lists")
         if len(table) != where["length"] or not len(table):
             raise BadSample(
                 f"has {len(table)} rows in {path.name}; expected {where['length']}"
             )
-        return {k: table[k].to_pylist() for k in table.column_names}
+        wanted = [
+            x for x in (*needed, TIME, TASK, REWARD, DONE) if x in table.column_names
+        ]
+        return {k: table[k].to_pylist() for k in dict.fromkeys(wanted)}
 
     def camera_frames(self, where, key, time) -> LazyImages:
-        """The images of a camera at `time`, in seconds since the episode began."""
-        path = self.path("video_path", where, f"videos/{key}", video_key=key)
-        # A quarter of a frame later, so that rounding cannot give the frame before.
-        times = where[f"videos/{key}/from_timestamp"] + time + 0.25 / self.info["fps"]
-        return video_frames(path, times)
+        """The images of a camera at `time`, in seconds since the episode began.
+
+        Raises BadSample if the time stamps lie outside of the episode's part of the video.
+        """
+        place, feature = f"videos/{key}", self.info["features"][key]
+        path = self.path("video_path", where, place, video_key=key)
+        begin = 0.0 if is_old(self.info) else where[f"{place}/from_timestamp"]
+        if begin is None or not np.isfinite(begin):
+            raise BadSample(f"has no from_timestamp in the video of {key!r}")
+        bounds = {x: where.get(f"{place}/{x}") for x in ("first", "last", "packed")}
+        stamps = Stamps(
+            begin + time,
+            begin=begin,
+            interval=1 / self.info["fps"],
+            tolerance=self.frame_tolerance,
+            digits=float32_digits(time),
+            file=str(path.relative_to(pathlib.Path(self.folder).expanduser())),
+            **{k: x for k, x in bounds.items() if x is not None},
+        )
+        if lerobot_depth.is_depth(feature):
+            frames = depth_frames(path, stamps, lerobot_depth.converter(feature))
+        else:
+            frames = video_frames(path, stamps)
+        # Raises BadSample unless there is a frame after all.
+        for step in stamps.outside()[:1]:
+            frames[step : step + 1]
+        return frames
 
     def path(self, field, where, kind, **more) -> pathlib.Path:
         """The path of an episode's file, by the template info[field]."""
-        place = {k: where[f"{kind}/{k}"] for k in ("chunk_index", "file_index")}
+        if is_old(self.info):
+            number = where["episode_index"]
+            chunk = number // self.info.get("chunks_size", 1000)
+            place = {"episode_chunk": chunk, "episode_index": number}
+        else:
+            place = {k: where[f"{kind}/{k}"] for k in ("chunk_index", "file_index")}
         path = pathlib.PurePath(self.info[field].format(**place, **more))
         if path.is_absolute() or ".." in path.parts:
             raise BadSample(f"{field} is outside of the data set's folder: {path}")
         return pathlib.Path(self.folder).expanduser() / path
 
 
-def read_tasks(root) -> dict[int, str]:
-    """Instructions by number; the text is in the index column of pandas."""
-    from pyarrow import parquet
+def array_names(folder: str, features: dict) -> dict[str, str]:
+    """{feature: array of core/data/steps.py}, without columns about the row and its reward.
 
-    if not (root / "meta/tasks.parquet").exists():
-        return {}
-    table = parquet.read_table(root / "meta/tasks.parquet")
-    [words] = [name for name in table.column_names if name != "task_index"]
-    return dict(
-        zip(table["task_index"].to_pylist(), table[words].to_pylist(), strict=True)
-    )
+    observation.images.top -> images_top, next.success -> log/next_success; depth, maps and
+    text -> log/NAME, since no network reads them. Raises ValueError.
+    """
+    if "action" not in features:
+        raise ValueError(f"{folder} has no feature 'action' in {INFO}")
+    names = {}
+    for name, feature in features.items():
+        if name in (*INDEX_COLUMNS, REWARD, DONE):
+            continue
+        plain = name.removeprefix("observation.")
+        if name == "action":
+            names[name] = name
+        elif plain == name:
+            names[name] = log_name(name)
+        elif is_map(feature) or feature["dtype"] == "string":
+            names[name] = log_name(plain)
+        else:
+            names[name] = observation_name(plain)
+    try:
+        return check_distinct(names.items())
+    except ValueError as error:
+        raise ValueError(f"{folder} {error}") from None
 
 
-def read_episodes(root) -> tuple[dict, ...]:
-    """Number, length, and place in the files of each episode, by number."""
-    from pyarrow import parquet
-
-    rows = []
-    for path in sorted(root.glob("meta/episodes/*/*.parquet")):
-        names = parquet.read_schema(path).names
-        kept = [x for x in names if x.startswith(("data/", "videos/"))]
-        kept += ["episode_index", "length"]
-        rows += parquet.read_table(path, columns=kept).to_pylist()
-    return tuple(sorted(rows, key=lambda row: row["episode_index"]))
+def is_map(feature: dict) -> bool:
+    """Whether a feature is depth, or an array of numbers that is no vector and no image."""
+    if lerobot_depth.is_depth(feature):
+        return True
+    sides = [x for x in feature.get("shape") or () if x > 1]
+    kind = feature["dtype"]
+    is_array = kind not in ("video", "image", "uint8", "string")
+    return is_array and sum(x >= MAP_SIDE for x in sides) >= 2
 
 
-def array_name(name: str) -> str:
-    """observation.images.top -> images_top, next.success -> log/next_success."""
-    plain = name.removeprefix("observation.").replace(".", "_")
-    inside = name.startswith("observation.") or name == "action"
-    return plain if inside else f"log/{plain}"
+def numbers(ours: str, values, feature: dict) -> np.ndarray:
+    """The numbers of a feature; maps keep their type and get a channel [T, H, W, 1]."""
+    if not is_map(feature):
+        return image_or_float(values)
+    x = np.asarray(values, feature["dtype"])
+    return x[..., None] if x.ndim == 3 else x
+
+
+def images_in_rows(name: str, cells, feature: dict) -> LazyImages:
+    """Images in the cells of a Parquet column; depth keeps its numbers. Raises BadSample."""
+    files = [(cell or {}).get("bytes") for cell in cells]
+    if None in files:
+        raise BadSample(
+            f"{name!r} has no image in its cell at step {files.index(None)}"
+        )
+    deep = lerobot_depth.is_depth(feature) or has_deep_numbers(files[0])
+    return (depth_files if deep else image_files)(files)
 
 
 def flat_names(names) -> list[str]:

@@ -9,6 +9,7 @@ import numpy as np
 
 from core.base.nested import flatten
 from core.data.formats.lazy_images import video_frames
+from core.data.nearest_frames import Stamps
 from core.data.records import RecordsWrapper
 from core.data.tfds import Shards, open_builder
 
@@ -32,5 +33,6 @@ class PreparedPieces(RecordsWrapper):
 def restore_array(x, count):
     """An array of an example as it was before writing. count: its steps."""
     if isinstance(x, bytes):
-        return video_frames(x, np.arange(count) + 0.25)  # one frame per second
+        stamps = Stamps(np.arange(count, dtype=float), interval=1.0)
+        return video_frames(x, stamps)  # one frame per second
     return np.array([word.decode() for word in x]) if isinstance(x, list) else x

@@ -212,7 +212,7 @@ def test_only_bad_records_raise_at_once():
         source.next()
     ledger = Ledger(Numbers(400), limit=0.01)
     report = {"record": np.zeros((7, 1), int), "reason": np.full((7, 1), b"rotten")}
-    report |= {"repeated_frames": np.full(7, -1)}
+    report |= {"blamed": np.full((7, 1), b""), "repeated_frames": np.full(7, -1)}
     ledger.add(range(7), report)
     with pytest.raises(TooManyBad, match="of the last 14 samples .100.0%"):
         ledger.add(range(7), report)

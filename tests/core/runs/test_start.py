@@ -311,3 +311,7 @@ def test_a_field_that_is_new_and_empty_is_no_difference():
     assert differences({"a": 1}, now) == []
     now = {"a": 1, "init_parts": "encoder"}
     assert differences({"a": 1}, now) == ["init_parts was absent, is encoder"]
+    now = {"data": {"frame_tolerance": 0.5}}
+    assert differences({"data": {}}, now) == []
+    now["data"]["frame_tolerance"] = 1.0
+    assert differences({"data": {}}, now) == ["data.frame_tolerance was 0.5, is 1.0"]
