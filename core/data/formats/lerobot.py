@@ -9,6 +9,7 @@ import pathlib
 
 import numpy as np
 
+from core.base.files import expand
 from core.data.formats import lerobot_depth
 from core.data.formats.lazy_images import (
     depth_files,
@@ -38,7 +39,7 @@ MAP_SIDE = 16  # arrays with two sides of so many numbers are maps, not vectors
 
 def is_lerobot(place) -> bool:
     """Whether a folder is a data set of LeRobot."""
-    return (pathlib.Path(place).expanduser() / INFO).is_file()
+    return (expand(place) / INFO).is_file()
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
