@@ -3,6 +3,7 @@
 import contextlib
 import gc
 import pathlib
+import shutil
 import time
 
 import jax
@@ -13,6 +14,7 @@ from core.parallel.layouts import path_name, unbox
 from core.runs import integrity
 from core.runs.orbax_errors import quiet_orbax, reason
 
+UNFINISHED = ".orbax-checkpoint-tmp"  # after the step in the name of a folder
 SETTLE_SECONDS = 0.2  # after a failed load: its other reads, still running, fail too
 
 
@@ -36,9 +38,12 @@ class Checkpoints:
         # copies its options deeply: a bound method would come with a copy of this object.
         seal = ocp.options.AsyncOptions(post_finalization_callback=lambda: self._seal())
         with quiet_orbax(), self._explain_failed_write():
+            # Orbax would do this in a thread, which may outlive an error.
+            for folder in self.folder.glob(f"*{UNFINISHED}"):
+                if jax.process_index() == 0:
+                    shutil.rmtree(folder)
             self._inner = ocp.training.Checkpointer(
                 self.folder,
-                cleanup_tmp_directories=True,
                 preservation_policy=newest,
                 context=ocp.Context(async_options=seal),
             )
@@ -68,8 +73,7 @@ class Checkpoints:
 
     def _seal(self):
         """Write the digests of the checkpoint that is being written."""
-        [folder] = self.folder.glob(f"{self._writing}.*tmp*")
-        integrity.seal(folder)
+        integrity.seal(self.folder / f"{self._writing}{UNFINISHED}")
 
     def wait(self):
         """Wait until the write is on disk; raises CheckpointError if it failed."""
