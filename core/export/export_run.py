@@ -44,7 +44,7 @@ def export_run(workdir, out, formats: Sequence[str], *, step: int | None = None)
 def origin_of(opened: restore.RunCheckpoint) -> dict:
     """Provenance of this export; under "run" that of the training."""
     origin = run_folder.provenance(str(opened.checkpoint))
-    path = opened.folder / "provenance.json"
+    path = opened.folder / run_folder.PROVENANCE
     return origin | ({"run": read_json(path)} if path.exists() else {})
 
 

@@ -20,6 +20,7 @@ from core.runs import checkpoint
 
 CONFIG = "config.json"
 METRICS = "metrics.jsonl"
+PROVENANCE = "provenance.json"
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 
 
@@ -79,7 +80,7 @@ def hold_lock(folder: pathlib.Path):
 def record(folder: pathlib.Path, config: dict, *, step: int) -> None:
     """Write config.json and provenance.json; a resume at `step` is added to the latter."""
     write_json(folder / CONFIG, config)
-    path = folder / "provenance.json"
+    path = folder / PROVENANCE
     origin = provenance(config["init_from"] or None)
     if step and path.exists():
         known = read_json(path)
