@@ -13,14 +13,18 @@ from core.parallel.mesh import make_mesh
 from core.runs import restore, run_folder
 
 
-def export_run(workdir, out, formats: Sequence[str], *, step: int | None = None):
+def export_run(
+    workdir, out, formats: Sequence[str], *, step: int | None = None, wait_s: float = 0
+):
     """Write OUT/FORMAT for every format, from the checkpoint of `step` (newest by default).
+
+    wait_s: seconds to wait for the checkpoint while a process trains in `workdir`.
 
     A folder appears only after its content was read back and agrees with the live model.
     Raises ValueError for unknown formats, existing folders and outputs that differ.
     """
     out = local_folder(out, what="--out")
-    opened = restore.open_run(workdir, step)
+    opened = restore.open_run(workdir, step, wait_s=wait_s)
     if not formats:
         raise ValueError(
             f"--format is needed; there are {', '.join(sorted(opened.method.exports))}"

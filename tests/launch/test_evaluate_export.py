@@ -273,3 +273,12 @@ def test_commands_evaluate_and_export(trained, tmp_path):
         str(out / "safetensors"),
         str(out / "hf"),
     ]
+    with open(out / "hf" / "config.json", "a") as file:
+        file.write(" ")
+    done = command("verify", f"--weights={out}")
+    assert done.returncode == 1 and not done.stderr
+    assert done.stdout.splitlines() == [
+        f"DAMAGED  {out}/hf: config.json is not what was written, by its SHA-256",
+        f"ok       {out}/safetensors: 1 of 1 files are what was written",
+        "1 of 2 items are damaged",
+    ]
