@@ -57,9 +57,9 @@ def verify_weights(folder: pathlib.Path) -> Iterator[Finding]:
 
 
 def exports_below(folder: pathlib.Path) -> list[pathlib.Path]:
-    """The folders of exports in a folder, which is none itself."""
-    paths = [path.parent for path in folder.rglob(artifacts.PROVENANCE)]
-    return sorted(path for path in paths if path != folder)
+    """The folders of exports below a folder; folders of runs have a provenance, too."""
+    paths = {path.parent for path in folder.rglob(artifacts.PROVENANCE)} - {folder}
+    return sorted(x for x in paths if not (x / run_folder.METRICS).exists())
 
 
 def explained(item, check, path: pathlib.Path) -> Finding:
