@@ -13,7 +13,7 @@ import time
 import jax
 
 from core.base import nested
-from core.base.files import os_error_text, read_json, write_json
+from core.base.files import digest, os_error_text, read_json, write_json
 from core.base.places import local_folder
 from core.config import current_name
 from core.runs import checkpoint
@@ -100,7 +100,10 @@ def is_training(folder: pathlib.Path) -> bool:
 
 
 def record(folder: pathlib.Path, config: dict, *, step: int) -> None:
-    """Write config.json and provenance.json; a resume at `step` is added to the latter."""
+    """Write config.json and provenance.json, which has the digest of the former.
+
+    A resume at `step` is added to provenance.json.
+    """
     write_json(folder / CONFIG, config)
     path = folder / PROVENANCE
     origin = provenance(config["init_from"] or None)
@@ -108,14 +111,14 @@ def record(folder: pathlib.Path, config: dict, *, step: int) -> None:
         known = read_json(path)
         resumed = [*known.get("resumed", []), {"step": step, **origin}]
         origin = known | {"resumed": resumed}
-    write_json(path, origin)
+    write_json(path, origin | {CONFIG: digest(folder / CONFIG)})
 
 
 def read_config(workdir) -> dict:
     """The resolved config of a run; methods have their current names.
 
-    Raises ValueError if no run was started in `workdir`, or the file is damaged or that of
-    published weights.
+    Raises ValueError if no run was started in `workdir`, or the file is damaged, changed or
+    that of published weights.
     """
     path = pathlib.Path(workdir) / CONFIG
     if not path.exists():
@@ -125,6 +128,13 @@ def read_config(workdir) -> dict:
         raise ValueError(
             f"{path} is not that of a run: it has no field 'method'; weights of a Hugging "
             "Face folder or an export are read by --config.init_from of a new run"
+        )
+    origin = path.with_name(PROVENANCE)
+    recorded = read_json(origin).get(CONFIG) if origin.exists() else None
+    if recorded and recorded != digest(path):  # older runs have not recorded it
+        raise ValueError(
+            f"{path} is not what the run recorded, by its SHA-256 in {PROVENANCE}; restore "
+            "it, or train with --allow_config_change to record another"
         )
     return config | {"method": current_name(config.get("method", ""))}
 

@@ -10,7 +10,7 @@ import pytest
 from flax import struct
 
 from core.base.digests import SUMS
-from core.base.files import write_json
+from core.base.files import digest, write_json
 from core.export import artifacts
 from core.export.verify import verify_run, verify_weights
 from core.runs import checkpoint, integrity
@@ -29,7 +29,8 @@ class State:
 def run(tmp_path):
     """A folder like that of a run, with two checkpoints and an export."""
     write_json(tmp_path / "config.json", {"method": "jepa.pretrain"})
-    write_json(tmp_path / "provenance.json", {"revision": "x"})
+    origin = {"config.json": digest(tmp_path / "config.json")}
+    write_json(tmp_path / "provenance.json", origin)
     (tmp_path / "metrics.jsonl").write_text('{"step": 1}\n{"step": 2}\n{"st')
     with checkpoint.Checkpoints(tmp_path, keep=2) as checkpoints:
         for step in (1, 2):
@@ -65,16 +66,17 @@ def test_every_item_of_a_run_is_found_whole(run):
 
 
 def test_what_is_damaged_is_named(run):
-    (run / "config.json").write_text("{}")
-    (run / "provenance.json").write_text("{")
+    config = (run / "config.json").read_text()
+    (run / "config.json").write_text(config.replace("pretrain", "pretrail"))
+    (run / "summary.json").write_text("{")
     (run / "metrics.jsonl").write_text('{"step": 1}\n{"st\n')
     (run / "checkpoints" / "1" / "source" / "_METADATA").unlink()
     os.rename(run / "checkpoints" / "2", run / "checkpoints" / "3")
     with open(run / "out" / "st" / artifacts.WEIGHTS, "ab") as file:
         file.write(b"x")
     starts = {
-        "config.json": f"{run}/config.json is not that of a run",
-        "provenance.json": f"{run}/provenance.json is no valid JSON",
+        "config.json": f"{run}/config.json is not what the run recorded, by its SHA",
+        "summary.json": f"{run}/summary.json is no valid JSON",
         "metrics.jsonl": "line 2 is damaged",
         "checkpoints/1": "source/_METADATA: no such file or directory",
         "checkpoints/3": f"checkpoint {run}/checkpoints/3 holds step 2, so it was",
