@@ -12,7 +12,6 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-from core.data.file_lists import is_url
 from core.data.mixture import Mixture
 
 SIZES = 10_000  # files at most whose size is asked for, spread evenly over the names
@@ -40,7 +39,7 @@ def fingerprint(records) -> list[dict[str, Any]]:
     digest = hashlib.sha256()
     for number, name in enumerate(names):
         size = sizes[number // step] if number % step == 0 else ""
-        plain = name.partition("?")[0] if is_url(name) else name
+        plain = name.partition("?")[0] if "://" in name else name
         digest.update(os.fsencode(f"{plain}\0{size}\n"))
     return [
         {
@@ -75,6 +74,6 @@ def visible_files(folder: str) -> list[str]:
 def size_of(root: str, name: str) -> int | None:
     """The size of a file in bytes; None of a URL, and where there is no such file."""
     try:
-        return None if is_url(name) else os.stat(os.path.join(root, name)).st_size
+        return None if "://" in name else os.stat(os.path.join(root, name)).st_size
     except OSError:
         return None
