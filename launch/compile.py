@@ -10,6 +10,7 @@ import time
 
 from absl import flags
 
+from core.base.places import expand_home
 from launch import cli, config
 
 CONFIG = cli.define_config()
@@ -57,7 +58,7 @@ def main():
     found = forecast.forecast(CONFIG.value, machine)
     text = json.dumps(found, indent=1)
     if OUT.value:
-        pathlib.Path(OUT.value).write_text(text + "\n")
+        expand_home(OUT.value).write_text(text + "\n")
     print(text if JSON.value else tables.lines(found))
     return cli.DONE if found["fits"] else cli.USER_ERROR
 
@@ -72,7 +73,7 @@ def run_sweep(machine) -> int:
         lines.append(json.dumps(found))
         print(lines[-1] if JSON.value else sweep.row(found), flush=True)
     if OUT.value:
-        pathlib.Path(OUT.value).write_text("\n".join(lines) + "\n")
+        expand_home(OUT.value).write_text("\n".join(lines) + "\n")
     return cli.DONE
 
 
@@ -88,7 +89,7 @@ def forecast_all() -> int:
     from core.perf import forecast, tables
     from core.runs import run_folder
 
-    page = pathlib.Path(TABLE.value)
+    page = expand_home(TABLE.value)
     revision = run_folder.revision()  # before files are written, which change it
     data = page.with_suffix(".json")
     rows = read_json(data) if ONLY.value and data.exists() else {}

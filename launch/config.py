@@ -9,6 +9,8 @@ import re
 
 from ml_collections import ConfigDict
 
+from core.base.places import expand_home
+
 OVERRIDE = re.compile(r"--config\.([\w.]+)=(.*)", re.DOTALL)
 KINDS = {bool: "true or false", int: "a whole number", float: "a number"}
 
@@ -20,6 +22,7 @@ def load(place: str, overrides=()) -> ConfigDict:
     presets, machines and fields, and on values of the wrong type.
     """
     name, *size = place.split(":", 1)
+    name = str(expand_home(name))
     size, _, machine = "".join(size).partition("@")
     config = preset(name, size, machine)
     for text in overrides:

@@ -9,6 +9,9 @@ EVAL = flags.DEFINE_list("eval", [], "Names of evaluations; empty: all of the me
 STEP = flags.DEFINE_integer(
     "step", None, "Step of the checkpoint; by default the newest"
 )
+WAIT = flags.DEFINE_float(
+    "wait_s", 600, "Seconds to wait for the checkpoint while the run is training"
+)
 
 
 def main():
@@ -18,7 +21,7 @@ def main():
     from core.parallel import distributed
 
     distributed.start()
-    evaluate_run(WORKDIR.value, EVAL.value, step=STEP.value)
+    evaluate_run(WORKDIR.value, EVAL.value, step=STEP.value, wait_s=WAIT.value)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,9 @@ FORMAT = flags.DEFINE_list("format", [], "Names of formats, such as stablehlo")
 STEP = flags.DEFINE_integer(
     "step", None, "Step of the checkpoint; by default the newest"
 )
+WAIT = flags.DEFINE_float(
+    "wait_s", 600, "Seconds to wait for the checkpoint while the run is training"
+)
 
 
 def main():
@@ -17,7 +20,9 @@ def main():
         raise ValueError("--workdir=DIR and --out=OUT are both needed")
     from core.export.export_run import export_run
 
-    export_run(WORKDIR.value, OUT.value, FORMAT.value, step=STEP.value)
+    export_run(
+        WORKDIR.value, OUT.value, FORMAT.value, step=STEP.value, wait_s=WAIT.value
+    )
 
 
 if __name__ == "__main__":

@@ -130,11 +130,11 @@ def main():
 
 def draw_data_set():
     """Write the picture of --show to --to."""
-    from core.base.files import expand
     from core.base.pictures import encode_png
+    from core.base.places import expand_home
     from core.prepare.show import show
 
-    path = expand(TO.value or "contact_sheet.png")
+    path = expand_home(TO.value or "contact_sheet.png")
     if path.suffix != ".png":
         raise ValueError(f"--to is {path}; with --show, expected a .png file")
     picture = show(SHOW.value, CONFIG.value)

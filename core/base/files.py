@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import pathlib
 
 LFS_START = b"version https://git-lfs.github.com/spec/v1"
@@ -12,11 +11,6 @@ def lfs_pointer(path) -> bool:
     """Whether a file is a pointer of git-LFS instead of the content."""
     with open(path, "rb") as file:
         return file.read(len(LFS_START)) == LFS_START
-
-
-def expand(place) -> pathlib.Path:
-    """A path with ~ and ~user replaced; unchanged if there is no such home folder."""
-    return pathlib.Path(os.path.expanduser(place))
 
 
 def write_json(path, content):

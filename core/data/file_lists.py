@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 from absl import logging
 
-from core.base.files import expand
 from core.base.names import nearest
+from core.base.places import expand_home
 from core.base.text import name_on_disk, one_line, printable_name
 from core.data.urls import check_protocol, is_url, shown_url
 
@@ -60,7 +60,7 @@ def find_files(place: str, suffixes, what: str) -> Files:
     Logs the number of files passed over. Raises ValueError if nothing is found, the list
     has a mistake, or its addresses need a package that is not installed.
     """
-    path = expand(place)
+    path = expand_home(place)
     expected = (
         f"a folder with {', '.join(suffixes)} files, or a text, CSV or Parquet file that "
         f"names {what}"

@@ -14,7 +14,7 @@ world                      the embedded world
 import re
 from collections.abc import Callable
 
-from core.base.files import expand
+from core.base.places import expand_home
 from core.data import file_lists
 from core.data.action_parts import describe_parts
 from core.data.cameras import Cameras
@@ -38,6 +38,7 @@ from core.data.trajectories import RandomWindows, Recordings, split_recordings
 from core.data.video_folder import VideoFolder
 
 WORLD = "world"
+HOME = re.compile("(images:|camera:|)(.*)", re.DOTALL)
 TERM = re.compile(r"(?:(?P<weight>[\d.]+)\s*\*\s*)?(?P<name>\S.*)")
 
 
@@ -55,8 +56,14 @@ def mixture_terms(text: str) -> list[tuple[float, str]]:
             raise ValueError(
                 f"{text!r} is not a valid mixture; expected 0.7*NAME + 0.3*NAME"
             ) from None
-        found.append((weight, match["name"]))
+        found.append((weight, with_home(match["name"])))
     return found
+
+
+def with_home(name: str) -> str:
+    """A name with `~` in its path expanded; "images:" and "camera:" stay before it."""
+    kind, path = HOME.fullmatch(name).groups()
+    return kind + str(expand_home(path)) if path.startswith("~") else name
 
 
 def open_mixture(text: str, open_one: Callable) -> Records:
@@ -114,7 +121,7 @@ def trajectories(
         if name == WORLD:
             return world()
         if chunks_in(name):
-            return ChunkWindows(str(expand(name)), steps, split, apart)
+            return ChunkWindows(str(expand_home(name)), steps, split, apart)
         return RandomWindows(recordings(name, split, frame_tolerance), steps)
 
     found = open_mixture(text, open_one)
@@ -148,6 +155,7 @@ def check_alike(records: Records):
 
 def is_trajectories(name: str) -> bool:
     """Whether a name stands for trajectories; False if there is no such data set."""
+    name = with_home(name)
     if name.startswith("tfds:") or is_prepared(name):
         return "steps" in open_shards(name, "").features
     return is_lerobot(name) or is_minari(name) or bool(chunks_in(name))
@@ -160,6 +168,7 @@ def recordings(name: str, split: str = "", frame_tolerance: float = 0.5) -> Reco
     may be from its time stamp in LeRobot, in frame intervals. Raises ValueError if there are
     none.
     """
+    name = with_home(name)
     if name.startswith("tfds:") or is_prepared(name):
         found = open_shards(name, split)
         if "steps" not in found.features:
@@ -180,8 +189,8 @@ def recordings(name: str, split: str = "", frame_tolerance: float = 0.5) -> Reco
     if is_minari(name):
         return split_recordings(Minari(name), split)
     if chunks_in(name):
-        return split_recordings(ChunkFiles(str(expand(name))), split)
-    place = expand(name)
+        return split_recordings(ChunkFiles(str(expand_home(name))), split)
+    place = expand_home(name)
     hint = file_lists.nearest_paths(place) if not place.exists() else ""
     raise ValueError(
         f"{name} holds no trajectories{hint}; expected a replay's folder, a data set of "

@@ -11,8 +11,9 @@ import os
 import pathlib
 from bisect import bisect_right
 
-from core.base.files import expand, read_json
+from core.base.files import read_json
 from core.base.names import nearest
+from core.base.places import expand_home
 from core.base.text import one_line
 from core.base.unreadable import known_damage
 from core.data.records import BadSample, validation_start
@@ -25,7 +26,7 @@ HOME = "~/tensorflow_datasets"  # the default of TFDS_DATA_DIR
 
 def is_prepared(place) -> bool:
     """Whether a folder is a version of such a data set, or holds versions."""
-    place = expand(place)
+    place = expand_home(place)
     return (place / INFO).is_file() or any(place.glob(f"*/{INFO}"))
 
 
@@ -34,7 +35,7 @@ def find_dataset(name: str) -> pathlib.Path:
 
     Raises ValueError, naming similar data sets, if there is none.
     """
-    home = expand(os.environ.get("TFDS_DATA_DIR", HOME))
+    home = expand_home(os.environ.get("TFDS_DATA_DIR", HOME))
     name, _, version = name.partition(":")
     folder = home / name / version if version else home / name
     if is_prepared(folder):
@@ -87,7 +88,7 @@ class Shards:
     files: tuple = dataclasses.field(init=False, repr=False)
 
     def __post_init__(self):
-        folder = expand(self.folder)
+        folder = expand_home(self.folder)
         place = folder if (folder / INFO).is_file() else versions(folder)[-1].parent
         form = file_format(place)
         builder = open_builder(str(place))

@@ -15,14 +15,17 @@ from core.runs import restore
 from core.runs.findings import LastingAlarm, split_findings
 
 
-def evaluate_run(workdir, names=(), *, step: int | None = None) -> dict:
+def evaluate_run(
+    workdir, names=(), *, step: int | None = None, wait_s: float = 0
+) -> dict:
     """Run the evaluations `names` of a method, all if empty; returns {name: findings}.
 
-    Reads the checkpoint of `step`, by default the newest. After each evaluation its
+    Reads the checkpoint of `step`, by default the newest; waits for it up to `wait_s`
+    seconds while a process trains in `workdir`. After each evaluation its
     pictures and DIR/evaluations/STEP.json are written; the JSON keeps what earlier calls
     found at this step. Raises ValueError for unknown names and missing runs or steps.
     """
-    opened = restore.open_run(workdir, step)
+    opened = restore.open_run(workdir, step, wait_s=wait_s)
     evals = choose(names, opened.method.evals, "evaluation")
     mesh = make_mesh(fsdp=-1)
     mesh, state = copy_to_local_mesh(mesh, restore.read_state(opened, mesh))

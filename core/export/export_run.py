@@ -8,23 +8,28 @@ import jax
 
 from core.base.files import read_json
 from core.base.names import choose
+from core.base.places import local_folder
 from core.parallel.mesh import make_mesh
 from core.runs import restore, run_folder
 
 
-def export_run(workdir, out, formats: Sequence[str], *, step: int | None = None):
+def export_run(
+    workdir, out, formats: Sequence[str], *, step: int | None = None, wait_s: float = 0
+):
     """Write OUT/FORMAT for every format, from the checkpoint of `step` (newest by default).
+
+    wait_s: seconds to wait for the checkpoint while a process trains in `workdir`.
 
     A folder appears only after its content was read back and agrees with the live model.
     Raises ValueError for unknown formats, existing folders and outputs that differ.
     """
-    opened = restore.open_run(workdir, step)
+    out = local_folder(out, what="--out")
+    opened = restore.open_run(workdir, step, wait_s=wait_s)
     if not formats:
         raise ValueError(
             f"--format is needed; there are {', '.join(sorted(opened.method.exports))}"
         )
     writers = choose(formats, opened.method.exports, "format")
-    out = pathlib.Path(out).absolute()
     for name in writers:
         if (out / name).exists():
             raise ValueError(f"{out / name} exists already; give another --out")
@@ -43,7 +48,7 @@ def export_run(workdir, out, formats: Sequence[str], *, step: int | None = None)
 def origin_of(opened: restore.RunCheckpoint) -> dict:
     """Provenance of this export; under "run" that of the training."""
     origin = run_folder.provenance(str(opened.checkpoint))
-    path = opened.folder / "provenance.json"
+    path = opened.folder / run_folder.PROVENANCE
     return origin | ({"run": read_json(path)} if path.exists() else {})
 
 

@@ -14,8 +14,9 @@ from collections.abc import Callable, Iterator
 from contextlib import redirect_stdout
 from typing import NamedTuple
 
-from core.base.files import expand, read_json
+from core.base.files import read_json
 from core.base.locks import hold_lock
+from core.base.places import expand_home
 from core.base.text import duration, printable_name
 from core.data.formats.prepared import PreparedPieces
 from core.data.tfds import Shards, is_prepared
@@ -167,7 +168,7 @@ def destination(to, place: str) -> pathlib.Path:
     place: of the recordings. Raises ValueError if the name is not valid or not UTF-8, or if
     this is the place itself.
     """
-    to = expand(to).absolute()
+    to = expand_home(to).absolute()
     try:
         str(to).encode()
     except UnicodeEncodeError:
@@ -175,7 +176,7 @@ def destination(to, place: str) -> pathlib.Path:
             f"--to is {printable_name(str(to))}, whose name is not UTF-8; array_record "
             "files need a folder whose name is"
         ) from None
-    if to.exists() and expand(place).exists() and to.samefile(expand(place)):
+    if to.exists() and expand_home(place).exists() and to.samefile(expand_home(place)):
         raise ValueError(
             f"--to is {to}, which holds the recordings; choose another folder"
         )

@@ -1,11 +1,13 @@
 """Restores a run's config, method and state for evaluations and exports."""
 
 import pathlib
+import time
 from typing import NamedTuple
 
 import jax
 from ml_collections import ConfigDict
 
+from core.base.places import local_folder
 from core.config import load_method
 from core.method import Method
 from core.parallel.layouts import shardings
@@ -25,17 +27,42 @@ class RunCheckpoint(NamedTuple):
     step: int
 
 
-def open_run(workdir, step: int | None = None) -> RunCheckpoint:
+def open_run(workdir, step: int | None = None, *, wait_s: float = 0) -> RunCheckpoint:
     """The run in `workdir` at a step, by default the newest.
+
+    wait_s: seconds to wait for the checkpoint while a process trains in `workdir`.
 
     Raises ValueError if there is no run or no such checkpoint.
     """
-    folder = pathlib.Path(workdir).absolute()
+    folder = local_folder(workdir, what="--workdir")
+    wait_for(folder, step, wait_s)
     config = run_folder.read_config(folder)
     path = find_checkpoint(folder / "checkpoints", step)
     return RunCheckpoint(
         folder, config, load_method(ConfigDict(tuples(config))), path, int(path.name)
     )
+
+
+def wait_for(folder: pathlib.Path, step: int | None, seconds: float):
+    """Wait for the first checkpoint, or one of `step`, while a process trains in `folder`.
+
+    Says that it waits. Returns after `seconds` at the latest, and at once where nothing can
+    come: without a training, or if it is beyond `step`.
+    """
+    end, said = time.monotonic() + seconds, False
+    while time.monotonic() < end and run_folder.is_training(folder):
+        steps = checkpoint.steps_in(folder / "checkpoints")
+        if steps and (step is None or step <= steps[-1]):
+            return
+        if not said and jax.process_index() == 0:
+            what = "its first checkpoint" if step is None else f"its step {step}"
+            print(
+                f"{folder} is training: waiting for {what}, up to {seconds:g} s "
+                "(--wait_s)",
+                flush=True,
+            )
+        said = True
+        time.sleep(min(1, seconds))
 
 
 def tuples(value):

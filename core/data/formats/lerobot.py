@@ -9,8 +9,8 @@ import pathlib
 
 import numpy as np
 
+from core.base.places import expand_home
 from core.base.text import one_line
-from core.base.files import expand
 from core.data.formats import lerobot_depth
 from core.data.formats.lazy_images import (
     depth_files,
@@ -40,7 +40,7 @@ REWARD, DONE, TIME, TASK = "next.reward", "next.done", "timestamp", "task_index"
 
 def is_lerobot(place) -> bool:
     """Whether a folder is a data set of LeRobot."""
-    return (expand(place) / INFO).is_file()
+    return (expand_home(place) / INFO).is_file()
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

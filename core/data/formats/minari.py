@@ -6,7 +6,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from core.base.files import expand, read_json
+from core.base.files import read_json
+from core.base.places import expand_home
 from core.base.text import one_line
 from core.base.unreadable import known_damage
 from core.data.formats.minari_actions import action_parts, action_vector
@@ -22,7 +23,7 @@ REMEDY = "it is cut, or its writer did not close it; download or record it again
 
 def is_minari(place) -> bool:
     """Whether a folder is a data set of Minari, whole or not."""
-    data = expand(place) / DATA
+    data = expand_home(place) / DATA
     if not (data / METADATA).is_file():
         return False
     if (data / HDF5).is_file() or (data / "0").is_dir():
@@ -151,7 +152,7 @@ def open_dataset(folder: str):
             f"{folder} is a data set of Minari, which is not installed; run "
             "pip install -r requirements-minari.txt"
         ) from error
-    data = expand(folder) / DATA
+    data = expand_home(folder) / DATA
     if damage := known_damage(data / METADATA):
         raise ValueError(f"{data / METADATA} {damage}")
     about = read_json(data / METADATA)
