@@ -38,7 +38,8 @@ class Report(TypedDict):
     """A source's account after a batch.
 
     seen: samples so far. bad: those replaced. new: one dict (name, reason) per newly
-    replaced sample. numbers: further scalars to log.
+    replaced sample. numbers: further scalars to log; those named in
+    core/runs/reporter.py:SHOWN are in the progress line too.
     """
 
     seen: int

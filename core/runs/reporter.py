@@ -22,6 +22,9 @@ from core.runs.throughput import (
 from core.runs.writer import Writer, append, drop_later_lines, writing
 
 SUMMARY = "summary.json"
+# Numbers of the progress line, in its order, where a run has them.
+SHOWN = ("loss", "env_steps", "episodes", "score", "last_score")
+SHOWN_UNLESS_ZERO = ("repeated_frames", "bad_samples")
 ORIGINS = "start.txt"
 
 
@@ -113,9 +116,8 @@ class Reporter:
         scalars |= samples["numbers"] | {"bad_samples": samples["bad"]}
         rates = self.clock.report(self.config.steps - step)
         self.writer.write(step, scalars | self.timing(rates))
-        names = ("loss", "score", "bad_samples")
-        shown = {k: scalars[k] for k in names if k in scalars}
-        shown = {k: v for k, v in shown.items() if v or k == "loss"}
+        shown = {k: scalars[k] for k in SHOWN if k in scalars}
+        shown |= {k: scalars[k] for k in SHOWN_UNLESS_ZERO if scalars.get(k)}
         unit = self.method.unit
         self.say(progress_line(step, self.config.steps, shown, rates, unit=unit))
 

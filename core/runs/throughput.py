@@ -87,9 +87,14 @@ def progress_line(
     *,
     unit: str = "examples",
 ) -> str:
-    """`step 120/1500  loss 0.412  58.1 clips/s  wait 1.2%  ETA 9:41`."""
+    """`step 120/1500  loss 0.412  58.1 clips/s  wait 1.2%  ETA 9:41`.
+
+    Counts, which are of type int, are shown in full.
+    """
     parts = [f"step {step}/{steps}"]
-    parts += [f"{name} {short(value)}" for name, value in shown.items()]
+    parts += [
+        f"{name} {x if isinstance(x, int) else short(x)}" for name, x in shown.items()
+    ]
     if math.isfinite(rates.step_seconds):
         parts.append(f"{short(rates.examples_per_second)} {unit}/s")
         parts.append(f"wait {100 * rates.wait_share:.1f}%")
