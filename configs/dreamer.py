@@ -132,6 +132,7 @@ def offline(name):
             "fps": 8.0,
             "workers": 8,
             "max_bad_share": 0.01,
+            "stall_s": 300.0,  # without any sample, until the run is saved and fails
         },
         # Predictions of `clips`, and the readout of body positions, fitted to others.
         "dream": {

@@ -108,6 +108,7 @@ def base():
             "bodies": 3,
             "workers": 8,
             "max_bad_share": 0.01,
+            "stall_s": 300.0,  # without any sample, until the run is saved and fails
         },
         # A clip's factors are uniform in [1 - x, 1 + x].
         "colour": {"brightness": 0.0, "contrast": 0.0, "saturation": 0.0},

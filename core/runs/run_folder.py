@@ -19,6 +19,8 @@ from core.runs import checkpoint
 
 CONFIG = "config.json"
 METRICS = "metrics.jsonl"
+# Fields that change no result; older runs lack some of them.
+FREE = ("data.stall_s",)
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 
 
@@ -107,13 +109,13 @@ def flatten(config: dict) -> dict:
 def differences(old: dict, new: dict) -> list[str]:
     """One phrase per field that differs, as JSON would store it.
 
-    A field that an older run lacks and that is empty now makes no difference.
+    Fields of FREE, and one that an older run lacks and that is empty now, make none.
     """
     old, new = flatten(old), flatten(json.loads(json.dumps(new)))
     old = {key: "" for key in new if new[key] == ""} | old
     return [
         f"{key} was {old.get(key, 'absent')}, is {new.get(key, 'absent')}"
-        for key in sorted(old.keys() | new.keys())
+        for key in sorted((old.keys() | new.keys()) - set(FREE))
         if old.get(key, "absent") != new.get(key, "absent")
     ]
 
