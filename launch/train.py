@@ -23,13 +23,14 @@ def main():
         raise ValueError("--config=FILE[:preset] and --workdir=DIR are both needed")
     from core.parallel import distributed
     from core.runs.preemption import Preempted
+    from core.runs.working import say
     from core.train import fit
 
     distributed.start(COORDINATOR.value, PROCESSES.value, PROCESS.value)
     try:
         fit(CONFIG.value, WORKDIR.value, allow_config_change=ALLOW_CHANGE.value)
     except Preempted as stop:
-        print(stop)
+        say(str(stop), everywhere=True)
         return cli.PREEMPTED
 
 

@@ -28,14 +28,18 @@ EVERY = {"first": 2, "second": 2, "final": 0}
 HANDLERS = [
     (signal.SIGINT, signal.default_int_handler),
     (signal.SIGTERM, signal.SIG_DFL),
+    (signal.SIGHUP, signal.SIG_DFL),
+    (signal.SIGUSR1, signal.SIG_DFL),
+    (signal.SIGUSR2, signal.SIG_DFL),
+    (signal.SIGALRM, signal.SIG_DFL),
 ]
 # (event at which a signal arrives, the signal, the newest step saved afterwards).
 STOPS = [
     (("batch", 1), signal.SIGTERM, 1),
     (("first", 2), signal.SIGINT, 2),
-    (("second", 4), signal.SIGTERM, 4),
-    (("batch", 5), signal.SIGINT, 5),
-    (("first", 6), signal.SIGINT, 6),
+    (("second", 4), signal.SIGUSR1, 4),
+    (("batch", 5), signal.SIGUSR2, 5),
+    (("first", 6), signal.SIGHUP, 6),
     (("second", 6), signal.SIGTERM, 6),
 ]
 
@@ -69,9 +73,9 @@ def happens(monkeypatch):
             evals={name: evaluation(name) for name in EVERY}
         )
 
-    def next_batch(self, state=None, next_batch=Source.next):
+    def next_batch(self, *given, next_batch=Source.next):
         note("batch", self.next_index // self.batch + 1)
-        return next_batch(self, state)
+        return next_batch(self, *given)
 
     def clip(self, index, rng=None, clip=World.load):
         if index in (11, 30):
