@@ -51,7 +51,14 @@ class Report(TypedDict):
 class Source(Protocol):
     """Batches of this host. Offline sources ignore the state; agents act with it."""
 
-    def next(self, state: Any = None) -> dict[str, np.ndarray]: ...
+    def next(
+        self, state: Any = None, stopping: Callable[[], bool] = ...
+    ) -> dict[str, np.ndarray]:
+        """The next batch; raises core.base.waiting.Stopped if `stopping()` while it waits.
+
+        The cursor and the state are then as before the call.
+        """
+        ...
 
     def get_state(self) -> dict[str, Any]:
         """The cursor as JSON-like values; `set_state` continues with the same samples."""

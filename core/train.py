@@ -43,7 +43,7 @@ def fit(config, workdir, *, allow_config_change: bool = False):
     last = config.steps
     with contextlib.ExitStack() as stack:
         stopping = stack.enter_context(preemption.stop_on_signals())
-        with preemption.nothing_to_save(stopping, workdir), working("opening the data"):
+        with preemption.nothing_to_save(stopping, workdir):
             run = open_run(config, workdir, stack, allow_change=allow_config_change)
             state, start, origins = begin_run(config, run)
         method, program, folder, source, checkpoints = run
@@ -88,6 +88,7 @@ def fit(config, workdir, *, allow_config_change: bool = False):
     return state
 
 
+@working("opening the data")
 def open_run(config, workdir, stack, *, allow_change: bool) -> Run:
     """Check a config and open what it trains with; `stack` closes it."""
     method, mesh = load_method(config), make_mesh(**config.mesh)
@@ -105,10 +106,11 @@ def open_run(config, workdir, stack, *, allow_change: bool) -> Run:
     return Run(method, program, folder, source, checkpoints)
 
 
+@working("building the state")
 def begin_run(config, run: Run) -> Start:
     """The state that a run begins with, its steps, and where its arrays come from."""
     choice = {"init_from": config.init_from, "init_parts": config.init_parts}
-    with working("building the state"), log_compiler(run.folder):
+    with log_compiler(run.folder):
         return begin(run.method, run.program, run.checkpoints, run.source, **choice)
 
 

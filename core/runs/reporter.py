@@ -60,7 +60,8 @@ class Reporter:
         self.interruptions = Interruptions(
             config.eval_steps.to_dict() | {CHECKPOINT: config.save_steps},
             config.steps,
-            {
+            {CHECKPOINT: 0.0}  # until the first
+            | {
                 name: earlier[duration_name(name)]
                 for name in config.eval_steps
                 if duration_name(name) in earlier
