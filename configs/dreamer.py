@@ -135,6 +135,7 @@ def offline(name):
             # How far the frame of a recorded step may be from its time stamp, in frame
             # intervals of the data set; further away, the step is a bad sample.
             "frame_tolerance": 0.5,
+            "stall_s": 300.0,  # without any sample, until the run is saved and fails
         },
         # Predictions of `clips`, and the readout of body positions, fitted to others.
         "dream": {

@@ -111,6 +111,7 @@ def base():
             # How far the frame of a recorded step may be from its time stamp, in frame
             # intervals of the data set; further away, the step is a bad sample.
             "frame_tolerance": 0.5,
+            "stall_s": 300.0,  # without any sample, until the run is saved and fails
         },
         # A clip's factors are uniform in [1 - x, 1 + x].
         "colour": {"brightness": 0.0, "contrast": 0.0, "saturation": 0.0},

@@ -38,7 +38,8 @@ class Report(TypedDict):
     """A source's account after a batch.
 
     seen: samples so far. bad: those replaced. new: one dict (name, reason) per newly
-    replaced sample. numbers: further scalars to log.
+    replaced sample. numbers: further scalars to log; those named in
+    core/runs/reporter.py:SHOWN are in the progress line too.
     """
 
     seen: int
@@ -54,7 +55,14 @@ class Source(Protocol):
     core/data/fingerprint.py: a run refuses to resume with other data.
     """
 
-    def next(self, state: Any = None) -> dict[str, np.ndarray]: ...
+    def next(
+        self, state: Any = None, stopping: Callable[[], bool] = ...
+    ) -> dict[str, np.ndarray]:
+        """The next batch; raises core.base.waiting.Stopped if `stopping()` while it waits.
+
+        The cursor and the state are then as before the call.
+        """
+        ...
 
     def get_state(self) -> dict[str, Any]:
         """The cursor as JSON-like values; `set_state` continues with the same samples."""

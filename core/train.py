@@ -2,18 +2,33 @@
 
 import contextlib
 import functools
+import pathlib
+from typing import NamedTuple
 
 import jax
 
+from core.base.waiting import SourceFailed, Stopped
 from core.config import check_config, check_section_names, load_method
 from core.method import Eval, Method, Source
 from core.parallel.batches import host_shard, to_device
 from core.parallel.mesh import copy_to_local_mesh, make_mesh
 from core.program import Program, build_program
-from core.runs import checkpoint, data_change, run_folder
-from core.runs.preemption import Preempted, stop_on_signals
-from core.runs.reporter import Reporter
-from core.runs.start import begin
+from core.runs import checkpoint, data_change, preemption, run_folder
+from core.runs.preemption import Preempted
+from core.runs.reporter import CHECKPOINT, Reporter
+from core.runs.start import Start, begin
+from core.runs.working import log_compiler, say, working
+
+
+class Run(NamedTuple):
+    """What a run has open while it trains, in its folder."""
+
+    method: Method
+    program: Program
+    folder: pathlib.Path
+    source: Source
+    checkpoints: checkpoint.Checkpoints
+    data: data_change.Fingerprints
 
 
 def fit(
@@ -31,31 +46,20 @@ def fit(
       ValueError: what the user can correct, in one sentence.
       Preempted: a stop was requested and the run is saved.
       Diverged: `config.max_bad_steps` consecutive updates were not finite.
+      SourceFailed: no batch comes; the run is saved if this is its only process.
     """
     check_config(config.to_dict())
-    method, mesh = load_method(config), make_mesh(**config.mesh)
-    check_section_names("eval_steps", config.eval_steps, method.evals)
-    shard, last = host_shard(mesh, method.batch), config.steps
-    program = build_program(method, mesh, seed=config.seed, offload=config.offload)
-    folder = run_folder.open_folder(
-        workdir, config.to_dict(), allow_change=allow_config_change
-    )
+    last = config.steps
     with contextlib.ExitStack() as stack:
-        stopping = stack.enter_context(stop_on_signals())
-        stack.enter_context(run_folder.hold_lock(folder))
-        source = method.source("train", shard, folder)
-        source = stack.enter_context(contextlib.closing(source))
-        checkpoints = checkpoint.Checkpoints(folder, keep=config.keep_checkpoints)
-        stack.enter_context(checkpoints)
-        data = data_change.fingerprints(source)
-        if checkpoints.latest() is not None:
-            data_change.check_data(folder, data, allow_change=allow_data_change)
-        choice = {"init_from": config.init_from, "init_parts": config.init_parts}
-        state, start, origins = begin(method, program, checkpoints, source, **choice)
+        stopping = stack.enter_context(preemption.stop_on_signals())
+        with preemption.nothing_to_save(stopping, workdir):
+            run = open_run(config, workdir, stack, allow_change=allow_config_change)
+            state, start, origins = begin_run(config, run, allow_data_change)
+        method, program, folder, source, checkpoints, data = run
         reporter = Reporter(folder, method, config, start)
         stack.callback(reporter.close)
         if start >= last and reporter.finished():
-            reporter.say(f"{folder} is finished: {start} steps are done")
+            say(f"{folder} is finished: {start} steps are done")
             return state
         reporter.opening(program, origins)
         if jax.process_index() == 0:
@@ -64,50 +68,92 @@ def fit(
             run_evals, program=program, reporter=reporter, stopping=stopping
         )
         missing = reporter.unwritten(start, due_evals(method, config, start))
-        done = evaluate(missing, start, state)
-        if stopping() and not (done and start == last):
-            raise Preempted(f"stopped at step {start}; {folder} resumes from there")
-        for step in range(start + 1, last + 1):
-            first = step == start + 1
-            state, metrics = advance(method, program, source, state, reporter, first)
-            reporter.step(step, metrics, source.report())
-            saving, evals = (
-                due(step, config.save_steps, last),
-                due_evals(method, config, step),
-            )
-            if saving or evals:
-                reporter.flush()
-            with reporter.clock.pause():
-                if saving and (step == last or not reporter.bad_steps):
-                    checkpoints.save(step, state, source.get_state())
-                done = evaluate(evals, step, state)
-            if stopping() and not (done and step == last):
-                reporter.flush()
-                checkpoints.save(step, state, source.get_state())
-                checkpoints.wait()
-                raise Preempted(f"stopped at step {step}; {folder} resumes from there")
+        step, done = start, evaluate(missing, start, state)
+        try:
+            while step < last:
+                stopping.check()
+                state, metrics = advance(run, state, reporter, stopping)
+                step += 1
+                reporter.step(step, metrics, source.report())
+                saving = due(step, config.save_steps, last)
+                evals = due_evals(method, config, step)
+                if saving or evals:
+                    reporter.flush()
+                with reporter.clock.pause():
+                    if saving and (step == last or not reporter.bad_steps):
+                        with reporter.interruptions.timed(CHECKPOINT):
+                            checkpoints.save(step, state, source.get_state())
+                    done = evaluate(evals, step, state)
+            if not done:
+                raise Stopped
+        except Stopped:
+            keep(run, step, state, reporter)
+            text = f"stopped at step {step}; {folder} resumes from there"
+            raise Preempted(text) from None
+        except SourceFailed:
+            if jax.process_count() == 1:
+                keep(run, step, state, reporter)
+            raise
         checkpoints.wait()
         reporter.closing()
     return state
 
 
-def advance(
-    method: Method, program: Program, source: Source, state, reporter, first: bool
-):
+@working("opening the data")
+def open_run(config, workdir, stack, *, allow_change: bool) -> Run:
+    """Check a config and open what it trains with; `stack` closes it."""
+    method, mesh = load_method(config), make_mesh(**config.mesh)
+    check_section_names("eval_steps", config.eval_steps, method.evals)
+    shard = host_shard(mesh, method.batch)
+    program = build_program(method, mesh, seed=config.seed, offload=config.offload)
+    folder = run_folder.open_folder(
+        workdir, config.to_dict(), allow_change=allow_change
+    )
+    stack.enter_context(run_folder.hold_lock(folder))
+    source = method.source("train", shard, folder)
+    stack.enter_context(contextlib.closing(source))
+    checkpoints = checkpoint.Checkpoints(folder, keep=config.keep_checkpoints)
+    stack.enter_context(checkpoints)
+    data = data_change.fingerprints(source)
+    return Run(method, program, folder, source, checkpoints, data)
+
+
+@working("building the state")
+def begin_run(config, run: Run, allow_data_change: bool) -> Start:
+    """The state that a run begins with, its steps, and where its arrays come from."""
+    if run.checkpoints.latest() is not None:
+        data_change.check_data(run.folder, run.data, allow_change=allow_data_change)
+    choice = {"init_from": config.init_from, "init_parts": config.init_parts}
+    with log_compiler(run.folder):
+        return begin(run.method, run.program, run.checkpoints, run.source, **choice)
+
+
+def keep(run: Run, step: int, state, reporter):
+    """Save a state before the run ends; a state with which it began is kept already."""
+    if step > reporter.start:
+        reporter.flush()
+        run.checkpoints.save(step, state, run.source.get_state())
+        run.checkpoints.wait()
+        say(f"step {step} is saved")
+
+
+def advance(run: Run, state, reporter, stopping):
     """(state, metrics) after one update on the source's next batch.
 
     The clock of the reporter counts the wait for data; the first step, which compiles,
-    does not count.
+    does not count. Raises Stopped or SourceFailed where no batch comes; the state is
+    intact then.
     """
-    clock = reporter.clock
+    method, program, source = run.method, run.program, run.source
+    first, nothing = reporter.first, contextlib.nullcontext()
     with jax.transfer_guard("disallow"), jax.set_mesh(program.mesh):
         if method.acts:  # the rest of an update is not a wait for data
             jax.block_until_ready(state)
-        with clock.wait():
-            batch = source.next(state)
-        batch = to_device(program.mesh, batch, method.batch)
-        with clock.pause() if first else contextlib.nullcontext():
-            return program.step(state, batch)
+        reading = working("reading the first batch") if first else nothing
+        with reading, reporter.clock.wait():
+            batch = source.next(state, stopping.overdue)
+        with reporter.first_step(batch) if first else nothing:
+            return program.step(state, to_device(program.mesh, batch, method.batch))
 
 
 def due(step: int, every: int, last: int) -> bool:
@@ -137,5 +183,8 @@ def run_evals(
         for name, evaluate in evals.items():
             if stopping():
                 return False
-            reporter.evaluation(step, name, evaluate, state)
+            try:
+                reporter.evaluation(step, name, stopping.breakable(evaluate), state)
+            except preemption.Interrupted:
+                return False
     return True

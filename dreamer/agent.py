@@ -12,6 +12,7 @@ from core.agents.episodes import make_episodes
 from core.agents.policy import Policy, step_shapes
 from core.agents.replay import Replay, fill
 from core.agents.spaces import Spaces
+from core.base.waiting import never
 from core.data.source_names import recordings
 from core.method import Method
 from core.section import Section
@@ -86,8 +87,8 @@ def make(config: Section) -> Method:
 class Experience(Online):
     """Windows of the replay, each of which begins from the states kept with it."""
 
-    def next(self, state=None):
-        return super().next(state) | {"goes_on": np.zeros(self.batch, bool)}
+    def next(self, state=None, stopping=never):
+        return super().next(state, stopping) | {"goes_on": np.zeros(self.batch, bool)}
 
 
 def make_online_source(

@@ -5,10 +5,11 @@ import dataclasses
 import numpy as np
 
 from core.agents.spaces import Space
+from core.base.waiting import never
 from core.data import source_names
 from core.data.bodies.world import World
 from core.data.mixture import map_parts
-from core.data.pipeline import make_source
+from core.data.pipeline import STALL_S, make_source
 from core.data.records import BadSample, Records, RecordsWrapper
 from core.data.steps import FLAGS, is_observation
 from core.data.trajectories import WorldWindows
@@ -115,10 +116,10 @@ class Chunks:
         self.widths = deter, stoch
         self.cursor, self.part, self.window = source.get_state(), 0, None
 
-    def next(self, state=None):
+    def next(self, state=None, stopping=never):
         if self.window is None:
             self.cursor = self.source.get_state()
-            self.window = self.source.next()
+            self.window = self.source.next(stopping=stopping)
         B, steps = self.window["reward"].shape
         each = steps // self.parts
         now = slice(self.part * each, (self.part + 1) * each)
@@ -153,7 +154,7 @@ class Chunks:
 
 def make_offline_source(
     split, shard, folder=None, *, records, spaces, action, batch, parts, seed, workers,
-    max_bad_share, deter, stoch,
+    max_bad_share, deter, stoch, stall_s=STALL_S,
 ):  # fmt: skip
     """Endless batches [b, T, ...] for one host, of windows of `parts` pieces.
 
@@ -167,6 +168,7 @@ def make_offline_source(
         seed=seed,
         workers=workers,
         max_bad_share=max_bad_share,
+        stall_s=stall_s,
         shuffle=not isinstance(records, WorldWindows),  # which are random anyway
     )
     return Chunks(source, parts=parts, deter=deter, stoch=stoch)

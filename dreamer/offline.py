@@ -11,7 +11,11 @@ from dreamer import data, evals
 from dreamer.update import make_method, make_networks
 
 SPREAD = 1 << 20  # validation records over which the evaluated ones are spread
-PIPELINE = ("workers", "max_bad_share")  # fields of `data` that do not choose records
+PIPELINE = (
+    "workers",
+    "max_bad_share",
+    "stall_s",
+)  # fields of `data` that do not choose records
 
 
 def make(config: Section) -> Method:
@@ -20,7 +24,8 @@ def make(config: Section) -> Method:
     Raises ValueError for values that do not fit each other or the trajectories.
     """
     dream, seed = config["dream"], config["seed"]
-    pipeline = config["data"].only(*PIPELINE)
+    given = config["data"]
+    pipeline = given.only(*(name for name in PIPELINE if name in given))
 
     def read(split, *, steps):
         return (

@@ -4,7 +4,7 @@ from core.data import source_names
 from core.data.bodies.world import World
 from core.data.clips import View
 from core.data.decode_baseline import seconds_per_clip
-from core.data.pipeline import make_source
+from core.data.pipeline import STALL_S, make_source
 from core.section import Section
 
 CLIPS = 128  # decoded by the bench
@@ -29,6 +29,7 @@ def make_records(
     workers,
     max_bad_share,
     frame_tolerance=0.5,
+    stall_s=STALL_S,
 ):
     """(records of `split`, keywords of `make_source`), from the config's data section.
 
@@ -45,12 +46,14 @@ def make_records(
       level, bodies: of the embedded world.
       frame_tolerance: how far a frame of a LeRobot camera may be from the time stamp of its
         step, in frame intervals.
+      workers, max_bad_share, stall_s: of `make_source`.
 
     Raises:
       ValueError: for fields that the source cannot follow.
     """
     clip = {"frames": frames, "fps": fps, "size": size}
     pipeline = {"seed": seed, "workers": workers, "max_bad_share": max_bad_share}
+    pipeline["stall_s"] = stall_s
     shift = VALIDATION if split in ("validation", "world_validation") else 0
     world = World(seed + shift, level=level, bodies=bodies, **clip)
     if any(

@@ -2,15 +2,18 @@
 
 import os
 import sys
+import threading
 import traceback
 
 from absl import flags, logging
 
+from core.base.processes import allow_open_files
 from core.base.text import one_line
 from launch import config, memory
 
 flags.disclaim_key_flags()  # those that are defined here belong to the command's module
 
+LEAVE_S, LEAVE_TOGETHER_S = 5.0, 180.0  # until a process that should end is ended
 DONE, USER_ERROR, INTERNAL, PREEMPTED = 0, 1, 2, 75
 
 
@@ -71,6 +74,7 @@ def run(main) -> None:
     75: preempted after saving; `main` returns it. 130: Ctrl-C, nothing saved, as in a shell.
     """
     logging.set_verbosity(logging.WARNING)
+    allow_open_files()
     try:
         if {"-h", "-help", "--help"} & set(sys.argv[1:]):
             print(usage())
@@ -82,8 +86,30 @@ def run(main) -> None:
         code = 130
     except Exception as error:  # noqa: BLE001, turned into an exit code
         code = report_error(error)
-    sys.stdout.flush()
+    leave(code)
+
+
+def leave(code: int) -> None:
+    """Exit; threads that hang, such as in a read, do not keep the process alive.
+
+    Where several processes end together, jax.distributed bounds their wait.
+    """
+    try:
+        sys.stdout.flush()
+    except OSError:  # the terminal is gone: Python would flush again, and fail
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    seconds = LEAVE_S if alone() else LEAVE_TOGETHER_S
+    timer = threading.Timer(seconds, os._exit, (code,))
+    timer.daemon = True
+    timer.start()
     sys.exit(code)
+
+
+def alone() -> bool:
+    """Whether this is the only process of its job; does not import JAX."""
+    return (
+        "jax" not in sys.modules or not sys.modules["jax"].distributed.is_initialized()
+    )
 
 
 def report_error(error: Exception) -> int:

@@ -26,6 +26,7 @@ def main():
         raise ValueError("--config=FILE[:preset] and --workdir=DIR are both needed")
     from core.parallel import distributed
     from core.runs.preemption import Preempted
+    from core.runs.working import say
     from core.train import fit
 
     distributed.start(COORDINATOR.value, PROCESSES.value, PROCESS.value)
@@ -37,7 +38,7 @@ def main():
             allow_data_change=ALLOW_DATA.value,
         )
     except Preempted as stop:
-        print(stop)
+        say(str(stop), everywhere=True)
         return cli.PREEMPTED
 
 

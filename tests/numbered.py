@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import signal
+import threading
 
 import numpy as np
 
@@ -10,10 +11,17 @@ from core.data.records import BadSample
 
 
 class Numbers:
-    """Records that hold their own number. bad: raise `error`; fatal: kill their worker."""
+    """Records that hold their own number.
 
-    def __init__(self, n, bad=(), error=BadSample, fatal=()):
+    bad: raise `error`; fatal: kill their worker; stuck: never end, until `Numbers.release`
+    is set in this process.
+    """
+
+    release = threading.Event()
+
+    def __init__(self, n, bad=(), error=BadSample, fatal=(), stuck=()):
         self.n, self.bad, self.error, self.fatal = n, set(bad), error, set(fatal)
+        self.stuck = set(stuck)
 
     def __str__(self):
         return "the numbers"
@@ -30,6 +38,8 @@ class Numbers:
             raise self.error("rotten")
         if index in self.fatal and multiprocessing.parent_process():
             os.kill(os.getpid(), signal.SIGKILL)
+        if index in self.stuck:
+            Numbers.release.wait()
         return {"record": np.array([index]), "noise": rng.random(3)}
 
 

@@ -16,6 +16,7 @@ from core.agents.envs.pool import Pool
 from core.agents.policy import Policy, jit_policy, observed, zero_actions
 from core.agents.replay import Replay
 from core.agents.spaces import Spaces
+from core.base.waiting import Stopped, never
 from core.method import Report
 
 RECENT = 10  # finished episodes that the reported score averages
@@ -71,10 +72,11 @@ class Online:
         )
         self.pending = None  # (windows, their newer kept arrays, still being computed)
 
-    def next(self, state: Any = None) -> dict:
+    def next(self, state: Any = None, stopping: Callable[[], bool] = never) -> dict:
         """The next batch: steps [B, length, ...] by name, kept arrays [B, ...].
 
-        Acts first, by the parameters of `state`, if the train ratio asks for it.
+        Acts first, by the parameters of `state`, if the train ratio asks for it. Raises
+        Stopped if `stopping()` between two steps of the environments.
         """
         assert state is not None, "an online source needs the state to act with"
         self.write_back(state)
@@ -82,6 +84,8 @@ class Online:
             self.prefill()
         cost = self.batch * self.replay.length
         while not self.enough() or self.credit < cost:
+            if stopping():
+                raise Stopped
             self.act(state.params)
             if self.enough():
                 self.credit += self.ratio * self.count

@@ -6,6 +6,7 @@ grain's own iterator state depends on all three.
 """
 
 import dataclasses
+import functools
 import weakref
 from collections.abc import Callable
 
@@ -13,13 +14,18 @@ import grain
 import numpy as np
 from absl import flags, logging
 
-from core.base.processes import end_with_parent, ignore_parent_signals
+from core.base.processes import end_with_parent
+from core.base.waiting import SourceFailed, Stopped, never
 from core.data.bad_samples import Ledger, SourceReport, list_bad
 from core.data.fingerprint import fingerprint
+from core.data.in_flight import InFlight
 from core.data.mixture import part_ranges
+from core.data.reading import Reading
 from core.data.records import REPEATED, Records, TooManyBad, explain
+from core.data.room import Room, measure_room
 from core.data.sample_order import make_order
 
+STALL_S = 300.0  # the usual `stall_s`
 LIVES = 4  # deaths of workers at the same sample that end the run
 REASON_BYTES, NAME_BYTES = 256, 256
 
@@ -41,6 +47,7 @@ def make_source(
     crops: int = 1,
     max_bad_share: float = 0.01,
     max_tries: int = 8,
+    stall_s: float = STALL_S,
 ) -> "Source":
     """A source of endless batches of `records`.
 
@@ -55,9 +62,10 @@ def make_source(
       become consecutive samples.
     max_bad_share: `next` raises TooManyBad if a larger share of samples was replaced.
     max_tries: records tried for one sample before `next` raises TooManyBad.
+    stall_s: seconds without any sample before `next` raises SourceFailed.
 
-    Raises ValueError if the batch does not divide over hosts and crops, on a bad shard or
-    seed, or if there are no records.
+    Raises ValueError if the batch does not divide over hosts and crops, on a bad shard,
+    seed or stall_s, or if there are no records.
     """
     index, count = shard
     if batch % (unit := count * crops):
@@ -72,10 +80,17 @@ def make_source(
         raise ValueError(f"seed is {seed}; expected 0 <= seed < 2**32")
     if not len(records):
         raise ValueError(f"{records} has no records")
-    load = LoadSample(
-        records, seed=seed, tries=max_tries, transform=transform, crops=crops
+    if not stall_s > 0:
+        raise ValueError(f"data.stall_s is {stall_s}; expected seconds, more than 0")
+    load = functools.partial(
+        LoadSample,
+        records,
+        seed=seed,
+        tries=max_tries,
+        transform=transform,
+        crops=crops,
     )
-    samples = make_order(records, seed=seed, shuffle=shuffle).map_with_index(load)
+    order = make_order(records, seed=seed, shuffle=shuffle)
     read = grain.ReadOptions(
         num_threads=threads, prefetch_buffer_size=max(buffer, threads)
     )
@@ -83,8 +98,14 @@ def make_source(
         num_workers=workers, per_worker_buffer_size=buffer
     )
 
-    def start(position):
+    def start(position, table):
         """Iterator over this host's batches from a global position on."""
+        room = measure_room(
+            rows=batch // unit,
+            workers=workers,
+            buffer=buffer if workers else max(buffer, threads),
+        )
+        samples = order.map_with_index(load(table=table, room=room))
         # Batched before workers share the work, so their number changes no batch.
         mine = samples[position // crops + index :: count].batch(
             batch // unit, drop_remainder=True
@@ -95,15 +116,23 @@ def make_source(
         # grain's workers read a flag, which fails while flags are not parsed.
         if not flags.FLAGS.is_parsed():
             flags.FLAGS.mark_as_parsed()
-        ready = mine.mp_prefetch(processes, worker_init_fn=end_with_parent)
+        begin = functools.partial(begin_worker, table=table)
+        ready = mine.mp_prefetch(processes, worker_init_fn=begin)
         ready = ready.map(copy_arrays)
-        ready = ready.map(merge_crops) if crops > 1 else ready
-        return iter(
-            grain.experimental.ThreadPrefetchIterDataset(ready, prefetch_buffer_size=1)
-        )
+        return iter(ready.map(merge_crops) if crops > 1 else ready)
+
+    def read_from(position):
+        begin = functools.partial(start, position)
+        return Reading(begin, records, workers=workers, stall_s=stall_s)
 
     ledger = Ledger(records, max_bad_share, crops)
-    return Source(start, ledger, batch=batch, shard=shard)
+    return Source(read_from, ledger, batch=batch, shard=shard)
+
+
+def begin_worker(number, _, *, table: InFlight):
+    """The first call in a worker process."""
+    end_with_parent()
+    table.register(number)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,13 +148,16 @@ class LoadSample:
     tries: int
     transform: Callable | None
     crops: int = 1
+    table: InFlight
+    room: Room
 
     def __call__(self, position, record):
         failed, blamed = {}, {}
         while True:
             try:
                 rng = self._rng(LOAD, len(failed), position)
-                item = self.records.load(record, rng)
+                with self.table.loading(position, record):
+                    item = self.records.load(record, rng)
                 break
             except Exception as error:  # noqa: BLE001, counted and reported
                 failed[record] = explain(error)
@@ -140,6 +172,7 @@ class LoadSample:
             first = position * self.crops
             parts = [self._transform(part, first + j) for j, part in enumerate(parts)]
             item = {k: np.stack([part[k] for part in parts]) for k in parts[0]}
+        self.room.check(item)
         report = self._report(failed, blamed)
         return item, report | {REPEATED: np.int64(repeated)}
 
@@ -191,24 +224,27 @@ class Source:
 
     Implements core.method.Source; made by `make_source`. Nothing is loaded, and no process
     is started, before the first `next`.
+
+    start: position -> Reading.
     """
 
     def __init__(self, start: Callable, ledger: Ledger, *, batch, shard):
         self.start, self.ledger = start, ledger
         self.batch, self.shard = batch, shard
         self.next_index = 0
-        self.running: list = []  # the iterator, once `next` was called
+        self.running: list = []  # the Reading, once `next` was called
         # Without this, a program that ends without `close` shows errors of grain's threads.
         weakref.finalize(self, _close, self.running)
 
-    def next(self, state=None) -> dict[str, np.ndarray]:
+    def next(self, state=None, stopping=never) -> dict[str, np.ndarray]:
         """The next batch, {name: [batch // hosts, ...]}.
 
-        state: not used; this source is offline. Raises TooManyBad if too many records
-        could not be read, and RuntimeError if workers die again and again, or if the
-        transform fails. After an error the next call tries the same batch again.
+        state: not used; this source is offline. Raises Stopped if `stopping()` while there
+        is no batch, TooManyBad if too many records could not be read, SourceFailed if
+        nothing comes or workers die again and again, and RuntimeError if the transform
+        fails. After an error the next call tries the same batch again.
         """
-        item, report = self._pull()
+        item, report = self._pull(stopping)
         index, count = self.shard
         first, crops = self.next_index, self.ledger.crops
         self.next_index += self.batch
@@ -216,23 +252,27 @@ class Source:
         self.ledger.add(positions, report)
         return item
 
-    def _pull(self):
+    def _pull(self, stopping):
         for life in range(1, LIVES + 1):
             try:
                 if not self.running:
-                    with ignore_parent_signals():
-                        self.running.append(self.start(self.next_index))
-                        return next(self.running[0])
-                return next(self.running[0])
+                    self.running.append(self.start(self.next_index))
+                return self.running[0].next(stopping)
+            except Stopped:
+                raise
             except Exception as error:
+                waits_for = self.running[0].waits_for() if self.running else ""
                 self.close()  # else grain would skip the failed worker's batches
                 if "terminated unexpectedly with exit code" not in str(error):
                     raise
-                death = f"at sample {self.next_index}, death {life} of {LIVES}: {error}"
-                logging.warning("Data workers died %s", death)
-        raise RuntimeError(
-            f"Data workers died {death} Exit code -9 usually means too little memory, "
-            "-7 too little /dev/shm, -11 a crash of the decoder."
+                code = str(error).partition("exit code ")[2].partition(".")[0]
+                death = f"at sample {self.next_index}, death {life} of {LIVES}"
+                death += f", exit code {code}"
+                logging.warning("A data worker died %s, %s", death, waits_for)
+        raise SourceFailed(
+            f"a data worker died {death}, {waits_for}; code -9 usually means too little "
+            "memory (lower data.workers or batch), -7 too little /dev/shm, -11 a crash of "
+            "the decoder (remove that record)"
         )
 
     def get_state(self) -> dict[str, int]:

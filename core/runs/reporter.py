@@ -1,5 +1,6 @@
 """Reports of the train loop: progress lines, metrics, findings, bad samples, a summary."""
 
+import contextlib
 import json
 import time
 
@@ -13,15 +14,22 @@ from core.parallel.layout_report import layout_report, replicated
 from core.runs import run_folder
 from core.runs.findings import raised_alarms, split_findings
 from core.runs.throughput import (
+    Interruptions,
     Throughput,
     device_memory,
     grid,
     peak_host_bytes,
     progress_line,
 )
+from core.runs.working import log_compiler, say, working
 from core.runs.writer import Writer, append, drop_later_lines, writing
 
 SUMMARY = "summary.json"
+COMPILED = "time/compile_seconds"
+CHECKPOINT = "checkpoint"  # beside the names of evaluations
+# Numbers of the progress line, in its order, where a run has them.
+SHOWN = ("loss", "env_steps", "episodes", "score", "last_score")
+SHOWN_UNLESS_ZERO = ("repeated_frames", "bad_samples")
 ORIGINS = "start.txt"
 
 
@@ -45,6 +53,20 @@ class Reporter:
         rank = "" if self.main else f".{jax.process_index()}"
         self.bad_samples = folder / f"bad_samples{rank}.jsonl"
         self.clock = Throughput()
+        self.first = True  # until the first step was dispatched
+        self.compiled = {}  # how long that took, until it is written
+        earlier = last_values(written(folder))
+        self.usual_s = earlier.get(COMPILED)
+        self.interruptions = Interruptions(
+            config.eval_steps.to_dict() | {CHECKPOINT: config.save_steps},
+            config.steps,
+            {CHECKPOINT: 0.0}  # until the first
+            | {
+                name: earlier[duration_name(name)]
+                for name in config.eval_steps
+                if duration_name(name) in earlier
+            },
+        )
         self.waiting = (
             None  # (step, metrics, samples) of the step that is still running
         )
@@ -64,10 +86,6 @@ class Reporter:
             name: one for name, one in evals.items() if duration_name(name) not in done
         }
 
-    def say(self, text: str):
-        if self.main:
-            print(text, flush=True)
-
     def opening(self, plan, origins: list[str]):
         """Begin to write: config, layouts and provenance of the run, and the first lines.
 
@@ -85,12 +103,27 @@ class Reporter:
                 with writing(self.folder / ORIGINS):
                     (self.folder / ORIGINS).write_text("\n".join(origins) + "\n")
             for line in [*report.splitlines()[:1], *origins]:
-                self.say(line)
+                say(line)
             for name in replicated(plan.shapes, plan.layouts):
-                self.say(f"every device holds the whole of {name}")
+                say(f"every device holds the whole of {name}")
         verb = f"resuming after step {self.start}" if self.start else "starting"
         devices = f"{jax.device_count()} x {jax.devices()[0].device_kind}"
-        self.say(f"{verb} in {self.folder} on {devices}")
+        say(f"{verb} in {self.folder} on {devices}")
+
+    @contextlib.contextmanager
+    def first_step(self, batch):
+        """Around the first step, which compiles; of a new run, its batch is drawn first."""
+        draw = self.method.tools.draw
+        with self.clock.pause():
+            if draw and self.main and not self.start:
+                with jax.transfer_guard("allow"):
+                    self.writer.write(1, {}, {"batch": draw(batch)})
+            begin = time.perf_counter()
+            compiling = working("compiling the step", usual_s=self.usual_s)
+            with compiling, log_compiler(self.folder):
+                yield
+            self.compiled = {COMPILED: time.perf_counter() - begin}
+            self.first = False
 
     def step(self, step: int, values: Metrics, samples: Report):
         """Take metrics and bad samples of a step just started; report the step before."""
@@ -112,18 +145,21 @@ class Reporter:
         scalars = {k: float(v) for k, v in jax.device_get(values).items()}
         scalars |= samples["numbers"] | {"bad_samples": samples["bad"]}
         rates = self.clock.report(self.config.steps - step)
-        self.writer.write(step, scalars | self.timing(rates))
-        names = ("loss", "score", "bad_samples")
-        shown = {k: scalars[k] for k in names if k in scalars}
-        shown = {k: v for k, v in shown.items() if v or k == "loss"}
-        unit = self.method.unit
-        self.say(progress_line(step, self.config.steps, shown, rates, unit=unit))
+        eta = rates.eta_seconds + self.interruptions.left(step)
+        rates = rates._replace(eta_seconds=eta)
+        self.writer.write(step, scalars | self.timing(rates) | self.compiled)
+        self.compiled = {}
+        shown = {k: scalars[k] for k in SHOWN if k in scalars}
+        shown |= {k: scalars[k] for k in SHOWN_UNLESS_ZERO if scalars.get(k)}
+        more = self.interruptions.unknown(step)
+        line = {"unit": self.method.unit, "more": more}
+        say(progress_line(step, self.config.steps, shown, rates, **line))
 
     def check(self, step: int, bad_steps: int):
         """Raise Diverged after `max_bad_steps` bad updates in a row since the start."""
         self.bad_steps = bad_steps
         if bad_steps == 1:
-            self.say(f"step {step}: loss or gradient is not finite; update not applied")
+            say(f"step {step}: loss or gradient is not finite; update not applied")
         if min(bad_steps, step - self.start) >= self.config.max_bad_steps:
             raise Diverged(
                 f"loss or gradient was not finite in the last {bad_steps} steps up to "
@@ -152,17 +188,17 @@ class Reporter:
 
         The duration is written too: by it a resumed run knows which evaluations are done.
         """
-        begin = time.perf_counter()
-        numbers, pictures, sentences = split_findings(evaluate(state))
-        seconds = {duration_name(name): time.perf_counter() - begin}
+        with self.interruptions.timed(name), log_compiler(self.folder):
+            numbers, pictures, sentences = split_findings(evaluate(state))
+        seconds = {duration_name(name): self.interruptions.seconds[name]}
         self.writer.write(step, numbers | seconds, pictures)
         alarms = [text for texts in sentences.values() for text in texts]
         if self.main and alarms:
             for text in raised_alarms(alarms, written(self.folder)):
-                self.say(f"step {step}: ALARM: {text}")
+                say(f"step {step}: ALARM: {text}")
         if numbers:
             shown = "  ".join(f"{k} {short(v)}" for k, v in numbers.items())
-            self.say(f"step {step}: {shown}")
+            say(f"step {step}: {shown}")
 
     def close(self):
         """Close the files; nothing more is reported."""
@@ -173,17 +209,22 @@ class Reporter:
         """Write summary.json, the last value of every number; print it as tables."""
         if self.main:
             summary = {}
-            for line in written(self.folder):
-                summary |= {k: v for k, v in line.items() if not k.startswith("time/")}
+            for k, v in last_values(written(self.folder)).items():
+                summary |= {} if k.startswith("time/") else {k: v}
             write_json(self.folder / SUMMARY, summary)
             for line in grid(summary):
-                self.say(line)
-        self.say(f"done: {self.config.steps} steps; summary in {self.folder / SUMMARY}")
+                say(line)
+        say(f"done: {self.config.steps} steps; summary in {self.folder / SUMMARY}")
 
 
 def duration_name(name: str) -> str:
     """The metric that holds the duration of an evaluation."""
     return f"time/{name}_seconds"
+
+
+def last_values(lines: list[dict]) -> dict:
+    """The last value of every number in a run's metrics."""
+    return {k: v for line in lines for k, v in line.items()}
 
 
 def written(folder) -> list[dict]:

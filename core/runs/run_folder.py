@@ -24,6 +24,8 @@ METRICS = "metrics.jsonl"
 PROVENANCE = "provenance.json"
 # Fields that older runs lack, with the value by which they go on.
 ADDED = {"data.frame_tolerance": 0.5}
+# Fields that change no result; older runs lack some of them.
+FREE = ("data.stall_s",)
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 
 
@@ -149,15 +151,15 @@ def flatten(config: dict) -> dict:
 def differences(old: dict, new: dict) -> list[str]:
     """One phrase per field that differs, as JSON would store it.
 
-    A field that an older run lacks and that is empty now, or as in ADDED, makes no
-    difference.
+    Fields of FREE make none, nor does one that an older run lacks and that is empty now or
+    as in ADDED.
     """
     old, new = flatten(old), flatten(json.loads(json.dumps(new)))
     old = {key: "" for key in new if new[key] == ""} | old
     old = {key: x for key, x in ADDED.items() if key in new} | old
     return [
         f"{key} was {old.get(key, 'absent')}, is {new.get(key, 'absent')}"
-        for key in sorted(old.keys() | new.keys())
+        for key in sorted((old.keys() | new.keys()) - set(FREE))
         if old.get(key, "absent") != new.get(key, "absent")
     ]
 

@@ -79,6 +79,52 @@ class Throughput:
             self._kind = outer
 
 
+def dues_left(every: int, step: int, last: int) -> int:
+    """How often something is due at the steps from `step` to `last`.
+
+    every: steps between, as in core/train.py:due; 0 only after the last, -1 never.
+    """
+    if every < 0 or step > last:
+        return 0
+    if not every:
+        return 1
+    return last // every - (step - 1) // every + (last % every > 0)
+
+
+class Interruptions:
+    """How long evaluations and checkpoints take that are still due.
+
+    every: name -> steps between, as in core/train.py:due. last: step of the run.
+    seconds: name -> duration of the newest; a first one, which compiles, counts until the
+    second.
+    """
+
+    def __init__(self, every: dict[str, int], last: int, seconds: dict[str, float]):
+        self.every, self.last, self.seconds = every, last, dict(seconds)
+
+    def left(self, step: int) -> float:
+        """Seconds of those that are due from `step` on, as far as durations are known."""
+        return sum(
+            self.seconds.get(name, 0.0) * dues_left(every, step, self.last)
+            for name, every in self.every.items()
+        )
+
+    def unknown(self, step: int) -> bool:
+        """Whether something is due from `step` on that has not been timed."""
+        return any(
+            dues_left(every, step, self.last)
+            for name, every in self.every.items()
+            if name not in self.seconds
+        )
+
+    @contextmanager
+    def timed(self, name: str):
+        """Take the time of what is done inside."""
+        begin = time.perf_counter()
+        yield
+        self.seconds[name] = time.perf_counter() - begin
+
+
 def progress_line(
     step: int,
     steps: int,
@@ -86,14 +132,21 @@ def progress_line(
     rates: Rates,
     *,
     unit: str = "examples",
+    more: bool = False,
 ) -> str:
-    """`step 120/1500  loss 0.412  58.1 clips/s  wait 1.2%  ETA 9:41`."""
+    """`step 120/1500  loss 0.412  58.1 clips/s  wait 1.2%  ETA 9:41`.
+
+    Counts, which are of type int, are shown in full. more: the end is later than said, as
+    something is due that has not been timed.
+    """
     parts = [f"step {step}/{steps}"]
-    parts += [f"{name} {short(value)}" for name, value in shown.items()]
+    parts += [
+        f"{name} {x if isinstance(x, int) else short(x)}" for name, x in shown.items()
+    ]
     if math.isfinite(rates.step_seconds):
         parts.append(f"{short(rates.examples_per_second)} {unit}/s")
         parts.append(f"wait {100 * rates.wait_share:.1f}%")
-    parts.append(f"ETA {duration(rates.eta_seconds)}")
+    parts.append(f"ETA {duration(rates.eta_seconds)}{'+' if more else ''}")
     return "  ".join(parts)
 
 

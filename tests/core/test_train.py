@@ -143,6 +143,9 @@ def test_the_folder_of_a_run(trained):
     assert origin["packages"]["jax"] == jax.__version__ and origin["parent"] is None
     assert "params/encoder/norm/scale" in (trained / "layout.txt").read_text()
     assert record(trained)["summary"]["step"] == 2
+    assert [p.name for p in (trained / "pictures").iterdir()] == ["00000001_batch.png"]
+    events = b"".join(p.read_bytes() for p in trained.glob("events.*"))
+    assert b"\x0a\x05batch" in events  # the tag of a TensorBoard picture
 
 
 def test_a_second_run_beside_the_first_is_refused(tmp_path):

@@ -323,11 +323,11 @@ def disk(monkeypatch):
     """{step: largest file in bytes}: the disk is full from the batch of that step on."""
     full, limits = {}, resource.getrlimit(resource.RLIMIT_FSIZE)
 
-    def next_batch(self, state=None, next_batch=Source.next):
+    def next_batch(self, *given, next_batch=Source.next):
         step = self.next_index // self.batch + 1
         if step in full:
             resource.setrlimit(resource.RLIMIT_FSIZE, (full[step], limits[1]))
-        return next_batch(self, state)
+        return next_batch(self, *given)
 
     monkeypatch.setattr(Source, "next", next_batch)
     yield full

@@ -1,18 +1,23 @@
 """The pipeline: samples by position, replacement of bad records, exact resume."""
 
+import dataclasses
 import json
 import multiprocessing
 import os
 import signal
+import threading
 
 import numpy as np
 import pytest
 from numbered import Numbers, add_mask, assert_same, take
 
-from core.data import pipeline
+from core.base.memory import free_memory
+from core.base.waiting import SourceFailed, Stopped
+from core.data import pipeline, reading, room
 from core.data.bad_samples import Ledger
 from core.data.pipeline import make_source
 from core.data.records import TooManyBad
+from core.data.room import Room, measure_room
 
 
 def break_at_nine(item, *, position, rng):
@@ -252,9 +257,89 @@ def test_a_killed_worker_changes_nothing(reference):
 def test_a_sample_that_kills_its_worker_ends_the_run(monkeypatch):
     monkeypatch.setattr(pipeline, "LIVES", 2)
     source = source_of(Numbers(20, fatal=range(20)), workers=1)
-    with pytest.raises(RuntimeError, match=r"at sample 0, death 2 of 2: .* code -9"):
+    words = r"at sample 0, death 2 of 2, exit code -9, waiting for number \d+ "
+    with pytest.raises(SourceFailed, match=words):
         source.next()
     assert not multiprocessing.active_children()
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_record_that_never_ends_is_named_and_ends_the_wait(
+    monkeypatch, caplog, workers
+):
+    monkeypatch.setattr(reading, "CLOSE_S", 0.3)
+    monkeypatch.setattr(reading, "POLL_S", 0.05)
+    records = Numbers(20, stuck=[7])
+    source = source_of(records, batch=1, workers=workers, shuffle=False)
+    take(source, 7)
+    source.running[0].stall_s = 1.0  # workers take longer to start
+    with pytest.raises(Stopped):
+        source.next(stopping=lambda: True)
+    words = (
+        r"no sample was read for 1 s \(data.stall_s\), waiting for number 7 \(for 0:0"
+    )
+    with pytest.raises(SourceFailed, match=words):
+        source.next()
+    (warning,) = [text for text in caplog.messages if "No sample" in text]
+    assert "waiting for number 7 (for 0:00)" in warning
+    assert source.get_state() == {"next_index": 7, "seen": 7, "bad": 0}
+    assert not multiprocessing.active_children()  # killed, since it hangs
+    Numbers.release.set()
+    Numbers.release = threading.Event()
+
+
+def test_buffers_that_do_not_fit_are_refused(monkeypatch):
+    sample = {"video": np.zeros((2, 1000), np.uint8), "mask": np.zeros(125, np.int64)}
+    fits = Room(rows=10, workers=2, ahead=6, shared=360_000, memory=450_000)
+    fits.check(sample)
+    small = dataclasses.replace(fits, shared=359_999)
+    words = (
+        "data.workers=2 need up to 0.36 MB of /dev/shm, .*use --config.data.workers=1"
+    )
+    with pytest.raises(ValueError, match=words):
+        small.check(sample)
+    dataclasses.replace(small, workers=0).check(sample)
+    with pytest.raises(
+        ValueError, match="need up to 0.45 MB of memory, .*workers=1 or a"
+    ):
+        dataclasses.replace(fits, memory=449_999).check(sample)
+    monkeypatch.setattr(room, "files_left", lambda: 100)
+    with pytest.raises(
+        ValueError, match="workers=3 need 120 more .*--config.data.workers=2"
+    ):
+        measure_room(rows=1, workers=3, buffer=2)
+    monkeypatch.setattr(room, "free_memory", lambda: 100.0)
+    with pytest.raises(
+        ValueError, match="workers=0 need up to .* use a smaller --config.b"
+    ):
+        source_of(Numbers(20)).next()
+
+
+@pytest.mark.parametrize(
+    ("files", "free"),
+    [
+        ({"proc/meminfo": "MemTotal: 9 kB\nMemAvailable: 8 kB\n"}, 8192),
+        (
+            {"sys/fs/cgroup/memory.max": "5000", "sys/fs/cgroup/memory.current": "900"},
+            4100,
+        ),
+        (
+            {
+                "sys/fs/cgroup/memory.max": "5000",
+                "sys/fs/cgroup/memory.current": "900",
+                "sys/fs/cgroup/memory.stat": "anon 3\ninactive_file 400\n",
+            },
+            4500,
+        ),
+        ({"sys/fs/cgroup/memory.max": "max"}, np.inf),
+        ({"sys/fs/cgroup/memory/memory.limit_in_bytes": "70"}, 70),
+    ],
+)
+def test_free_memory_is_what_the_machine_and_the_container_leave(tmp_path, files, free):
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    assert free_memory(tmp_path) == free
 
 
 @pytest.mark.parametrize(
@@ -266,6 +351,7 @@ def test_a_sample_that_kills_its_worker_ends_the_run(monkeypatch):
         ),
         ({"shard": (4, 4)}, "expected .i, n. with 0 <= i < n"),
         ({"seed": -1}, "seed is -1"),
+        ({"stall_s": 0}, "data.stall_s is 0; expected seconds"),
         ({"records": Numbers(0)}, "the numbers has no records"),
     ],
 )

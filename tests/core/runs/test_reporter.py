@@ -1,14 +1,19 @@
 """Alarms that have to last are raised from the record, so also by a resumed run."""
 
 import json
+import math
 import types
 
+import numpy as np
 import pytest
+from ml_collections import ConfigDict
 
 from core.evals.collapse import health_alarms
 from core.evals.evaluate import report_findings
+from core.method import Costs
 from core.runs.findings import READINGS, LastingAlarm, raised_alarms
 from core.runs.reporter import Reporter
+from core.runs.throughput import Rates
 from core.runs.writer import Writer
 
 COPYING = "predicting is no better than copying"
@@ -16,7 +21,9 @@ COPYING = "predicting is no better than copying"
 
 def reporter(folder, start=0):
     """A Reporter that writes to `folder` after a resume at `start`."""
-    opened = Reporter(folder, types.SimpleNamespace(), None, start)
+    config = ConfigDict({"steps": 9, "log_steps": 1, "save_steps": 0})
+    config.update({"eval_steps": {"health": 4, "probe": -1}, "max_bad_steps": 3})
+    opened = Reporter(folder, types.SimpleNamespace(), config, start)
     opened.writer = Writer(folder, start)
     return opened
 
@@ -59,6 +66,50 @@ def test_a_resumed_run_raises_the_same_alarms(tmp_path, capsys, resume):
     opened.close()
     after = alarm_steps(capsys.readouterr().out)
     assert before + after == [READINGS, READINGS + 1, READINGS + 2]
+
+
+@pytest.mark.parametrize(
+    ("numbers", "words"),
+    [
+        (
+            {"env_steps": 64, "episodes": 0},
+            "loss 0.500  env_steps 64  episodes 0  ETA ?:??+",
+        ),
+        (
+            {"score": 0.0, "episodes": 1, "size": 3},
+            "loss 0.500  episodes 1  score 0  ETA ?:??+",
+        ),
+        ({"repeated_frames": 0}, "loss 0.500  ETA ?:??+"),
+    ],
+)
+def test_the_progress_line_has_the_numbers_of_a_source(
+    tmp_path, capsys, numbers, words
+):
+    opened = reporter(tmp_path)
+    opened.method = types.SimpleNamespace(batch=8, unit="clips", costs=Costs())
+    metrics = {"loss": np.float32(0.5), "bad_steps": np.int32(0)}
+    report = {"seen": 8, "bad": 0, "new": [], "numbers": numbers}
+    opened.clock.report = lambda left: Rates(*[math.nan] * 4)
+    opened.waiting = 1, metrics, report
+    opened.flush()
+    opened.close()
+    assert f"step 1/9  {words}" in capsys.readouterr().out
+
+
+def test_the_time_left_counts_evaluations_of_the_run_before(tmp_path, capsys):
+    (tmp_path / "metrics.jsonl").write_text(
+        '{"step": 4, "time/health_seconds": 60.0}\n'
+    )
+    opened = reporter(tmp_path, start=4)
+    opened.method = types.SimpleNamespace(batch=8, unit="clips", costs=Costs())
+    opened.clock.report = lambda left: Rates(1.0, 8.0, 0.0, 1.0 * left)
+    metrics = {"loss": np.float32(0.5), "bad_steps": np.int32(0)}
+    opened.waiting = 5, metrics, {"seen": 8, "bad": 0, "new": [], "numbers": {}}
+    opened.flush()
+    opened.close()
+    assert capsys.readouterr().out.endswith(
+        "ETA 2:04\n"
+    )  # 4 s, at 8 and after the last
 
 
 def test_collapse_is_raised_at_once(tmp_path, capsys):

@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 from small import record, small, start, use_one_device
 
 from core import train
+from core.base.waiting import Stopped
 from core.config import load_method
 from core.data.bodies.world import World
 from core.data.pipeline import Source
@@ -28,14 +29,18 @@ EVERY = {"first": 2, "second": 2, "final": 0}
 HANDLERS = [
     (signal.SIGINT, signal.default_int_handler),
     (signal.SIGTERM, signal.SIG_DFL),
+    (signal.SIGHUP, signal.SIG_DFL),
+    (signal.SIGUSR1, signal.SIG_DFL),
+    (signal.SIGUSR2, signal.SIG_DFL),
+    (signal.SIGALRM, signal.SIG_DFL),
 ]
 # (event at which a signal arrives, the signal, the newest step saved afterwards).
 STOPS = [
     (("batch", 1), signal.SIGTERM, 1),
     (("first", 2), signal.SIGINT, 2),
-    (("second", 4), signal.SIGTERM, 4),
-    (("batch", 5), signal.SIGINT, 5),
-    (("first", 6), signal.SIGINT, 6),
+    (("second", 4), signal.SIGUSR1, 4),
+    (("no batch", 6), signal.SIGHUP, 5),
+    (("first", 6), signal.SIGUSR2, 6),
     (("second", 6), signal.SIGTERM, 6),
 ]
 
@@ -69,9 +74,15 @@ def happens(monkeypatch):
             evals={name: evaluation(name) for name in EVERY}
         )
 
-    def next_batch(self, state=None, next_batch=Source.next):
-        note("batch", self.next_index // self.batch + 1)
-        return next_batch(self, state)
+    def next_batch(self, state, stopping, next_batch=Source.next):
+        step = self.next_index // self.batch + 1
+        if ("no batch", step) in signals:
+            signal.raise_signal(signals.pop(("no batch", step)))
+            while not stopping():
+                time.sleep(0.01)
+            raise Stopped
+        note("batch", step)
+        return next_batch(self, state, stopping)
 
     def clip(self, index, rng=None, clip=World.load):
         if index in (11, 30):
@@ -193,7 +204,8 @@ def test_killed_and_interrupted_commands_resume(tmp_path, command):
     process = command(config, parts)
     lines = read_until(process, f"step {saved + 2}/")
     assert any(f"resuming after step {saved} " in line for line in lines)
-    os.killpg(process.pid, signal.SIGINT)  # as a terminal does, to the workers as well
+    for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGINT):
+        os.killpg(process.pid, number)  # as a terminal does, to the workers as well
     out, err = process.communicate()
     assert process.returncode == 75 and "resumes from there" in out
     assert err.strip().startswith("stopping: the run is saved first") and len(err) < 80

@@ -8,13 +8,16 @@ from core.base.text import duration, short
 from core.evals.collapse import health_alarms
 from core.hardware import mfu, peak_flops
 from core.runs.throughput import (
+    Interruptions,
     Rates,
     Throughput,
     device_memory,
+    dues_left,
     grid,
     peak_host_bytes,
     progress_line,
 )
+from core.train import due
 
 
 class Time:
@@ -66,8 +69,30 @@ def test_progress_line():
     rates = Rates(0.42, 58.1, 0.012, 581)
     line = progress_line(120, 1500, {"loss": 0.4123}, rates, unit="clips")
     assert line == "step 120/1500  loss 0.412  58.1 clips/s  wait 1.2%  ETA 9:41"
+    later = progress_line(120, 1500, {}, rates, unit="clips", more=True)
+    assert later == "step 120/1500  58.1 clips/s  wait 1.2%  ETA 9:41+"
     unknown = Rates(*[math.nan] * 4)
     assert progress_line(0, 9, {}, unknown) == "step 0/9  ETA ?:??"
+
+
+@pytest.mark.parametrize("every", [-1, 0, 1, 3, 5, 50])
+def test_what_is_due_from_a_step_on_is_counted(every):
+    dues = [due(step, every, 10) for step in range(1, 11)]
+    assert [dues_left(every, step, 10) for step in range(1, 12)] == [
+        sum(dues[step:]) for step in range(11)
+    ]
+
+
+def test_the_time_of_evaluations_still_due_is_added():
+    every = {"health": 4, "probe": 0, "never": -1, "checkpoint": 5}
+    interruptions = Interruptions(every, 10, {"health": 20.0, "checkpoint": 1.0})
+    assert interruptions.left(1) == 3 * 20 + 2 and interruptions.unknown(1)
+    assert interruptions.left(9) == 20 + 1
+    interruptions.seconds["probe"] = 100.0
+    assert interruptions.left(10) == 121 and not interruptions.unknown(10)
+    with interruptions.timed("health"):
+        pass
+    assert interruptions.seconds["health"] < 1
 
 
 @pytest.mark.parametrize(

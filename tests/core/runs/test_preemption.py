@@ -1,0 +1,118 @@
+"""Signals: what they end, when, and what they must not reach."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+import types
+
+import jax
+import pytest
+
+from core import train
+from core.base.processes import STOP_SIGNALS, ignore_parent_signals
+from core.base.waiting import Stopped
+from core.parallel.mesh import make_mesh
+from core.runs import preemption
+from core.runs.preemption import Preempted, nothing_to_save, stop_on_signals
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    """Shorter times, and the handlers of a fresh process."""
+    monkeypatch.setattr(preemption, "GRACE_S", 0.2)
+    monkeypatch.setattr(preemption, "AGAIN_S", 0.05)
+    before = {n: signal.signal(n, signal.SIG_DFL) for n in STOP_SIGNALS}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def send(number, after=0.1):
+    """Send a signal to this process from a thread."""
+    threading.Timer(after, os.kill, (os.getpid(), number)).start()
+
+
+@pytest.mark.parametrize("number", STOP_SIGNALS)
+def test_every_stop_signal_requests_a_stop_that_becomes_overdue(number):
+    with stop_on_signals() as stopping:
+        assert not stopping() and not stopping.overdue()
+        signal.raise_signal(number)
+        assert stopping() and not stopping.overdue()
+        with pytest.raises(Stopped):
+            stopping.check()
+        time.sleep(0.3)  # the timer interrupts nothing here
+        assert stopping.overdue()
+    assert signal.getsignal(number) == signal.SIG_DFL
+    assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
+
+
+def test_an_evaluation_that_takes_long_is_broken_off():
+    caught = []
+
+    def hang(state):
+        send(signal.SIGUSR1, after=0.0)
+        for _ in range(2):
+            try:
+                time.sleep(20)
+            except BaseException as error:
+                caught.append(type(error))
+                if len(caught) == 2:  # the first is lost, as in a callback
+                    raise
+
+    evaluation = lambda step, name, evaluate, state: evaluate(state)  # noqa: E731
+    mesh = make_mesh(fsdp=-1, devices=jax.devices()[:1])
+    layout = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+    with stop_on_signals() as stopping:
+        begin = time.monotonic()
+        given = {
+            "program": types.SimpleNamespace(mesh=mesh, device_layouts=layout),
+            "reporter": types.SimpleNamespace(evaluation=evaluation),
+            "stopping": stopping,
+        }
+        assert train.run_evals({"quick": lambda state: None}, 1, 0, **given)
+        assert not train.run_evals({"long": hang}, 1, 0, **given)
+    assert caught == [preemption.Interrupted] * 2
+    assert 0.2 <= time.monotonic() - begin < 10
+
+
+def test_a_wait_before_there_is_anything_to_save_ends_at_once(tmp_path):
+    os.mkfifo(tmp_path / "dead")
+    with stop_on_signals() as stopping:
+        send(signal.SIGTERM)
+        with pytest.raises(Preempted, match="nothing new to save in a_run"):
+            with nothing_to_save(stopping, "a_run"):
+                open(tmp_path / "dead")  # never answers
+        with pytest.raises(Preempted), nothing_to_save(stopping, "a_run"):
+            pytest.fail("begins although a stop was requested")
+    with stop_on_signals() as stopping, pytest.raises(KeyboardInterrupt):
+        with nothing_to_save(stopping, "a_run"):
+            signal.raise_signal(signal.SIGINT)
+
+
+def test_a_hangup_that_nohup_ignores_stays_ignored():
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    with stop_on_signals() as stopping:
+        signal.raise_signal(signal.SIGHUP)
+        assert not stopping()
+
+
+def test_children_do_not_receive_signals_of_the_group():
+    with ignore_parent_signals():
+        child = subprocess.Popen(["sleep", "60"])
+    for number in STOP_SIGNALS:
+        child.send_signal(number)
+    with pytest.raises(subprocess.TimeoutExpired):
+        child.wait(0.2)
+    child.kill()
+    assert child.wait() == -signal.SIGKILL
+
+
+def test_a_thread_that_hangs_does_not_keep_the_process():
+    code = (
+        "import threading; from launch import cli; cli.LEAVE_S = 0.2\n"
+        "threading.Thread(target=threading.Event().wait).start(); cli.leave(75)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 75
