@@ -297,12 +297,8 @@ def largest(folder):
     )
 
 
-@pytest.mark.parametrize(
-    "name", ["state/_METADATA", "state/manifest.ocdbt", "source", ""]
-)
-def test_a_damaged_checkpoint(name, run, capfd):
-    path = run / "checkpoints" / "2" / name
-    path = largest(path) if path.is_dir() else path
+def test_a_damaged_checkpoint(run, capfd):
+    path = largest(run / "checkpoints" / "2")
     os.truncate(path, path.stat().st_size // 2)
     config = steady(steps=3, save_steps=1)
     text = error_of_fit(config, run, allow_config_change=True)
@@ -310,12 +306,9 @@ def test_a_damaged_checkpoint(name, run, capfd):
     assert text.endswith("step 1 is whole: move that folder away to go on from it")
     assert not capfd.readouterr().err
     shutil.rmtree(run / "checkpoints" / "2")
-    if not name:
-        train.fit(config, run, allow_config_change=True)
-        steps = [line["step"] for line in record(run)["metrics"]]
-        assert (
-            steps == [1, 2, 3] and "resuming after step 1 in" in capfd.readouterr().out
-        )
+    train.fit(config, run, allow_config_change=True)
+    steps = [line["step"] for line in record(run)["metrics"]]
+    assert steps == [1, 2, 3] and "resuming after step 1 in" in capfd.readouterr().out
 
 
 @pytest.fixture

@@ -62,13 +62,6 @@ def largest(folder):
     return max(files, key=lambda p: p.stat().st_size)
 
 
-def damage(workdir):
-    """Damage that Orbax finds: the digests are those of the damaged files."""
-    folder = workdir / "checkpoints" / "2"
-    (folder / "state" / "manifest.ocdbt").write_bytes(b"")
-    integrity.seal(folder)
-
-
 def test_a_restored_state_equals_the_saved_one(unchanged, saved):
     workdir, state, *like = saved
     with checkpoint.Checkpoints(workdir, keep=2) as checkpoints:
@@ -78,13 +71,20 @@ def test_a_restored_state_equals_the_saved_one(unchanged, saved):
     jax.tree.map(np.testing.assert_array_equal, checkpoint.read(workdir, *like), state)
 
 
-def test_a_failed_restore_leaves_the_process_as_it_was(unchanged, saved, capfd):
+@pytest.mark.parametrize(
+    "name", ["state/_METADATA", "state/manifest.ocdbt", "state/d", "source/_METADATA"]
+)
+def test_a_failed_restore_leaves_the_process_as_it_was(unchanged, saved, name, capfd):
+    """Damage that Orbax finds: the digests are those of the damaged files."""
     workdir, _, *like = saved
-    damage(workdir)
-    with pytest.raises(
-        checkpoint.CheckpointError, match="damaged.*; step 1 is whole: use that one"
-    ):
-        checkpoint.read(workdir, *like)
+    folder = workdir / "checkpoints" / "2"
+    path = largest(folder / name) if (folder / name).is_dir() else folder / name
+    os.truncate(path, path.stat().st_size // 2)
+    integrity.seal(folder)
+    if name.startswith("state"):  # the cursor is read by a resume alone
+        match = "damaged.*; step 1 is whole: use that one"
+        with pytest.raises(checkpoint.CheckpointError, match=match):
+            checkpoint.read(workdir, *like)
     match = "step 1 is whole: move that folder away to go on from it"
     with pytest.raises(checkpoint.CheckpointError, match=match):
         with checkpoint.Checkpoints(workdir, keep=2) as checkpoints:
