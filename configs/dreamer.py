@@ -187,6 +187,8 @@ def agent(task, name, count, repeat, ratio, taken):
             "task": task,
             "size": 64,  # pixels of images
             "repeat": repeat,  # simulator steps per action
+            "action_bounds": "",  # LOW,HIGH for actions without bounds; empty: refused
+            "leave_out": "",  # observations that are not read, with commas between
             "count": count,
             "processes": True,
             "timeout_s": 60.0,

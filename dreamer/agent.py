@@ -20,7 +20,8 @@ from dreamer.planner import make_planning_chooser
 from dreamer.policy import make_policy
 from dreamer.update import make_method, make_networks
 
-TASK = ("task", "size", "repeat")  # fields of `env` that say what an environment is
+# Fields of `env` that say what an environment is.
+TASK = ("task", "size", "repeat", "action_bounds", "leave_out")
 
 
 def make(config: Section) -> Method:

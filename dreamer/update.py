@@ -16,6 +16,8 @@ from dreamer.pictures import sequences
 from dreamer.rssm import Latent
 
 SLOW_RATE = 0.02  # of the moving average of the critic
+# Arrays of a batch that are no observations, besides those of core/data/steps.py.
+OWN = ("deter", "stoch", "goes_on", "start", "gumbel", "keys")
 
 
 class State(struct.PyTreeNode):
@@ -168,10 +170,15 @@ def make_step(init, model, behavior, *, lr, agc, betas, eps, accumulate, seed):
 def make_networks(config: Section, spaces: dict, actions: dict):
     """(world model, behavior) for spaces by name; behavior is None unless it is "actor".
 
-    Raises ValueError for values of the config that do not fit each other, and for images
-    that the networks cannot halve.
+    Raises ValueError for values of the config that do not fit each other, for images that
+    the networks cannot halve, and for observations called as in OWN.
     """
     check_values(config)
+    if taken := sorted(set(OWN) & set(spaces)):
+        raise ValueError(
+            f"an observation is called {taken[0]!r}, a name that the model needs itself; "
+            "rename it, or leave it out with --config.env.leave_out"
+        )
     dtype = jnp.dtype(config["dtype"])
     model = config["model"].into(
         world_model.make_world_model, spaces=spaces, actions=actions, dtype=dtype
