@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from core import optim
+from core.agents import action_distributions
 from core.method import Costs, Eval, MakeSource, Method, Tools
 from core.nn.layers import named
 from core.section import Section
@@ -137,6 +138,9 @@ def make_step(init, model, behavior, *, lr, agc, betas, eps, accumulate, seed):
     accumulate: parts that a batch is taken in, one after another.
     """
     loss_fn = make_loss(model, behavior)
+    # The published actor has a tensor of its own for each part of its output.
+    ends = action_distributions.tensor_ends(model.actions)
+    cuts = {("actor", "out", name): ends for name in ("kernel", "bias")}
 
     def step(state: State, batch):
         key = jax.random.fold_in(jax.random.key(seed), state.step)
@@ -145,8 +149,9 @@ def make_step(init, model, behavior, *, lr, agc, betas, eps, accumulate, seed):
         def optimize(grads, found, states):
             metrics, seen_range = found
             rate = lr(state.step)
+            numbers = {"betas": betas, "eps": eps, "agc": agc, "cuts": cuts}
             params, opt = optim.laprop(
-                grads, state.opt, state.params, lr=rate, betas=betas, eps=eps, agc=agc
+                grads, state.opt, state.params, lr=rate, **numbers
             )
             slow = optim.ema(state.slow, params.get("critic", {}), 1 - SLOW_RATE)
             changes = {"params": params, "slow": slow, "range": seen_range}

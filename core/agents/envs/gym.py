@@ -25,7 +25,9 @@ def make(name, *, seed, size):
         environment = gymnasium.make(name, disable_env_checker=True)
     except Exception as error:
         said = isinstance(error, gymnasium.error.Error | ImportError)
-        why = one_line(error) if said else explain(error)
+        why = one_line(error).removesuffix(".") if said else explain(error)
+        if isinstance(error, ImportError) and "pip install" not in why:
+            why += "; install the package that it names"
         raise ValueError(f"cannot make gym:{name}: {why}") from error
     try:
         return Gym(environment, seed, size)
