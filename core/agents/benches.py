@@ -8,7 +8,7 @@ import numpy as np
 
 from core.agents.envs.pool import Pool
 from core.agents.policy import Shapes
-from core.agents.replay import Replay
+from core.agents.replay import Replay, bytes_per_step
 from core.agents.spaces import Spaces
 
 SECONDS = 5.0  # that each rate is measured for
@@ -85,11 +85,3 @@ def random_actions(actions: Spaces, count: int, rng: np.random.Generator) -> dic
         else:
             found[name] = rng.uniform(-1, 1, shape).astype(np.float32)
     return found
-
-
-def bytes_per_step(shapes: Shapes) -> int:
-    """Memory of one step of one stream."""
-    return sum(
-        int(np.prod(shape)) * np.dtype(dtype).itemsize
-        for shape, dtype in shapes.values()
-    )
