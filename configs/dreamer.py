@@ -207,6 +207,7 @@ def agent(task, name, count, repeat, ratio, taken):
             "capacity": 5_000_000,  # steps in memory and on disk
             "first_steps": 1024,  # windows in the replay before the first update
             "source": "",  # recordings that fill it first (core/data/source_names.py)
+            "action_bounds": "",  # LOW,HIGH of recorded ones that have none; empty: -1,1
         },
         "planner": {  # of behavior "cem" (arXiv 1811.04551)
             "horizon": 12,

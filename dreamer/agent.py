@@ -11,6 +11,7 @@ from core.agents.envs.pool import Pool
 from core.agents.episodes import make_episodes
 from core.agents.policy import Policy, step_shapes
 from core.agents.recorded import fill
+from core.agents.recorded_actions import parts_of
 from core.agents.replay import Replay
 from core.agents.spaces import Spaces
 from core.data.source_names import recordings
@@ -111,12 +112,13 @@ def make_online_source(
     capacity: int,
     first_steps: int,
     source: str,
+    action_bounds: str,
 ) -> Experience:
     """Environments and their replay, in the folder of the run.
 
     updates: of the whole run. source: name of recordings (core/data/source_names.py) that
-    fill a new replay, or "". Raises ValueError if there is more than one process, and if
-    the replay does not fit in memory or is too small.
+    fill a new replay, or "". action_bounds: as in `fill`. Raises ValueError if there is
+    more than one process, and if the replay does not fit in memory or is too small.
     """
     if shard[1] != 1:
         raise ValueError(f"an agent acts in one process, not in {shard[1]}; use one")
@@ -135,12 +137,13 @@ def make_online_source(
         streams=streams,
         capacity=capacity,
         length=length,
+        about={"action": parts_of(actions)},
         most_steps=None if source else taken,
     )
 
     def prefill():
         if source:
-            fill(replay, recordings(source))
+            fill(replay, recordings(source), actions, action_bounds=action_bounds)
 
     return Experience(
         make_pool,

@@ -8,12 +8,15 @@ beside the steps, such as the recurrent states that a window continues from.
 
 import collections
 import pathlib
+from collections.abc import Mapping
+from types import MappingProxyType
 
 import numpy as np
 
 from core.agents.policy import Shapes
+from core.base.files import write_json
 from core.base.memory import lazy_zeros, memory_limit
-from core.data.formats.chunks import Chunk, chunks_in, read_chunk, write_chunk
+from core.data.formats.chunks import ABOUT, Chunk, chunks_in, read_chunk, write_chunk
 from core.data.records import BadSample
 
 CHUNK = 1024  # steps of a full file
@@ -31,6 +34,7 @@ class Replay:
       streams: environments.
       capacity: steps of all streams together.
       length: steps of a window that are trained on.
+      about: what the data set of its files says of itself: `Recordings.about`.
       most_steps: that will be added, of all streams together; None if it is not known.
 
     Raises ValueError if the capacity is too small, if what will be added up to the
@@ -46,10 +50,11 @@ class Replay:
         streams: int,
         capacity: int,
         length: int,
+        about: Mapping = MappingProxyType({}),
         most_steps: int | None = None,
     ):
         self.folder = pathlib.Path(folder)
-        self.length, self.streams = length, streams
+        self.length, self.streams, self.about = length, streams, dict(about)
         self.capacity = capacity // streams
         if self.capacity < 2 * (length + 1):
             raise ValueError(
@@ -174,6 +179,8 @@ class Replay:
     def save(self):
         """Write steps that are not on disk yet; delete files of steps that left the rings."""
         self.folder.mkdir(parents=True, exist_ok=True)
+        if self.about:
+            write_json(self.folder / ABOUT, self.about)
         before = chunks_in(self.folder)
         for stream in range(self.streams):
             mine = [(c.start, c.start + c.steps) for c in before if c.stream == stream]
@@ -251,6 +258,8 @@ class Replay:
             if path not in steps or steps[path].shape[1:] != shape:
                 found = steps[path].shape[1:] if path in steps else "absent"
                 raise BadSample(f"{path!r} is {found}, not {shape}")
+            if not np.can_cast(steps[path].dtype, ring.dtype, "same_kind"):
+                raise BadSample(f"{path!r} is {steps[path].dtype}, not {ring.dtype}")
 
     def on_disk(self, name: str) -> str:
         """Name of a ring's array in files."""

@@ -196,7 +196,13 @@ def describe_arrays(plan: TrajectoryPlan) -> dict:
         if new is None or name in new or name == "action"
     }
     units = known.get("units", {}) | dict(plan.units)
-    return {"names": numbers, "units": units, "rate": plan.rate or known.get("rate", 0)}
+    about = {
+        "names": numbers,
+        "units": units,
+        "rate": plan.rate or known.get("rate", 0),
+    }
+    # Several actions in one have other bounds.
+    return about | {k: known[k] for k in ("action",) if k in known and not plan.rate}
 
 
 def recordings_edge(plan: TrajectoryPlan, all_names) -> float:

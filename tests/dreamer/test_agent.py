@@ -258,5 +258,5 @@ def test_a_killed_run_resumes(tmp_path):
     assert f"resuming after step {saved} " in out
     lines = written(tmp_path)
     assert lines[saved + 5]["env_steps"] == 52 + 4 * (saved + 5)
-    assert lines[saved + 5]["replay_steps"] == min(4000, 38 + 4 * (saved + 5))
+    assert lines[saved + 5]["replay_steps"] == min(4000, 52 + 4 * (saved + 5))
     assert lines[saved + 5]["bad_samples"] == 0

@@ -215,3 +215,25 @@ def test_spaces_are_those_of_the_records(tmp_path):
     spaces, actions = data.spaces_of(world)
     assert spaces == {"image": Space((48, 48, 3), "uint8")}
     assert actions == {"action": Space((2,))}
+
+
+def test_recorded_choices_stay_choices(tmp_path):
+    """One-hot vectors of a replay, with what its folder says of them and without."""
+    rng = np.random.default_rng(0)
+    steps = {name: np.zeros(12, bool) for name in FLAGS}
+    steps |= {"reward": np.zeros(12, np.float32), "x": np.zeros((12, 1), np.float32)}
+    steps["is_last"][5] = steps["is_first"][6] = True
+    steps["action"] = np.eye(3, dtype=np.float32)[rng.integers(0, 3, 12)]
+    steps["action"][5] = 0
+
+    def found(**changes):
+        chunks.load_chunk.cache_clear()
+        chunks.write_chunk(tmp_path, chunks.Chunk(0, 0, 12), steps | changes)
+        return data.spaces_of(chunks.ChunkWindows(str(tmp_path), 8))[1]
+
+    assert found() == {"action": Space((), "int32", 3)}
+    assert found(action=steps["action"] * 0.5) == {"action": Space((3,))}
+    about = {"action": [{"classes": 2}, {"agent": 1}]}
+    (tmp_path / chunks.ABOUT).write_text(json.dumps(about))
+    kinds = {"action_000": Space((), "int32", 2), "action_001": Space((1,))}
+    assert found() == kinds

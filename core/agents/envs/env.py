@@ -173,7 +173,7 @@ def finite_bounds(low, high, *, name: str, given: str = ""):
                 "it; give what stands in their place by "
                 "--config.env.action_bounds=LOW,HIGH"
             )
-        least, most = parse_bounds(given)
+        least, most = parse_bounds(given, "env")
         low, high = np.where(open_low, least, low), np.where(open_high, most, high)
     if (low > high).any():
         why = f"; env.action_bounds is {given!r}" if given else ""
@@ -187,8 +187,11 @@ def text_of(bound: np.ndarray) -> str:
     return f"{values[0]:g}" if len(values) == 1 else str(bound.tolist())
 
 
-def parse_bounds(text: str) -> tuple[float, float]:
-    """The numbers of "LOW,HIGH"; raises ValueError unless LOW < HIGH, both finite."""
+def parse_bounds(text: str, section: str) -> tuple[float, float]:
+    """The numbers of "LOW,HIGH"; raises ValueError unless LOW < HIGH, both finite.
+
+    section: of the config, whose field action_bounds has the text.
+    """
     try:
         low, high = map(float, text.split(","))
     except ValueError:

@@ -226,8 +226,9 @@ def several(space, name: str, counts, starts) -> Acted:
     if len(set(numbers)) == 1:
         found = {name: Space(space.shape, "int32", numbers[0])}
     else:
+        digits = len(str(len(numbers) - 1))  # so that sorting by name keeps the order
         pairs = enumerate(numbers)
-        found = {f"{name}_{i}": Space((), "int32", n) for i, n in pairs}
+        found = {f"{name}_{i:0{digits}}": Space((), "int32", n) for i, n in pairs}
 
     def make(named):
         parts = np.reshape([named[k] for k in found], space.shape)

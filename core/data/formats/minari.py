@@ -4,7 +4,6 @@ import dataclasses
 import functools
 import pathlib
 from collections.abc import Mapping
-from typing import ClassVar
 
 import numpy as np
 
@@ -29,13 +28,16 @@ class Minari:
 
     folder: str
     count: int = dataclasses.field(init=False)
-    about: ClassVar[dict] = {}
 
     def __post_init__(self):
         object.__setattr__(self, "count", open_dataset(self.folder).total_episodes)
 
     def __str__(self):
         return self.folder
+
+    @property
+    def about(self):
+        return {"action": action_parts(open_dataset(self.folder).spec.action_space)}
 
     def __len__(self):
         return self.count
@@ -96,6 +98,25 @@ def as_vector(space, actions) -> np.ndarray:
     if kind in ("Box", "MultiBinary"):
         return np.asarray(actions, np.float32).reshape(len(actions), -1)
     raise BadSample(f"has actions of a {kind} space, which is not a vector")
+
+
+def action_parts(space) -> list[dict]:
+    """The parts of `as_vector`, as core/agents/recorded_actions.py describes them."""
+    kind = type(space).__name__
+    if kind in ("Dict", "Tuple"):
+        keys = sorted(space.spaces) if kind == "Dict" else range(len(space.spaces))
+        return [part for k in keys for part in action_parts(space[k])]
+    if kind in ("Discrete", "MultiDiscrete"):
+        counts = [space.n] if kind == "Discrete" else np.ravel(space.nvec)
+        return [{"classes": int(n)} for n in counts]
+    count = int(np.prod(space.shape))
+    if kind == "MultiBinary":
+        return [{"low": [0] * count, "high": [1] * count}]
+
+    def finite(bound):
+        return [float(x) if np.isfinite(x) else None for x in np.ravel(bound)]
+
+    return [{"low": finite(space.low), "high": finite(space.high)}]
 
 
 @functools.lru_cache

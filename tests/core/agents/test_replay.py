@@ -2,12 +2,9 @@
 
 import numpy as np
 import pytest
-import robots
 
-from core.agents import recorded
 from core.agents import replay as module
 from core.agents.replay import Replay
-from core.data import source_names
 from core.data.formats import chunks
 from core.data.records import BadSample
 
@@ -308,36 +305,3 @@ def test_folders_without_trajectories(tmp_path):
         chunks.ChunkWindows(str(tmp_path / "none"), 5)
     with pytest.raises(ValueError, match="has no 5 steps in a row; expected files"):
         chunks.ChunkWindows(str(tmp_path), 5)
-
-
-def test_recordings_fill_a_replay(tmp_path):
-    """Two streams take four episodes of a data set in another format."""
-    recordings = source_names.recordings(robots.write_lerobot(tmp_path / "robot"))
-    kinds = {
-        "images_top": ((32, 32, 3), "uint8"),
-        "state": ((2,), "float32"),
-        "action": ((2,), "float32"),
-    }
-    shapes = {k: x for k, x in SHAPES.items() if k != "place"} | kinds
-    folder = tmp_path / "replay"
-    size = {"streams": 2, "capacity": 400, "length": LENGTH}
-    replay = Replay(folder, shapes, kept=KEPT, **size)
-    recorded.fill(replay, recordings)
-    # Stream 0 takes episodes of 7 and of 9 steps, and 1 that of 12; then 0 or 1 takes the
-    # one of 30, and the other one has none.
-    ends = [
-        np.concatenate([robots.truth(i)["state"] for i in ids])
-        for ids in ((0, 2, 3), (1, 3))
-    ]
-    assert replay.added == 16 and not replay.bad
-    np.testing.assert_array_equal(replay.steps["state"][0, :16], ends[0][:16])
-    np.testing.assert_array_equal(replay.steps["state"][1, :12], ends[1][:12])
-    pictures = np.concatenate([robots.truth(i)["images_top"] for i in (0, 2)])
-    np.testing.assert_array_equal(replay.steps["images_top"][0, :16], pictures)
-    assert not replay.steps["memory"].any() and not replay.steps["code"].any()
-    assert np.flatnonzero(replay.steps["is_first"][0]).tolist() == [0, 7]
-    replay.save()
-    again = source_names.recordings(str(folder))
-    np.testing.assert_array_equal(again.load(0)["state"], ends[0][:16])
-    with pytest.raises(ValueError, match="gives 0 steps .*: 'place' is absent"):
-        recorded.fill(make(tmp_path / "other"), recordings)
