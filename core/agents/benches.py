@@ -60,8 +60,14 @@ def make_benches(
         # More than any cache holds, as in a run.
         capacity = max(20 * (length + 1) * streams, MEMORY // each)
         with tempfile.TemporaryDirectory() as folder:
-            size = {"streams": streams, "capacity": capacity, "length": length}
-            full = Replay(folder, shapes, kept=kept, **size)
+            full = Replay(
+                folder,
+                shapes,
+                kept=kept,
+                streams=streams,
+                capacity=capacity,
+                length=length,
+            )
             step = {k: np.ones(x[:, 0].shape, x.dtype) for k, x in full.steps.items()}
             for _ in range(capacity // streams):
                 full.add(step)

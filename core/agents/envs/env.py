@@ -69,10 +69,7 @@ class Env:
         leave_out: str = "",
     ):
         self.simulator, self.repeat = simulator, repeat
-        self.names = readable_names(simulator.observations, leave_out)
-        self.observations = {
-            ours: simulator.observations[theirs] for ours, theirs in self.names.items()
-        }
+        self.names, self.observations = readable(simulator.observations, leave_out)
         self.actions = simulator.actions
         if not self.actions:
             raise ValueError(
@@ -117,8 +114,8 @@ class Env:
         self.simulator.close()
 
 
-def readable_names(observations: dict, leave_out: str) -> dict[str, str]:
-    """{name in a step: name in the simulator} of the observations that are read.
+def readable(observations: dict[str, Space | str], leave_out: str):
+    """({name in a step: name in the simulator}, {name in a step: Space}) of what is read.
 
     leave_out: names with commas between. Raises ValueError for names that do not exist,
     for an observation that cannot be read, and if none is left.
@@ -126,7 +123,7 @@ def readable_names(observations: dict, leave_out: str) -> dict[str, str]:
     left = {name.strip() for name in leave_out.split(",") if name.strip()}
     for name in sorted(left - set(observations)):
         raise unknown("observation to leave out", name, observations)
-    found = {}
+    names, spaces = {}, {}
     for theirs, space in observations.items():
         if theirs in left:
             continue
@@ -137,14 +134,14 @@ def readable_names(observations: dict, leave_out: str) -> dict[str, str]:
             )
         free = is_observation(theirs) and theirs not in RESERVED
         ours = theirs if free else PREFIX + theirs
-        if ours in found or (not free and ours in observations):
+        if ours in names or (not free and ours in observations):
             raise ValueError(f"two observations would be called {ours!r}; rename one")
-        found[ours] = theirs
-    if not found:
+        names[ours], spaces[ours] = theirs, space
+    if not names:
         raise ValueError(
             "the environment has no observations; an agent needs one or more"
         )
-    return found
+    return names, spaces
 
 
 def flags(reward=0.0, *, first=False, last=False, terminal=False) -> dict:

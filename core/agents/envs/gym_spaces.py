@@ -128,8 +128,9 @@ def picture_scale(space) -> int:
     low, high = np.unique(space.low), np.unique(space.high)
     if len(low) > 1 or len(high) > 1 or low[0] != 0:
         return 0
-    reals = space.dtype.kind == "f"
-    return {255: 1, 1: 255 * reals}.get(float(high[0]), 0)
+    if high[0] == 255:
+        return 1
+    return 255 if high[0] == 1 and space.dtype.kind == "f" else 0
 
 
 def needs_picture(space) -> bool:
