@@ -116,8 +116,8 @@ class Reporter:
         names = ("loss", "score", "bad_samples")
         shown = {k: scalars[k] for k in names if k in scalars}
         shown = {k: v for k, v in shown.items() if v or k == "loss"}
-        unit = self.method.unit
-        self.say(progress_line(step, self.config.steps, shown, rates, unit=unit))
+        words = {"unit": self.method.unit, "said": samples.get("said", "")}
+        self.say(progress_line(step, self.config.steps, shown, rates, **words))
 
     def check(self, step: int, bad_steps: int):
         """Raise Diverged after `max_bad_steps` bad updates in a row since the start."""

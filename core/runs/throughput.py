@@ -86,10 +86,15 @@ def progress_line(
     rates: Rates,
     *,
     unit: str = "examples",
+    said: str = "",
 ) -> str:
-    """`step 120/1500  loss 0.412  58.1 clips/s  wait 1.2%  ETA 9:41`."""
+    """`step 120/1500  loss 0.412  58.1 clips/s  wait 1.2%  ETA 9:41`.
+
+    said: what else the source says, after the numbers.
+    """
     parts = [f"step {step}/{steps}"]
     parts += [f"{name} {short(value)}" for name, value in shown.items()]
+    parts += [said] if said else []
     if math.isfinite(rates.step_seconds):
         parts.append(f"{short(rates.examples_per_second)} {unit}/s")
         parts.append(f"wait {100 * rates.wait_share:.1f}%")
