@@ -33,6 +33,15 @@ SUITES = {
     "atari100k": ("atari:pong", "200m", 1, 4, 256, 110_000),
     "crafter": ("crafter:reward", "200m", 1, 1, 512, 1_100_000),
 }
+# What to say of a flag for a section that a preset does not have.
+ACTS = (
+    "this preset learns from recordings; reach acts in an environment, and so do reacher, "
+    + ", ".join(SUITES)
+)
+HINTS = dict.fromkeys(("env", "replay", "episodes", "planner"), ACTS) | {
+    "data": "this preset acts in an environment; tiny and size1m to size400m learn from "
+    "recordings"
+}
 FIELDS = ("deter", "hidden", "classes", "depth", "units")  # of convolutions, of MLPs
 
 
@@ -191,15 +200,18 @@ def agent(task, name, count, repeat, ratio, taken):
             "task": task,
             "size": 64,  # pixels of images
             "repeat": repeat,  # simulator steps per action
+            "action_bounds": "",  # LOW,HIGH for actions without bounds; empty: refused
+            "leave_out": "",  # observations that are not read, with commas between
             "count": count,
             "processes": True,
             "timeout_s": 60.0,
         },
         "replay": {
             "ratio": ratio,
-            "capacity": 1_000_000,  # steps in memory and on disk
-            "first_steps": 1024,  # before the first update
+            "capacity": 5_000_000,  # steps in memory and on disk
+            "first_steps": 1024,  # windows in the replay before the first update
             "source": "",  # recordings that fill it first (core/data/source_names.py)
+            "action_bounds": "",  # LOW,HIGH of recorded ones that have none; empty: -1,1
         },
         "planner": {  # of behavior "cem" (arXiv 1811.04551)
             "horizon": 12,

@@ -4,7 +4,7 @@ import contextlib
 import pathlib
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NamedTuple, Protocol, Self, TypedDict
+from typing import Any, NamedTuple, NotRequired, Protocol, Self, TypedDict
 
 import jax
 import numpy as np
@@ -38,14 +38,15 @@ class Report(TypedDict):
     """A source's account after a batch.
 
     seen: samples so far. bad: those replaced. new: one dict (name, reason) per newly
-    replaced sample. numbers: further scalars to log; those named in
-    core/runs/reporter.py:SHOWN are in the progress line too.
+    replaced sample. numbers: further scalars to log. said: what the progress line says of
+    the source, if it says anything.
     """
 
     seen: int
     bad: int
     new: list[dict[str, Any]]
     numbers: dict[str, float]
+    said: NotRequired[str]
 
 
 class Source(Protocol):

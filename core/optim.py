@@ -121,15 +121,26 @@ def laprop_moments(params) -> Laprop:
     return Laprop(jnp.zeros((), jnp.int32), zeros, zeros)
 
 
-def laprop(grads, opt, params, *, lr, betas=(0.9, 0.999), eps=1e-20, agc=0.3):
+def laprop(
+    grads, opt, params, *, lr, betas=(0.9, 0.999), eps=1e-20, agc=0.3, cuts=None
+):
     """One LaProp update (arXiv 2002.04839): (new params, new moments).
 
     Unlike Adam it divides by the root mean square before it averages. Each gradient is
     first clipped to `agc` times the norm of its tensor (arXiv 2102.06171, on whole
-    tensors), which counts as at least 1e-3.
+    tensors), which counts as at least 1e-3. cuts: path of names -> columns at which the
+    last axis of that array is cut into tensors that are clipped one by one.
     """
     count = opt.count + 1
-    grads = jax.tree.map(lambda g, p: adaptive_clip(g, p, agc), grads, params)
+
+    def clipped(path, grad, param):
+        at = (cuts or {}).get(tuple(key.key for key in path), ())
+        if not at:
+            return adaptive_clip(grad, param, agc)
+        pairs = zip(jnp.split(grad, at, -1), jnp.split(param, at, -1), strict=True)
+        return jnp.concatenate([adaptive_clip(g, p, agc) for g, p in pairs], -1)
+
+    grads = jax.tree_util.tree_map_with_path(clipped, grads, params)
 
     def average(rate, old, new):
         return jax.tree.map(lambda a, b: rate * a + (1 - rate) * b, old, new)

@@ -10,7 +10,9 @@ from core.agents.envs.make import make as make_env
 from core.agents.envs.pool import Pool
 from core.agents.episodes import make_episodes
 from core.agents.policy import Policy, step_shapes
-from core.agents.replay import Replay, fill
+from core.agents.recorded import fill
+from core.agents.recorded_actions import parts_of
+from core.agents.replay import Replay
 from core.agents.spaces import Spaces
 from core.base.waiting import never
 from core.data.source_names import recordings
@@ -21,7 +23,8 @@ from dreamer.planner import make_planning_chooser
 from dreamer.policy import make_policy
 from dreamer.update import make_method, make_networks
 
-TASK = ("task", "size", "repeat")  # fields of `env` that say what an environment is
+# Fields of `env` that say what an environment is.
+TASK = ("task", "size", "repeat", "action_bounds", "leave_out")
 
 
 def make(config: Section) -> Method:
@@ -60,6 +63,7 @@ def make(config: Section) -> Method:
             policy=training,
             make_pool=make_pool,
             streams=env["count"],
+            updates=config["steps"],
             **spaces,
             **sizes,
         ),
@@ -101,6 +105,7 @@ def make_online_source(
     spaces: Spaces,
     actions: Spaces,
     streams: int,
+    updates: int,
     batch: int,
     length: int,
     seed: int,
@@ -108,14 +113,24 @@ def make_online_source(
     capacity: int,
     first_steps: int,
     source: str,
+    action_bounds: str,
 ) -> Experience:
     """Environments and their replay, in the folder of the run.
 
-    source: name of recordings (core/data/source_names.py) that fill a new replay, or "".
-    Raises ValueError if there is more than one process.
+    updates: of the whole run. source: name of recordings (core/data/source_names.py) that
+    fill a new replay, or "". action_bounds: as in `fill`. Raises ValueError if there is
+    more than one process, and if the replay does not fit in memory or is too small.
     """
     if shard[1] != 1:
         raise ValueError(f"an agent acts in one process, not in {shard[1]}; use one")
+    most = streams * (capacity // streams - length)
+    if first_steps > most:
+        raise ValueError(
+            f"replay.first_steps is {first_steps}, but a replay.capacity of {capacity} has "
+            f"{max(0, most)} windows; use a larger capacity or fewer first steps"
+        )
+    before = first_steps + streams * (length + 1)  # the first update
+    taken = before + int(updates * batch * length / ratio) + streams
     replay = Replay(
         pathlib.Path(folder) / "replay",
         step_shapes(spaces, actions),
@@ -123,11 +138,13 @@ def make_online_source(
         streams=streams,
         capacity=capacity,
         length=length,
+        about={"action": parts_of(actions)},
+        most_steps=None if source else taken,
     )
 
     def prefill():
         if source:
-            fill(replay, recordings(source))
+            fill(replay, recordings(source), actions, action_bounds=action_bounds)
 
     return Experience(
         make_pool,

@@ -30,8 +30,8 @@ class Behavior(NamedTuple):
 
     unimix: share of the uniform distribution in discrete actions.
     horizon: imagined steps, H.
-    true_start: whether the first discount of an imagined trajectory is the replay's
-      is_terminal, as in the public code of April 2024, or the continue head's prediction.
+    true_start: whether the first weight of an imagined trajectory is 1 - is_terminal of
+      the replay, as in the public code of April 2024, or the continue head's prediction.
     last: imagination starts at this many last steps of each sequence; 0: at all of them,
       as published.
     """
@@ -154,8 +154,9 @@ def losses(model, behavior, params, slow, seen: Range, states, batch, key):
     reward = distributions.two_hot_mean(apply(model.reward, frozen["reward"], features))
     cont = jax.nn.sigmoid(apply(model.cont, frozen["continue"], features))
     if behavior.true_start:
-        discount = GAMMA * (1 - lead["is_terminal"].astype(jnp.float32))
-        cont = cont.at[0].set(discount.reshape(-1))
+        # Without the discount: the first weight is 1 unless the episode is over.
+        alive = 1 - lead["is_terminal"].astype(jnp.float32)
+        cont = cont.at[0].set(alive.reshape(-1))
     critic = apply(behavior.critic, params["critic"], features)
     value = fixed(distributions.two_hot_mean(critic))
     slow_value = distributions.two_hot_mean(apply(behavior.critic, slow, features))

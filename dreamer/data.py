@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 
+from core.agents import recorded_actions
 from core.agents.spaces import Space
 from core.base.waiting import never
 from core.data import source_names
@@ -55,23 +56,31 @@ def make_records(
 def spaces_of(records):
     """(observations, actions) {name: Space} of records, by the first that can be read.
 
-    Raises ValueError if the first eight cannot be read.
+    Actions are choices where the data set says so; where it says nothing, if the vectors of
+    the first eight records are one-hot. Raises ValueError if none of these can be read.
     """
-    why = None
+    items, why = [], None
     for index in range(min(len(records), 8)):
         try:
-            item = records.load(index)
-            break
+            items.append(records.load(index))
         except Exception as error:  # noqa: BLE001, the pipeline reports them
             why = error
-    else:
+            continue
+        hot = recorded_actions.is_one_hot(items[-1]["action"], items[-1]["is_first"])
+        if not hot:
+            break
+    if not items:
         raise ValueError(f"the first records of {records} cannot be read: {why}")
     spaces = {
         name: Space(x.shape[1:], "uint8" if x.dtype == np.uint8 else "float32")
-        for name, x in item.items()
+        for name, x in items[0].items()
         if is_observation(name)
     }
-    return spaces, {"action": Space(item["action"].shape[1:])}
+    shape = items[0]["action"].shape[1:]
+    parts = getattr(records, "about", {}).get("action")
+    if parts is not None:
+        return spaces, recorded_actions.spaces_of(parts)
+    return spaces, {"action": Space((), "int32", shape[0]) if hot else Space(shape)}
 
 
 def shaped(records: Records, spaces, action: int, also=()) -> Records:

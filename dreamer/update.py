@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from core import optim
+from core.agents import action_distributions
 from core.method import Costs, Eval, MakeSource, Method, Tools
 from core.nn.layers import named
 from core.section import Section
@@ -16,6 +17,8 @@ from dreamer.pictures import sequences
 from dreamer.rssm import Latent
 
 SLOW_RATE = 0.02  # of the moving average of the critic
+# Arrays of a batch that are no observations, besides those of core/data/steps.py.
+OWN = ("deter", "stoch", "goes_on", "start", "gumbel", "keys")
 
 
 class State(struct.PyTreeNode):
@@ -135,6 +138,9 @@ def make_step(init, model, behavior, *, lr, agc, betas, eps, accumulate, seed):
     accumulate: parts that a batch is taken in, one after another.
     """
     loss_fn = make_loss(model, behavior)
+    # The published actor has a tensor of its own for each part of its output.
+    ends = action_distributions.tensor_ends(model.actions)
+    cuts = {("actor", "out", name): ends for name in ("kernel", "bias")}
 
     def step(state: State, batch):
         key = jax.random.fold_in(jax.random.key(seed), state.step)
@@ -143,8 +149,9 @@ def make_step(init, model, behavior, *, lr, agc, betas, eps, accumulate, seed):
         def optimize(grads, found, states):
             metrics, seen_range = found
             rate = lr(state.step)
+            numbers = {"betas": betas, "eps": eps, "agc": agc, "cuts": cuts}
             params, opt = optim.laprop(
-                grads, state.opt, state.params, lr=rate, betas=betas, eps=eps, agc=agc
+                grads, state.opt, state.params, lr=rate, **numbers
             )
             slow = optim.ema(state.slow, params.get("critic", {}), 1 - SLOW_RATE)
             changes = {"params": params, "slow": slow, "range": seen_range}
@@ -168,10 +175,15 @@ def make_step(init, model, behavior, *, lr, agc, betas, eps, accumulate, seed):
 def make_networks(config: Section, spaces: dict, actions: dict):
     """(world model, behavior) for spaces by name; behavior is None unless it is "actor".
 
-    Raises ValueError for values of the config that do not fit each other, and for images
-    that the networks cannot halve.
+    Raises ValueError for values of the config that do not fit each other, for images that
+    the networks cannot halve, and for observations called as in OWN.
     """
     check_values(config)
+    if taken := sorted(set(OWN) & set(spaces)):
+        raise ValueError(
+            f"an observation is called {taken[0]!r}, a name that the model needs itself; "
+            "rename it, or leave it out with --config.env.leave_out"
+        )
     dtype = jnp.dtype(config["dtype"])
     model = config["model"].into(
         world_model.make_world_model, spaces=spaces, actions=actions, dtype=dtype

@@ -25,8 +25,9 @@ def load(place: str, overrides=()) -> ConfigDict:
     name = str(expand_home(name))
     size, _, machine = "".join(size).partition("@")
     config = preset(name, size, machine)
+    hints = getattr(load_module(pathlib.Path(name)), "HINTS", {})
     for text in overrides:
-        override(config, text)
+        override(config, text, hints)
     return config.lock()
 
 
@@ -89,8 +90,11 @@ def variants(config: ConfigDict, choices: list[dict]) -> list[tuple[dict, Config
     return [(choice, changed(config, choice)) for choice in choices]
 
 
-def override(config: ConfigDict, text: str) -> None:
-    """Set one field as `--config.section.field=value` says, keeping its type."""
+def override(config: ConfigDict, text: str, hints=None) -> None:
+    """Set one field as `--config.section.field=value` says, keeping its type.
+
+    hints: what to say of a section that the preset does not have.
+    """
     match = OVERRIDE.fullmatch(text)
     if not match:
         raise ValueError(f"{text} has no value; expected --config.section.field=value")
@@ -98,9 +102,9 @@ def override(config: ConfigDict, text: str) -> None:
     section, known = config, []
     for name in path.split("."):
         if not isinstance(section, ConfigDict) or name not in section:
-            raise ValueError(
-                f"config has no field {path}{near(path, fields(config.to_dict()))}"
-            )
+            hint = (hints or {}).get(name) if section is config else None
+            hint = f"; {hint}" if hint else near(path, fields(config.to_dict()))
+            raise ValueError(f"config has no field {path}{hint}")
         known.append(section)
         section = section[name]
     known[-1][name] = parse(path, value, old=section)

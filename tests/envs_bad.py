@@ -13,7 +13,7 @@ from core.agents.spaces import Space
 AT = 5  # the step that breaks
 
 
-def make(task, *, seed, size, repeat):
+def make(task, *, seed, size, repeat, **_):
     """KIND:SEED breaks if the seed is SEED; KIND alone always breaks."""
     kind, _, chosen = task.partition(":")
     if kind == "never":

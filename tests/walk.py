@@ -20,6 +20,7 @@ class Walk:
 
     observations = {"place": Space((1,))}
     actions = {"step": Space((1,)), "side": Space((), "int32", 3)}
+    bounds = {}
 
     def __init__(self, seed):
         self.seed = seed
@@ -48,7 +49,7 @@ ACTIONS = sorted_spaces(
 )  # side before step: vectors are [side one-hot, step]
 
 
-def make_env(task, *, seed, size, repeat):
+def make_env(task, *, seed, size, repeat, **_):
     return Env(Walk(seed), repeat=repeat)
 
 

@@ -6,6 +6,8 @@ Continuous ones are normal around tanh of the mean, without squashing of the sam
 axes.
 """
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 
@@ -23,6 +25,18 @@ def output_width(space: Space) -> int:
 def width(actions: Spaces) -> int:
     """Length of an actor's output vector."""
     return sum(output_width(space) for _, space in actions)
+
+
+def tensor_ends(actions: Spaces) -> tuple[int, ...]:
+    """Columns where one tensor of the published actor's output ends and another begins.
+
+    It has one linear layer for the logits of each discrete action, and one each for the
+    mean and the deviation of a continuous one.
+    """
+    widths = []
+    for _, space in actions:
+        widths += [space.width] * (1 if space.is_discrete else 2)
+    return tuple(itertools.accumulate(widths[:-1]))
 
 
 def split_by_action(actions: Spaces, x, widths) -> list[jax.Array]:

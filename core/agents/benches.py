@@ -8,7 +8,7 @@ import numpy as np
 
 from core.agents.envs.pool import Pool
 from core.agents.policy import Shapes
-from core.agents.replay import Replay
+from core.agents.replay import Replay, bytes_per_step
 from core.agents.spaces import Spaces
 
 SECONDS = 5.0  # that each rate is measured for
@@ -60,8 +60,14 @@ def make_benches(
         # More than any cache holds, as in a run.
         capacity = max(20 * (length + 1) * streams, MEMORY // each)
         with tempfile.TemporaryDirectory() as folder:
-            size = {"streams": streams, "capacity": capacity, "length": length}
-            full = Replay(folder, shapes, kept=kept, **size)
+            full = Replay(
+                folder,
+                shapes,
+                kept=kept,
+                streams=streams,
+                capacity=capacity,
+                length=length,
+            )
             step = {k: np.ones(x[:, 0].shape, x.dtype) for k, x in full.steps.items()}
             for _ in range(capacity // streams):
                 full.add(step)
@@ -85,11 +91,3 @@ def random_actions(actions: Spaces, count: int, rng: np.random.Generator) -> dic
         else:
             found[name] = rng.uniform(-1, 1, shape).astype(np.float32)
     return found
-
-
-def bytes_per_step(shapes: Shapes) -> int:
-    """Memory of one step of one stream."""
-    return sum(
-        int(np.prod(shape)) * np.dtype(dtype).itemsize
-        for shape, dtype in shapes.values()
-    )

@@ -11,11 +11,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from absl import logging
 
 from core.agents.envs.pool import Pool
 from core.agents.policy import Policy, jit_policy, observed, zero_actions
 from core.agents.replay import Replay
 from core.agents.spaces import Spaces
+from core.base.text import short
 from core.base.waiting import Stopped, never
 from core.method import Report
 
@@ -35,7 +37,8 @@ class Online:
       spaces, actions: of the environments.
       batch: windows of a batch, B.
       ratio: steps trained on per step taken.
-      first_steps: taken before the first update.
+      first_steps: windows in the replay before the first update, counted as in the public
+        code: a step from which a whole window has been taken.
       seed: of environments, actions and drawn windows.
     """
 
@@ -59,7 +62,7 @@ class Online:
         self.copy_kept = jax.jit(make_copy(policy))
         self.spaces, self.actions = spaces, actions
         self.batch, self.ratio, self.seed = batch, ratio, seed
-        self.first_steps = first_steps
+        self.first_steps, self.began = first_steps, False
         self.rounds = self.updates = self.episodes = self.bad = 0
         self.credit = 0  # steps that may be trained on for those taken
         self.carry = None  # of the policy, once there are environments
@@ -86,9 +89,11 @@ class Online:
         while not self.enough() or self.credit < cost:
             if stopping():
                 raise Stopped
+            began = self.began
             self.act(state.params)
-            if self.enough():
-                self.credit += self.ratio * self.count
+            # The first update is due at once, as in the public code.
+            due = self.ratio * self.count if began else cost
+            self.credit += due if self.enough() else 0
         self.credit -= cost
         rng = np.random.default_rng([self.seed, self.updates])
         self.updates += 1
@@ -96,8 +101,9 @@ class Online:
         return self.replay.read(self.last_windows)
 
     def enough(self) -> bool:
-        """Whether updates may begin."""
-        return self.replay.ready and len(self.replay) >= self.first_steps
+        """Whether updates may begin, or have begun."""
+        self.began = self.began or self.replay.windows >= max(1, self.first_steps)
+        return self.began
 
     def start_pool(self) -> Pool:
         """Start the environments; the next step begins an episode in each."""
@@ -162,6 +168,17 @@ class Online:
         self.replay.load(state["added"])
         for name in CURSOR:
             setattr(self, name, state[name])
+        if self.replay.holed:
+            logging.warning("%s", self.what_is_lost())
+
+    def what_is_lost(self) -> str:
+        """A sentence about the steps that the replay's folder no longer has."""
+        replay = self.replay
+        lost = int(replay.holes.sum())
+        text = f"{replay.folder} lacks {lost:,} of the last {len(replay):,} steps"
+        if self.enough():
+            return f"{text}; the others are trained on"
+        return f"{text}; it is filled again by acting before training goes on"
 
     def report(self) -> Report:
         """Rounds so far, files and environments that failed, scores of recent episodes."""
@@ -174,8 +191,19 @@ class Online:
         }
         if self.scores:
             numbers["score"] = float(np.mean(self.scores))
+            numbers["last_score"] = self.scores[-1]
             numbers["episode_steps"] = float(np.mean(self.lengths))
-        return {"seen": self.rounds, "bad": self.bad, "new": new, "numbers": numbers}
+            said = f"last score {short(numbers['last_score'])}"
+        else:
+            since = " since the resume" if self.episodes else ""
+            said = f"no episode has ended{since}"
+        return {
+            "seen": self.rounds,
+            "bad": self.bad,
+            "new": new,
+            "numbers": numbers,
+            "said": f"env steps {numbers['env_steps']:,}  {said}",
+        }
 
     def close(self):
         if self.pool:

@@ -7,15 +7,18 @@ beside the steps, such as the recurrent states that a window continues from.
 """
 
 import collections
-import itertools
 import pathlib
+from collections.abc import Mapping
+from types import MappingProxyType
 
 import numpy as np
 
 from core.agents.policy import Shapes
-from core.data.formats.chunks import Chunk, chunks_in, read_chunk, write_chunk
+from core.base.files import write_json
+from core.base.memory import lazy_zeros, memory_limit
+from core.data.formats.chunks import ABOUT, Chunk, chunks_in, read_chunk, write_chunk
 from core.data.records import BadSample
-from core.data.steps import check_steps, mark_cuts
+from core.data.steps import mark_cuts
 
 CHUNK = 1024  # steps of a full file
 
@@ -32,8 +35,11 @@ class Replay:
       streams: environments.
       capacity: steps of all streams together.
       length: steps of a window that are trained on.
+      about: what the data set of its files says of itself: `Recordings.about`.
+      most_steps: that will be added, of all streams together; None if it is not known.
 
-    Raises ValueError if the capacity is too small or a name is taken.
+    Raises ValueError if the capacity is too small, if what will be added up to the
+    capacity does not fit in memory, and if a name is taken.
     """
 
     def __init__(
@@ -45,9 +51,11 @@ class Replay:
         streams: int,
         capacity: int,
         length: int,
+        about: Mapping = MappingProxyType({}),
+        most_steps: int | None = None,
     ):
         self.folder = pathlib.Path(folder)
-        self.length, self.streams = length, streams
+        self.length, self.streams, self.about = length, streams, dict(about)
         self.capacity = capacity // streams
         if self.capacity < 2 * (length + 1):
             raise ValueError(
@@ -59,14 +67,16 @@ class Replay:
                 f"the method keeps {taken[0]!r} beside each step, but the environment "
                 "has an array of that name"
             )
-        self.kept = tuple(kept)
+        self.kept, every = tuple(kept), {**shapes, **kept}
+        steps = capacity if most_steps is None else min(capacity, most_steps)
+        check_memory(steps, bytes_per_step(every))
         lead = (streams, self.capacity)
-        # The system provides zeroed memory only when it is written to.
         self.steps = {
-            name: np.zeros((*lead, *shape), dtype)
-            for name, (shape, dtype) in {**shapes, **kept}.items()
+            name: lazy_zeros((*lead, *shape), dtype)
+            for name, (shape, dtype) in every.items()
         }
         self.holes = np.zeros(lead, bool)  # steps that could not be read back
+        self.holed = False  # whether there may be any
         self.added = 0  # steps of every stream since the run began
         self.fresh = collections.deque()  # (stream, start) not given out yet
         self.bad = []  # files that could not be read
@@ -81,9 +91,20 @@ class Replay:
         return max(0, self.added - self.capacity)
 
     @property
-    def ready(self) -> bool:
-        """Whether there is at least one window."""
-        return self.added > self.length
+    def windows(self) -> int:
+        """Windows that can be drawn, from all streams."""
+        if self.holed:
+            return int(self.whole_windows().sum())
+        return self.streams * max(0, self.added - self.oldest - self.length)
+
+    def whole_windows(self) -> np.ndarray:
+        """Whether the window from each start, `oldest` first, has no hole: bool [S, n]."""
+        slots = np.arange(self.oldest, self.added) % self.capacity
+        holes = np.cumsum(self.holes[:, slots], 1, dtype=np.int32)
+        self.holed = bool(holes.any())
+        holes = np.pad(holes, ((0, 0), (1, 0)))
+        span = self.length + 1
+        return holes[:, span:] == holes[:, :-span]
 
     def add(self, step: dict):
         """Add one step of every stream: arrays [streams, ...]."""
@@ -104,18 +125,23 @@ class Replay:
         found = []
         while self.fresh and len(found) < count:
             stream, start = self.fresh.popleft()
-            found += [(stream, start)] if start >= self.oldest else []
-        for _ in range(1000 * count):
-            if len(found) == count:
-                return np.array(found)
-            stream = int(rng.integers(self.streams))
-            start = int(rng.integers(self.oldest, self.added - self.length))
-            if not self.holes[stream, self.slots(start)].any():
+            whole = not self.holes[stream, self.slots(start)].any()
+            found += [(stream, start)] if start >= self.oldest and whole else []
+        if not self.windows:
+            raise ValueError(
+                f"the replay in {self.folder} has no {self.length + 1} steps in a row that "
+                "could be read; delete it to begin a new one"
+            )
+        known = np.argwhere(self.whole_windows()) if self.holed else None
+        while len(found) < count:
+            if known is not None:
+                stream, after = map(int, known[rng.integers(len(known))])
+                found.append((stream, self.oldest + after))
+            else:
+                stream = int(rng.integers(self.streams))
+                start = int(rng.integers(self.oldest, self.added - self.length))
                 found.append((stream, start))
-        raise ValueError(
-            f"the replay in {self.folder} has no {self.length + 1} steps in a row that "
-            "could be read; delete it to begin a new one"
-        )
+        return np.array(found)
 
     def slots(self, start):
         """Slots of the rings that hold the steps of windows: [...] -> [..., length + 1]."""
@@ -153,19 +179,28 @@ class Replay:
     def save(self):
         """Write steps that are not on disk yet; delete files of steps that left the rings."""
         self.folder.mkdir(parents=True, exist_ok=True)
+        if self.about:
+            write_json(self.folder / ABOUT, self.about)
         before = chunks_in(self.folder)
         for stream in range(self.streams):
             mine = [(c.start, c.start + c.steps) for c in before if c.stream == stream]
-            for start in range(self.oldest // CHUNK * CHUNK, self.added, CHUNK):
-                begin, end = max(start, self.oldest), min(start + CHUNK, self.added)
+            for begin, end in self.pieces(stream):
+                if any(a <= begin and end <= b for a, b in mine):
+                    continue
                 slot = np.arange(begin, end) % self.capacity
-                written = any(a <= begin and end <= b for a, b in mine)
-                if not written and not self.holes[stream, slot].any():
-                    steps = {
-                        self.on_disk(k): x[stream, slot] for k, x in self.steps.items()
-                    }
-                    write_chunk(self.folder, Chunk(stream, begin, end - begin), steps)
+                steps = {
+                    self.on_disk(k): x[stream, slot] for k, x in self.steps.items()
+                }
+                write_chunk(self.folder, Chunk(stream, begin, end - begin), steps)
         self.delete_obsolete(before)
+
+    def pieces(self, stream: int):
+        """Yield (begin, end) of the steps for each file of a stream, without holes."""
+        for start in range(self.oldest // CHUNK * CHUNK, self.added, CHUNK):
+            begin, end = max(start, self.oldest), min(start + CHUNK, self.added)
+            hole = self.holes[stream, np.arange(begin, end) % self.capacity]
+            edges = np.flatnonzero(np.diff(hole, prepend=True, append=True))
+            yield from (begin + edges.reshape(-1, 2)).tolist()
 
     def delete_obsolete(self, before: list[Chunk]):
         """Delete those of the files `before` whose steps left the rings or are elsewhere."""
@@ -205,6 +240,7 @@ class Replay:
                 now = slice(begin - chunk.start, end - chunk.start)
                 ring[chunk.stream, slot] = steps[self.on_disk(name)][now]
             self.holes[chunk.stream, slot] = False
+        self.holed = bool(self.holes.any())
 
     def truncate(self, chunk: Chunk, steps: dict):
         """Truncate a file to the checkpoint; later steps are collected again."""
@@ -222,46 +258,31 @@ class Replay:
             if path not in steps or steps[path].shape[1:] != shape:
                 found = steps[path].shape[1:] if path in steps else "absent"
                 raise BadSample(f"{path!r} is {found}, not {shape}")
+            if not np.can_cast(steps[path].dtype, ring.dtype, "same_kind"):
+                raise BadSample(f"{path!r} is {steps[path].dtype}, not {ring.dtype}")
 
     def on_disk(self, name: str) -> str:
         """Name of a ring's array in files."""
         return f"model/{name}" if name in self.kept else name
 
 
-def fill(replay: Replay, recordings):
-    """Fill an empty replay from recordings (core/data/trajectories.py `Recordings`).
-
-    Each stream takes recordings one after the other, until all are used or the rings are
-    full. Kept arrays are zeros. Recordings that do not fit are listed in `replay.bad`;
-    raises ValueError if too few steps fit for one window.
-    """
-    indices = iter(range(len(recordings)))
-    streams = [
-        steps_of_recordings(replay, recordings, indices) for _ in range(replay.streams)
-    ]
-    for steps in itertools.islice(zip(*streams, strict=False), replay.capacity):
-        replay.add({name: np.stack([x[name] for x in steps]) for name in replay.steps})
-    if not replay.ready:
-        why = f": {replay.bad[0]['reason']}" if replay.bad else ""
-        raise ValueError(
-            f"{recordings} gives {replay.added} steps to each environment's replay; "
-            f"expected {replay.length + 1} or more{why}"
-        )
+def bytes_per_step(shapes: Shapes) -> int:
+    """Memory of one step of one stream."""
+    return sum(
+        int(np.prod(shape)) * np.dtype(dtype).itemsize
+        for shape, dtype in shapes.values()
+    )
 
 
-def steps_of_recordings(replay: Replay, recordings, indices):
-    """Yields single steps {name: [...]} of the recordings with these indices."""
-    for index in indices:
-        try:
-            steps = check_steps(recordings.load(index))
-            given = {k: np.array(steps[k][:]) for k in replay.steps if k in steps}
-            count = len(steps["action"])
-            for name in replay.kept:
-                given[name] = np.zeros((count, *replay.steps[name].shape[2:]))
-            replay.check({replay.on_disk(name): x for name, x in given.items()})
-        except BadSample as error:
-            replay.bad.append({"name": recordings.name(index), "reason": str(error)})
-            continue
-        given["is_first"][0] = True
-        for t in range(count):
-            yield {name: x[t] for name, x in given.items()}
+def check_memory(steps: int, each: int):
+    """Raise ValueError if so many steps of `each` bytes do not fit in memory."""
+    limit = memory_limit()
+    if steps * each <= limit:
+        return
+    fit = int(0.8 * limit / each)
+    fit -= fit % 10 ** max(0, len(str(fit)) - 2)  # two digits
+    raise ValueError(
+        f"the replay needs {steps * each / 1e9:.1f} GB of memory for {steps:,} steps of "
+        f"{each:,} bytes, but this machine or its container has {limit / 1e9:.1f} GB; use "
+        f"--config.replay.capacity={fit} or less"
+    )

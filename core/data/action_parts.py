@@ -1,17 +1,16 @@
-"""The recorded action space: which part of an action vector is which action.
+"""What a data set says of its action vectors: a list of parts in the order of the numbers.
 
-Recordings have it as about["actions"] (core/data/trajectories.py): a list in the order of
-the vector, which is that of the names, as an agent has them (core/agents/spaces.py).
+{"classes": n}                  a choice, one-hot
+{"low": [...], "high": [...]}   reals and the bounds of each in their own units; None where
+                                there is none: infinite, NaN, or beyond LARGE
+{"agent": n}                    reals that an agent chose in its own units, -1..1, beyond
+                                which the environment has clipped them
 
-name      of the action
-shape     of one action, without time
-classes   of each number if it is discrete, and then one-hot in the vector; else 0
-low, high bounds of reals, flat, in the recorded units; None where there is none: infinite,
-          NaN, or beyond LARGE. Recorded numbers are never scaled.
-
-The list is empty if nothing is known, as in data sets that were prepared before it existed.
+Recordings have it as about["action"] (core/data/trajectories.py), if they know it. Recorded
+numbers are never scaled.
 """
 
+import itertools
 import math
 
 import numpy as np
@@ -21,18 +20,14 @@ LARGE = (
 )
 
 
-def discrete_part(name: str, shape, classes: int) -> dict:
-    """An action of integers below `classes`."""
-    return {"name": name, "shape": [*map(int, shape)], "classes": int(classes)}
+def real_part(shape, low=None, high=None) -> dict:
+    """The part of reals. low, high: bounds that broadcast to the shape, or None."""
 
-
-def real_part(name: str, shape, low=None, high=None) -> dict:
-    """An action of reals. low, high: bounds that broadcast to its shape, or None."""
-    part = discrete_part(name, shape, 0)
-    for key, bound in (("low", low), ("high", high)):
+    def known(bound):
         full = np.broadcast_to(np.nan if bound is None else bound, tuple(shape))
-        part[key] = [known_bound(x) for x in full.ravel().tolist()]
-    return part
+        return [known_bound(x) for x in full.ravel().tolist()]
+
+    return {"low": known(low), "high": known(high)}
 
 
 def known_bound(x: float) -> float | None:
@@ -40,24 +35,20 @@ def known_bound(x: float) -> float | None:
     return x if math.isfinite(x) and abs(x) <= LARGE else None
 
 
-def part_width(part: dict) -> int:
-    """Numbers of a part in the action vector."""
-    return math.prod(part["shape"]) * max(1, part["classes"])
-
-
-def is_discrete(parts) -> bool:
-    """Whether any part of an action is discrete."""
-    return any(part["classes"] for part in parts)
-
-
-def describe_parts(parts) -> str:
-    """The numbers of an action in words: "2 reals, 1 of 4 classes"."""
-    words = []
+def layout_of(parts: list[dict]) -> list[int]:
+    """The classes of each choice and 0 for each real, in the order of the vector."""
+    layout = []
     for part in parts:
-        count = math.prod(part["shape"])
-        words.append(
-            f"{count} of {part['classes']} classes"
-            if part["classes"]
-            else f"{count} reals"
-        )
+        reals = part["agent"] if "agent" in part else len(part.get("low", ()))
+        layout += [part["classes"]] if "classes" in part else [0] * reals
+    return layout
+
+
+def text_of(layout: list[int]) -> str:
+    """A layout for people: "2 reals, a choice of 3"."""
+    words = []
+    for classes, group in itertools.groupby(layout):
+        count = len(list(group))
+        choice = f"a choice of {classes}" if classes else f"{count} reals"
+        words += [choice] * (count if classes else 1)
     return ", ".join(words)

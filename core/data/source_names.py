@@ -16,7 +16,7 @@ from collections.abc import Callable
 
 from core.base.places import expand_home
 from core.data import file_lists
-from core.data.action_parts import describe_parts
+from core.data.action_parts import layout_of, text_of
 from core.data.cameras import Cameras
 from core.data.clips import View
 from core.data.formats.chunks import ChunkFiles, ChunkWindows, chunks_in
@@ -136,13 +136,13 @@ def check_alike(records: Records):
     known, actions = {}, None
     for part in records.parts if isinstance(records, Mixture) else ():
         about = getattr(part, "about", {})
-        if parts := about.get("actions"):
-            form = describe_parts(parts)
-            other, where = actions = actions or (form, part)
-            if form != other:
+        if parts := about.get("action"):
+            layout = layout_of(parts)
+            other, where = actions = actions or (layout, part)
+            if layout != other:
                 raise ValueError(
-                    f"{where} has the actions {other}, but {part} has {form}; a mixture "
-                    "needs the same"
+                    f"actions are {text_of(other)} in {where} but {text_of(layout)} in "
+                    f"{part}; a mixture needs the same"
                 )
         for name, unit in about.get("units", {}).items():
             other, where = known.setdefault(name, (unit, part))

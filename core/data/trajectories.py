@@ -20,7 +20,8 @@ class Recordings(Protocol):
     """A data set of numbered recordings: whole episodes, or pieces of them in order.
 
     Picklable. about: {"names": {array: names of its numbers}, "units": {array: unit},
-      "rate": steps per second, "actions": core/data/action_parts.py}, as far as known.
+      "rate": steps per second, "action": parts of the action vector as in
+      core/data/action_parts.py}, as far as known.
     """
 
     @property

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from core.data import source_names
-from core.data.action_parts import is_discrete
+from core.data.action_parts import layout_of
 from core.data.records import BadSample, explain
 from core.data.resample import ACTIONS, resample_episode
 from core.data.steps import RESERVED, check_steps, slice_steps
@@ -93,7 +93,8 @@ def load_prepared_steps(plan: TrajectoryPlan, recordings, index: int) -> dict:
             raise BadSample(
                 "has several episodes; only single episodes can be resampled"
             )
-        if plan.actions != "last" and is_discrete(recordings.about.get("actions", [])):
+        choices = any(layout_of(recordings.about.get("action", [])))
+        if choices and plan.actions != "last":
             raise BadSample(
                 f"has discrete actions, which have no {plan.actions}; use actions last"
             )
@@ -204,7 +205,7 @@ def check_names(plan: TrajectoryPlan):
 
 
 def describe_arrays(plan: TrajectoryPlan) -> dict:
-    """{"names", "units", "rate", "actions"} of the prepared arrays, as in `Recordings` of
+    """{"names", "units", "rate", "action"} of the prepared arrays, as in `Recordings` of
     core/data/trajectories.py. Actions keep their units.
     """
     known = plan.recordings().about
@@ -216,8 +217,10 @@ def describe_arrays(plan: TrajectoryPlan) -> dict:
     }
     units = known.get("units", {}) | dict(plan.units)
     rate = plan.rate or known.get("rate", 0)
-    actions = {"actions": known["actions"]} if known.get("actions") else {}
-    return {"names": numbers, "units": units, "rate": rate} | actions
+    about = {"names": numbers, "units": units, "rate": rate}
+    if "action" in known and not (plan.rate and plan.actions == "sum"):
+        about["action"] = known["action"]  # a sum has other bounds
+    return about
 
 
 def recordings_edge(plan: TrajectoryPlan, all_names) -> float:

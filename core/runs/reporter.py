@@ -28,7 +28,7 @@ SUMMARY = "summary.json"
 COMPILED = "time/compile_seconds"
 CHECKPOINT = "checkpoint"  # beside the names of evaluations
 # Numbers of the progress line, in its order, where a run has them.
-SHOWN = ("loss", "env_steps", "episodes", "score", "last_score")
+SHOWN = ("loss", "score")
 SHOWN_UNLESS_ZERO = ("repeated_frames", "bad_samples")
 ORIGINS = "start.txt"
 
@@ -153,6 +153,7 @@ class Reporter:
         shown |= {k: scalars[k] for k in SHOWN_UNLESS_ZERO if scalars.get(k)}
         more = self.interruptions.unknown(step)
         line = {"unit": self.method.unit, "more": more}
+        line["said"] = samples.get("said", "")
         say(progress_line(step, self.config.steps, shown, rates, **line))
 
     def check(self, step: int, bad_steps: int):

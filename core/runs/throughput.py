@@ -133,16 +133,18 @@ def progress_line(
     *,
     unit: str = "examples",
     more: bool = False,
+    said: str = "",
 ) -> str:
     """`step 120/1500  loss 0.412  58.1 clips/s  wait 1.2%  ETA 9:41`.
 
     Counts, which are of type int, are shown in full. more: the end is later than said, as
-    something is due that has not been timed.
+    something is due that has not been timed. said: what else the source says.
     """
     parts = [f"step {step}/{steps}"]
     parts += [
         f"{name} {x if isinstance(x, int) else short(x)}" for name, x in shown.items()
     ]
+    parts += [said] if said else []
     if math.isfinite(rates.step_seconds):
         parts.append(f"{short(rates.examples_per_second)} {unit}/s")
         parts.append(f"wait {100 * rates.wait_share:.1f}%")

@@ -49,6 +49,12 @@ def one_device(monkeypatch):
     use_one_device(monkeypatch)
 
 
+@pytest.mark.parametrize("name", ["dmc_proprio", "dmc_vision", "crafter", "atari100k"])
+def test_replays_are_as_large_as_the_published_ones(name):
+    replay = get_config(name).replay
+    assert (replay.capacity, replay.first_steps) == (5_000_000, 1024)
+
+
 def written(folder):
     lines = (folder / "metrics.jsonl").read_text().splitlines()
     return {line["step"]: line for line in map(json.loads, lines)}
@@ -58,16 +64,16 @@ def test_it_steps_as_often_as_its_ratio_asks_and_resumes(tmp_path):
     config = small()
     train.fit(config, tmp_path)
     lines = written(tmp_path)
-    # 40 steps first, and two rounds more; then four steps per update of 32.
-    assert [lines[n]["env_steps"] for n in range(1, 7)] == [42, 46, 50, 54, 58, 62]
-    assert lines[6]["replay_steps"] == 62 and lines[6]["bad_samples"] == 0
+    # 28 steps of each have 2 x 20 windows; then four steps per update of 32.
+    assert [lines[n]["env_steps"] for n in range(1, 7)] == [56, 60, 64, 68, 72, 76]
+    assert lines[6]["replay_steps"] == 76 and lines[6]["bad_samples"] == 0
     files = chunks.chunks_in(tmp_path / "replay")
-    assert [(c.stream, c.start, c.steps) for c in files] == [(0, 0, 31), (1, 0, 31)]
+    assert [(c.stream, c.start, c.steps) for c in files] == [(0, 0, 38), (1, 0, 38)]
 
     config.steps, config.log_steps, config.save_steps = 60, 10, 0
     train.fit(config, tmp_path, allow_config_change=True)
     lines = written(tmp_path)
-    assert [lines[n]["env_steps"] for n in (10, 60)] == [78, 278]
+    assert [lines[n]["env_steps"] for n in (10, 60)] == [92, 292]
     assert lines[60]["episodes"] == 2 and lines[60]["episode_steps"] == 65
     assert np.isfinite([lines[60][k] for k in ("score", "loss", "loss_actor")]).all()
 
@@ -78,18 +84,18 @@ def test_a_replay_can_begin_with_recordings(tmp_path):
     config = small(replay__source=recorded, steps=3, save_steps=2)
     train.fit(config, tmp_path / "two")
     lines = written(tmp_path / "two")
-    # 31 steps in each of two streams; then two rounds for every update.
+    # 38 steps in each of two streams; then two rounds for every update.
     assert [lines[n]["env_steps"] for n in (1, 2, 3)] == [4, 8, 12]
-    assert [lines[n]["replay_steps"] for n in (1, 2, 3)] == [66, 70, 74]
+    assert [lines[n]["replay_steps"] for n in (1, 2, 3)] == [80, 84, 88]
     config.steps = 4
     train.fit(config, tmp_path / "two", allow_config_change=True)
-    assert written(tmp_path / "two")[4]["replay_steps"] == 78
+    assert written(tmp_path / "two")[4]["replay_steps"] == 92
 
 
 def test_its_replay_is_a_data_set(tmp_path):
     train.fit(small(), tmp_path)
     records = chunks.ChunkWindows(str(tmp_path / "replay"), 8)
-    assert len(records) == 2 * 24
+    assert len(records) == 2 * 31
     config = get_config("tiny")
     config.data.source, config.data.workers = str(tmp_path / "replay"), 0
     batch = next_batch(load_method(config))
@@ -145,12 +151,12 @@ def test_evaluation_episodes_are_apart_from_training(tmp_path):
     train.fit(config, tmp_path)
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert summary["episodes/steps"] == 65 and summary["episodes/score"] > 0
-    assert summary["env_steps"] == 42  # without those of the episodes
+    assert summary["env_steps"] == 56  # without those of the episodes
 
 
 def test_planning_in_place_of_an_actor(tmp_path):
     state = train.fit(small(behavior="cem", steps=2), tmp_path)
-    assert "actor" not in state.params and written(tmp_path)[2]["env_steps"] == 46
+    assert "actor" not in state.params and written(tmp_path)[2]["env_steps"] == 60
 
 
 def test_plans_go_where_reward_is(monkeypatch):
@@ -251,6 +257,6 @@ def test_a_killed_run_resumes(tmp_path):
     assert process.returncode == 0, err
     assert f"resuming after step {saved} " in out
     lines = written(tmp_path)
-    assert lines[saved + 5]["env_steps"] == 38 + 4 * (saved + 5)
-    assert lines[saved + 5]["replay_steps"] == min(4000, 38 + 4 * (saved + 5))
+    assert lines[saved + 5]["env_steps"] == 52 + 4 * (saved + 5)
+    assert lines[saved + 5]["replay_steps"] == min(4000, 52 + 4 * (saved + 5))
     assert lines[saved + 5]["bad_samples"] == 0

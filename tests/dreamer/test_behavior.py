@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from core import optim
-from core.agents.spaces import Space
+from core.agents import action_distributions
+from core.agents.spaces import Space, sorted_spaces
 from core.parallel.layouts import unbox
 from dreamer import behavior, update, world_model
 from dreamer.rssm import Latent
@@ -44,6 +45,12 @@ def batch(seed=0):
         "stoch": np.zeros((B, S), np.uint8),
         "goes_on": np.zeros(B, bool),
     }
+
+
+def some_states():
+    """States of the world model, any values: [T, B, ...]."""
+    classes = np.random.default_rng(5).integers(0, 4, (T, B, S))
+    return Latent(normal(4, T, B, D), np.eye(4, dtype=np.float32)[classes])
 
 
 def test_the_range_of_returns_follows_its_percentiles():
@@ -106,10 +113,7 @@ def test_gradients_go_where_they_should_and_nowhere_else(networks, name):
 
 def test_imagination_may_start_at_the_last_steps_only(networks):
     model, head, state = networks
-    key, given = jax.random.key(0), batch()
-    start = update.first_latent(model, given, state.seen)
-    gumbel = world_model.noise_of(model, given, key)
-    _, states, _ = world_model.losses(model, state.params, start, given, gumbel)
+    key, states = jax.random.key(0), some_states()
     rest = state.params, state.slow, state.range
 
     def found(head, cut):
@@ -181,3 +185,60 @@ def test_laprop_is_its_written_out_form():
             p[k] = p[k] - 0.01 * mean[k] / (1 - 0.9**t)
     for k in p:
         np.testing.assert_allclose(params[k], p[k], rtol=1e-4, atol=1e-6)
+
+
+def test_the_actor_is_clipped_by_published_tensor():
+    """Mean, deviation and each discrete action have a norm of their own, not one together."""
+    spaces = sorted_spaces({"push": Space((2,)), "key": Space((), "int32", 3)})
+    assert action_distributions.tensor_ends(spaces) == (3, 5)  # key, mean, deviation
+    sizes = {"kernel": (8, 7), "bias": (7,)}
+    out = {k: 0.1 * normal(i, *shape) for i, (k, shape) in enumerate(sizes.items())}
+    grads = {k: normal(7, *x.shape) for k, x in out.items()}
+    for k in grads:
+        grads[k][..., 3:5] *= 100  # of the mean alone
+    cuts = {("actor", "out", k): (3, 5) for k in out}
+    tree = {"actor": {"out": out}, "critic": {"out": out}}
+    twice = {"actor": {"out": grads}, "critic": {"out": grads}}
+    moments = optim.laprop_moments(tree)
+    _, found = optim.laprop(twice, moments, tree, lr=0.01, cuts=cuts)
+
+    def clipped(g, p):
+        limit = 0.3 * max(1e-3, np.linalg.norm(p))
+        return g * min(1, limit / np.linalg.norm(g))
+
+    for k, p in out.items():
+        parts = [slice(0, 3), slice(3, 5), slice(5, 7)]
+        expected = [clipped(grads[k][..., s], p[..., s]) for s in parts]
+        square = 0.001 * np.square(np.concatenate(expected, -1))
+        actor, critic = (found.square[x]["out"][k] for x in ("actor", "critic"))
+        np.testing.assert_allclose(actor, square, rtol=1e-4)
+        whole = 0.001 * np.square(clipped(grads[k], p))
+        np.testing.assert_allclose(critic, whole, rtol=1e-4)
+
+
+def test_an_update_clips_the_actor_by_tensor(networks, monkeypatch):
+    model, head, state = networks
+    seen = {}
+    monkeypatch.setattr(
+        optim, "laprop", lambda *args, **kw: seen.update(kw) or args[2:0]
+    )
+    numbers = {"agc": 0.3, "betas": (0.9, 0.999), "eps": 1e-20, "accumulate": 1}
+    step = update.make_step(
+        lambda key: state, model, head, lr=lambda s: 0.0, seed=0, **numbers
+    )
+    with pytest.raises(ValueError):  # laprop has returned nothing
+        jax.eval_shape(step, state, batch())
+    assert seen["cuts"] == {("actor", "out", k): (2,) for k in ("kernel", "bias")}
+
+
+def test_the_first_weight_of_2024_is_that_the_episode_goes_on(networks):
+    """1 - is_terminal, without the discount 1 - 1/333."""
+    model, head, state = networks
+    given = batch() | {"is_terminal": np.arange(B * T).reshape(B, T) % 3 == 0}
+    rest = state.params, state.slow, state.range, some_states(), given
+    head = head._replace(true_start=True)
+    found = behavior.losses(model, head, *rest, jax.random.key(0))[0]["critic"]
+    ended = given["is_terminal"].T.reshape(-1)
+    # Values and rewards are 0: the critic's loss is 2 ln 255 times the weight.
+    expected = np.where(ended, 0, 2 * np.log(255))
+    np.testing.assert_allclose(found[0], expected, rtol=1e-6)

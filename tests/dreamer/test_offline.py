@@ -13,7 +13,7 @@ from tfds_files import write_version
 from core import train
 from core.agents.replay import Replay
 from core.agents.returns import replay_returns
-from core.agents.spaces import Space, recorded_actions, sorted_spaces
+from core.agents.spaces import Space, sorted_spaces
 from core.config import load_method
 from core.data.formats import chunks
 from core.data.records import BadSample
@@ -292,6 +292,28 @@ def test_spaces_are_those_of_the_records(tmp_path):
 
 
 def test_recorded_choices_stay_choices(tmp_path):
+    """One-hot vectors of a replay, with what its folder says of them and without."""
+    rng = np.random.default_rng(0)
+    steps = {name: np.zeros(12, bool) for name in FLAGS}
+    steps |= {"reward": np.zeros(12, np.float32), "x": np.zeros((12, 1), np.float32)}
+    steps["is_last"][5] = steps["is_first"][6] = True
+    steps["action"] = np.eye(3, dtype=np.float32)[rng.integers(0, 3, 12)]
+    steps["action"][5] = 0
+
+    def found(**changes):
+        chunks.load_chunk.cache_clear()
+        chunks.write_chunk(tmp_path, chunks.Chunk(0, 0, 12), steps | changes)
+        return data.spaces_of(chunks.ChunkWindows(str(tmp_path), 8))[1]
+
+    assert found() == {"action": Space((), "int32", 3)}
+    assert found(action=steps["action"] * 0.5) == {"action": Space((3,))}
+    about = {"action": [{"classes": 2}, {"agent": 1}]}
+    (tmp_path / chunks.ABOUT).write_text(json.dumps(about))
+    kinds = {"action_000": Space((), "int32", 2), "action_001": Space((1,))}
+    assert found() == kinds
+
+
+def test_choices_of_other_data_sets_stay_choices(tmp_path):
     """Direct and prepared; with reals of the same width they are not mixed, nor summed."""
     features = tensorflow_datasets.features
     real = features.Tensor(shape=(3,), dtype=np.float32)
@@ -305,16 +327,6 @@ def test_recorded_choices_stay_choices(tmp_path):
         ]
         places[name] = write_version(tmp_path / name / "1.0.0", step, [rows] * 3)
     turn, go = places.values()
-    # The replay of an agent says it as well.
-    flags = {name: ((), "bool") for name in FLAGS}
-    shapes = flags | {"x": ((3,), "float32"), "action": ((3,), "float32")}
-    shapes |= {"reward": ((), "float32")}
-    about = {"actions": recorded_actions((("action", Space((), "int32", 3)),))}
-    sizes = {"streams": 2, "capacity": 40, "length": 4}
-    replay = Replay(tmp_path / "replay", shapes, kept={}, about=about, **sizes)
-    for _ in range(12):
-        replay.add({k: np.zeros((2, *shape)) for k, (shape, _) in shapes.items()})
-    replay.save()
     options = {"workers": 1, "shard_mb": 64, "say": id}
     plan = TrajectoryPlan(turn, held=0, rate=5)
     run.prepare(run.TRAJECTORIES, plan, str(tmp_path / "ready"), **options)
@@ -327,10 +339,9 @@ def test_recorded_choices_stay_choices(tmp_path):
 
     choice = {"action": Space((), "int32", 3)}
     assert actions_of(turn) == actions_of(tmp_path / "ready") == choice
-    assert actions_of(tmp_path / "replay") == choice
     assert actions_of(go) == {"action": Space((3,))}
     with pytest.raises(
-        ValueError, match="has the actions 1 of 3 classes, but .* 3 reals"
+        ValueError, match="actions are a choice of 3 in .* but 3 reals in"
     ):
         actions_of(f"{turn} + {go}")
     plan = TrajectoryPlan(turn, rate=5, actions="sum")

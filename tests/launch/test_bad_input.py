@@ -73,6 +73,16 @@ def error_of_fit(config, folder, **options) -> str:
         (TINY, ["data.scale=0.3"], "use 2 values, such as (0.3, 1.0)"),
         (TINY, ["data.scale=(0.3,x)"], "use 2 values, such as (0.3, 1.0)"),
         (
+            "configs/dreamer.py:tiny",
+            ["env.task=gym:CartPole-v1"],
+            "no field env.task; this preset learns from recordings; reach acts in an env",
+        ),
+        (
+            "configs/dreamer.py:reach",
+            ["data.source=x"],
+            "no field data.source; this preset acts in an environment; tiny and size1m to",
+        ),
+        (
             TINY,
             ["encoder=3"],
             "config.encoder is a section; set one of its fields, attention, patch",

@@ -33,6 +33,7 @@ class Atari:
         self.keys = console.getMinimalActionSet()
         self.observations = {"image": Space((size, size, 3), "uint8")}
         self.actions = {"action": Space((), "int32", len(self.keys))}
+        self.bounds = {}
 
     def reset(self, episode):
         self.console.reset_game()

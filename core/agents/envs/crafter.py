@@ -23,6 +23,7 @@ class Crafter:
         classes = crafter.Env(seed=seed).action_space.n
         self.observations = {"image": Space((size, size, 3), "uint8")}
         self.actions = {"action": Space((), "int32", int(classes))}
+        self.bounds = {}
 
     def reset(self, episode):
         # A game seeds its episodes by its own count: a new game starts at any of them.

@@ -5,7 +5,7 @@ from ctypes.util import find_library
 
 import numpy as np
 
-from core.agents.envs.env import episode_seed, to_bounds
+from core.agents.envs.env import episode_seed
 from core.agents.envs.naming import package, unknown
 from core.agents.spaces import Space
 
@@ -71,17 +71,17 @@ class Dmc:
     def __init__(self, environment, observations, observe, render, seed):
         self.environment, self.seed = environment, seed
         self.observe_step, self.picture = observe, render
-        self.spec = environment.action_spec()
+        spec = environment.action_spec()
         self.observations = observations
-        self.actions = {"action": Space(self.spec.shape)}
+        self.actions = {"action": Space(spec.shape)}
+        self.bounds = {"action": (spec.minimum, spec.maximum)}
 
     def reset(self, episode):
         self.environment.task.random.seed(episode_seed(self.seed, episode))
         self.now = self.environment.reset()
 
     def advance(self, action):
-        low, high = self.spec.minimum, self.spec.maximum
-        self.now = self.environment.step(to_bounds(action["action"], low, high))
+        self.now = self.environment.step(action["action"])
         # At the time limit the suite leaves the discount at 1.
         return self.now.reward, self.now.last(), self.now.discount == 0
 

@@ -1,125 +1,107 @@
-"""Gymnasium environments whose spaces are boxes, discrete, or dicts of these."""
+"""Gymnasium environments, by the id in its registry."""
+
+import importlib.util
 
 import numpy as np
 
-from core.agents.envs.env import episode_seed, resized, to_bounds
+from core.agents.envs.env import episode_seed
 from core.agents.envs.naming import package, unknown
-from core.agents.spaces import Space
 from core.base.text import one_line
+from core.data.records import explain
 
 
 def make(name, *, seed, size):
     gymnasium = package("gymnasium", suite="gym")
+    register_atari(name, gymnasium.registry)
     # gymnasium imports MODULE of MODULE:NAME, which then registers the name.
     if ":" not in name and name not in gymnasium.registry:
-        raise unknown("environment of gym", name, gymnasium.registry)
+        raise unknown(
+            "environment of gym (gym:MODULE:NAME imports the module that registers it)",
+            name,
+            gymnasium.registry,
+        )
     try:
         # checks.py checks every step; gymnasium's checker warns about what we convert.
         environment = gymnasium.make(name, disable_env_checker=True)
-    except (gymnasium.error.Error, ModuleNotFoundError) as error:
-        raise ValueError(f"cannot make gym:{name}: {one_line(error)}") from error
-    return Gym(gymnasium.spaces, environment, seed, size)
+    except Exception as error:
+        said = isinstance(error, gymnasium.error.Error | ImportError)
+        why = one_line(error).removesuffix(".") if said else explain(error)
+        if isinstance(error, ImportError) and "pip install" not in why:
+            why += "; install the package that it names"
+        raise ValueError(f"cannot make gym:{name}: {why}") from error
+    try:
+        return Gym(environment, seed, size)
+    except ValueError as error:
+        environment.close()
+        raise ValueError(f"gym:{name}: {error}") from error
+
+
+def register_atari(name, registry):
+    """Import ale_py, which registers its games, if the name may be one of them.
+
+    Raises ValueError if it is one for certain and the package is missing.
+    """
+    if name.startswith("ALE/"):
+        package("ale_py", suite="gym:ALE/")
+    elif (
+        ":" not in name and name not in registry and importlib.util.find_spec("ale_py")
+    ):
+        importlib.import_module("ale_py")
 
 
 class Gym:
-    """A gymnasium environment; a/b is the name of entry b in dict a."""
+    """A gymnasium environment; gym_spaces.py says how its spaces are read."""
 
-    def __init__(self, kinds, environment, seed, size):
-        self.kinds, self.environment = kinds, environment
-        self.seed, self.size = seed, size
-        self.seen, self.observations = {}, {}
-        for path, space in self.leaves(environment.observation_space):
-            name = "/".join(path) or ("image" if is_image(space) else "state")
-            self.seen[name] = path, space
-            self.observations[name] = self.observed(space)
-        self.actions = {}
-        for path, space in self.leaves(environment.action_space):
-            self.actions |= self.acted("/".join(path) or "action", space)
+    def __init__(self, environment, seed, size):
+        from core.agents.envs import gym_spaces  # imports gymnasium, which is optional
 
-    def leaves(self, space, path=()):
-        """[(path of keys, space)] of all spaces that are not dicts."""
-        if not isinstance(space, self.kinds.Dict):
-            return [(path, space)]
-        parts = space.spaces.items()
-        return [leaf for k, part in parts for leaf in self.leaves(part, (*path, k))]
-
-    def observed(self, space):
-        """The Space of an observation."""
-        if isinstance(space, self.kinds.Discrete):
-            return Space((), "int32", int(space.n))
-        if isinstance(space, self.kinds.MultiDiscrete):
-            return Space(space.shape, "int32", int(space.nvec.max()))
-        if not isinstance(space, self.kinds.Box):
-            raise unsupported(space)
-        if is_image(space):
-            return Space((self.size, self.size, space.shape[-1]), "uint8")
-        return Space(space.shape or (1,))
-
-    def acted(self, name, space):
-        """{name: Space} of an action; one Space per choice if their numbers of classes
-        differ.
-        """
-        if isinstance(space, self.kinds.Discrete):
-            return {name: Space((), "int32", int(space.n))}
-        if isinstance(space, self.kinds.MultiDiscrete):
-            counts = [int(n) for n in space.nvec.flat]
-            if len(set(counts)) == 1:
-                return {name: Space(space.shape, "int32", counts[0])}
-            return {f"{name}_{i}": Space((), "int32", n) for i, n in enumerate(counts)}
-        if not isinstance(space, self.kinds.Box) or space.dtype.kind != "f":
-            raise unsupported(space)
-        return {name: Space(space.shape)}
+        self.environment, self.seed = environment, seed
+        self.seen = gym_spaces.observations(environment.observation_space, size=size)
+        self.observations = {name: seen.space for name, seen in self.seen.items()}
+        acted = gym_spaces.actions(environment.action_space)
+        self.actions, self.bounds, self.native = acted
 
     def reset(self, episode):
         seed = episode_seed(self.seed, episode)
-        self.now, _ = self.environment.reset(seed=seed)
+        try:
+            answer = self.environment.reset(seed=seed)
+        except TypeError as error:
+            if "seed" not in str(error):
+                raise
+            raise ValueError(f"cannot be seeded: {one_line(error)}") from error
+        self.now, _ = answer_of("reset()", answer, 2)
 
     def advance(self, action):
-        native = self.native(action, self.environment.action_space)
-        self.now, reward, terminal, cut, _ = self.environment.step(native)
-        return float(reward), terminal or cut, terminal
-
-    def native(self, action, space, path=()):
-        """Actions by name as an element of the gymnasium space."""
-        name = "/".join(path) or "action"
-        if isinstance(space, self.kinds.Dict):
-            parts = space.spaces.items()
-            return {k: self.native(action, part, (*path, k)) for k, part in parts}
-        if isinstance(space, self.kinds.Box):
-            return to_bounds(action[name], space.low, space.high).astype(space.dtype)
-        if isinstance(space, self.kinds.Discrete):
-            return int(action[name] + space.start)
-        parts = [action[k] for k in self.acted(name, space)]
-        return np.reshape(parts, space.shape).astype(space.dtype) + space.start
+        answer = self.environment.step(self.native(action))
+        self.now, reward, terminal, cut, _ = answer_of("step()", answer, 5)
+        if np.size(reward) != 1:
+            raise ValueError(f"the reward is {reward}; expected one number")
+        last = bool(terminal) or bool(cut)
+        return float(np.reshape(reward, ())), last, bool(terminal)
 
     def observe(self):
-        return {name: self.observe_one(name) for name in self.observations}
-
-    def observe_one(self, name):
-        (path, space), found = self.seen[name], self.now
-        for key in path:
-            found = found[key]
-        if self.observations[name].is_discrete:
-            return found - space.start
-        if self.observations[name].is_image:
-            return resized(found, self.size)
-        return np.reshape(found, self.observations[name].shape)
+        return {
+            name: seen.read(self.now)
+            for name, seen in self.seen.items()
+            if not isinstance(seen.space, str)
+        }
 
     def picture(self):
-        images = (name for name, space in self.observations.items() if space.is_image)
-        name = next(images, None)
-        return self.observe_one(name) if name else None
+        for seen in self.seen.values():
+            if not isinstance(seen.space, str) and seen.space.is_image:
+                return seen.read(self.now)
+        return None
 
     def close(self):
         self.environment.close()
 
 
-def is_image(space):
-    return space.dtype == np.uint8 and len(space.shape) == 3
-
-
-def unsupported(space):
-    return ValueError(
-        f"space {space} is not supported; expected Dict, Discrete, MultiDiscrete or Box, "
-        "and reals in a Box of actions"
-    )
+def answer_of(call: str, answer, count: int):
+    """The parts of an answer; raises ValueError unless there are `count`."""
+    if not isinstance(answer, tuple) or len(answer) != count:
+        found = f"{len(answer)} parts" if isinstance(answer, tuple) else "no tuple"
+        raise ValueError(
+            f"{call} gives {found}; expected {count}, as gymnasium asks (an environment of "
+            "gym 0.25 or before needs the package shimmy)"
+        )
+    return answer

@@ -24,12 +24,12 @@ class Pool:
     """`count` environments of a task: `send` actions, later `receive` the steps.
 
     Args:
-      task, size, repeat: as in core/agents/envs/make.py.
+      task, size, repeat, action_bounds, leave_out: as in core/agents/envs/make.py.
       count: environments.
       seed: of all; environment i gets `worker_seed(seed, i, 0)`.
       timeout_s: an environment that does not answer for so long is replaced.
       processes: one for each environment; else all step in this one, during `send`.
-      make: (task, seed=, size=, repeat=) -> environment; picklable.
+      make: the function of core/agents/envs/make.py, or one with its arguments; picklable.
 
     Attributes: observations, actions: {name: Space}. An environment that raises, exits,
     hangs or returns a wrong step is replaced by a new one with another seed, which begins
@@ -44,13 +44,22 @@ class Pool:
         seed: int,
         size: int = 64,
         repeat: int = 1,
+        action_bounds: str = "",
+        leave_out: str = "",
         timeout_s: float = 60.0,
         processes: bool = True,
         make=make_env,
     ):
         self.task, self.count, self.seed = task, count, seed
         self.timeout_s, self.processes = timeout_s, processes
-        self.make = functools.partial(make, task, size=size, repeat=repeat)
+        self.make = functools.partial(
+            make,
+            task,
+            size=size,
+            repeat=repeat,
+            action_bounds=action_bounds,
+            leave_out=leave_out,
+        )
         self.events = []  # failures that `take_events` has not returned yet
         self.rounds, self.sent = 0, False
         self.lives = [0] * count  # environments started so far, in place i

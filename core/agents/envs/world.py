@@ -38,7 +38,7 @@ class Reach:
             "target": Space((2,)),
             "offset": Space((2,)),  # of the target from the pushed disc
         }
-        self.actions = {"action": Space((2,))}
+        self.actions, self.bounds = {"action": Space((2,))}, {}
         self.substeps = ceil(physics.RATE / FPS)
         self.dt = 1 / (FPS * self.substeps)
 

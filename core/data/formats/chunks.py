@@ -1,7 +1,8 @@
 """Files of a replay: chunks of steps, and all windows of them.
 
 A folder has one file STREAM-START-STEPS.npz per chunk, with arrays [STEPS, ...] by the names
-of core/data/steps.py. A stream is the steps of one environment.
+of core/data/steps.py. A stream is the steps of one environment. about.json has the `about`
+of core/data/trajectories.py; folders of earlier versions have none.
 """
 
 import dataclasses
@@ -11,10 +12,10 @@ import re
 import zipfile
 import zlib
 from collections.abc import Mapping
-from typing import ClassVar
 
 import numpy as np
 
+from core.base.files import read_json
 from core.base.places import expand_home
 from core.base.text import one_line
 from core.base.unreadable import known_damage
@@ -28,6 +29,7 @@ from core.data.steps import (
 )
 
 NAME = re.compile(r"(\d{6})-(\d{12})-(\d{6})\.npz")
+ABOUT = "about.json"
 KEPT_CHUNKS = 16  # decompressed chunks kept per process
 
 
@@ -49,6 +51,12 @@ def chunks_in(folder) -> list[Chunk]:
     """The chunks of a folder in order; other files are ignored."""
     names = (NAME.fullmatch(path.name) for path in expand_home(folder).glob("*.npz"))
     return sorted(Chunk(*map(int, name.groups())) for name in names if name)
+
+
+def about_chunks(folder) -> dict:
+    """What a folder says of its arrays: `Recordings.about`."""
+    path = pathlib.Path(folder) / ABOUT
+    return read_json(path) if path.is_file() else {}
 
 
 def contiguous_runs(chunks) -> tuple:
@@ -97,13 +105,16 @@ class ChunkFiles:
 
     folder: str
     chunks: tuple = dataclasses.field(init=False, repr=False)
-    about: ClassVar[dict] = {}
 
     def __str__(self):
         return self.folder
 
     def __post_init__(self):
         object.__setattr__(self, "chunks", tuple(chunks_in(self.folder)))
+
+    @property
+    def about(self):
+        return about_chunks(self.folder)
 
     def __len__(self):
         return len(self.chunks)
@@ -162,6 +173,10 @@ class ChunkWindows:
 
     def __str__(self):
         return f"the trajectories of {self.folder}"
+
+    @property
+    def about(self):
+        return about_chunks(self.folder)
 
     def name(self, index):
         return f"{self.folder}/{self.locate(index)[0][0].name}"

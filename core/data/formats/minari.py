@@ -60,7 +60,7 @@ class Minari:
     @property
     def about(self):
         parts = action_parts(open_dataset(self.folder).spec.action_space)
-        return {"actions": [part.about for part in parts]}
+        return {"action": [about for part in parts for about in part.about]}
 
     def name(self, index):
         return f"{self.folder}: episode {index}"

@@ -5,27 +5,30 @@ from typing import NamedTuple
 
 import numpy as np
 
-from core.data.action_parts import discrete_part, real_part
+from core.data.action_parts import real_part
 from core.data.steps import one_hot
 
 CLASSES = 65_536  # of a discrete action at most
 
 
 class ActionPart(NamedTuple):
-    """One action: what it is (core/data/action_parts.py), and how it is read.
+    """One action of a space.
 
-    read: actions of the whole space -> [T, *shape]. start: of integers.
+    about: its parts of the vector (core/data/action_parts.py). read: actions of the whole
+    space -> [T, *shape]. classes, start: of integers; no classes for reals.
     """
 
-    about: dict
+    name: str
+    about: list[dict]
     read: Callable
-    start: int = 0
+    classes: int = 0
+    start: int | np.ndarray = 0
 
     def vector(self, actions) -> np.ndarray:
         """float32 [T, n]; integers are one-hot. Raises BadSample for those out of range."""
         x = np.asarray(self.read(actions))
-        if count := self.about["classes"]:
-            x = one_hot(x.astype(np.int64) - self.start, count)
+        if self.classes:
+            x = one_hot(x.astype(np.int64) - self.start, self.classes)
         return x.astype(np.float32).reshape(len(x), -1)
 
 
@@ -44,7 +47,7 @@ def action_parts(space) -> list[ActionPart]:
     parts = [part for path, x in leaves(space) for part in parts_of(x, path)]
     if not parts:
         raise ValueError(f"the action space is {space}; expected one with numbers")
-    return sorted(parts, key=lambda part: part.about["name"])
+    return sorted(parts, key=lambda part: part.name)
 
 
 def leaves(space, path=()):
@@ -78,7 +81,7 @@ def parts_of(space, path) -> list[ActionPart]:
         counts = space.high.astype(float) - space.low.astype(float) + 1
         return choices(name, read, space.shape, counts, space.low)
     if kind == "Box":
-        return [ActionPart(real_part(name, space.shape, space.low, space.high), read)]
+        return [ActionPart(name, [real_part(space.shape, space.low, space.high)], read)]
     raise ValueError(
         f"{name!r} is an action of {kind}, which is no vector; expected Box, Discrete, "
         "MultiDiscrete, MultiBinary, or a Dict or Tuple of these"
@@ -95,12 +98,14 @@ def choices(name, read, shape, counts, starts) -> list[ActionPart]:
             "fewer"
         )
     if len(set(counts)) == 1:
-        start = starts.reshape(shape)
-        return [ActionPart(discrete_part(name, shape, counts[0]), read, start)]
+        n, about = counts[0], [{"classes": counts[0]}] * len(counts)
+        return [ActionPart(name, about, read, n, starts.reshape(shape))]
     return [
         ActionPart(
-            discrete_part(f"{name}_{i}", (), n),
+            f"{name}_{i}",
+            [{"classes": n}],
             lambda actions, i=i: read(actions).reshape(len(read(actions)), -1)[:, i],
+            n,
             start,
         )
         for i, (n, start) in enumerate(zip(counts, starts, strict=True))

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 
 from core.base.nested import flatten
-from core.data.action_parts import discrete_part, real_part
+from core.data.action_parts import real_part
 from core.data.formats.lazy_images import image_files
 from core.data.observed import read_observation
 from core.data.records import BadSample, RecordsWrapper
@@ -42,7 +42,8 @@ class Rlds(RecordsWrapper):
 
     @property
     def about(self):
-        return {"actions": action_parts(self.kinds)}
+        parts = action_parts(self.kinds)
+        return {"action": parts} if parts else {}
 
     def load(self, index):
         rows = [flatten(step) for step in self.inner[index]["steps"]]
@@ -52,7 +53,8 @@ class Rlds(RecordsWrapper):
 def action_parts(kinds: dict) -> list[dict]:
     """The parts of an action (core/data/action_parts.py) in the order of their names.
 
-    Raises ValueError if the action is one integer whose number of classes is not known.
+    Empty if a shape is not known. Raises ValueError if the action is one integer whose
+    number of classes is not known.
     """
     names = sorted(
         name for name in kinds if is_action(name) and not is_text(kinds[name])
@@ -62,14 +64,14 @@ def action_parts(kinds: dict) -> list[dict]:
             f"{names[0]!r} is one {type_of(kinds[names[0]])} of an unknown number of "
             "classes; make it a ClassLabel with numClasses in features.json"
         )
-    parts = []
-    for name in names:
-        kind, inside = kinds[name], name.removeprefix(f"{ACTION}/")
-        if count := getattr(kind, "num_classes", None):
-            parts.append(discrete_part(inside, (), count))
-        elif None not in kind.shape:
-            parts.append(real_part(inside, kind.shape))
-    return parts
+    if any(None in kinds[name].shape for name in names):
+        return []
+    return [
+        {"classes": count}
+        if (count := getattr(kinds[name], "num_classes", None))
+        else real_part(kinds[name].shape)
+        for name in names
+    ]
 
 
 def translate_episode(kinds: dict, rows: list[dict]) -> dict:

@@ -1,5 +1,6 @@
 """Collection by a policy written by hand: rounds, actions, kept arrays, resuming."""
 
+import shutil
 import types
 
 import jax
@@ -9,6 +10,7 @@ import pytest
 import walk
 from numbered import assert_same
 
+from core.agents import collection
 from core.agents.collection import Online
 from core.data.formats import chunks
 
@@ -57,9 +59,9 @@ def test_it_steps_as_often_as_its_ratio_asks(make):
     for _ in range(4):
         source.next(make_state())
         steps.append(source.report()["numbers"]["env_steps"])
-    # 20 steps first, the last two of which count; each gives two to train on, of 12.
-    assert steps == [24, 30, 36, 42]
-    assert source.report()["seen"] == 21
+    # 13 steps of each have 2 x 10 windows; then each gives two to train on, of 12.
+    assert steps == [26, 32, 38, 44]
+    assert source.report()["seen"] == 22
 
 
 def test_the_replay_holds_what_happened(make):
@@ -144,7 +146,7 @@ def test_it_resumes_from_its_cursor(make):
     for name, ring in again.replay.steps.items():
         np.testing.assert_array_equal(ring, rings[name])
     batch = again.next(make_state())
-    assert again.report()["numbers"]["env_steps"] == 42
+    assert again.report()["numbers"]["env_steps"] == 44
     # Environments begin anew; the windows drawn are those of the uninterrupted run.
     expected = whole.next(make_state())
     assert again.replay.steps["is_first"][:, first.rounds].all()
@@ -153,6 +155,28 @@ def test_it_resumes_from_its_cursor(make):
     np.testing.assert_array_equal(again.last_windows, whole.last_windows)
     names = set(batch) - {"memory", "age"}
     assert_same({k: batch[k][old] for k in names}, {k: expected[k][old] for k in names})
+
+
+def test_a_replay_that_is_gone_is_filled_again(make, tmp_path, monkeypatch):
+    said = []
+    monkeypatch.setattr(collection.logging, "warning", lambda *args: said.append(args))
+    first = make()
+    for _ in range(3):
+        first.next(make_state())
+    cursor = first.get_state()
+    shutil.rmtree(tmp_path / "replay")
+    again = make()
+    again.set_state(cursor)
+    (_, text), *more = said
+    assert not more and "lacks 38 of the last 38 steps; it is filled again by" in text
+    batch = again.next(make_state())
+    assert again.report()["numbers"]["env_steps"] == 38 + 26
+    assert (again.last_windows[:, 1] >= 19).all() and batch["place"].any()
+    third = make()
+    third.set_state(again.get_state())
+    assert "lacks 38 of the last 64 steps; the others are trained on" in said[-1][1]
+    third.next(make_state())
+    assert third.report()["numbers"]["env_steps"] == 38 + 26 + 6
 
 
 def test_an_empty_replay_is_filled_once(make):
@@ -171,12 +195,16 @@ def test_an_empty_replay_is_filled_once(make):
 
 def test_scores_are_those_of_recent_episodes(make):
     source = make()
+    assert source.report()["said"] == "env steps 0  no episode has ended"
     for _ in range(6):
         source.next(make_state())
     numbers = source.report()["numbers"]
     ends = source.replay.steps["is_last"][:, : source.rounds]
     assert numbers["episodes"] == ends.sum() >= 8
     assert numbers["episode_steps"] == walk.STEPS + 1
+    steps = numbers["env_steps"]
+    last = f"{numbers['last_score']:.3g}"
+    assert source.report()["said"] == f"env steps {steps}  last score {last}"
     starts = np.flatnonzero(source.replay.steps["is_first"][0, : source.rounds])
     sums = np.add.reduceat(
         source.replay.steps["reward"][:, : source.rounds], starts, axis=1

@@ -9,7 +9,7 @@ from numbered import assert_same
 
 from core.agents.envs import world
 from core.agents.envs.checks import check
-from core.agents.envs.env import Env, to_bounds
+from core.agents.envs.env import Env, finite_bounds, to_bounds
 from core.agents.envs.make import make
 from core.agents.spaces import Space
 
@@ -120,7 +120,7 @@ class Ladder:
     def __init__(self, top, terminal):
         self.top, self.terminal = top, terminal
         self.observations = {"height": Space((1,)), "rungs": Space((2,), "int32", 9)}
-        self.actions = {"action": Space(())}
+        self.actions, self.bounds = {"action": Space(())}, {}
 
     def reset(self, episode):
         self.height = 0.0
@@ -153,17 +153,85 @@ def test_repeats_add_up_and_stop_at_the_end(top, terminal):
 
 
 def test_actions_reach_their_bounds():
-    low, high = np.array([0, -2, -np.inf, 0]), np.array([4, 2, np.inf, np.inf])
-    found = [to_bounds(np.full(4, x), low, high) for x in (-9, -1, 0, 0.5, 1, 9)]
-    expected = [
-        [0, -2, -1, 0],
-        [0, -2, -1, 0],
-        [2, 0, 0, 0],
-        [3, 1, 0.5, 0.5],
-        [4, 2, 1, 1],
-        [4, 2, 1, 1],
-    ]
+    low, high = np.array([0, -2, 5]), np.array([4, 2, 5])
+    found = [to_bounds(np.full(3, x), low, high) for x in (-9, -1, 0, 0.5, 1, 9)]
+    expected = [[0, -2, 5], [0, -2, 5], [2, 0, 5], [3, 1, 5], [4, 2, 5], [4, 2, 5]]
     np.testing.assert_array_equal(found, expected)
+
+
+INF, NAN, F32 = np.inf, np.nan, np.finfo(np.float32).max
+
+
+@pytest.mark.parametrize(
+    "low, high, given, expected",
+    [
+        ([-2, 0], [2, 1e6], "", ([-2, 0], [2, 1e6])),
+        ([-INF, 0], [INF, 4], "-3,3", ([-3, 0], [3, 4])),
+        ([-F32], [F32], "-0.5,2", ([-0.5], [2])),
+        ([5], [INF], "1,90", ([5], [90])),
+        ([-1e300], [1e10], "-1,1", ([-1], [1])),
+        ([NAN], [7], "-1,1", ([-1], [7])),
+        (
+            [-INF],
+            [INF],
+            "",
+            r"'push' has the bounds -inf to inf, .*action_bounds=LOW,HIGH",
+        ),
+        ([5, 0], [INF, 1], "", r"'push' has the bounds \[5.0, 0.0\] to \[inf, 1.0\]"),
+        ([-1e7], [1], "", "'push' has the bounds -1e.07 to 1, and those beyond 1e.06"),
+        ([5], [INF], "-1,1", "'push' has the bounds 5 to inf, with nothing between"),
+        (
+            [-INF],
+            [INF],
+            "1",
+            "env.action_bounds is '1'; expected LOW,HIGH, such as -1,1",
+        ),
+        ([-INF], [INF], "1,inf", "env.action_bounds is '1,inf'; expected LOW,HIGH"),
+        ([-INF], [INF], "2,1", "env.action_bounds is '2,1'; expected LOW,HIGH"),
+    ],
+)
+def test_every_action_has_finite_bounds(low, high, given, expected):
+    if isinstance(expected, str):
+        with pytest.raises(ValueError, match=expected):
+            finite_bounds(low, high, name="push", given=given)
+    else:
+        found = finite_bounds(low, high, name="push", given=given)
+        np.testing.assert_array_equal(found, expected)
+
+
+class Named(Ladder):
+    """A ladder of other names, which pushes by its own units and hides one observation."""
+
+    def __init__(self, observations, bounds=(0, 4)):
+        super().__init__(7, True)
+        self.observations, self.bounds = observations, {"action": bounds}
+
+    def observe(self):
+        return {name: [self.height] for name in self.observations}
+
+
+def test_names_that_steps_need_are_given_to_observations_with_a_prefix():
+    one = Space((1,))
+    names = ("action", "reward", "time", "is_first", "language", "log/x", "x", "hidden")
+    simulator = Named(dict.fromkeys(names, one) | {"hidden": "is a song"})
+    env = Env(simulator, leave_out="hidden, x")
+    expected = {f"observation/{name}" for name in names[:-2]}
+    assert set(env.observations) == expected
+    steps = [env.step({"action": 0.5, "reset": i == 0}) for i in range(2)]
+    found = check(steps[1], env)
+    assert all(found[name] == 3 for name in expected)  # 0.5 of -1..1 is 3 of 0..4
+    assert found["reward"] == 3 and not found["is_first"]
+    with pytest.raises(ValueError, match="'hidden' is a song; .*env.leave_out=hidden"):
+        Env(simulator)
+    with pytest.raises(ValueError, match="'hiden' is no observation to leave out"):
+        Env(simulator, leave_out="hiden")
+    with pytest.raises(ValueError, match="would be called 'observation/time'"):
+        Env(Named({"time": one, "observation/time": one}))
+    with pytest.raises(ValueError, match="has no observations"):
+        Env(Named({"x": one}), leave_out="x")
+    simulator.actions = {}
+    with pytest.raises(ValueError, match="has no actions"):
+        Env(simulator, leave_out="hidden")
 
 
 @pytest.mark.parametrize(

@@ -2,11 +2,9 @@
 
 import numpy as np
 import pytest
-import robots
 
 from core.agents import replay as module
 from core.agents.replay import Replay
-from core.data import source_names
 from core.data.formats import chunks
 from core.data.records import BadSample
 
@@ -186,7 +184,63 @@ def test_a_small_capacity_is_an_error(tmp_path):
         ValueError, match=r"replay.capacity 10 gives 2 .* use 20 or more"
     ):
         make(tmp_path, capacity=10)
-    assert not make(tmp_path, steps=4).ready and make(tmp_path, steps=5).ready
+    assert [make(tmp_path, steps=n).windows for n in (4, 5, 9)] == [0, 2, 10]
+
+
+def test_windows_are_counted_as_the_public_code_counts_them(tmp_path):
+    """A window of 64 steps and one before them, from every step: 1024 are enough."""
+    for streams, steps in ((16, 2048), (1, 1088)):
+        size = {"streams": streams, "capacity": 5000, "length": 64}
+        replay = Replay(tmp_path, SHAPES, kept={}, **size)
+        replay.added = steps // streams
+        assert replay.windows == 1024
+
+
+def test_steps_after_lost_ones_are_drawn_and_saved(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "CHUNK", 8)
+    make(tmp_path, steps=13).save()
+    for path in tmp_path.glob("*.npz"):
+        path.unlink()
+    again = make(tmp_path)
+    again.load(13)
+    assert again.windows == 0 and again.holes.sum() == 26
+    with pytest.raises(ValueError, match="no 5 steps in a row"):
+        again.draw_windows(1, np.random.default_rng(0))
+    for t in range(13, 19):
+        again.add(step(t))
+    assert again.windows == 4 and again.holed
+    windows = again.draw_windows(50, np.random.default_rng(0))
+    assert set(map(tuple, windows.tolist())) == {
+        (s, t) for s in (0, 1) for t in (13, 14)
+    }
+    again.save()
+    files = [(c.start, c.steps) for c in chunks.chunks_in(tmp_path) if c.stream == 0]
+    assert files == [(13, 3), (16, 3)]
+    third = make(tmp_path)
+    third.load(19)
+    assert third.windows == 4
+    for t in range(19, 33):
+        third.add(step(t))
+    assert third.windows == 32 and not third.holed  # the lost steps have left the rings
+    third.save()
+    fourth = make(tmp_path)
+    fourth.load(33)
+    assert not fourth.holes.any()
+
+
+def test_a_replay_that_does_not_fit_in_memory_says_what_does(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "memory_limit", lambda: 10**9)
+    with pytest.raises(
+        ValueError,
+        match=r"needs 3.7 GB of memory for 100,000,000 steps of 37 bytes, .* has 1.0 GB; "
+        r"use --config.replay.capacity=21000000 or less",
+    ):
+        make(tmp_path, capacity=10**8)
+    make(tmp_path, capacity=21_000_000)
+    # What the run will not take is not counted, however large the ring.
+    size = {"streams": 2, "capacity": 10**9, "length": LENGTH}
+    large = Replay(tmp_path, SHAPES, kept=KEPT, most_steps=1000, **size)
+    assert large.steps["place"].nbytes > 10**9
 
 
 def test_windows_of_a_folder_span_files_but_no_gaps(tmp_path, monkeypatch):
@@ -251,36 +305,3 @@ def test_folders_without_trajectories(tmp_path):
         chunks.ChunkWindows(str(tmp_path / "none"), 5)
     with pytest.raises(ValueError, match="has no 5 steps in a row; expected files"):
         chunks.ChunkWindows(str(tmp_path), 5)
-
-
-def test_recordings_fill_a_replay(tmp_path):
-    """Two streams take four episodes of a data set in another format."""
-    recordings = source_names.recordings(robots.write_lerobot(tmp_path / "robot"))
-    kinds = {
-        "images_top": ((32, 32, 3), "uint8"),
-        "state": ((2,), "float32"),
-        "action": ((2,), "float32"),
-    }
-    shapes = {k: x for k, x in SHAPES.items() if k != "place"} | kinds
-    folder = tmp_path / "replay"
-    size = {"streams": 2, "capacity": 400, "length": LENGTH}
-    replay = Replay(folder, shapes, kept=KEPT, **size)
-    module.fill(replay, recordings)
-    # Stream 0 takes episodes of 7 and of 9 steps, and 1 that of 12; then 0 or 1 takes the
-    # one of 30, and the other one has none.
-    ends = [
-        np.concatenate([robots.truth(i)["state"] for i in ids])
-        for ids in ((0, 2, 3), (1, 3))
-    ]
-    assert replay.added == 16 and not replay.bad
-    np.testing.assert_array_equal(replay.steps["state"][0, :16], ends[0][:16])
-    np.testing.assert_array_equal(replay.steps["state"][1, :12], ends[1][:12])
-    pictures = np.concatenate([robots.truth(i)["images_top"] for i in (0, 2)])
-    np.testing.assert_array_equal(replay.steps["images_top"][0, :16], pictures)
-    assert not replay.steps["memory"].any() and not replay.steps["code"].any()
-    assert np.flatnonzero(replay.steps["is_first"][0]).tolist() == [0, 7]
-    replay.save()
-    again = source_names.recordings(str(folder))
-    np.testing.assert_array_equal(again.load(0)["state"], ends[0][:16])
-    with pytest.raises(ValueError, match="gives 0 steps .*: 'place' is absent"):
-        module.fill(make(tmp_path / "other"), recordings)

@@ -8,7 +8,6 @@ import pytest
 from core.agents.envs.checks import check
 from core.agents.envs.make import make
 from core.agents.envs.pool import Pool
-from core.agents.spaces import Space
 
 
 def random_actions(env, rng):
@@ -125,68 +124,3 @@ def test_gym_is_what_gymnasium_gives():
         if terminal:
             break
     assert step["is_last"] and step["is_terminal"]
-
-
-def test_gym_spaces_of_all_kinds():
-    gymnasium = pytest.importorskip(
-        "gymnasium", reason="gymnasium is in requirements-envs.txt"
-    )
-    from gymnasium.spaces import Box, Dict, Discrete, MultiDiscrete
-
-    inf = np.inf
-
-    class Zoo(gymnasium.Env):
-        observation_space = Dict(
-            {
-                "eye": Box(0, 255, (20, 10, 1), np.uint8),
-                "inner": Dict({"mood": Discrete(3, start=-1)}),
-                "limbs": MultiDiscrete([2, 4]),
-                "heat": Box(-1, 1, ()),
-            }
-        )
-        action_space = Dict(
-            {
-                "go": Box(np.array([0, -inf]), np.array([10, inf]), dtype=np.float64),
-                "say": MultiDiscrete([2, 3]),
-                "hands": Dict({"grip": Discrete(4, start=5)}),
-            }
-        )
-        done = []
-
-        def reset(self, *, seed=None, options=None):
-            super().reset(seed=seed)
-            found = self.observation_space.sample()
-            return found | {"inner": {"mood": np.int64(1)}, "heat": 0.5}, {}
-
-        def step(self, action):
-            assert self.action_space.contains(action)
-            self.done.append(action)
-            return self.reset()[0], 1, False, len(self.done) == 2, {}
-
-    gymnasium.register("Zoo-v0", Zoo)
-    try:
-        env = make("gym:Zoo-v0", seed=0, size=16)
-    finally:
-        del gymnasium.registry["Zoo-v0"]
-    assert env.observations == {
-        "eye": Space((16, 16, 1), "uint8"),
-        "inner/mood": Space((), "int32", 3),
-        "limbs": Space((2,), "int32", 4),
-        "heat": Space((1,)),
-    }
-    assert env.actions == {
-        "go": Space((2,)),
-        "say_0": Space((), "int32", 2),
-        "say_1": Space((), "int32", 3),
-        "hands/grip": Space((), "int32", 4),
-    }
-    step = check(env.step({"reset": True}), env)
-    assert step["inner/mood"] == 2 and step["heat"] == [0.5]
-    say = {"say_0": 1, "say_1": 2, "hands/grip": 3}
-    go = say | {"go": np.array([0.5, -0.25]), "reset": False}
-    steps = [check(env.step(go), env) for _ in range(3)]
-    done = Zoo.done[0]
-    assert done["go"].tolist() == [7.5, -0.25] and done["say"].tolist() == [1, 2]
-    assert done["hands"]["grip"] == 8
-    assert [s["is_last"] for s in steps] == [False, True, False]
-    assert not any(s["is_terminal"] for s in steps)

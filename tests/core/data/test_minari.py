@@ -19,22 +19,22 @@ spaces = gymnasium.spaces
 BIG = float(np.finfo(np.float32).max)
 
 
-def bounds(space):
-    return [(p["name"], p["low"], p["high"]) for p in abouts(space)]
+def about(space):
+    return [about for part in action_parts(space) for about in part.about]
 
 
-def abouts(space):
-    return [part.about for part in action_parts(space)]
+def names(space):
+    return [part.name for part in action_parts(space)]
 
 
 def test_actions_keep_their_units_and_their_bounds():
     """Infinite, huge and half-open bounds are none; numbers are never scaled."""
     low, high = np.float32([-2, -np.inf, -1, -BIG]), np.float32([2, np.inf, 1e10, 0])
     space = spaces.Box(low, high, dtype=np.float32)
-    assert bounds(space) == [("action", [-2, None, -1, None], [2, None, None, 0])]
+    assert about(space) == [{"low": [-2, None, -1, None], "high": [2, None, None, 0]}]
     actions = np.float32([[2, 5, 1e5, -7]])
     np.testing.assert_array_equal(action_vector(space, actions), actions)
-    assert json.loads(json.dumps(abouts(space), allow_nan=False)) == abouts(space)
+    assert json.loads(json.dumps(about(space), allow_nan=False)) == about(space)
 
 
 def test_discrete_actions_stay_discrete():
@@ -44,25 +44,24 @@ def test_discrete_actions_stay_discrete():
     actions = {"turn": np.array([-1, 1]), "grip": np.array([[0.5], [-0.5]])}
     expected = [[0.5, 1, 0, 0], [-0.5, 0, 0, 1]]
     np.testing.assert_array_equal(action_vector(both, actions), expected)
-    assert [(x["name"], x["shape"], x["classes"]) for x in abouts(both)] == [
-        ("grip", [1], 0),
-        ("turn", [], 3),
-    ]
+    assert names(both) == ["grip", "turn"]
+    assert about(both) == [{"low": [-1], "high": [1]}, {"classes": 3}]
     many = spaces.MultiDiscrete([2, 3])
     expected = [[0, 1, 1, 0, 0], [1, 0, 0, 0, 1]]
     found = action_vector(many, np.array([[1, 0], [0, 2]]))
     np.testing.assert_array_equal(found, expected)
-    assert [x["name"] for x in abouts(many)] == ["action_0", "action_1"]
+    assert names(many) == ["action_0", "action_1"]
+    assert about(many) == [{"classes": 2}, {"classes": 3}]
     for space in (
         spaces.MultiBinary(2),
         spaces.MultiDiscrete([2, 2]),
         spaces.Box(0, 1, (2,), np.int64),
     ):
-        assert abouts(space) == [{"name": "action", "shape": [2], "classes": 2}]
+        assert names(space) == ["action"] and about(space) == [{"classes": 2}] * 2
         found = action_vector(space, np.array([[1, 0]]))
         np.testing.assert_array_equal(found, [[0, 1, 1, 0]])
     pair = spaces.Tuple([spaces.Discrete(2), spaces.Box(-1, 1, (1,))])
-    assert [x["name"] for x in abouts(pair)] == ["action/0", "action/1"]
+    assert names(pair) == ["action/0", "action/1"]
     with pytest.raises(BadSample, match="not always an integer in 0 to 2"):
         action_vector(spaces.Discrete(3), np.array([3]))
     with pytest.raises(
@@ -150,7 +149,7 @@ def test_damaged_files_name_the_file_and_the_remedy(tmp_path, monkeypatch):
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
     place = robots.write_minari(tmp_path)
     [file] = tmp_path.glob("robot/push-v0/data/*.hdf5")
-    content, about = file.read_bytes(), file.with_name("metadata.json")
+    content, metadata = file.read_bytes(), file.with_name("metadata.json")
     pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"
     for damaged, words in (
         (
@@ -183,8 +182,8 @@ def test_damaged_files_name_the_file_and_the_remedy(tmp_path, monkeypatch):
     with pytest.raises(BadSample, match="has 8 steps; its metadata says 99"):
         recordings.load(2)
     assert recordings.name(2).endswith("push-v0: episode 2")
-    kept = json.loads(about.read_text())
-    about.write_text(json.dumps(kept | {"total_episodes": 0}))
+    kept = json.loads(metadata.read_text())
+    metadata.write_text(json.dumps(kept | {"total_episodes": 0}))
     open_dataset.cache_clear()
     with pytest.raises(ValueError, match="push-v0 has no episodes"):
         source_names.recordings(place)

@@ -73,11 +73,11 @@ def test_a_resumed_run_raises_the_same_alarms(tmp_path, capsys, resume):
     [
         (
             {"env_steps": 64, "episodes": 0},
-            "loss 0.500  env_steps 64  episodes 0  ETA ?:??+",
+            "loss 0.500  env steps 64  no episode has ended  ETA ?:??+",
         ),
         (
-            {"score": 0.0, "episodes": 1, "size": 3},
-            "loss 0.500  episodes 1  score 0  ETA ?:??+",
+            {"score": 0.0, "size": 3},
+            "loss 0.500  score 0  ETA ?:??+",
         ),
         ({"repeated_frames": 0}, "loss 0.500  ETA ?:??+"),
     ],
@@ -89,6 +89,8 @@ def test_the_progress_line_has_the_numbers_of_a_source(
     opened.method = types.SimpleNamespace(batch=8, unit="clips", costs=Costs())
     metrics = {"loss": np.float32(0.5), "bad_steps": np.int32(0)}
     report = {"seen": 8, "bad": 0, "new": [], "numbers": numbers}
+    if "env_steps" in numbers:
+        report["said"] = f"env steps {numbers['env_steps']}  no episode has ended"
     opened.clock.report = lambda left: Rates(*[math.nan] * 4)
     opened.waiting = 1, metrics, report
     opened.flush()

@@ -72,6 +72,8 @@ def test_progress_line():
     later = progress_line(120, 1500, {}, rates, unit="clips", more=True)
     assert later == "step 120/1500  58.1 clips/s  wait 1.2%  ETA 9:41+"
     unknown = Rates(*[math.nan] * 4)
+    line = progress_line(1, 9, {"loss": 2.0}, unknown, said="env steps 5")
+    assert line == "step 1/9  loss 2.00  env steps 5  ETA ?:??"
     assert progress_line(0, 9, {}, unknown) == "step 0/9  ETA ?:??"
 
 
