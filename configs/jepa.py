@@ -6,7 +6,9 @@ python -m launch.train --config=configs/jepa.py:tiny --workdir=runs/tiny
 Published recipes: v1_l, v1_h, v1_h384, v2_l, v2_h, v2_g. Their cooldowns v2_l_cooldown,
 v2_h_cooldown, v2_g_cooldown and v2_g384_cooldown start from the last checkpoint of the
 first phase (--config.init_from=WORKDIR). V-JEPA 2 g takes 252,000 steps of 3,072 clips.
-v2_G is the same recipe for the 1.8B encoder of arXiv 2603.14482.
+The released cooldowns stretch their schedule by 1.25, so that the rate ends at 1.06e-4;
+--config.optimizer.lr.stretch=1.0 gives the paper's 1e-6. v2_G is the same recipe for the
+1.8B encoder of arXiv 2603.14482.
 
 To continue from published weights on other videos:
 --config=configs/jepa.py:v2_l --config.init_from=FOLDER, with a Hugging Face folder such
@@ -153,20 +155,32 @@ def published(size, *, steps, batch, mask_tokens, positions, rescale):
     return config
 
 
-def masks(cells, *, truncation="prefix"):
-    """The two released patterns, with token budgets for a grid of `cells`.
+# (pixels, clips per device): (context, target) of short blocks, (context, target) of long
+# ones, in cells per time step. The released sampler cuts the token lists of a device to the
+# shortest; these are the mean lengths that remain, over the random block sizes.
+BUDGETS = {
+    (224, 24): ((46, 94), (12, 138)),
+    (256, 24): ((62, 121), (16, 180)),
+    (256, 12): ((67, 128), (20, 183)),
+    (256, 6): ((74, 134), (26, 187)),
+    (384, 10): ((161, 288), (52, 416)),
+    (384, 6): ((172, 299), (62, 422)),
+}
 
-    The budgets are typical lengths after the released truncation to the shortest sample.
+
+def masks(size, *, clips):
+    """The two released patterns, with token budgets for `size` pixels.
+
+    clips: on a device in the released recipe, which decides how many tokens its sampler
+    keeps. Here the budgets hold for any layout.
     """
-    short = {"blocks": 8, "spatial_scale": (0.15, 0.15)}
-    long = {"blocks": 2, "spatial_scale": (0.7, 0.7)}
-    return {
-        "truncation": truncation,
-        "patterns": {
-            "short": {**short, "context": cells // 4, "target": cells * 15 // 32},
-            "long": {**long, "context": cells // 16, "target": cells * 45 // 64},
-        },
+    patterns = {
+        "short": {"blocks": 8, "spatial_scale": (0.15, 0.15)},
+        "long": {"blocks": 2, "spatial_scale": (0.7, 0.7)},
     }
+    for name, cells in zip(patterns, BUDGETS[size, clips], strict=True):
+        patterns[name] |= dict(zip(("context", "target"), cells, strict=True))
+    return {"truncation": "prefix", "patterns": patterns}
 
 
 def v1(letter, *, size=224):
@@ -184,7 +198,7 @@ def v1(letter, *, size=224):
     config["predictor"]["heads"] = 16
     config["data"]["size"] = size
     config["data"]["fps"] = 7.5  # every fourth frame of 30 a second
-    config["masks"] = masks((size // 16) ** 2)
+    config["masks"] = masks(size, clips=24 if size == 224 else 10)
     config["objective"]["mask_token_per_pattern"] = True
     stretch = {"stretch": 1.25}
     config["optimizer"] = {
@@ -201,7 +215,7 @@ def v1(letter, *, size=224):
         "betas": (0.9, 0.999),
         "eps": 1e-8,
         "clip_norm": 10.0,
-        "clip_steps": 12_000,
+        "clip_steps": 12_300,  # "epoch > warmup" of epochs that count from 0: 41 x 300
     }
     return config
 
@@ -212,7 +226,7 @@ def v2(letter):
     config = published(
         letter, steps=steps, batch=3072, mask_tokens=10, positions="tiled", rescale=True
     )
-    config["masks"] = masks(256)
+    config["masks"] = masks(256, clips=24)
     config["objective"]["mask_token_per_pattern"] = False
     config["optimizer"] = {
         "lr": {
@@ -236,8 +250,13 @@ def cooldown(letter, *, size=256):
     config = v2(letter)
     config["steps"] = 12_000
     config["data"] |= {"frames": 64, "size": size}
-    config["masks"] = masks((size // 16) ** 2)
-    config["optimizer"]["lr"] = {"kind": "linear", "start": 5.25e-4, "final": 1e-6}
+    config["masks"] = masks(size, clips=6 if letter in "gG" else 12)
+    config["optimizer"]["lr"] = {
+        "kind": "linear",
+        "start": 5.25e-4,
+        "final": 1e-6,
+        "stretch": 1.25,
+    }
     return config
 
 

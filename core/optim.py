@@ -1,6 +1,7 @@
 """Schedules, AdamW and LaProp with explicit rates, clipping, EMA.
 
-Schedules are functions of the 1-based update count s, as in the published trainers.
+Schedules are functions of an update count s. The published trainers count from 1, except
+for the momentum of moving averages, which they count from 0.
 """
 
 import inspect

@@ -2,7 +2,8 @@
 
 Source: arXiv 2404.08471 section 3.2 and its released generator, which truncates token
 lists to the shortest of the batch on a device, so that the batch size is a hidden
-hyper-parameter. Here the budgets are config fields, and samples are independent.
+hyper-parameter. Here the budgets are config fields, which the presets set to the mean
+lengths of those lists, and samples are independent.
 """
 
 import dataclasses
@@ -23,7 +24,8 @@ class Pattern(NamedTuple):
         gives context * t context tokens.
       temporal_scale: (low, high) share of the time steps that a block covers.
       aspect: (low, high) height over width, uniform in the ratio.
-      temporal_keep: first share of the time steps that the context is limited to.
+      temporal_keep: first share of the time steps that the context is limited to; all
+        tokens after them are targets.
     """
 
     blocks: int
@@ -64,7 +66,7 @@ def block_size(pattern: Pattern, grid, rng) -> tuple[int, int, int]:
 
 
 def draw_masks(pattern: Pattern, grid, size, rng, tries: int = 100):
-    """Random (context, target), bool [t, h, w] each; the context is never empty.
+    """Random (context, target), bool [t, h, w] each: complements, the context not empty.
 
     size: of a block, as `block_size` returns. Raises ValueError if the blocks cover the
     whole grid `tries` times in a row.
@@ -76,10 +78,9 @@ def draw_masks(pattern: Pattern, grid, size, rng, tries: int = 100):
             target[tuple(slice(s, s + m) for s, m in zip(start, size, strict=True))] = (
                 True
             )
-        context = ~target
-        context[max(1, int(grid[0] * pattern.temporal_keep)) :] = False
-        if context.any():
-            return context, target
+        target[max(1, int(grid[0] * pattern.temporal_keep)) :] = True
+        if not target.all():
+            return ~target, target
     raise ValueError(
         f"masks: {pattern.blocks} blocks of {size} cover the whole {grid} grid "
         f"{tries} times in a row; lower blocks or spatial_scale"

@@ -155,7 +155,8 @@ def make_step(
     Args:
       prepare: (batch, key) -> batch; sees the whole batch, before it is split.
       dtype: of kernels on their way between devices.
-      lr, decay, momentum: schedules, functions of the 1-based update count.
+      lr, decay: schedules, functions of the 1-based update count. momentum: likewise, but
+        of the 0-based count, as in the released trainer.
       clip_norm: limit of the gradient norms of encoder and predictor, each by itself,
         after `clip_steps` updates; 0 never clips.
       accumulate: parts that a batch is taken in, one after another.
@@ -179,8 +180,9 @@ def make_step(
                 betas=betas,
                 eps=eps,
             )
-            target = optim.ema(state.target, params["encoder"], momentum(s))
-            rates = {"lr": lr(s), "momentum": momentum(s)}
+            m = momentum(state.step)
+            target = optim.ema(state.target, params["encoder"], m)
+            rates = {"lr": lr(s), "momentum": m}
             return {"params": params, "target": target, "opt": opt}, metrics | rates
 
         return guarded_update(

@@ -13,7 +13,6 @@ from jepa.masks import (
     fit_budget,
     make_patterns,
 )
-from jepa.networks import token_grid
 
 GRID = (8, 16, 16)
 CELLS = 256
@@ -174,7 +173,9 @@ def test_short_blocks_in_time_and_late_context():
     for position in range(5):
         parts = sets(draw(masker(late), position))
         assert parts["context"].max() // CELLS == 3
-        assert parts["target"].max() // CELLS == 7
+        # As in the released generator, what is no context is a target.
+        both = np.concatenate([parts["context"], parts["target"]])
+        assert sorted(both) == list(range(8 * CELLS))
 
 
 def kept(kind, grid, samples, seed):
@@ -226,14 +227,65 @@ def test_what_cannot_be_masked_is_refused():
         draw(full, 0)
 
 
+def released_lengths(pattern, side: int, *, clips: int, batches: int):
+    """Cells (context, target) that the released sampler keeps, [batches, 2].
+
+    Written from its source, which counts tokens per batch of a device: one aspect ratio,
+    blocks anywhere on the grid, empty contexts drawn again, lists cut to the shortest.
+    """
+    rng, cell, kept = np.random.default_rng(3), np.arange(side), []
+    area = int(side * side * pattern["spatial_scale"][0])
+    for _ in range(batches):
+        aspect = 0.75 + 0.75 * rng.random()
+        high = min(side, round((area * aspect) ** 0.5))
+        wide = min(side, round((area / aspect) ** 0.5))
+        context = np.zeros(0, int)
+        while len(context) < clips:
+            shape = clips - len(context), pattern["blocks"], 1
+            top = rng.integers(0, side - high + 1, shape)
+            left = rng.integers(0, side - wide + 1, shape)
+            rows = (top <= cell) & (cell < top + high)
+            cols = (left <= cell) & (cell < left + wide)
+            hits = np.swapaxes(rows, 1, 2).astype(np.float32) @ cols.astype(np.float32)
+            found = (hits == 0).sum((1, 2))
+            context = np.concatenate([context, found[found > 0]])
+        kept.append((context.min(), side**2 - context.max()))
+    return np.array(kept)
+
+
+# The released recipes by grid, and their clips per device.
+RELEASED = {
+    (14, 24): ["v1_l", "v1_h"],
+    (16, 24): ["v2_l", "v2_h", "v2_g", "v2_G"],
+    (16, 12): ["v2_l_cooldown", "v2_h_cooldown"],
+    (16, 6): ["v2_g_cooldown"],
+    (24, 10): ["v1_h384"],
+    (24, 6): ["v2_g384_cooldown"],
+}
+
+
+@pytest.mark.parametrize(("side", "clips"), RELEASED)
+def test_budgets_are_the_mean_lengths_of_the_released_sampler(side, clips):
+    patterns = [get_config(p).masks.patterns.to_dict() for p in RELEASED[side, clips]]
+    first = patterns[0]
+    assert all(pattern == first for pattern in patterns)
+    for pattern in first.values():
+        kept = released_lengths(pattern, side, clips=clips, batches=800)
+        budgets = pattern["context"], pattern["target"]
+        error = kept.std(0) / len(kept) ** 0.5
+        gap = np.abs(kept.mean(0) - budgets)
+        assert (gap < 0.5 + 3 * error).all(), (budgets, kept.mean(0), error)
+
+
 @pytest.mark.parametrize("preset", ["v1_l", "v2_l", "v2_g384_cooldown"])
 def test_published_budgets_are_nearly_full(preset):
     """Both patterns go through the networks in one pass; little of it is padding."""
     config = get_config(preset).to_dict()
-    clip = {name: config["data"][name] for name in ("frames", "size")}
-    grid = token_grid(config["encoder"]["patch"], **clip)
+    side = config["data"]["size"] // 16
     patterns = make_patterns(Section(config["masks"]["patterns"]))
-    make = masker(*patterns, grid=grid, truncation=config["masks"]["truncation"])
-    found = [make({}, i, np.random.default_rng(i)) for i in range(64)]
+    truncation = config["masks"]["truncation"]
+    # One time step, because blocks last the whole clip.
+    make = masker(*patterns, grid=(1, side, side), truncation=truncation, batch=1)
+    found = [make({}, i, np.random.default_rng(i)) for i in range(1000)]
     for name in ("context_valid", "target_valid"):
         assert np.mean([item[name] for item in found]) > 0.98

@@ -134,12 +134,15 @@ def test_recipes_are_the_published_ones(preset):
         True,
     )
     assert (optimizer["betas"], optimizer["eps"]) == ((0.9, 0.999), 1e-8)
-    assert optimizer["clip_norm"] == (10 if first else 0)
+    # The released trainer clips in epochs after number 40 of those that count from 0.
+    clipping = optimizer["clip_norm"], optimizer["clip_steps"]
+    assert clipping == ((10, 41 * 300) if first else (0, 0))
     assert config["encoder"]["positions"] == ("sincos" if first else "tiled")
     assert config["encoder"]["rescale"] == (not first)
     assert config["encoder"]["patch"] == (2, 16, 16)
     stretches = [optimizer[k].get("stretch") for k in ("lr", "decay", "momentum")]
-    assert stretches == [1.25 if first else None] * 3
+    last = 1.25 if "cooldown" in preset else None
+    assert stretches == ([1.25] * 3 if first else [last, None, None])
 
 
 @pytest.mark.parametrize("preset", PRESETS)
@@ -156,9 +159,6 @@ def test_masks_fit_the_grid(preset):
         short, long = masks["patterns"]["short"], masks["patterns"]["long"]
         assert (short["blocks"], short["spatial_scale"]) == (8, (0.15, 0.15))
         assert (long["blocks"], long["spatial_scale"]) == (2, (0.7, 0.7))
-        # Shares of cells after the cut of the reference, to within three cells in 256.
-        shares = [p[k] / (h * w) for p in (short, long) for k in ("context", "target")]
-        np.testing.assert_allclose(shares, (0.244, 0.476, 0.064, 0.701), atol=0.012)
 
 
 def test_tiny_trains_a_step():

@@ -120,7 +120,7 @@ def toy(params, target, batch, key):
 NUMBERS = {
     "lr": lambda s: 0.1 / s,
     "decay": lambda s: 0.01 * s,
-    "momentum": lambda s: 1 - 0.5 / s,
+    "momentum": lambda i: 0.5 + 0.2 * i,
     "betas": (0.9, 0.999),
     "eps": 1e-8,
     "accumulate": 1,
@@ -156,7 +156,7 @@ def test_update_is_adamw_then_ema():
         state, metrics = step(state, {"grads": grads(s)})
         rates = {"lr": 0.1 / s, "decay": 0.01 * s}
         params, opt = optim.adamw(grads(s), opt, params, **rates)
-        target = optim.ema(target, params["encoder"], 1 - 0.5 / s)
+        target = optim.ema(target, params["encoder"], 0.5 + 0.2 * (s - 1))
         noise.add(float(metrics["noise"]))
     for ours, theirs in ((state.params, params), (state.target, target)):
         jax.tree.map(
