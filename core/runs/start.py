@@ -8,10 +8,9 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from core.base import nested
 from core.base.names import choose
 from core.base.text import short
-from core.method import Method
+from core.method import Method, Weights
 from core.parallel.layouts import unbox
 from core.runs import checkpoint
 
@@ -30,8 +29,8 @@ def begin(
     """The state that a run begins with: the first that applies of three ways.
 
     1. Resume this run from its newest checkpoint, and its source from the cursor there.
-    2. Start from `init_from`: a run's folder, its checkpoints/STEP, or a folder that one
-       of `method.readers` reads. Steps count anew.
+    2. Start from `init_from`: a run's folder, its checkpoints/STEP, or what one of
+       `method.readers` reads. Steps count anew.
     3. Start afresh.
 
     Args:
@@ -54,14 +53,12 @@ def begin(
     for kind, read in method.readers.items():
         found = read(folder, names)
         if found is not None:
-            return start_from_weights(
-                method, plan, found, names, f"{kind} folder {folder}"
-            )
+            return start_from_weights(method, plan, found, names, f"{kind} {folder}")
     return start_from_checkpoint(method, plan, find_checkpoint(method, folder), names)
 
 
 def part_names(method: Method, init_from: str, init_parts: str) -> tuple[str, ...]:
-    """The names in `init_parts`; "params" stands for all parts of the method."""
+    """The names in `init_parts`; "params" stands for all parts within the params."""
     names = tuple(name.strip() for name in init_parts.split(",") if name.strip())
     if names and not init_from:
         raise ValueError(
@@ -75,7 +72,14 @@ def part_names(method: Method, init_from: str, init_parts: str) -> tuple[str, ..
         )
     if names:
         choose(names, {"params": (), **method.parts}, "init_parts entry")
-    return tuple(method.parts) if "params" in names else names
+    if "params" not in names:
+        return names
+    trained = tuple(
+        name
+        for name, paths in method.parts.items()
+        if any(path.startswith("params/") for path in paths)
+    )
+    return (*trained, *(name for name in names if name not in ("params", *trained)))
 
 
 def find_checkpoint(method: Method, folder: pathlib.Path) -> pathlib.Path:
@@ -84,7 +88,7 @@ def find_checkpoint(method: Method, folder: pathlib.Path) -> pathlib.Path:
         return checkpoint.find_step_folder(folder)
     except checkpoint.CheckpointError as error:
         formats = ", ".join(method.readers)
-        others = f", or a folder in one of these formats: {formats}" if formats else ""
+        others = f", or one of these: {formats}" if formats else ""
         raise ValueError(f"init_from: {error}{others}; nothing is downloaded") from None
 
 
@@ -108,8 +112,10 @@ def start_from_checkpoint(method: Method, plan, folder: pathlib.Path, names) -> 
     return start_with(plan, arrays, dict.fromkeys(paths, origin))
 
 
-def start_from_weights(method: Method, plan, found: Mapping, names, origin) -> Start:
-    """Start with what a reader found, {part: nested dicts}; the rest of the state is fresh."""
+def start_from_weights(
+    method: Method, plan, found: Mapping[str, Weights], names, origin: str
+) -> Start:
+    """Start with the parts that a reader found; the rest of the state is fresh."""
     for name in names:
         if name not in found:
             raise ValueError(
@@ -117,14 +123,16 @@ def start_from_weights(method: Method, plan, found: Mapping, names, origin) -> S
                 f"{name!r}"
             )
     shapes, arrays, origins = unbox(plan.shapes), {}, {}
-    for name in names or found:
+    for name in (name for name in method.parts if name in (names or found)):
         first, *_ = paths = method.parts[name]
         for path in paths:
-            check_arrays(path, found[name], part_of(shapes, path), origin)
+            check_arrays(path, found[name].arrays, part_of(shapes, path), origin)
             layouts = part_of(plan.layouts, path)
-            arrays[path] = jax.tree.map(place, found[name], layouts)
+            arrays[path] = jax.tree.map(place, found[name].arrays, layouts)
             copied = "" if path == first else f", the same as {first}"
-            origins[path] = f"from {origin}{copied}"
+            entry = found[name].entry
+            where = f"{entry} of {origin}" if entry else origin
+            origins[path] = f"from {where}{copied}"
     return start_with(plan, arrays, origins)
 
 
@@ -150,9 +158,9 @@ def place(x: np.ndarray, layout):
     return jax.make_array_from_callback(x.shape, layout, lambda index: x[index])
 
 
-def check_arrays(path: str, found: Mapping, wanted: Mapping, origin: str) -> None:
-    """Raise ValueError for the first array that is missing, unexpected or of another kind."""
-    found, wanted = nested.flatten(found), nested.flatten(wanted)
+def check_arrays(path: str, found, wanted, origin: str) -> None:
+    """Raise ValueError for the first array that is missing, unexpected or not as wanted."""
+    found, wanted = by_path(found), by_path(wanted)
     for name in sorted(found | wanted):
         if name not in found:
             raise ValueError(f"init_from: {origin}: {path}/{name} is missing")
@@ -165,6 +173,18 @@ def check_arrays(path: str, found: Mapping, wanted: Mapping, origin: str) -> Non
             raise ValueError(
                 f"init_from: {origin}: {path}/{name} is {there}, expected {here}"
             )
+        if not np.isfinite(found[name]).all():
+            raise ValueError(
+                f"init_from: {origin}: {path}/{name} has values that are not finite"
+            )
+
+
+def by_path(tree) -> dict:
+    """{"a/b": array} of a tree of dicts and named tuples."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="/"): x for path, x in leaves
+    }
 
 
 def group_names(state) -> list[str]:
