@@ -138,6 +138,21 @@ class Tools(NamedTuple):
     draw: Callable[[Batch], np.ndarray] | None = None
 
 
+class Frozen(NamedTuple):
+    """What evaluations on labelled videos need of a method that encodes clips.
+
+    weights: name -> state -> weights of an encoder, or None; baselines among them.
+    encode: (weights, uint8 clips [B, T, H, W, 3]) -> tokens [B, N, D], pure.
+    frames, fps, size: of a clip.
+    """
+
+    weights: Mapping[str, Callable[[Any], Any]]
+    encode: Callable[[Any, jax.Array], jax.Array]
+    frames: int
+    fps: float
+    size: int
+
+
 class Method(NamedTuple):
     """All that the train loop, evaluation and export know of a method.
 
@@ -151,6 +166,7 @@ class Method(NamedTuple):
         A later part overwrites places of an earlier one.
     readers: format, such as "export folder" -> reader of weights that are not a
         checkpoint of a run.
+    frozen: encoders for evaluations on labelled videos, if the method has any.
     """
 
     init: Callable[[jax.Array], Any]
@@ -164,6 +180,7 @@ class Method(NamedTuple):
     acts: bool = False
     parts: Mapping[str, tuple[str, ...]] = {}
     readers: Mapping[str, Reader] = {}
+    frozen: Frozen | None = None
     costs: Costs = Costs()
     tools: Tools = Tools()
 

@@ -1,9 +1,12 @@
-"""The frozen encoder as a pure function of pixels."""
+"""The frozen encoder as a pure function of pixels, and its baselines."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from core.method import Frozen
+from core.parallel.layouts import unbox
+from core.section import Section
 from jepa.model import Encoder, grid_of, patchify, standardize
 
 
@@ -28,3 +31,29 @@ def make_encode(encoder: Encoder):
 def video_specs(*, frames: int, rows: int, cols: int) -> dict:
     """Inputs of `make_encode`: one uint8 clip, whose first axis is the batch."""
     return {"video": jax.ShapeDtypeStruct((1, frames, rows, cols, 3), np.uint8)}
+
+
+def make_frozen(encoder: Encoder, init, *, seed: int, data: Section) -> Frozen:
+    """The EMA target, the encoder that is trained, an untrained one, and raw tubelets."""
+    encode = make_encode(encoder)
+
+    def tokens(params, video):
+        if params is None:
+            return standardize(patchify(video, encoder.patch))
+        return encode(params, {"video": video})
+
+    def untrained(state):
+        return jax.jit(lambda: unbox(init(jax.random.key(seed))).target)()
+
+    return Frozen(
+        weights={
+            "target": lambda state: state.target,
+            "online": lambda state: state.params["encoder"],
+            "untrained": untrained,
+            "pixels": lambda state: None,
+        },
+        encode=tokens,
+        frames=data["frames"],
+        fps=data["fps"],
+        size=data["size"],
+    )

@@ -44,15 +44,25 @@ def squared_error(outputs, labels):
     return jnp.square(outputs.astype(jnp.float32) - labels).mean()
 
 
-def batches_of(features, labels, *, batch: int, steps: int, seed: int = 0) -> Iterator:
-    """Batches of whole shuffled epochs: (features float32 [b, N, D], labels [b])."""
+def batches_of(
+    take: Callable[[np.ndarray], np.ndarray],
+    labels: np.ndarray,
+    *,
+    batch: int,
+    steps: int,
+    seed: int = 0,
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Batches of whole shuffled epochs: (features float32 [b, N, D], labels [b]).
+
+    take: rows of `labels`, rising -> their features.
+    """
     rng, n = np.random.default_rng(seed), len(labels)
     batch, order = min(batch, n), np.empty(0, np.int64)
     for _ in range(steps):
         if len(order) < batch:
             order = np.concatenate([order, rng.permutation(n)])
         rows, order = np.sort(order[:batch]), order[batch:]
-        yield np.asarray(features[rows], np.float32), labels[rows]
+        yield np.asarray(take(rows), np.float32), labels[rows]
 
 
 def fit_heads(

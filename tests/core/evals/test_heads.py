@@ -25,7 +25,10 @@ def test_heads_of_a_grid_are_those_trained_alone(head):
     """A head of the grid equals the same head trained by optax by itself."""
     grid, steps = Grid((1e-2, 1e-3), (0.5, 0.0), (0, 1)), 6
     both = fit_heads(
-        head, batches_of(TOKENS, LABELS, batch=16, steps=steps), grid=grid, steps=steps
+        head,
+        batches_of(TOKENS.__getitem__, LABELS, batch=16, steps=steps),
+        grid=grid,
+        steps=steps,
     )
     i = 5
     setting = grid.settings()[i]
@@ -34,7 +37,7 @@ def test_heads_of_a_grid_are_those_trained_alone(head):
     rate = optax.cosine_decay_schedule(setting["rate"], steps)
     tx = optax.adamw(rate, weight_decay=setting["decay"])
     opt = tx.init(params)
-    for x, y in batches_of(TOKENS, LABELS, batch=16, steps=steps):
+    for x, y in batches_of(TOKENS.__getitem__, LABELS, batch=16, steps=steps):
         grads = jax.grad(lambda p: cross_entropy(head.apply({"params": p}, x), y))(  # noqa: B023
             params
         )
@@ -46,7 +49,9 @@ def test_heads_of_a_grid_are_those_trained_alone(head):
 
 
 def test_batches_are_whole_epochs():
-    rows = [y for _, y in batches_of(TOKENS, np.arange(40), batch=15, steps=8)]
+    rows = [
+        y for _, y in batches_of(TOKENS.__getitem__, np.arange(40), batch=15, steps=8)
+    ]
     counts = np.bincount(np.concatenate(rows), minlength=40)
     assert counts.min() == counts.max() == 3
 
@@ -61,7 +66,7 @@ def test_a_head_finds_what_the_tokens_hold():
     tokens[np.arange(400), where, 1] += 3 * (2 * labels - 1)
     head, steps = AttentiveHead(2, depth=1, heads=4), 150
     grid = Grid((3e-3, 1e-5), (0.01,), (0,))
-    batches = batches_of(tokens[:300], labels[:300], batch=50, steps=steps)
+    batches = batches_of(tokens.__getitem__, labels[:300], batch=50, steps=steps)
     params = fit_heads(head, batches, grid=grid, steps=steps)
     right = (outputs_of(head, params, tokens[300:]).argmax(-1) == labels[300:]).mean(1)
     assert right[0] > 0.95 > right[1]
