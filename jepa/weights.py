@@ -120,11 +120,14 @@ def read_hf(folder) -> tuple[dict, dict, dict]:
     All mask tokens keep their slots; transformers predicts with number 1 % n. A predictor
     of depth 0 marks a folder that was published for its encoder alone. Pooler and
     classifier of a classification model are ignored. Raises ValueError naming the tensor
-    or field that is missing, unknown or misshapen.
+    or field that is missing, unknown or misshapen, or the file of an export of ours that is
+    not what was written.
     """
     folder = pathlib.Path(folder)
     if not (folder / hf_config.CONFIG).is_file():
         raise ValueError(f"{folder} holds no config.json: it is no Hugging Face folder")
+    if (folder / artifacts.PROVENANCE).is_file():  # folders of others have none
+        artifacts.check_files(folder, (hf_config.CONFIG, TENSORS))
     config = read_json(folder / hf_config.CONFIG)
     encoder, predictor = hf_config.read(config)
     classifier = config.get("architectures") == [CLASSIFIER]

@@ -15,6 +15,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+from core.base.places import expand_home
 from core.data import file_lists
 from core.data.cameras import Cameras
 from core.data.clips import View
@@ -37,6 +38,7 @@ from core.data.trajectories import RandomWindows, Recordings, split_recordings
 from core.data.video_folder import VideoFolder
 
 WORLD = "world"
+HOME = re.compile("(images:|camera:|)(.*)", re.DOTALL)
 TERM = re.compile(r"(?:(?P<weight>[\d.]+)\s*\*\s*)?(?P<name>\S.*)")
 
 
@@ -54,8 +56,14 @@ def mixture_terms(text: str) -> list[tuple[float, str]]:
             raise ValueError(
                 f"{text!r} is not a valid mixture; expected 0.7*NAME + 0.3*NAME"
             ) from None
-        found.append((weight, match["name"]))
+        found.append((weight, with_home(match["name"])))
     return found
+
+
+def with_home(name: str) -> str:
+    """A name with `~` in its path expanded; "images:" and "camera:" stay before it."""
+    kind, path = HOME.fullmatch(name).groups()
+    return kind + str(expand_home(path)) if path.startswith("~") else name
 
 
 def open_mixture(text: str, open_one: Callable) -> Records:
@@ -124,6 +132,7 @@ def check_units(records: Records):
 
 def is_trajectories(name: str) -> bool:
     """Whether a name stands for trajectories; False if there is no such data set."""
+    name = with_home(name)
     if name.startswith("tfds:") or is_prepared(name):
         return "steps" in open_shards(name, "").features
     return is_lerobot(name) or is_minari(name) or bool(chunks_in(name))
@@ -134,6 +143,7 @@ def recordings(name: str, split: str = "") -> Recordings:
 
     split: "train", "validation" or "" for all. Raises ValueError if there are none.
     """
+    name = with_home(name)
     if name.startswith("tfds:") or is_prepared(name):
         found = open_shards(name, split)
         if "steps" not in found.features:
@@ -147,7 +157,7 @@ def recordings(name: str, split: str = "") -> Recordings:
             return split_recordings(kind(name), split)
     if chunks_in(name):
         return split_recordings(ChunkFiles(name), split)
-    place = Path(name).expanduser()
+    place = Path(name)
     hint = file_lists.nearest_paths(place) if not place.exists() else ""
     raise ValueError(
         f"{name} holds no trajectories{hint}; expected a replay's folder, a data set of "

@@ -15,6 +15,7 @@ from bisect import bisect_right
 import numpy as np
 
 from core.base.names import nearest
+from core.base.places import expand_home
 from core.base.text import one_line
 from core.data.records import BadSample, validation_start
 
@@ -33,7 +34,7 @@ def find_dataset(name: str) -> pathlib.Path:
 
     Raises ValueError, naming similar data sets, if there is none.
     """
-    home = pathlib.Path(os.environ.get("TFDS_DATA_DIR", HOME)).expanduser()
+    home = expand_home(os.environ.get("TFDS_DATA_DIR", HOME))
     name, _, version = name.partition(":")
     folder = home / name / version if version else home / name
     if is_prepared(folder):

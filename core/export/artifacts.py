@@ -14,11 +14,13 @@ from jax import export
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from core.base.files import digest, write_json
+from core.base.digests import digest_files, find_damage
+from core.base.files import read_json, write_json
 from core.base.nested import nest
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 WEIGHTS = "params.safetensors"
+PROVENANCE = "provenance.json"
 
 USAGE = f"""\
 from pathlib import Path
@@ -151,18 +153,26 @@ def make_program(fn, specs, params: dict, platforms):
 
 
 def load(folder, name: str):
-    """A program of an artifact folder as a function of inputs."""
+    """A program of an artifact folder as a function of inputs.
+
+    Raises ValueError if a file is not what was written.
+    """
     folder = pathlib.Path(folder)
+    check_files(folder, (f"{name}.stablehlo", WEIGHTS))
     program = export.deserialize(bytearray((folder / f"{name}.stablehlo").read_bytes()))
     params = load_file(folder / WEIGHTS)
     return lambda inputs: program.call(params, inputs)
 
 
 def read_params(folder) -> dict | None:
-    """Nested params of an artifact folder; None if the folder is no artifact."""
+    """Nested params of an artifact folder; None if the folder is no artifact.
+
+    Raises ValueError if the file is not what was written.
+    """
     path = pathlib.Path(folder) / WEIGHTS
-    if not path.is_file() or not (path.parent / "provenance.json").is_file():
+    if not path.is_file() or not (path.parent / PROVENANCE).is_file():
         return None
+    check_files(path.parent, (WEIGHTS,))
     try:
         return nest(load_file(path))
     except SafetensorError as error:
@@ -290,8 +300,30 @@ def finish(folder, *, card: str, origin: dict):
     """Write README.md, and provenance.json with the SHA-256 of every file."""
     folder = pathlib.Path(folder)
     (folder / "README.md").write_text(card)
-    files = sorted(p for p in folder.iterdir() if p.name != "provenance.json")
-    write_json(
-        folder / "provenance.json",
-        {**origin, "files": {p.name: digest(p) for p in files if p.is_file()}},
-    )
+    names = {p.name for p in folder.iterdir() if p.is_file()} - {PROVENANCE}
+    write_json(folder / PROVENANCE, {**origin, "files": digest_files(folder, names)})
+
+
+def recorded_files(folder) -> dict[str, str]:
+    """File name -> SHA-256 of an artifact, as `finish` recorded them.
+
+    Raises ValueError if provenance.json has none.
+    """
+    path = pathlib.Path(folder) / PROVENANCE
+    known = read_json(path)
+    files = known.get("files") if isinstance(known, dict) else None
+    if not isinstance(files, dict) or not files:
+        raise ValueError(f"{path} has no digests under 'files', as an export has")
+    return files
+
+
+def check_files(folder, names):
+    """Raise ValueError for the first file of an artifact that is not what was written."""
+    files = recorded_files(folder)
+    for name in names:
+        if name not in files:
+            raise ValueError(f"{folder}/{PROVENANCE} has no digest of {name}")
+    if found := find_damage(folder, {name: files[name] for name in names}):
+        raise ValueError(
+            f"export {folder} is damaged ({found}); use another copy or export it again"
+        )

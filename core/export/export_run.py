@@ -8,6 +8,7 @@ import jax
 
 from core.base.files import read_json
 from core.base.names import choose
+from core.base.places import local_folder
 from core.parallel.mesh import make_mesh
 from core.runs import restore, run_folder
 
@@ -18,13 +19,13 @@ def export_run(workdir, out, formats: Sequence[str], *, step: int | None = None)
     A folder appears only after its content was read back and agrees with the live model.
     Raises ValueError for unknown formats, existing folders and outputs that differ.
     """
+    out = local_folder(out, what="--out")
     opened = restore.open_run(workdir, step)
     if not formats:
         raise ValueError(
             f"--format is needed; there are {', '.join(sorted(opened.method.exports))}"
         )
     writers = choose(formats, opened.method.exports, "format")
-    out = pathlib.Path(out).absolute()
     for name in writers:
         if (out / name).exists():
             raise ValueError(f"{out / name} exists already; give another --out")

@@ -2,20 +2,19 @@
 
 import contextlib
 import gc
-import logging
-import os
 import pathlib
-import re
-import sys
+import shutil
 import time
-import warnings
 
 import jax
+import numpy as np
 from orbax.checkpoint import v1 as ocp
 
 from core.parallel.layouts import path_name, unbox
+from core.runs import integrity
+from core.runs.orbax_errors import quiet_orbax, reason
 
-LOOP_CLOSED = "Event loop is closed"
+UNFINISHED = ".orbax-checkpoint-tmp"  # after the step in the name of a folder
 SETTLE_SECONDS = 0.2  # after a failed load: its other reads, still running, fail too
 
 
@@ -35,9 +34,18 @@ class Checkpoints:
         self._writing = None  # the step whose write was started last
         self._quiet = contextlib.ExitStack()
         newest = ocp.training.preservation_policies.LatestN(keep)
+        # Called by process 0, in the background, before the folder gets its name. Orbax
+        # copies its options deeply: a bound method would come with a copy of this object.
+        seal = ocp.options.AsyncOptions(post_finalization_callback=lambda: self._seal())
         with quiet_orbax(), self._explain_failed_write():
+            # Orbax would do this in a thread, which may outlive an error.
+            for folder in self.folder.glob(f"*{UNFINISHED}"):
+                if jax.process_index() == 0:
+                    shutil.rmtree(folder)
             self._inner = ocp.training.Checkpointer(
-                self.folder, cleanup_tmp_directories=True, preservation_policy=newest
+                self.folder,
+                preservation_policy=newest,
+                context=ocp.Context(async_options=seal),
             )
 
     def latest(self) -> int | None:
@@ -57,8 +65,15 @@ class Checkpoints:
         self._writing = step
         with self._explain_failed_write():
             self._inner.save_checkpointables_async(
-                step, {"state": state, "source": cursor}, force=True
+                step,
+                {"state": state, "source": cursor},
+                force=True,
+                custom_metadata=integrity.MARK,
             )
+
+    def _seal(self):
+        """Write the digests of the checkpoint that is being written."""
+        integrity.seal(self.folder / f"{self._writing}{UNFINISHED}")
 
     def wait(self):
         """Wait until the write is on disk; raises CheckpointError if it failed."""
@@ -68,19 +83,19 @@ class Checkpoints:
     def restore(self, shapes, layouts):
         """(state, cursor) of the newest checkpoint, laid out by `layouts` on their mesh.
 
-        Raises CheckpointError if the checkpoint is damaged or of another network.
+        Raises CheckpointError if the checkpoint is damaged, of another network or of
+        another step than its name. An older one is never taken instead; the error names it.
         """
         step, like = self.latest(), abstract(shapes, layouts)
-        older = [n for n in steps_in(self.folder) if n < step]
-        rest = f"go on from step {older[-1]}" if older else "start from scratch"
         folder, parts = self.folder / str(step), {"state": like, "source": None}
 
         def load():
             check_arrays(folder, like)
-            return self._inner.load_checkpointables(step, parts)
+            found = self._inner.load_checkpointables(step, parts)
+            check_step(folder, found["state"].step)
+            return found["state"], found["source"]
 
-        found = explain_damage(load, folder, cure=f"delete that folder to {rest}")
-        return found["state"], found["source"]
+        return load_whole(load, folder, cure="move that folder away to go on from it")
 
     def __enter__(self):
         # Threads that write log their failures while the run does something else.
@@ -116,7 +131,8 @@ def read(folder, shapes, layouts, *, without: tuple[str, ...] = ()):
     """The state in a run's folder (its newest checkpoint) or in CHECKPOINTS/STEP.
 
     Fields named in `without` are not read; they are None in the state. Raises
-    CheckpointError if there is no checkpoint, or it is damaged or of another network.
+    CheckpointError if there is no checkpoint, or it is damaged, of another network or of
+    another step than its name.
     """
     folder, like = find_step_folder(folder), abstract(shapes, layouts)
     gaps = {
@@ -126,11 +142,12 @@ def read(folder, shapes, layouts, *, without: tuple[str, ...] = ()):
 
     def load():
         check_arrays(folder, like)
+        check_step(folder, read_step(folder))
         wanted = like.replace(**gaps) if gaps else like
         state = ocp.load(folder, wanted, checkpointable_name="state")
         return state.replace(**dict.fromkeys(gaps)) if gaps else state
 
-    return explain_damage(load, folder, cure="use another one")
+    return load_whole(load, folder, cure="use that one")
 
 
 def read_parts(folder, like: dict) -> dict:
@@ -142,22 +159,34 @@ def read_parts(folder, like: dict) -> dict:
     folder = find_step_folder(folder)
 
     def load():
+        check_step(folder, read_step(folder))
         there = ocp.metadata(folder, checkpointable_name="state").metadata
         inside = tuple(f"{path}/" for path in like)
         found = {
             k: v for k, v in shapes_by_name(there).items() if f"{k}/".startswith(inside)
         }
         check_shapes(folder, found, shapes_by_name(like))
-        wanted = named(like)
-        state = jax.tree_util.tree_map_with_path(
-            lambda path, _: wanted.get(path_name(path), ocp.PLACEHOLDER), there
-        )
-        arrays = named(ocp.load(folder, state, checkpointable_name="state"))
+        arrays = load_some(folder, there, named(like))
         return jax.tree_util.tree_map_with_path(
             lambda path, _: arrays[path_name(path)], like
         )
 
-    return explain_damage(load, folder, cure="use another one")
+    return load_whole(load, folder, cure="use that one")
+
+
+def load_some(folder: pathlib.Path, there, wanted: dict) -> dict:
+    """Arrays by name; `there` is the tree of all, `wanted` has abstract ones by name."""
+    state = jax.tree_util.tree_map_with_path(
+        lambda path, _: wanted.get(path_name(path), ocp.PLACEHOLDER), there
+    )
+    return named(ocp.load(folder, state, checkpointable_name="state"))
+
+
+def read_step(folder: pathlib.Path) -> int:
+    """The step that the state in a checkpoint says it is."""
+    there = ocp.metadata(folder, checkpointable_name="state").metadata
+    step = np.empty((), np.int32)
+    return int(load_some(folder, there, {"step": step})["step"])
 
 
 def named(tree) -> dict:
@@ -183,7 +212,8 @@ def find_step_folder(folder) -> pathlib.Path:
 
 def steps_in(folder: pathlib.Path) -> list[int]:
     """Steps of the finished checkpoints in a folder, ascending."""
-    return sorted(int(p.name) for p in folder.glob("*") if p.name.isdigit())
+    folders = (p for p in folder.glob("*") if integrity.is_step(p.name))
+    return sorted(int(p.name) for p in folders if p.is_dir())
 
 
 def abstract(shapes, layouts):
@@ -193,6 +223,12 @@ def abstract(shapes, layouts):
         unbox(shapes),
         layouts,
     )
+
+
+def check_step(folder: pathlib.Path, step):
+    """Raise CheckpointError if the state is of another step than the folder's name."""
+    if found := integrity.wrong_step(folder, step):
+        raise CheckpointError(found)
 
 
 def check_arrays(folder: pathlib.Path, like):
@@ -220,62 +256,30 @@ def shapes_by_name(tree) -> dict[str, tuple[int, ...]]:
     return {name: tuple(x.shape) for name, x in named(tree).items()}
 
 
-def explain_damage(load, folder: pathlib.Path, *, cure: str):
-    """`load()`; raises CheckpointError with `cure` if Orbax cannot read the checkpoint."""
-    with quiet_orbax():
-        try:
-            return load()
-        except CheckpointError:
-            raise
-        except Exception as error:  # noqa: BLE001, Orbax raises many kinds
-            why = reason(error)
-        time.sleep(SETTLE_SECONDS)
-        gc.collect()  # what is left behind complains now, while it is silenced
-    raise CheckpointError(f"checkpoint {folder} is damaged ({why}); {cure}")
+def load_whole(load, folder: pathlib.Path, *, cure: str):
+    """`load()` of a checkpoint whose files are what was written.
 
-
-@contextlib.contextmanager
-def quiet_orbax():
-    """Silence what Orbax prints of an error that it also raises; may be nested.
-
-    It logs the error from its threads, leaves coroutines that were never awaited and
-    callbacks of an event loop that is closed. All hooks and filters are restored.
+    cure: what to do with the newest older checkpoint that is whole, which the error names.
+    Raises CheckpointError if the checkpoint is damaged.
     """
-
-    def not_orbax(record):
-        return "orbax" not in record.pathname and record.name != "asyncio"
-
-    def report(found):
-        code = getattr(found.object, "cr_code", None)
-        from_orbax = code is not None and "orbax" in code.co_filename
-        if not from_orbax and str(found.exc_value) != LOOP_CLOSED:
-            hook(found)
-
-    loggers = [logging.getLogger(name) for name in ("absl", "asyncio", None)]
-    hook = sys.unraisablehook
-    for logger in loggers:
-        logger.addFilter(not_orbax)
-    sys.unraisablehook = report
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "coroutine .* was never awaited")
-            yield
-    finally:
-        sys.unraisablehook = hook
-        for logger in loggers:
-            logger.removeFilter(not_orbax)
-
-
-def reason(error: BaseException) -> str:
-    """The operating system's text for the first cause of an error, else its own text."""
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    chain = [error]
-    while chain[-1].__cause__ or chain[-1].__context__:
-        chain.append(chain[-1].__cause__ or chain[-1].__context__)
-    for link in reversed(chain):
-        code = re.search(r"os_error_code='(\d+)'", str(link))
-        if code or getattr(link, "errno", None):
-            return os.strerror(int(code[1]) if code else link.errno).lower()
-    text = " ".join(str(chain[-1]).split())
-    return f"{type(chain[-1]).__name__}: {text}"[:120]
+    why = integrity.damage(folder)
+    if not why:
+        with quiet_orbax():
+            try:
+                return load()
+            except CheckpointError:
+                raise
+            except Exception as error:  # noqa: BLE001, Orbax raises many kinds
+                why = reason(error)
+            time.sleep(SETTLE_SECONDS)
+            gc.collect()  # what is left behind complains now, while it is silenced
+    if integrity.is_step(folder.name):
+        older = [n for n in steps_in(folder.parent) if n < int(folder.name)]
+    else:
+        older = []
+    whole = integrity.newest_whole(folder.parent, older)
+    if whole is None:
+        rest = "no older one is known to be whole: move that folder away or use another"
+    else:
+        rest = f"step {whole} is whole: {cure}"
+    raise CheckpointError(f"checkpoint {folder} is damaged ({why}); {rest}")

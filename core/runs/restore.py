@@ -6,6 +6,7 @@ from typing import NamedTuple
 import jax
 from ml_collections import ConfigDict
 
+from core.base.places import local_folder
 from core.config import load_method
 from core.method import Method
 from core.parallel.layouts import shardings
@@ -30,7 +31,7 @@ def open_run(workdir, step: int | None = None) -> RunCheckpoint:
 
     Raises ValueError if there is no run or no such checkpoint.
     """
-    folder = pathlib.Path(workdir).absolute()
+    folder = local_folder(workdir, what="--workdir")
     config = run_folder.read_config(folder)
     path = find_checkpoint(folder / "checkpoints", step)
     return RunCheckpoint(

@@ -14,6 +14,7 @@ import jax
 
 from core.base import nested
 from core.base.files import os_error_text, read_json, write_json
+from core.base.places import local_folder
 from core.config import current_name
 from core.runs import checkpoint
 
@@ -25,10 +26,10 @@ PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "nump
 def open_folder(workdir, config: dict, *, allow_change: bool = False) -> pathlib.Path:
     """Create the folder of a run if it is not there; returns its absolute path.
 
-    Raises ValueError if it cannot be written, or if it holds a run of another config and
-    not `allow_change`.
+    Raises ValueError if it is an address or cannot be written, or if it holds a run of
+    another config and not `allow_change`.
     """
-    workdir = pathlib.Path(workdir).absolute()
+    workdir = local_folder(workdir, what="--workdir")
     path = workdir / CONFIG
     try:
         workdir.mkdir(parents=True, exist_ok=True)

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from core.base.names import choose
+from core.base.places import local_folder
 from core.base.text import short
 from core.method import Method, Weights
 from core.parallel.layouts import unbox
@@ -49,7 +50,7 @@ def begin(
     names = part_names(method, init_from, init_parts)
     if not init_from:
         return Start(plan.create(), 0, ["all arrays: fresh"])
-    folder = pathlib.Path(init_from).absolute()
+    folder = local_folder(init_from, what="init_from")
     for kind, read in method.readers.items():
         found = read(folder, names)
         if found is not None:

@@ -294,7 +294,7 @@ def test_a_damaged_checkpoint(name, run, capfd):
     config = steady(steps=3, save_steps=1)
     text = error_of_fit(config, run, allow_config_change=True)
     assert f"checkpoint {run}/checkpoints/2 is damaged (" in text
-    assert text.endswith("delete that folder to go on from step 1")
+    assert text.endswith("step 1 is whole: move that folder away to go on from it")
     assert not capfd.readouterr().err
     shutil.rmtree(run / "checkpoints" / "2")
     if not name:

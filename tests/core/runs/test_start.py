@@ -13,6 +13,7 @@ from tiny_vjepa2 import FIXTURE, Model, clip_of
 
 from core import train
 from core.config import load_method
+from core.export import artifacts
 from core.export.export_run import export_run
 from core.parallel.mesh import make_mesh
 from core.program import build_program
@@ -243,6 +244,8 @@ def test_wrong_arrays_of_an_export_are_named(change, words, exported, tmp_path):
     arrays = load_file(folder / "params.safetensors") | change
     arrays = {name: x for name, x in arrays.items() if x is not None}
     save_file(arrays, folder / "params.safetensors")
+    origin = json.loads((folder / "provenance.json").read_text())
+    artifacts.finish(folder, card="", origin=origin)
     text = refusal(tmp_path, init_from=str(folder))
     assert text.startswith(f"init_from: export folder {folder}: ") and words in text
 
@@ -252,6 +255,9 @@ def test_damaged_export_is_named(exported, tmp_path):
     shutil.copytree(exported / "safetensors", folder)
     path = folder / "params.safetensors"
     path.write_bytes(path.read_bytes()[:-100])
+    words = f"export {folder} is damaged (params.safetensors is not what was written"
+    assert words in refusal(tmp_path, init_from=str(folder))
+    artifacts.finish(folder, card="", origin={})
     text = refusal(tmp_path, init_from=str(folder))
     assert f"{path} is no valid safetensors file" in text
 
