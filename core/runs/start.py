@@ -51,10 +51,9 @@ def begin(
     if not init_from:
         return Start(plan.create(), 0, ["all arrays: fresh"])
     folder = local_folder(init_from, what="init_from")
-    for kind, read in method.readers.items():
-        found = read(folder, names)
-        if found is not None:
-            return start_from_weights(method, plan, found, names, f"{kind} {folder}")
+    found = find_weights(method, folder, names)
+    if found is not None:
+        return start_from_weights(method, plan, *found, names)
     return start_from_checkpoint(method, plan, find_checkpoint(method, folder), names)
 
 
@@ -81,6 +80,48 @@ def part_names(method: Method, init_from: str, init_parts: str) -> tuple[str, ..
         if any(path.startswith("params/") for path in paths)
     )
     return (*trained, *(name for name in names if name not in ("params", *trained)))
+
+
+def find_weights(method: Method, path: pathlib.Path, names) -> tuple[dict, str] | None:
+    """(what the first reader that knows the format found, its origin); None for no reader."""
+    for kind, read in method.readers.items():
+        found = read(path, names)
+        if found is not None:
+            return dict(found), f"{kind} {path}"
+    return None
+
+
+def read_frozen(method: Method, plan, place) -> Start:
+    """What evaluations and exports read of a state, from weights or a checkpoint at `place`.
+
+    Fields outside `method.frozen_fields` are None, and so are entries of `params` that the
+    place does not hold. Raises ValueError for a place that holds no weights of this method.
+    """
+    path = local_folder(place, what="--weights")
+    shapes = unbox(plan.shapes)
+    fields = set(method.frozen_fields or shapes.__dataclass_fields__)
+    names = tuple(
+        name
+        for name, paths in method.parts.items()
+        if all(where.partition("/")[0] in fields for where in paths)
+    )
+    found = find_weights(method, path, names)
+    if found is not None:
+        arrays, origins = place_weights(method, plan, *found, names)
+    else:
+        folder = find_checkpoint(method, path)
+        paths = [where for name in names for where in method.parts[name]]
+        like = checkpoint.abstract(plan.shapes, plan.layouts)
+        arrays = checkpoint.read_parts(
+            folder, {where: part_of(like, where) for where in paths}
+        )
+        origins = dict.fromkeys(paths, f"from checkpoint {folder}")
+    empty = dict.fromkeys(shapes.__dataclass_fields__)
+    empty |= {"step": np.zeros((), np.int32), "params": dict.fromkeys(shapes.params)}
+    state = with_arrays(shapes.replace(**empty), arrays)
+    report = [f"{where}: {origin}" for where, origin in origins.items()]
+    missing = [f"params/{name}" for name, x in state.params.items() if x is None]
+    return Start(state, 0, [*report, *(f"{where}: not there" for where in missing)])
 
 
 def find_checkpoint(method: Method, folder: pathlib.Path) -> pathlib.Path:
@@ -114,7 +155,7 @@ def start_from_checkpoint(method: Method, plan, folder: pathlib.Path, names) -> 
 
 
 def start_from_weights(
-    method: Method, plan, found: Mapping[str, Weights], names, origin: str
+    method: Method, plan, found: Mapping[str, Weights], origin: str, names
 ) -> Start:
     """Start with the parts that a reader found; the rest of the state is fresh."""
     for name in names:
@@ -123,29 +164,45 @@ def start_from_weights(
                 f"init_from: {origin}: holds {', '.join(found)}, but init_parts names "
                 f"{name!r}"
             )
+    return start_with(plan, *place_weights(method, plan, found, origin, names))
+
+
+def place_weights(
+    method: Method, plan, found: Mapping[str, Weights], origin: str, names
+) -> tuple[dict, dict]:
+    """(arrays on the mesh, their origins) by place in the state, of the parts `names`.
+
+    All parts that were found if `names` is empty. Raises ValueError for wrong arrays.
+    """
     shapes, arrays, origins = unbox(plan.shapes), {}, {}
-    for name in (name for name in method.parts if name in (names or found)):
-        first, *_ = paths = method.parts[name]
+    for name, paths in method.parts.items():
+        if name not in found or (names and name not in names):
+            continue
         for path in paths:
             check_arrays(path, found[name].arrays, part_of(shapes, path), origin)
             layouts = part_of(plan.layouts, path)
             arrays[path] = jax.tree.map(place, found[name].arrays, layouts)
-            copied = "" if path == first else f", the same as {first}"
+            copied = "" if path == paths[0] else f", the same as {paths[0]}"
             entry = found[name].entry
             where = f"{entry} of {origin}" if entry else origin
             origins[path] = f"from {where}{copied}"
-    return start_with(plan, arrays, origins)
+    return arrays, origins
 
 
 def start_with(plan, arrays: Mapping, origins: Mapping) -> Start:
     """A fresh state with `arrays` in some places, {"field" or "field/entry": tree}."""
-    state = plan.create()
+    state = with_arrays(plan.create(), arrays)
+    origins = {"step": "0", "bad_steps": "0", **origins}
+    return Start(state, 0, report_groups(plan.shapes, origins))
+
+
+def with_arrays(state, arrays: Mapping):
+    """A state with `arrays` in some places, {"field" or "field/entry": tree}."""
     for path, tree in arrays.items():
         field, _, entry = path.partition("/")
         whole = {**getattr(state, field), entry: tree} if entry else tree
         state = state.replace(**{field: whole})
-    origins = {"step": "0", "bad_steps": "0", **origins}
-    return Start(state, 0, report_groups(plan.shapes, origins))
+    return state
 
 
 def part_of(state, path: str):
