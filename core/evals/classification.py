@@ -19,7 +19,8 @@ class Options(NamedTuple):
     """How videos are read and heads are trained.
 
     clips, views: per video. batch: clips that are encoded at once. workers: threads that
-    decode. steps, head_batch, grid: of the heads. k: neighbors.
+    decode. steps, head_batch, grid: of the heads. head_gigabytes: for the heads that are
+    trained at once. k: neighbors.
     """
 
     clips: int = 1
@@ -29,6 +30,7 @@ class Options(NamedTuple):
     steps: int = 500
     head_batch: int = 64
     grid: fit.Grid = fit.Grid()
+    head_gigabytes: float = 4.0
     k: int = 20
 
 
@@ -76,26 +78,36 @@ def score(
         """Tokens of the middle view."""
         return train.tokens[train.rows[fitted[rows]], train.tokens.shape[1] // 2]
 
-    steps = options.steps
-    batches = fit.batches_of(
-        take, labels[0][fitted], batch=options.head_batch, steps=steps
-    )
-    params = fit.fit_heads(
-        module, batches, grid=options.grid, steps=steps, progress=progress
-    )
     settings, seeds = options.grid.settings(), len(options.grid.seeds)
-
-    def right(part: Features, rows, y):
-        """Whether each head is right about each video: [settings, seeds, videos]."""
-        found = probabilities(module, params, part, part.rows[rows]).argmax(-1) == y
-        return found.reshape(-1, seeds, len(y))
-
-    choosing = right(train, selecting, labels[0][selecting]).mean((1, 2))
-    scored = right(validation, np.arange(len(labels[1])), labels[1])
+    asked = (
+        (train, train.rows[selecting], labels[0][selecting]),
+        (validation, validation.rows, labels[1]),
+    )
+    size = fit.heads_at_once(module, take(np.arange(1)), options.head_gigabytes)
+    right: list[list] = [[], []]
+    for start in range(0, len(settings), size):
+        batches = fit.batches_of(
+            take, labels[0][fitted], batch=options.head_batch, steps=options.steps
+        )
+        params = fit.fit_heads(
+            module,
+            batches,
+            settings=settings[start : start + size],
+            steps=options.steps,
+            progress=lambda step, start=start: progress(
+                start * options.steps + step * size
+            ),
+        )
+        for found, (part, rows, y) in zip(right, asked, strict=True):
+            found.append(probabilities(module, params, part, rows).argmax(-1) == y)
+    choosing, scored = (
+        np.concatenate(found).reshape(-1, seeds, found[0].shape[-1]) for found in right
+    )
+    choosing = choosing.mean((1, 2))
     means, best = scored.mean((1, 2)), int(choosing.argmax())
     return accuracy(scored[best]) | {
-        "rate": settings[best * seeds]["rate"],
-        "decay": settings[best * seeds]["decay"],
+        "rate": settings[best * seeds].rate,
+        "decay": settings[best * seeds].decay,
         "best": float(means.max()),
         "spread": [float(means.min()), float(means.max())],
         "seeds": scored[best].mean(-1).tolist(),

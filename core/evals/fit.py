@@ -1,7 +1,8 @@
 """Fits many heads at once on the same batches: rates by decays by seeds."""
 
 import functools
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -10,6 +11,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from core.parallel.layouts import unbox
+
+
+class Setting(NamedTuple):
+    """Of one head: peak learning rate, AdamW's decay, seed of the initial weights."""
+
+    rate: float
+    decay: float
+    seed: int
 
 
 class Grid(NamedTuple):
@@ -23,10 +32,10 @@ class Grid(NamedTuple):
     decays: tuple[float, ...] = (0.8, 0.4, 0.1, 0.01)
     seeds: tuple[int, ...] = (0, 1, 2)
 
-    def settings(self) -> list[dict[str, float]]:
-        """One dict (rate, decay, seed) per head, in the order of their outputs."""
+    def settings(self) -> list[Setting]:
+        """One per head, the seeds of a rate and decay beside each other."""
         return [
-            {"rate": rate, "decay": decay, "seed": seed}
+            Setting(rate, decay, seed)
             for rate in self.rates
             for decay in self.decays
             for seed in self.seeds
@@ -65,32 +74,40 @@ def batches_of(
         yield np.asarray(take(rows), np.float32), labels[rows]
 
 
+def heads_at_once(head: nn.Module, x, gigabytes: float) -> int:
+    """How many heads and their two moments fit in `gigabytes`; at least 1. x: tokens."""
+    shapes = jax.eval_shape(lambda: unbox(head.init(jax.random.key(0), x[:1])))
+    values = sum(math.prod(p.shape) for p in jax.tree.leaves(shapes))
+    # Parameters, two moments, gradients; all float32.
+    return max(1, int(gigabytes * 1e9 / (4 * 4 * values)))
+
+
 def fit_heads(
     head: nn.Module,
     batches: Iterator,
     *,
-    grid: Grid,
+    settings: Sequence[Setting],
     steps: int,
     loss: Callable = cross_entropy,
     progress: Callable[[int], None] = lambda step: None,
 ) -> Any:
-    """Train one head per setting of the grid on the same batches; stacked params [heads, ...].
+    """Train a head per setting on the same batches; returns stacked params [heads, ...].
 
     AdamW with betas 0.9 and 0.999, decay on all parameters, and rates that fall to 0 along
     a cosine without warm-up (arXiv 2506.09985, appendix). progress: called after each step.
     """
-    settings = grid.settings()
     rates, decays = (
-        jnp.asarray([s[name] for s in settings], jnp.float32)
-        for name in ("rate", "decay")
+        jnp.asarray(values, jnp.float32)
+        for values in zip(*((s.rate, s.decay) for s in settings), strict=True)
     )
     state = None
     for step, (x, y) in zip(range(steps), batches, strict=False):
         if state is None:
-            state = init_heads(head, [int(s["seed"]) for s in settings], x[:1])
+            state = init_heads(head, [s.seed for s in settings], x[:1])
         share = 0.5 * (1 + np.cos(np.pi * step / steps))
         state = update(head, loss, state, x, y, rates * share, decays, step + 1)
         progress(step + 1)
+    assert state is not None, steps
     return state[0]
 
 

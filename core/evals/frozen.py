@@ -77,7 +77,8 @@ def evaluate_frozen(
         found["representation"] = representation(pooled(parts[0])[:4096].mean(1))
         for head in heads:
             say(f"{name}: {head}")
-            tick = progress_line(f"{name}: {head}: steps", options.steps, say)
+            total = options.steps * len(options.grid.settings())
+            tick = progress_line(f"{name}: {head}: steps of all heads", total, say)
             found[head] = score(
                 head,
                 *parts,

@@ -16,7 +16,12 @@ from core.evals.frozen import Stopped, evaluate_frozen
 from core.method import Frozen
 
 OPTIONS = Options(
-    batch=4, steps=60, head_batch=16, grid=fit.Grid((3e-2, 1e-6), (0.01,), (0, 1)), k=3
+    batch=4,
+    steps=60,
+    head_batch=16,
+    grid=fit.Grid((3e-2, 1e-6), (0.01,), (0, 1)),
+    k=3,
+    head_gigabytes=1e-5,
 )
 
 

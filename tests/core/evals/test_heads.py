@@ -10,6 +10,7 @@ from core.evals.fit import (
     batches_of,
     cross_entropy,
     fit_heads,
+    heads_at_once,
     init_heads,
     outputs_of,
 )
@@ -27,15 +28,15 @@ def test_heads_of_a_grid_are_those_trained_alone(head):
     both = fit_heads(
         head,
         batches_of(TOKENS.__getitem__, LABELS, batch=16, steps=steps),
-        grid=grid,
+        settings=grid.settings(),
         steps=steps,
     )
     i = 5
     setting = grid.settings()[i]
-    assert setting == {"rate": 1e-3, "decay": 0.5, "seed": 1}
+    assert setting == (1e-3, 0.5, 1)
     params = jax.tree.map(lambda x: x[0], init_heads(head, [1], TOKENS[:1])[0])
-    rate = optax.cosine_decay_schedule(setting["rate"], steps)
-    tx = optax.adamw(rate, weight_decay=setting["decay"])
+    rate = optax.cosine_decay_schedule(setting.rate, steps)
+    tx = optax.adamw(rate, weight_decay=setting.decay)
     opt = tx.init(params)
     for x, y in batches_of(TOKENS.__getitem__, LABELS, batch=16, steps=steps):
         grads = jax.grad(lambda p: cross_entropy(head.apply({"params": p}, x), y))(  # noqa: B023
@@ -67,6 +68,12 @@ def test_a_head_finds_what_the_tokens_hold():
     head, steps = AttentiveHead(2, depth=1, heads=4), 150
     grid = Grid((3e-3, 1e-5), (0.01,), (0,))
     batches = batches_of(tokens.__getitem__, labels[:300], batch=50, steps=steps)
-    params = fit_heads(head, batches, grid=grid, steps=steps)
+    params = fit_heads(head, batches, settings=grid.settings(), steps=steps)
     right = (outputs_of(head, params, tokens[300:]).argmax(-1) == labels[300:]).mean(1)
     assert right[0] > 0.95 > right[1]
+
+
+def test_heads_are_trained_in_groups_that_fit():
+    head = LinearHead(3)  # 16 + 16 + 16 * 3 + 3 = 83 parameters, 16 bytes each
+    assert heads_at_once(head, TOKENS, 1e-9 * 16 * 83 * 5) == 5
+    assert heads_at_once(head, TOKENS, 1e-9) == 1
