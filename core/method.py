@@ -48,7 +48,11 @@ class Report(TypedDict):
 
 
 class Source(Protocol):
-    """Batches of this host. Offline sources ignore the state; agents act with it."""
+    """Batches of this host. Offline sources ignore the state; agents act with it.
+
+    A source of data at rest also has `fingerprint()`, a list of dicts as in
+    core/data/fingerprint.py: a run refuses to resume with other data.
+    """
 
     def next(self, state: Any = None) -> dict[str, np.ndarray]: ...
 

@@ -10,14 +10,22 @@ from core.method import Eval, Method, Source
 from core.parallel.batches import host_shard, to_device
 from core.parallel.mesh import copy_to_local_mesh, make_mesh
 from core.program import Program, build_program
-from core.runs import checkpoint, run_folder
+from core.runs import checkpoint, data_change, run_folder
 from core.runs.preemption import Preempted, stop_on_signals
 from core.runs.reporter import Reporter
 from core.runs.start import begin
 
 
-def fit(config, workdir, *, allow_config_change: bool = False):
+def fit(
+    config,
+    workdir,
+    *,
+    allow_config_change: bool = False,
+    allow_data_change: bool = False,
+):
     """Train a config in `workdir`, or resume the run there; returns the last state.
+
+    A resume with another config or other data is refused unless it is allowed.
 
     Raises:
       ValueError: what the user can correct, in one sentence.
@@ -39,6 +47,9 @@ def fit(config, workdir, *, allow_config_change: bool = False):
         source = stack.enter_context(contextlib.closing(source))
         checkpoints = checkpoint.Checkpoints(folder, keep=config.keep_checkpoints)
         stack.enter_context(checkpoints)
+        data = data_change.fingerprints(source)
+        if checkpoints.latest() is not None:
+            data_change.check_data(folder, data, allow_change=allow_data_change)
         choice = {"init_from": config.init_from, "init_parts": config.init_parts}
         state, start, origins = begin(method, program, checkpoints, source, **choice)
         reporter = Reporter(folder, method, config, start)
@@ -47,6 +58,8 @@ def fit(config, workdir, *, allow_config_change: bool = False):
             reporter.say(f"{folder} is finished: {start} steps are done")
             return state
         reporter.opening(program, origins)
+        if jax.process_index() == 0:
+            data_change.record_data(folder, data)
         evaluate = functools.partial(
             run_evals, program=program, reporter=reporter, stopping=stopping
         )

@@ -136,6 +136,9 @@ class Chunks:
     def report(self):
         return self.source.report()
 
+    def fingerprint(self):
+        return self.source.fingerprint()
+
     def close(self):
         self.source.close()
 

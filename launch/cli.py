@@ -21,7 +21,7 @@ def define_config(
     return flags.DEFINE_string("config", None, meaning)
 
 
-def open_state(workdir, step, weights, config_flag, out):
+def open_state(workdir, step, wait, weights, config_flag, out):
     """What --workdir and --step, or --weights and --config name (core/runs/restore.py).
 
     Takes the flags themselves; out: folder of results, by default that of the run. Raises
@@ -46,7 +46,7 @@ def open_state(workdir, step, weights, config_flag, out):
         return restore.open_weights(config_flag.value, weights.value, out)
     if config_flag.value is not None:
         raise ValueError("--config belongs to --weights; a run has its own config")
-    opened = restore.open_run(workdir.value, step.value)
+    opened = restore.open_run(workdir.value, step.value, wait_s=wait.value)
     return opened._replace(folder=local_folder(out, what="--out")) if out else opened
 
 

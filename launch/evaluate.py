@@ -32,6 +32,9 @@ VIEWS = flags.DEFINE_integer("views", 1, "Views per clip, for --labels")
 STEPS = flags.DEFINE_integer("head_steps", 500, "Steps that heads are trained for")
 BATCH = flags.DEFINE_integer("batch", 16, "Clips encoded at once, for --labels")
 WORKERS = flags.DEFINE_integer("workers", 2, "Threads that decode, for --labels")
+WAIT = flags.DEFINE_float(
+    "wait_s", 600, "Seconds to wait for the checkpoint while the run is training"
+)
 
 
 def main():
@@ -39,7 +42,7 @@ def main():
     from core.parallel import distributed
 
     distributed.start()
-    opened = cli.open_state(WORKDIR, STEP, WEIGHTS, CONFIG, OUT.value)
+    opened = cli.open_state(WORKDIR, STEP, WAIT, WEIGHTS, CONFIG, OUT.value)
     if LABELS.value:
         return classify(opened)
     evaluate.evaluate(opened, EVAL.value)

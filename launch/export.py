@@ -14,6 +14,9 @@ WEIGHTS = flags.DEFINE_string(
 CONFIG = cli.define_config("Config whose networks --weights belong to")
 OUT = flags.DEFINE_string("out", None, "Folder in which one folder per format is made")
 FORMAT = flags.DEFINE_list("format", [], "Names of formats, such as stablehlo")
+WAIT = flags.DEFINE_float(
+    "wait_s", 600, "Seconds to wait for the checkpoint while the run is training"
+)
 
 
 def main():
@@ -23,7 +26,7 @@ def main():
     from core.export.export_run import export
 
     out = OUT.value if WEIGHTS.value else None
-    opened = cli.open_state(WORKDIR, STEP, WEIGHTS, CONFIG, out)
+    opened = cli.open_state(WORKDIR, STEP, WAIT, WEIGHTS, CONFIG, out)
     export(opened, local_folder(OUT.value, what="--out"), FORMAT.value)
 
 

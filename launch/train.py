@@ -9,6 +9,9 @@ WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run")
 ALLOW_CHANGE = flags.DEFINE_bool(
     "allow_config_change", False, "Resume a run although its config differs"
 )
+ALLOW_DATA = flags.DEFINE_bool(
+    "allow_data_change", False, "Resume a run although its data differs"
+)
 COORDINATOR = flags.DEFINE_string(
     "coordinator", None, "HOST:PORT of process 0, if no scheduler sets it"
 )
@@ -27,7 +30,12 @@ def main():
 
     distributed.start(COORDINATOR.value, PROCESSES.value, PROCESS.value)
     try:
-        fit(CONFIG.value, WORKDIR.value, allow_config_change=ALLOW_CHANGE.value)
+        fit(
+            CONFIG.value,
+            WORKDIR.value,
+            allow_config_change=ALLOW_CHANGE.value,
+            allow_data_change=ALLOW_DATA.value,
+        )
     except Preempted as stop:
         print(stop)
         return cli.PREEMPTED

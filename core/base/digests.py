@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 
 from core.base.files import digest, os_error_text
 
-SUMS = "SHA256SUMS"  # `sha256sum --check SHA256SUMS` in the folder compares, too
+SUMS = "SHA256SUMS"  # `sha256sum -c SHA256SUMS` in the folder compares, too
 THREADS = 8  # hashing releases the interpreter's lock
 
 

@@ -15,6 +15,7 @@ from absl import flags, logging
 
 from core.base.processes import end_with_parent, ignore_parent_signals
 from core.data.bad_samples import Ledger, SourceReport, list_bad
+from core.data.fingerprint import fingerprint
 from core.data.mixture import part_ranges
 from core.data.records import Records, TooManyBad, explain
 from core.data.sample_order import make_order
@@ -242,6 +243,10 @@ class Source:
         new, self.ledger.new = self.ledger.new, []
         seen, bad = self.ledger.seen, self.ledger.bad
         return {"seen": seen, "bad": bad, "new": new, "numbers": {}}
+
+    def fingerprint(self) -> list[dict]:
+        """What the data is made of: core/data/fingerprint.py."""
+        return fingerprint(self.ledger.records)
 
     def close(self):
         """Stop threads and processes; `next` starts them again."""

@@ -52,6 +52,10 @@ class RecordingRange:
         return self.stop - self.start
 
     @property
+    def inner(self):
+        return self.recordings
+
+    @property
     def about(self):
         return self.recordings.about
 

@@ -44,6 +44,10 @@ class VideoFolder:
     def name(self, index: int) -> str:
         return self.paths[index]
 
+    def listed_files(self) -> tuple[str, tuple[str, ...]]:
+        """(folder, paths relative to it): core/data/fingerprint.py."""
+        return self.root, self.paths
+
     def load(self, index: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
         """{"video": uint8 [T, size, size, 3]}, and "label": int32 [] if there are labels."""
         source = self.encoded(index)

@@ -18,9 +18,11 @@ from core.runs import restore
 from core.runs.findings import LastingAlarm, split_findings
 
 
-def evaluate_run(workdir, names=(), *, step: int | None = None) -> dict:
-    """`evaluate` on the checkpoint of a run at `step`, by default the newest."""
-    return evaluate(restore.open_run(workdir, step), names)
+def evaluate_run(
+    workdir, names=(), *, step: int | None = None, wait_s: float = 0
+) -> dict:
+    """`evaluate` on a checkpoint that `core.runs.restore.open_run` opens."""
+    return evaluate(restore.open_run(workdir, step, wait_s=wait_s), names)
 
 
 def evaluate(opened: restore.Opened, names=()) -> dict:

@@ -13,10 +13,12 @@ from core.parallel.mesh import make_mesh
 from core.runs import restore, run_folder
 
 
-def export_run(workdir, out, formats: Sequence[str], *, step: int | None = None):
-    """`export` of the checkpoint of a run at `step`, by default the newest."""
+def export_run(
+    workdir, out, formats: Sequence[str], *, step: int | None = None, wait_s: float = 0
+):
+    """`export` of a checkpoint that `core.runs.restore.open_run` opens."""
     out = local_folder(out, what="--out")
-    export(restore.open_run(workdir, step), out, formats)
+    export(restore.open_run(workdir, step, wait_s=wait_s), out, formats)
 
 
 def export(opened: restore.Opened, out: pathlib.Path, formats: Sequence[str]):
@@ -49,7 +51,7 @@ def export(opened: restore.Opened, out: pathlib.Path, formats: Sequence[str]):
 def origin_of(opened: restore.Opened) -> dict:
     """Provenance of this export; under "run" that of the training."""
     origin = run_folder.provenance(str(opened.checkpoint))
-    path = opened.folder / "provenance.json"
+    path = opened.folder / run_folder.PROVENANCE
     return origin | ({"run": read_json(path)} if path.exists() else {})
 
 

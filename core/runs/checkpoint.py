@@ -189,6 +189,15 @@ def read_step(folder: pathlib.Path) -> int:
     return int(load_some(folder, there, {"step": step})["step"])
 
 
+def step_of(folder: pathlib.Path) -> int:
+    """`read_step`; raises ValueError if the checkpoint cannot be read."""
+    with quiet_orbax():
+        try:
+            return read_step(folder)
+        except Exception as error:  # noqa: BLE001, Orbax raises many kinds
+            raise ValueError(f"its step cannot be read: {reason(error)}") from None
+
+
 def named(tree) -> dict:
     """ "a/b" -> leaf, of every leaf."""
     return {path_name(k): x for k, x in jax.tree_util.tree_leaves_with_path(tree)}
@@ -273,6 +282,11 @@ def load_whole(load, folder: pathlib.Path, *, cure: str):
                 why = reason(error)
             time.sleep(SETTLE_SECONDS)
             gc.collect()  # what is left behind complains now, while it is silenced
+    if not folder.exists():
+        raise CheckpointError(
+            f"checkpoint {folder} was removed while it was read, as a training removes its "
+            "oldest; start again"
+        )
     if integrity.is_step(folder.name):
         older = [n for n in steps_in(folder.parent) if n < int(folder.name)]
     else:

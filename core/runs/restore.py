@@ -2,6 +2,7 @@
 
 import functools
 import pathlib
+import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -33,12 +34,15 @@ class Opened(NamedTuple):
     read: Callable[[jax.sharding.Mesh], tuple[Any, list[str]]]
 
 
-def open_run(workdir, step: int | None = None) -> Opened:
+def open_run(workdir, step: int | None = None, *, wait_s: float = 0) -> Opened:
     """The run in `workdir` at a step, by default the newest.
+
+    wait_s: seconds to wait for the checkpoint while a process trains in `workdir`.
 
     Raises ValueError if there is no run or no such checkpoint.
     """
     folder = local_folder(workdir, what="--workdir")
+    wait_for(folder, step, wait_s)
     config = run_folder.read_config(folder)
     path = find_checkpoint(folder / "checkpoints", step)
     method = load_method(ConfigDict(tuples(config)))
@@ -61,6 +65,28 @@ def open_weights(config: ConfigDict, weights, folder) -> Opened:
 
     folder = local_folder(folder, what="--out")
     return Opened(folder, config.to_dict(), method, path, 0, read)
+
+
+def wait_for(folder: pathlib.Path, step: int | None, seconds: float):
+    """Wait for the first checkpoint, or one of `step`, while a process trains in `folder`.
+
+    Says that it waits. Returns after `seconds` at the latest, and at once where nothing can
+    come: without a training, or if it is beyond `step`.
+    """
+    end, said = time.monotonic() + seconds, False
+    while time.monotonic() < end and run_folder.is_training(folder):
+        steps = checkpoint.steps_in(folder / "checkpoints")
+        if steps and (step is None or step <= steps[-1]):
+            return
+        if not said and jax.process_index() == 0:
+            what = "its first checkpoint" if step is None else f"its step {step}"
+            print(
+                f"{folder} is training: waiting for {what}, up to {seconds:g} s "
+                "(--wait_s)",
+                flush=True,
+            )
+        said = True
+        time.sleep(min(1, seconds))
 
 
 def tuples(value):

@@ -13,13 +13,15 @@ import time
 import jax
 
 from core.base import nested
-from core.base.files import os_error_text, read_json, write_json
+from core.base.files import digest, os_error_text, read_json, write_json
 from core.base.places import local_folder
 from core.config import current_name
 from core.runs import checkpoint
 
 CONFIG = "config.json"
+LOCK = ".lock"
 METRICS = "metrics.jsonl"
+PROVENANCE = "provenance.json"
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 
 
@@ -64,39 +66,76 @@ def hold_lock(folder: pathlib.Path):
     if jax.process_index() > 0:
         yield
         return
-    with open(folder / ".lock", "w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+    with open(folder / LOCK, "w") as file:
+        # Twice, because `is_training` holds the lock for a moment.
+        if not any(take_lock(file, fcntl.LOCK_EX, pause) for pause in (0.2, 0)):
             raise ValueError(
                 f"another process is training in {folder}; wait for it or stop it"
-            ) from None
-        except OSError:
-            pass  # the file system has no locks
+            )
         yield
 
 
+def take_lock(file, kind: int, pause: float = 0) -> bool:
+    """Lock a file until it is closed; False, after `pause` seconds, if another holds it.
+
+    True on file systems without locks.
+    """
+    try:
+        fcntl.flock(file, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        time.sleep(pause)
+        return False
+    except OSError:
+        pass
+    return True
+
+
+def is_training(folder: pathlib.Path) -> bool:
+    """Whether a process trains in the folder; False where the file system has no locks."""
+    try:
+        with open(folder / LOCK) as file:
+            return not take_lock(file, fcntl.LOCK_SH)
+    except OSError:
+        return False
+
+
 def record(folder: pathlib.Path, config: dict, *, step: int) -> None:
-    """Write config.json and provenance.json; a resume at `step` is added to the latter."""
+    """Write config.json and provenance.json, which has the digest of the former.
+
+    A resume at `step` is added to provenance.json.
+    """
     write_json(folder / CONFIG, config)
-    path = folder / "provenance.json"
+    path = folder / PROVENANCE
     origin = provenance(config["init_from"] or None)
     if step and path.exists():
         known = read_json(path)
         resumed = [*known.get("resumed", []), {"step": step, **origin}]
         origin = known | {"resumed": resumed}
-    write_json(path, origin)
+    write_json(path, origin | {CONFIG: digest(folder / CONFIG)})
 
 
 def read_config(workdir) -> dict:
     """The resolved config of a run; methods have their current names.
 
-    Raises ValueError if no run was started in `workdir` or the file is damaged.
+    Raises ValueError if no run was started in `workdir`, or the file is damaged, changed or
+    that of published weights.
     """
     path = pathlib.Path(workdir) / CONFIG
     if not path.exists():
         raise ValueError(f"{path} does not exist: no run was started there")
     config = read_json(path)
+    if not isinstance(config, dict) or "method" not in config:
+        raise ValueError(
+            f"{path} is not that of a run: it has no field 'method'; weights of a Hugging "
+            "Face folder or an export are read by --config.init_from of a new run"
+        )
+    origin = path.with_name(PROVENANCE)
+    recorded = read_json(origin).get(CONFIG) if origin.exists() else None
+    if recorded and recorded != digest(path):  # older runs have not recorded it
+        raise ValueError(
+            f"{path} is not what the run recorded, by its SHA-256 in {PROVENANCE}; restore "
+            "it, or train with --allow_config_change to record another"
+        )
     return config | {"method": current_name(config.get("method", ""))}
 
 

@@ -259,6 +259,19 @@ def test_another_config_in_the_same_folder(run):
     assert json.loads((run / "config.json").read_text())["seed"] == 0
 
 
+def test_other_data_under_the_same_name(run):
+    path = run / "provenance.json"
+    known = json.loads(path.read_text())
+    assert known["data"] == [{"place": ""}]  # the embedded world
+    known["data"] = [{"place": "/videos", "files": 4, "bytes": 32, "digest": "0"}]
+    path.write_text(json.dumps(known))
+    config = steady(steps=2, save_steps=1)
+    text = error_of_fit(config, run)
+    assert "has changed: computed data: 4 files became none, 32 bytes became" in text
+    assert "--allow_data_change to go on with the new data" in text
+    train.fit(config, run, allow_data_change=True)
+
+
 def test_a_folder_where_no_run_has_begun_takes_another_config(tmp_path):
     (tmp_path / "no.mp4").write_bytes(b"no video at all")
     error_of_fit(small(data__source=str(tmp_path)), tmp_path)

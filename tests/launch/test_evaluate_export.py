@@ -189,6 +189,7 @@ def with_config(folder, place, **encoder):
     fields = json.loads((place / "config.json").read_text())
     fields["encoder"] |= encoder
     (place / "config.json").write_text(json.dumps(fields))
+    (place / "provenance.json").unlink()  # it has the digest of the config
     return place
 
 
@@ -232,6 +233,12 @@ def test_unknown_names_steps_and_runs_are_errors(trained, tmp_path):
         evaluate_run(folder, step=7)
     with pytest.raises(ValueError, match="no run was started there"):
         evaluate_run(tmp_path)
+    run = shutil.copytree(folder, tmp_path / "run")
+    (run / "config.json").write_text((run / "config.json").read_text() + " ")
+    with pytest.raises(
+        ValueError, match="run/config.json is not what the run recorded"
+    ):
+        evaluate_run(run)
     shutil.copy(folder / "config.json", tmp_path)
     with pytest.raises(ValueError, match="holds no finished checkpoint yet"):
         evaluate_run(tmp_path)
@@ -272,4 +279,13 @@ def test_commands_evaluate_and_export(trained, tmp_path):
     assert [line.split(":")[0] for line in done.stdout.splitlines()] == [
         str(out / "safetensors"),
         str(out / "hf"),
+    ]
+    with open(out / "hf" / "config.json", "a") as file:
+        file.write(" ")
+    done = command("verify", f"--weights={out}")
+    assert done.returncode == 1 and not done.stderr
+    assert done.stdout.splitlines() == [
+        f"DAMAGED  {out}/hf: config.json is not what was written, by its SHA-256",
+        f"ok       {out}/safetensors: 1 of 1 files are what was written",
+        "1 of 2 items are damaged",
     ]
