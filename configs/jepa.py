@@ -82,8 +82,8 @@ def base():
     return {
         "method": "jepa.pretrain",
         "seed": 0,
-        "init_from": "",  # a run, its checkpoints/STEP, an export, a Hugging Face folder
-        "init_parts": "",  # "encoder" or "encoder,predictor"; empty: all that is there
+        "init_from": "",  # a run, checkpoints/STEP, export, Hugging Face folder, Meta file
+        "init_parts": "",  # of encoder,predictor,target,opt; empty: all that is there
         "machine": "",  # the machine that the layout is for
         "offload": "",  # fields of the state kept in host memory, like "opt,target"
         "dtype": "auto",

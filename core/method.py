@@ -92,16 +92,26 @@ class Export(Protocol):
     def __call__(self, state: Any, folder: Any, origin: dict[str, Any]) -> float: ...
 
 
+class Weights(NamedTuple):
+    """What a Reader found for one part.
+
+    arrays: a tree of numpy arrays. entry: where in the file or folder, for the report.
+    """
+
+    arrays: Any
+    entry: str = ""
+
+
 class Reader(Protocol):
     """Reads weights in one format, for `config.init_from`."""
 
     def __call__(
-        self, folder: pathlib.Path, parts: tuple[str, ...]
-    ) -> Mapping[str, Any] | None:
-        """Weights by part name, nested dicts of numpy arrays; None for other formats.
+        self, path: pathlib.Path, parts: tuple[str, ...]
+    ) -> Mapping[str, Weights] | None:
+        """Weights by part name; None for a path of another format.
 
-        parts: names of `Method.parts` that the caller needs; all that the folder holds if
-        empty. Raises ValueError if those are damaged or of another network.
+        parts: names of `Method.parts` that the caller needs; all that is there if empty.
+        Raises ValueError if those are damaged or of another network.
         """
         ...
 
@@ -141,6 +151,21 @@ class Tools(NamedTuple):
     draw: Callable[[Batch], np.ndarray] | None = None
 
 
+class Frozen(NamedTuple):
+    """What evaluations on labelled videos need of a method that encodes clips.
+
+    weights: name -> state -> weights of an encoder, or None; baselines among them.
+    encode: (weights, uint8 clips [B, T, H, W, 3]) -> tokens [B, N, D], pure.
+    frames, fps, size: of a clip.
+    """
+
+    weights: Mapping[str, Callable[[Any], Any]]
+    encode: Callable[[Any, jax.Array], jax.Array]
+    frames: int
+    fps: float
+    size: int
+
+
 class Method(NamedTuple):
     """All that the train loop, evaluation and export know of a method.
 
@@ -150,8 +175,11 @@ class Method(NamedTuple):
     frozen_fields: state fields that evaluations and exports read; all if empty.
     acts: whether the source needs the newest parameters, so that it waits for updates.
     parts: name for `config.init_parts` -> all places of these weights in the state, each
-        "field" or "field/entry"; a folder that holds the weights once fills all of them.
-    readers: format -> reader of weights that are not a checkpoint of a run.
+        "field" or "field/entry"; a file that holds the weights once fills all of them.
+        A later part overwrites places of an earlier one.
+    readers: format, such as "export folder" -> reader of weights that are not a
+        checkpoint of a run.
+    frozen: encoders for evaluations on labelled videos, if the method has any.
     """
 
     init: Callable[[jax.Array], Any]
@@ -165,6 +193,7 @@ class Method(NamedTuple):
     acts: bool = False
     parts: Mapping[str, tuple[str, ...]] = {}
     readers: Mapping[str, Reader] = {}
+    frozen: Frozen | None = None
     costs: Costs = Costs()
     tools: Tools = Tools()
 

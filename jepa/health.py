@@ -104,6 +104,11 @@ def make_health(encoder, predictor, masker, *, mask_tokens, batch):
         return scalars, truth.mean(1), truth.reshape(-1, truth.shape[-1])
 
     def health(state):
+        if state.params["predictor"] is None:
+            raise ValueError(
+                "health needs a predictor, which these weights lack; name other "
+                "evaluations, such as --eval=probe"
+            )
         validation = batch()
         scalars, pooled, tokens = measure(state.params, state.target, validation)
         scalars = {k: float(v) for k, v in scalars.items()}

@@ -17,6 +17,7 @@ from core.update import guarded_update
 from jepa import evals, flops, loss, readers
 from jepa.color_jitter import NO_JITTER, Jitter, draw_factors, make_standardize
 from jepa.data import make_benches, make_train_source
+from jepa.encode import make_frozen
 from jepa.exports import make_exports
 from jepa.masks import Masker, make_patterns
 from jepa.model import patchify
@@ -251,6 +252,7 @@ def make(config: Section) -> Method:
         frozen_fields=("step", "params", "target"),
         parts=readers.PARTS,
         readers=readers.make_readers(encoder, predictor),
+        frozen=make_frozen(encoder, init, seed=seed, data=data),
         costs=flops.make_costs(encoder, predictor, masker, accumulate=accumulate),
         tools=Tools(
             benches=make_benches(seed=seed, data=data),

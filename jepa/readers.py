@@ -1,4 +1,4 @@
-"""Weights that pretraining can start from, besides checkpoints: exports, Hugging Face.
+"""Weights that pretraining can start from, besides checkpoints: exports, published files.
 
 Frames, resolution and batch may differ from those of the other run: rotary positions
 have no weights. All else that a network computes with must be the same.
@@ -8,12 +8,19 @@ import functools
 import pathlib
 
 from core.base.files import read_json
+from core.base.torch_file import is_torch_file
 from core.export import artifacts
-from jepa import hf_config, weights
+from core.method import Weights
+from jepa import hf_config, meta_weights, weights
 from jepa.model import SIZES, Encoder, Predictor, encoder_size
 
-# Published encoders are the EMA target, so both copies of the encoder start from one.
-PARTS = {"encoder": ("params/encoder", "target"), "predictor": ("params/predictor",)}
+# Where only one encoder is given, both copies start from it; "target" then overwrites one.
+PARTS = {
+    "encoder": ("params/encoder", "target"),
+    "target": ("target",),
+    "predictor": ("params/predictor",),
+    "opt": ("opt",),
+}
 # Attributes of Encoder and Predictor that a user sets in the config's section.
 SETTABLE = {
     "encoder": ("patch", "positions"),
@@ -25,15 +32,16 @@ def make_readers(encoder: Encoder, predictor: Predictor) -> dict:
     """Format -> core.method.Reader, for the networks of a config."""
     modules = {"encoder": encoder, "predictor": predictor}
     return {
-        "export": read_export,
-        "Hugging Face": functools.partial(read_published, modules=modules),
+        "export folder": read_export,
+        "Hugging Face folder": functools.partial(read_published, modules=modules),
+        "Meta file": functools.partial(read_meta, modules=modules),
     }
 
 
 def read_export(folder: pathlib.Path, parts: tuple[str, ...]) -> dict | None:
     """The encoder of a safetensors or stablehlo export, the EMA target of its run."""
     params = artifacts.read_params(folder)
-    return None if params is None else {"encoder": params}
+    return None if params is None else {"encoder": Weights(params)}
 
 
 def read_published(
@@ -57,7 +65,42 @@ def read_published(
     wanted = [name for name in held if name in parts or not parts]
     for name in wanted:
         check_same_network(name, theirs[name], modules[name], folder)
-    return {name: params[name] for name in held}
+    return {name: Weights(params[name]) for name in held}
+
+
+def read_meta(path: pathlib.Path, parts: tuple[str, ...], *, modules: dict):
+    """Encoder, target, predictor and moments of Meta's .pt file, or those named in `parts`.
+
+    "encoder" alone is the file's target encoder, the one that Meta evaluates; beside
+    "target", or where all is taken, it is the encoder that was trained.
+
+    Raises:
+      ValueError: naming the fields in which the networks differ, a class that is no
+        tensor, or a missing, unknown, misshapen or damaged tensor.
+    """
+    if not is_torch_file(path):
+        return None
+    content = meta_weights.read_file(path)
+    entries = meta_weights.entries_of(content, parts)
+    networks = modules["encoder"], modules["predictor"]
+    found = {}
+    for part, entry in entries.items():
+        if part == "opt":
+            moments = meta_weights.read_moments(path, content, networks)
+            found[part] = Weights(moments, entry)
+            continue
+        network = "predictor" if part == "predictor" else "encoder"
+        where = f"init_from {path}: {entry}"
+        theirs = meta_weights.fields_of(network, content[entry], where)
+        check_same_network(network, theirs, modules[network], path)
+        params = meta_weights.read_part(path, network, content[entry], networks, entry)
+        found[part] = Weights(params, entry)
+    return found
+
+
+def agrees(a: dict, b: dict) -> bool:
+    """Whether the fields that both have are equal."""
+    return all(a[name] == b[name] for name in a.keys() & b.keys())
 
 
 def check_same_network(part: str, theirs: dict, module, folder: pathlib.Path) -> None:
@@ -75,12 +118,8 @@ def check_same_network(part: str, theirs: dict, module, folder: pathlib.Path) ->
         for name in differ
         if name in SETTABLE[part]
     ]
-    sizes = [name for name in SIZES if encoder_size(name).items() <= theirs.items()]
-    if (
-        part == "encoder"
-        and sizes
-        and not encoder_size(sizes[0]).items() <= ours.items()
-    ):
+    sizes = [name for name in SIZES if agrees(encoder_size(name), theirs)]
+    if part == "encoder" and sizes and not agrees(encoder_size(sizes[0]), ours):
         flags.insert(0, f"--config.encoder.size={sizes[0]}")
     hints = [" ".join(flags)] if flags else []
     hints += ["--config.init_parts=encoder"] if part == "predictor" else []

@@ -2,8 +2,7 @@
 
 A folder holds config.json, model.safetensors and video_preprocessor_config.json, as in
 transformers 5.23. One table of rows ours <-> theirs serves both directions. Nothing in a
-folder is executed. Meta's .pt checkpoints are pickles, which can run any code when they
-are loaded, so they are not read; Meta publishes the same weights in this format.
+folder is executed. jepa/meta_weights.py reads the same weights in Meta's own files.
 """
 
 import collections

@@ -24,6 +24,35 @@ def define_config(
     return flags.DEFINE_string("config", None, meaning)
 
 
+def open_state(workdir, step, wait, weights, config_flag, out):
+    """What --workdir and --step, or --weights and --config name (core/runs/restore.py).
+
+    Takes the flags themselves; out: folder of results, by default that of the run. Raises
+    ValueError where flags are missing or in excess.
+    """
+    from core.base.places import local_folder
+    from core.runs import restore
+
+    if bool(workdir.value) == bool(weights.value):
+        raise ValueError(
+            "--workdir=DIR is needed, the folder of a run, or --weights=PATH"
+            + ("; not both" if workdir.value else "")
+        )
+    if weights.value:
+        if config_flag.value is None or not out:
+            raise ValueError(
+                "--weights needs --config=FILE[:preset], whose networks it belongs to, "
+                "and --out=DIR"
+            )
+        if step.value is not None:
+            raise ValueError("--step belongs to --workdir; name the weights themselves")
+        return restore.open_weights(config_flag.value, weights.value, out)
+    if config_flag.value is not None:
+        raise ValueError("--config belongs to --weights; a run has its own config")
+    opened = restore.open_run(workdir.value, step.value, wait_s=wait.value)
+    return opened._replace(folder=local_folder(out, what="--out")) if out else opened
+
+
 def parse(argv) -> None:
     """Parse absl flags and config overrides; raises ValueError on any mistake."""
     known = flags.FLAGS

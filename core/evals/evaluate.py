@@ -1,7 +1,10 @@
-"""Evaluates a checkpoint of a run; prints numbers and alarms, writes JSON and pictures."""
+"""Evaluates a checkpoint or published weights: prints numbers, writes JSON and pictures."""
 
+import contextlib
 import math
 import pathlib
+from collections.abc import Iterator
+from typing import Any
 
 import jax
 
@@ -18,31 +21,44 @@ from core.runs.findings import LastingAlarm, split_findings
 def evaluate_run(
     workdir, names=(), *, step: int | None = None, wait_s: float = 0
 ) -> dict:
+    """`evaluate` on a checkpoint that `core.runs.restore.open_run` opens."""
+    return evaluate(restore.open_run(workdir, step, wait_s=wait_s), names)
+
+
+def evaluate(opened: restore.Opened, names=()) -> dict:
     """Run the evaluations `names` of a method, all if empty; returns {name: findings}.
 
-    Reads the checkpoint of `step`, by default the newest; waits for it up to `wait_s`
-    seconds while a process trains in `workdir`. After each evaluation its
-    pictures and DIR/evaluations/STEP.json are written; the JSON keeps what earlier calls
-    found at this step. Raises ValueError for unknown names and missing runs or steps.
+    After each evaluation its pictures and FOLDER/evaluations/STEP.json are written; the
+    JSON keeps what earlier calls found at this step. Raises ValueError for unknown names
+    and missing runs or steps.
     """
-    opened = restore.open_run(workdir, step, wait_s=wait_s)
     evals = choose(names, opened.method.evals, "evaluation")
-    mesh = make_mesh(fsdp=-1)
-    mesh, state = copy_to_local_mesh(mesh, restore.read_state(opened, mesh))
     found = {}
-    with jax.set_mesh(mesh):
-        for name, evaluate in evals.items():
-            found[name] = evaluate(state)
+    with open_state(opened) as state:
+        for name, evaluation in evals.items():
+            found[name] = evaluation(state)
             if jax.process_index() == 0:
                 folder = opened.folder / "evaluations"
                 report_findings(folder, opened.step, name, found[name])
     return found
 
 
+@contextlib.contextmanager
+def open_state(opened: restore.Opened) -> Iterator[Any]:
+    """The state, on a mesh of this process's devices that is set meanwhile."""
+    mesh = make_mesh(fsdp=-1)
+    state, report = opened.read(mesh)
+    for line in report:
+        print(line, flush=True)
+    mesh, state = copy_to_local_mesh(mesh, state)
+    with jax.set_mesh(mesh):
+        yield state
+
+
 def report_findings(folder: pathlib.Path, step: int, name: str, findings: Findings):
     """Write what one evaluation found to `folder`, and print it."""
     numbers, shown, sentences = split_findings(findings)
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     files = {what: str(folder / f"{step}_{what}.png") for what in shown}
     for what, picture in shown.items():
         pathlib.Path(files[what]).write_bytes(pictures.encode_png(picture))

@@ -1,4 +1,4 @@
-"""Exports a run to artifacts: one folder per format, which appears only when complete."""
+"""Exports a run or published weights: a folder per format, which appears only when whole."""
 
 import pathlib
 import tempfile
@@ -16,15 +16,17 @@ from core.runs import restore, run_folder
 def export_run(
     workdir, out, formats: Sequence[str], *, step: int | None = None, wait_s: float = 0
 ):
-    """Write OUT/FORMAT for every format, from the checkpoint of `step` (newest by default).
+    """`export` of a checkpoint that `core.runs.restore.open_run` opens."""
+    out = local_folder(out, what="--out")
+    export(restore.open_run(workdir, step, wait_s=wait_s), out, formats)
 
-    wait_s: seconds to wait for the checkpoint while a process trains in `workdir`.
+
+def export(opened: restore.Opened, out: pathlib.Path, formats: Sequence[str]):
+    """Write OUT/FORMAT for every format.
 
     A folder appears only after its content was read back and agrees with the live model.
     Raises ValueError for unknown formats, existing folders and outputs that differ.
     """
-    out = local_folder(out, what="--out")
-    opened = restore.open_run(workdir, step, wait_s=wait_s)
     if not formats:
         raise ValueError(
             f"--format is needed; there are {', '.join(sorted(opened.method.exports))}"
@@ -33,19 +35,20 @@ def export_run(
     for name in writers:
         if (out / name).exists():
             raise ValueError(f"{out / name} exists already; give another --out")
-    mesh = make_mesh(devices=jax.local_devices()[:1])
-    state = restore.read_state(opened, mesh)
+    state, report = opened.read(make_mesh(devices=jax.local_devices()[:1]))
+    for line in report:
+        print(line, flush=True)
     origin = origin_of(opened)
     for name, write in writers.items():
         gap = write_complete(out / name, write, state, origin)
+        run = f"step {opened.step} of {opened.folder}"
+        live = opened.checkpoint if opened.checkpoint.name != str(opened.step) else run
         print(
-            f"{out / name}: read back, agrees with step {opened.step} of "
-            f"{opened.folder} within {gap:.1e}",
-            flush=True,
+            f"{out / name}: read back, agrees with {live} within {gap:.1e}", flush=True
         )
 
 
-def origin_of(opened: restore.RunCheckpoint) -> dict:
+def origin_of(opened: restore.Opened) -> dict:
     """Provenance of this export; under "run" that of the training."""
     origin = run_folder.provenance(str(opened.checkpoint))
     path = opened.folder / run_folder.PROVENANCE

@@ -1,8 +1,10 @@
-"""Restores a run's config, method and state for evaluations and exports."""
+"""Opens a run's checkpoint, or published weights, for evaluations and exports."""
 
+import functools
 import pathlib
 import time
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 from ml_collections import ConfigDict
@@ -11,13 +13,17 @@ from core.base.places import local_folder
 from core.config import load_method
 from core.method import Method
 from core.parallel.layouts import shardings
+from core.program import build_program
 from core.runs import checkpoint, run_folder
+from core.runs.start import read_frozen
 
 
-class RunCheckpoint(NamedTuple):
-    """A run and one of its checkpoints, whose state is not read yet.
+class Opened(NamedTuple):
+    """A method and a state of it that is not read yet.
 
-    folder: of the run. checkpoint: folder of the step.
+    folder: of the run, or of the results for published weights. checkpoint: the folder of
+    the step, or the path of the weights. step: 0 for published weights. read: mesh -> the
+    state as far as `method.frozen_fields`, and lines that say where its arrays are from.
     """
 
     folder: pathlib.Path
@@ -25,9 +31,10 @@ class RunCheckpoint(NamedTuple):
     method: Method
     checkpoint: pathlib.Path
     step: int
+    read: Callable[[jax.sharding.Mesh], tuple[Any, list[str]]]
 
 
-def open_run(workdir, step: int | None = None, *, wait_s: float = 0) -> RunCheckpoint:
+def open_run(workdir, step: int | None = None, *, wait_s: float = 0) -> Opened:
     """The run in `workdir` at a step, by default the newest.
 
     wait_s: seconds to wait for the checkpoint while a process trains in `workdir`.
@@ -38,9 +45,26 @@ def open_run(workdir, step: int | None = None, *, wait_s: float = 0) -> RunCheck
     wait_for(folder, step, wait_s)
     config = run_folder.read_config(folder)
     path = find_checkpoint(folder / "checkpoints", step)
-    return RunCheckpoint(
-        folder, config, load_method(ConfigDict(tuples(config))), path, int(path.name)
-    )
+    method = load_method(ConfigDict(tuples(config)))
+    read = functools.partial(read_checkpoint, config, method, path)
+    return Opened(folder, config, method, path, int(path.name), read)
+
+
+def open_weights(config: ConfigDict, weights, folder) -> Opened:
+    """Weights in any format that `init_from` reads, for the networks of a config.
+
+    folder: where results are written.
+    """
+    method = load_method(config)
+    path = local_folder(weights, what="--weights")
+
+    def read(mesh):
+        plan = build_program(method, mesh, seed=config["seed"])
+        state, _, report = read_frozen(method, plan, path)
+        return state, report
+
+    folder = local_folder(folder, what="--out")
+    return Opened(folder, config.to_dict(), method, path, 0, read)
 
 
 def wait_for(folder: pathlib.Path, step: int | None, seconds: float):
@@ -82,14 +106,14 @@ def find_checkpoint(folder: pathlib.Path, step: int | None) -> pathlib.Path:
     return folder / str(steps[-1] if step is None else step)
 
 
-def read_state(opened: RunCheckpoint, mesh):
-    """The fields of the state in `method.frozen_fields`, laid out on `mesh`.
+def read_checkpoint(config: dict, method: Method, path: pathlib.Path, mesh):
+    """(state, []): the fields of a checkpoint in `method.frozen_fields`, laid out on `mesh`.
 
     Other fields are not read and are None. `mesh` may differ from the run's.
     """
-    key = jax.random.key(opened.config["seed"])
-    shapes = jax.eval_shape(opened.method.init, key)
+    key = jax.random.key(config["seed"])
+    shapes = jax.eval_shape(method.init, key)
     layouts = shardings(mesh, shapes)
-    needs = opened.method.frozen_fields or shapes.__dataclass_fields__
+    needs = method.frozen_fields or shapes.__dataclass_fields__
     rest = tuple(name for name in shapes.__dataclass_fields__ if name not in needs)
-    return checkpoint.read(opened.checkpoint, shapes, layouts, without=rest)
+    return checkpoint.read(path, shapes, layouts, without=rest), []

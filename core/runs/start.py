@@ -8,11 +8,10 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from core.base import nested
 from core.base.names import choose
 from core.base.places import local_folder
 from core.base.text import short
-from core.method import Method
+from core.method import Method, Weights
 from core.parallel.layouts import unbox
 from core.runs import checkpoint
 
@@ -31,8 +30,8 @@ def begin(
     """The state that a run begins with: the first that applies of three ways.
 
     1. Resume this run from its newest checkpoint, and its source from the cursor there.
-    2. Start from `init_from`: a run's folder, its checkpoints/STEP, or a folder that one
-       of `method.readers` reads. Steps count anew.
+    2. Start from `init_from`: a run's folder, its checkpoints/STEP, or what one of
+       `method.readers` reads. Steps count anew.
     3. Start afresh.
 
     Args:
@@ -52,17 +51,14 @@ def begin(
     if not init_from:
         return Start(plan.create(), 0, ["all arrays: fresh"])
     folder = local_folder(init_from, what="init_from")
-    for kind, read in method.readers.items():
-        found = read(folder, names)
-        if found is not None:
-            return start_from_weights(
-                method, plan, found, names, f"{kind} folder {folder}"
-            )
+    found = find_weights(method, folder, names)
+    if found is not None:
+        return start_from_weights(method, plan, *found, names)
     return start_from_checkpoint(method, plan, find_checkpoint(method, folder), names)
 
 
 def part_names(method: Method, init_from: str, init_parts: str) -> tuple[str, ...]:
-    """The names in `init_parts`; "params" stands for all parts of the method."""
+    """The names in `init_parts`; "params" stands for all parts within the params."""
     names = tuple(name.strip() for name in init_parts.split(",") if name.strip())
     if names and not init_from:
         raise ValueError(
@@ -76,7 +72,56 @@ def part_names(method: Method, init_from: str, init_parts: str) -> tuple[str, ..
         )
     if names:
         choose(names, {"params": (), **method.parts}, "init_parts entry")
-    return tuple(method.parts) if "params" in names else names
+    if "params" not in names:
+        return names
+    trained = tuple(
+        name
+        for name, paths in method.parts.items()
+        if any(path.startswith("params/") for path in paths)
+    )
+    return (*trained, *(name for name in names if name not in ("params", *trained)))
+
+
+def find_weights(method: Method, path: pathlib.Path, names) -> tuple[dict, str] | None:
+    """(what the first reader that knows the format found, its origin); None for no reader."""
+    for kind, read in method.readers.items():
+        found = read(path, names)
+        if found is not None:
+            return dict(found), f"{kind} {path}"
+    return None
+
+
+def read_frozen(method: Method, plan, place) -> Start:
+    """What evaluations and exports read of a state, from weights or a checkpoint at `place`.
+
+    Fields outside `method.frozen_fields` are None, and so are entries of `params` that the
+    place does not hold. Raises ValueError for a place that holds no weights of this method.
+    """
+    path = local_folder(place, what="--weights")
+    shapes = unbox(plan.shapes)
+    fields = set(method.frozen_fields or shapes.__dataclass_fields__)
+    names = tuple(
+        name
+        for name, paths in method.parts.items()
+        if all(where.partition("/")[0] in fields for where in paths)
+    )
+    found = find_weights(method, path, names)
+    if found is not None:
+        arrays, origins = place_weights(method, plan, *found, names)
+    else:
+        folder = find_checkpoint(method, path)
+        paths = [where for name in names for where in method.parts[name]]
+        like = checkpoint.abstract(plan.shapes, plan.layouts)
+        arrays = checkpoint.read_parts(
+            folder, {where: part_of(like, where) for where in paths}
+        )
+        origins = dict.fromkeys(paths, f"from checkpoint {folder}")
+    empty = dict.fromkeys(shapes.__dataclass_fields__)
+    empty |= {"step": np.zeros((), np.int32), "params": dict.fromkeys(shapes.params)}
+    state = with_arrays(shapes.replace(**empty), arrays)
+    report = [f"{where}: {origin}" for where, origin in origins.items()]
+    missing = [f"params/{name}" for name, x in state.params.items() if x is None]
+    return Start(state, 0, [*report, *(f"{where}: not there" for where in missing)])
 
 
 def find_checkpoint(method: Method, folder: pathlib.Path) -> pathlib.Path:
@@ -85,7 +130,7 @@ def find_checkpoint(method: Method, folder: pathlib.Path) -> pathlib.Path:
         return checkpoint.find_step_folder(folder)
     except checkpoint.CheckpointError as error:
         formats = ", ".join(method.readers)
-        others = f", or a folder in one of these formats: {formats}" if formats else ""
+        others = f", or one of these: {formats}" if formats else ""
         raise ValueError(f"init_from: {error}{others}; nothing is downloaded") from None
 
 
@@ -109,35 +154,55 @@ def start_from_checkpoint(method: Method, plan, folder: pathlib.Path, names) -> 
     return start_with(plan, arrays, dict.fromkeys(paths, origin))
 
 
-def start_from_weights(method: Method, plan, found: Mapping, names, origin) -> Start:
-    """Start with what a reader found, {part: nested dicts}; the rest of the state is fresh."""
+def start_from_weights(
+    method: Method, plan, found: Mapping[str, Weights], origin: str, names
+) -> Start:
+    """Start with the parts that a reader found; the rest of the state is fresh."""
     for name in names:
         if name not in found:
             raise ValueError(
                 f"init_from: {origin}: holds {', '.join(found)}, but init_parts names "
                 f"{name!r}"
             )
+    return start_with(plan, *place_weights(method, plan, found, origin, names))
+
+
+def place_weights(
+    method: Method, plan, found: Mapping[str, Weights], origin: str, names
+) -> tuple[dict, dict]:
+    """(arrays on the mesh, their origins) by place in the state, of the parts `names`.
+
+    All parts that were found if `names` is empty. Raises ValueError for wrong arrays.
+    """
     shapes, arrays, origins = unbox(plan.shapes), {}, {}
-    for name in names or found:
-        first, *_ = paths = method.parts[name]
+    for name, paths in method.parts.items():
+        if name not in found or (names and name not in names):
+            continue
         for path in paths:
-            check_arrays(path, found[name], part_of(shapes, path), origin)
+            check_arrays(path, found[name].arrays, part_of(shapes, path), origin)
             layouts = part_of(plan.layouts, path)
-            arrays[path] = jax.tree.map(place, found[name], layouts)
-            copied = "" if path == first else f", the same as {first}"
-            origins[path] = f"from {origin}{copied}"
-    return start_with(plan, arrays, origins)
+            arrays[path] = jax.tree.map(place, found[name].arrays, layouts)
+            copied = "" if path == paths[0] else f", the same as {paths[0]}"
+            entry = found[name].entry
+            where = f"{entry} of {origin}" if entry else origin
+            origins[path] = f"from {where}{copied}"
+    return arrays, origins
 
 
 def start_with(plan, arrays: Mapping, origins: Mapping) -> Start:
     """A fresh state with `arrays` in some places, {"field" or "field/entry": tree}."""
-    state = plan.create()
+    state = with_arrays(plan.create(), arrays)
+    origins = {"step": "0", "bad_steps": "0", **origins}
+    return Start(state, 0, report_groups(plan.shapes, origins))
+
+
+def with_arrays(state, arrays: Mapping):
+    """A state with `arrays` in some places, {"field" or "field/entry": tree}."""
     for path, tree in arrays.items():
         field, _, entry = path.partition("/")
         whole = {**getattr(state, field), entry: tree} if entry else tree
         state = state.replace(**{field: whole})
-    origins = {"step": "0", "bad_steps": "0", **origins}
-    return Start(state, 0, report_groups(plan.shapes, origins))
+    return state
 
 
 def part_of(state, path: str):
@@ -151,9 +216,9 @@ def place(x: np.ndarray, layout):
     return jax.make_array_from_callback(x.shape, layout, lambda index: x[index])
 
 
-def check_arrays(path: str, found: Mapping, wanted: Mapping, origin: str) -> None:
-    """Raise ValueError for the first array that is missing, unexpected or of another kind."""
-    found, wanted = nested.flatten(found), nested.flatten(wanted)
+def check_arrays(path: str, found, wanted, origin: str) -> None:
+    """Raise ValueError for the first array that is missing, unexpected or not as wanted."""
+    found, wanted = by_path(found), by_path(wanted)
     for name in sorted(found | wanted):
         if name not in found:
             raise ValueError(f"init_from: {origin}: {path}/{name} is missing")
@@ -166,6 +231,18 @@ def check_arrays(path: str, found: Mapping, wanted: Mapping, origin: str) -> Non
             raise ValueError(
                 f"init_from: {origin}: {path}/{name} is {there}, expected {here}"
             )
+        if not np.isfinite(found[name]).all():
+            raise ValueError(
+                f"init_from: {origin}: {path}/{name} has values that are not finite"
+            )
+
+
+def by_path(tree) -> dict:
+    """{"a/b": array} of a tree of dicts and named tuples."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="/"): x for path, x in leaves
+    }
 
 
 def group_names(state) -> list[str]:

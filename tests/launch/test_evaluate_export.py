@@ -78,7 +78,7 @@ def test_a_restored_config_equals_the_original(trained):
 def test_restored_state_is_the_trained_one(trained):
     folder, state = trained
     mesh = make_mesh(devices=jax.devices()[:1])
-    again = restore.read_state(restore.open_run(folder), mesh)
+    again = restore.open_run(folder).read(mesh)[0]
     assert again.opt is None and again.bad_steps is None  # not read
     rest = state.replace(opt=None, bad_steps=None)
     jax.tree.map(np.testing.assert_array_equal, again, rest)
@@ -257,7 +257,7 @@ def command(name, *flags):
         ("evaluate", [], "--workdir=DIR is needed"),
         ("evaluate", ["--workdir=nowhere"], "no run was started there"),
         ("evaluate", ["--workdir=x", "--step=last"], "--step=last"),
-        ("export", ["--workdir=x"], "both needed"),
+        ("export", ["--workdir=x"], "--out=OUT is needed"),
         ("export", ["--workdir=nowhere", "--out=x", "--format=hf"], "no run was"),
     ],
 )

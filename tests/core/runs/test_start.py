@@ -4,6 +4,7 @@ import json
 import shutil
 
 import jax
+import meta_files
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
@@ -112,6 +113,32 @@ def test_hugging_face_folder_fills_encoder_target_and_predictor(tmp_path, mesh):
     ]
 
 
+def test_meta_file_fills_all_parts_or_those_named(tmp_path):
+    path = meta_files.write(tmp_path)
+    (state, step, report), _ = started(matching(init_from=str(path)), tmp_path)
+    same(state.target, PARAMS["encoder"])
+    same(state.params["encoder"], jax.tree.map(lambda x: 2 * x, PARAMS["encoder"]))
+    same(state.params["predictor"], PARAMS["predictor"])
+    quarter = jax.tree.map(lambda x: x / 4, PARAMS["encoder"])
+    same(state.opt.mu["encoder"], quarter)
+    assert step == int(state.step) == 0 and int(state.opt.count) == 7
+    assert report == [
+        f"params/encoder: 20 arrays, 0.198M values, from encoder of Meta file {path}",
+        f"params/predictor: 23 arrays, 0.0630M values, from predictor of Meta file {path}",
+        "step: 0",
+        f"target: 20 arrays, 0.198M values, from target_encoder of Meta file {path}",
+        f"opt: 87 arrays, 0.523M values, from opt of Meta file {path}",
+        "bad_steps: 0",
+    ]
+    config = matching(init_from=str(path), init_parts="encoder, predictor, target")
+    state = started(config, tmp_path)[0].state
+    assert int(state.opt.count) == 0 and differ(state.target, state.params["encoder"])
+    state = started(matching(init_from=str(path), init_parts="params"), tmp_path)[
+        0
+    ].state
+    same((state.target, state.params["encoder"]), (PARAMS["encoder"],) * 2)
+
+
 def test_state_of_weights_may_wait_in_the_memory_of_the_host(tmp_path):
     config = matching(init_from=str(FIXTURE), offload="target")
     (state, *_), _ = started(config, tmp_path)
@@ -205,6 +232,10 @@ def test_what_an_export_lacks_is_named(exported, tmp_path):
             {"norm/scale": np.ones(64, np.int32)},
             "is int32 (64,), expected float32 (64,)",
         ),
+        (
+            {"norm/scale": np.full(64, np.nan, np.float32)},
+            "params/encoder/norm/scale has values that are not finite",
+        ),
     ],
 )
 def test_wrong_arrays_of_an_export_are_named(change, words, exported, tmp_path):
@@ -278,7 +309,10 @@ def test_what_cannot_be_read_is_refused(trained, tmp_path):
     folder = str(trained[0])
     text = refusal(tmp_path, init_from="facebook/vjepa2-vitl-fpc64-256")
     assert "facebook/vjepa2-vitl-fpc64-256 holds no checkpoint; name a run's" in text
-    assert "or a folder in one of these formats: export, Hugging Face; nothing" in text
+    assert (
+        "or one of these: export folder, Hugging Face folder, Meta file; nothing"
+        in text
+    )
     text = refusal(tmp_path, init_from=str(tmp_path), init_parts="params")
     assert text.startswith(f"init_from: {tmp_path} holds no checkpoint")
     text = refusal(tmp_path, init_parts="encoder")

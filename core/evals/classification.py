@@ -1,0 +1,157 @@
+"""Scores of heads that classify videos from features: settings chosen, intervals, spread."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from core.evals import fit
+from core.evals.extract import Features
+from core.evals.heads import AttentiveHead, LinearHead
+from core.evals.neighbors import nearest_classes
+from core.evals.statistics import bootstrap
+
+SELECT_ONE_IN = 5  # of the training videos choose the settings of a head
+
+
+class Options(NamedTuple):
+    """How videos are read and heads are trained.
+
+    clips, views: per video. batch: clips that are encoded at once. workers: threads that
+    decode. steps, head_batch, grid: of the heads. head_gigabytes: for the heads that are
+    trained at once. k: neighbors.
+    """
+
+    clips: int = 1
+    views: int = 1
+    batch: int = 16
+    workers: int = 2
+    steps: int = 500
+    head_batch: int = 64
+    grid: fit.Grid = fit.Grid()
+    head_gigabytes: float = 4.0
+    k: int = 20
+
+
+HEADS: Mapping[str, Callable[[int, int], Any] | None] = {
+    "knn": None,
+    "linear": lambda classes, width: LinearHead(classes),
+    "attentive1": lambda classes, width: AttentiveHead(classes, 1, heads_of(width)),
+    "attentive4": lambda classes, width: AttentiveHead(classes, 4, heads_of(width)),
+}
+
+
+def heads_of(width: int) -> int:
+    """16 as published, or the largest power of two that divides the width."""
+    return next(n for n in (16, 8, 4, 2, 1) if width % n == 0)
+
+
+def pooled(features: Features) -> np.ndarray:
+    """Mean tokens float32 [n, views, D] of the videos that could be read."""
+    rows = np.array_split(features.rows, -(-len(features.rows) // 256))
+    return np.concatenate(
+        [np.asarray(features.tokens[r], np.float32).mean(2) for r in rows]
+    )
+
+
+def score(
+    head: str,
+    train: Features,
+    validation: Features,
+    labels: Sequence[np.ndarray],
+    *,
+    classes: int,
+    options: Options,
+    progress: Callable[[int], None] = lambda step: None,
+) -> dict[str, Any]:
+    """Numbers of one head: accuracy, interval, and of trained heads settings and spread.
+
+    labels: of the videos of both parts that could be read.
+    """
+    if HEADS[head] is None:
+        return accuracy(nearest(train, validation, labels, classes, options.k)[None])
+    module = HEADS[head](classes, train.tokens.shape[-1])
+    fitted, selecting = selection(labels[0])
+
+    def take(rows):
+        """Tokens of the middle view."""
+        return train.tokens[train.rows[fitted[rows]], train.tokens.shape[1] // 2]
+
+    settings, seeds = options.grid.settings(), len(options.grid.seeds)
+    asked = (
+        (train, train.rows[selecting], labels[0][selecting]),
+        (validation, validation.rows, labels[1]),
+    )
+    size = fit.heads_at_once(module, take(np.arange(1)), options.head_gigabytes)
+    right: list[list] = [[], []]
+    for start in range(0, len(settings), size):
+        batches = fit.batches_of(
+            take, labels[0][fitted], batch=options.head_batch, steps=options.steps
+        )
+        params = fit.fit_heads(
+            module,
+            batches,
+            settings=settings[start : start + size],
+            steps=options.steps,
+            progress=lambda step, start=start: progress(
+                start * options.steps + step * size
+            ),
+        )
+        for found, (part, rows, y) in zip(right, asked, strict=True):
+            found.append(probabilities(module, params, part, rows).argmax(-1) == y)
+    choosing, scored = (
+        np.concatenate(found).reshape(-1, seeds, found[0].shape[-1]) for found in right
+    )
+    choosing = choosing.mean((1, 2))
+    means, best = scored.mean((1, 2)), int(choosing.argmax())
+    return accuracy(scored[best]) | {
+        "rate": settings[best * seeds].rate,
+        "decay": settings[best * seeds].decay,
+        "best": float(means.max()),
+        "spread": [float(means.min()), float(means.max())],
+        "seeds": scored[best].mean(-1).tolist(),
+    }
+
+
+def nearest(train: Features, validation: Features, labels, classes: int, k: int):
+    """Whether the nearest neighbors are right about each validation video: bool [n]."""
+    bank, queries = pooled(train), pooled(validation)
+    views, width = bank.shape[1:]
+    votes = nearest_classes(
+        bank.reshape(-1, width),
+        np.repeat(labels[0], views),
+        queries.reshape(-1, width),
+        classes=classes,
+        k=k,
+    )
+    return votes.reshape(-1, views, classes).mean(1).argmax(-1) == labels[1]
+
+
+def accuracy(right) -> dict[str, Any]:
+    """Mean of `right` [seeds, videos] and its interval over videos."""
+    per_video = np.asarray(right, np.float64).mean(0)
+    return {"accuracy": float(per_video.mean()), "interval": list(bootstrap(per_video))}
+
+
+def selection(labels) -> tuple[np.ndarray, np.ndarray]:
+    """(rows to fit, rows to choose settings): every fifth video of each class, by order."""
+    rank = np.zeros(len(labels), np.int64)
+    for label in np.unique(labels):
+        rows = np.flatnonzero(labels == label)
+        rank[rows] = np.arange(len(rows))
+    held = rank % SELECT_ONE_IN == SELECT_ONE_IN - 1
+    if not held.any():  # too few videos: settings are chosen on those that are fitted
+        return np.arange(len(labels)), np.arange(len(labels))
+    return np.flatnonzero(~held), np.flatnonzero(held)
+
+
+def probabilities(module, params, features: Features, rows) -> np.ndarray:
+    """Softmax of every head, averaged over views: [heads, videos, classes]."""
+    found = []
+    for part in np.array_split(rows, max(1, -(-len(rows) // 64))):
+        x = np.asarray(features.tokens[part], np.float32)
+        logits = fit.outputs_of(module, params, x.reshape(-1, *x.shape[2:]))
+        p = jax.nn.softmax(logits, -1).reshape(len(logits), *x.shape[:2], -1)
+        found.append(np.asarray(p.mean(2)))
+    return np.concatenate(found, 1)

@@ -1,0 +1,76 @@
+"""Published weights in place of a run: evaluated and exported with a config beside them."""
+
+import json
+
+import jax
+import meta_files
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+from small import small, use_one_device
+from tiny_vjepa2 import FIXTURE
+
+from core.evals.evaluate import evaluate, open_state
+from core.export.export_run import export
+from core.runs.restore import open_weights
+from jepa import model, weights
+
+FIELDS, _, PARAMS = weights.read_hf(FIXTURE)
+
+
+@pytest.fixture(autouse=True)
+def fixture_size(monkeypatch):
+    """The config of the Hugging Face fixture can be written: its encoder has a size."""
+    use_one_device(monkeypatch)
+    size = tuple(FIELDS[name] for name in ("width", "depth", "heads", "hidden"))
+    monkeypatch.setitem(model.SIZES, "fixture", size)
+
+
+def matching(**fields):
+    predictor = {"depth": 2, "heads": 4, "hidden": 192, "mask_tokens": 3}
+    predictor = {f"predictor__{name}": value for name, value in predictor.items()}
+    return small(**{"encoder__size": "fixture", **predictor, **fields})
+
+
+def test_meta_file_becomes_a_hugging_face_folder(tmp_path, capfd):
+    """Meta's names in, transformers' names out: the tensors of the fixture."""
+    path = meta_files.write(tmp_path, predictor=meta_files.PREDICT, opt=None)
+    export(open_weights(matching(), path, tmp_path), tmp_path / "out", ["hf"])
+    found, wanted = (
+        load_file(folder / "model.safetensors")
+        for folder in (tmp_path / "out/hf", FIXTURE)
+    )
+    used = wanted["predictor.embeddings.mask_tokens"]
+    wanted["predictor.embeddings.mask_tokens"] = np.repeat(used[:1], 3, 0)
+    assert found.keys() == wanted.keys()
+    for name, x in wanted.items():
+        np.testing.assert_array_equal(found[name], x, err_msg=name)
+    said = capfd.readouterr().out
+    assert f"target: from target_encoder of Meta file {path}" in said
+    assert f"read back, agrees with {path}" in said
+    origin = json.loads((tmp_path / "out/hf/provenance.json").read_text())
+    assert origin["parent"] == str(path)
+
+
+def test_an_encoder_alone_is_exported_and_what_it_lacks_is_named(tmp_path):
+    config = matching()
+    export(open_weights(config, FIXTURE, tmp_path), tmp_path / "a", ["safetensors"])
+    alone = open_weights(config, tmp_path / "a/safetensors", tmp_path / "b")
+    with open_state(alone) as state:
+        jax.tree.map(np.testing.assert_array_equal, state.target, PARAMS["encoder"])
+        assert state.params["predictor"] is None and state.opt is None
+    with pytest.raises(
+        ValueError, match="health needs a predictor, which these weights"
+    ):
+        evaluate(alone, ["health"])
+    with pytest.raises(ValueError, match="params: predictor/embed/bias is missing"):
+        export(alone, tmp_path / "b", ["hf"])
+    assert not (tmp_path / "b" / "hf").exists()
+
+
+def test_weights_are_evaluated(tmp_path):
+    found = evaluate(open_weights(matching(), FIXTURE, tmp_path / "out"), ["health"])
+    written = json.loads((tmp_path / "out/evaluations/0.json").read_text())
+    assert written["health"]["loss_masked"] == found["health"]["loss_masked"] > 0
+    with pytest.raises(ValueError, match="init_from: .*missing.* holds no checkpoint"):
+        evaluate(open_weights(matching(), tmp_path / "missing", tmp_path), ["health"])
