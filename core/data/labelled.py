@@ -2,13 +2,14 @@
 
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from core.base.files import digest
+from core.base.places import expand_home
 from core.data import file_lists
+from core.data.urls import is_url
 from core.data.video import SUFFIXES
 
 TRAIN, VALIDATION = ("train", "training"), ("val", "validation", "valid", "test")
@@ -44,7 +45,7 @@ def read_labelled(place: str) -> tuple[Labelled, Labelled]:
     first, comma, second = place.partition(",")
     if comma:
         return matched(read_one(first), read_one(second), place)
-    folder = Path(first).expanduser()
+    folder = expand_home(first)
     halves = [next((folder / n for n in names if (folder / n).is_dir()), None)
               for names in (TRAIN, VALIDATION)]  # fmt: skip
     if all(halves):
@@ -55,9 +56,9 @@ def read_labelled(place: str) -> tuple[Labelled, Labelled]:
 
 def read_one(place: str) -> Labelled:
     """The videos of one folder of class folders, or of one list file."""
-    path = Path(place).expanduser()
+    path = expand_home(place)
     if path.is_dir():
-        paths = file_lists.search_folder(path, SUFFIXES)
+        paths = file_lists.search_folder(path, SUFFIXES).paths
         nested = [p for p in paths if os.sep in p]
         if not nested or len(nested) < len(paths):
             odd = next((p for p in paths if os.sep not in p), None)
@@ -68,11 +69,11 @@ def read_one(place: str) -> Labelled:
         names = [p.split(os.sep)[0] for p in paths]
         classes, labels = np.unique(names, return_inverse=True)
         return Labelled(str(path), tuple(paths), labels, tuple(map(str, classes)))
-    root, paths, labels = file_lists.find_files(place, SUFFIXES, "videos")
+    root, paths, labels, *_ = file_lists.find_files(place, SUFFIXES, "videos")
     if not labels:
         raise ValueError(f"{place} has no labels; expected an integer after each path")
     for name in paths:
-        if not file_lists.is_url(name) and not os.path.exists(os.path.join(root, name)):
+        if not is_url(name) and not os.path.exists(os.path.join(root, name)):
             raise ValueError(f"{place} names {name}, which does not exist below {root}")
     numbers = np.asarray(labels, np.int64)
     classes = tuple(map(str, range(int(numbers.max()) + 1)))

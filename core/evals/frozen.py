@@ -12,8 +12,8 @@ import numpy as np
 
 from core.base.files import write_json
 from core.base.names import choose
-from core.data.file_lists import is_url, read_url
 from core.data.labelled import Labelled, count_classes
+from core.data.urls import is_url, open_url
 from core.data.views import read_views
 from core.evals.classification import HEADS, Options, pooled, score
 from core.evals.extract import Features, extract, feature_folder
@@ -109,7 +109,7 @@ def features_of(
 
     def load(row: int):
         path = part.paths[row]
-        source = read_url(path) if is_url(path) else str(pathlib.Path(part.root) / path)
+        source = open_url(path) if is_url(path) else str(pathlib.Path(part.root) / path)
         return read_views(source, **clip)
 
     about = {

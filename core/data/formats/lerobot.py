@@ -66,7 +66,7 @@ class LeRobot:
             raise ValueError(
                 f"data.frame_tolerance is {self.frame_tolerance}; expected 0 or more"
             )
-        root = pathlib.Path(self.folder).expanduser()
+        root = expand_home(self.folder)
         info = read_info(self.folder)
         kinds = info["features"]
         cameras = [name for name, x in kinds.items() if x["dtype"] == "video"]
@@ -179,7 +179,7 @@ class LeRobot:
             interval=1 / self.info["fps"],
             tolerance=self.frame_tolerance,
             digits=float32_digits(time),
-            file=str(path.relative_to(pathlib.Path(self.folder).expanduser())),
+            file=str(path.relative_to(expand_home(self.folder))),
             **{k: x for k, x in bounds.items() if x is not None},
         )
         if lerobot_depth.is_depth(feature):
@@ -202,7 +202,7 @@ class LeRobot:
         path = pathlib.PurePath(self.info[field].format(**place, **more))
         if path.is_absolute() or ".." in path.parts:
             raise BadSample(f"{field} is outside of the data set's folder: {path}")
-        return pathlib.Path(self.folder).expanduser() / path
+        return expand_home(self.folder) / path
 
 
 def array_names(folder: str, features: dict) -> dict[str, str]:
