@@ -18,6 +18,7 @@ from core.data.trajectories import RandomWindows, WorldWindows, split_recordings
 from core.data.video_folder import VideoFolder
 from core.runs.data_change import check_data, fingerprints, record_data
 from core.runs.run_folder import PROVENANCE
+from dreamer.data import Chunks
 
 VIEW = View(frames=2, fps=1.0, size=16)
 
@@ -123,6 +124,7 @@ def test_a_mixture_has_a_fingerprint_per_part_and_the_world_a_trivial_one(videos
     source = make_source(Mixture(parts, (1.0, 1.0, 1.0)), batch=2, seed=0)
     found = fingerprints(source)
     assert [one["place"] for one in found] == [str(videos), "", ""]
+    assert fingerprints(Chunks(source, parts=1, deter=1, stoch=1)) == found
     assert fingerprints(object()) == []
 
 

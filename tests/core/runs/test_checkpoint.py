@@ -218,3 +218,18 @@ def test_only_messages_of_orbax_are_silenced(unchanged, depth, caplog):
         assert log_all() == ["core/train.py"]
         raise RuntimeError
     assert len(log_all()) == 3
+
+
+def test_a_checkpoint_that_is_removed_while_it_is_read(saved, monkeypatch):
+    workdir, _, *like = saved
+
+    def removed(folder):
+        shutil.rmtree(folder)
+        return "state/manifest.ocdbt: no such file or directory"
+
+    monkeypatch.setattr(integrity, "damage", removed)
+    match = (
+        "checkpoints/2 was removed while it was read, as a training removes its oldest"
+    )
+    with pytest.raises(checkpoint.CheckpointError, match=match):
+        checkpoint.read(workdir, *like)
