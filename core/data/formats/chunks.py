@@ -15,6 +15,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from core.base.files import expand
 from core.base.text import one_line
 from core.base.unreadable import known_damage
 from core.data.records import VALIDATION_ONE_IN, BadSample, blame
@@ -46,7 +47,7 @@ class Chunk:
 
 def chunks_in(folder) -> list[Chunk]:
     """The chunks of a folder in order; other files are ignored."""
-    names = (NAME.fullmatch(path.name) for path in pathlib.Path(folder).glob("*.npz"))
+    names = (NAME.fullmatch(path.name) for path in expand(folder).glob("*.npz"))
     return sorted(Chunk(*map(int, name.groups())) for name in names if name)
 
 

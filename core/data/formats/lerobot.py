@@ -9,6 +9,7 @@ import pathlib
 
 import numpy as np
 
+from core.base.files import expand
 from core.base.text import one_line
 from core.data.formats import lerobot_depth
 from core.data.formats.lazy_images import (
@@ -39,7 +40,7 @@ REWARD, DONE, TIME, TASK = "next.reward", "next.done", "timestamp", "task_index"
 
 def is_lerobot(place) -> bool:
     """Whether a folder is a data set of LeRobot."""
-    return (pathlib.Path(place).expanduser() / INFO).is_file()
+    return (expand(place) / INFO).is_file()
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -65,7 +66,7 @@ class LeRobot:
             raise ValueError(
                 f"data.frame_tolerance is {self.frame_tolerance}; expected 0 or more"
             )
-        root = pathlib.Path(self.folder).expanduser()
+        root = expand(self.folder)
         info = read_info(self.folder)
         kinds = info["features"]
         cameras = [name for name, x in kinds.items() if x["dtype"] == "video"]
@@ -178,7 +179,7 @@ class LeRobot:
             interval=1 / (frame_rate(feature) or self.info["fps"]),
             tolerance=self.frame_tolerance,
             digits=float32_digits(time),
-            file=str(path.relative_to(pathlib.Path(self.folder).expanduser())),
+            file=str(path.relative_to(expand(self.folder))),
             **{k: x for k, x in bounds.items() if x is not None},
         )
         if lerobot_depth.is_depth(feature):
@@ -201,7 +202,7 @@ class LeRobot:
         path = pathlib.PurePath(self.info[field].format(**place, **more))
         if path.is_absolute() or ".." in path.parts:
             raise BadSample(f"{field} is outside of the data set's folder: {path}")
-        return pathlib.Path(self.folder).expanduser() / path
+        return expand(self.folder) / path
 
 
 def array_names(folder: str, features: dict) -> dict[str, str]:

@@ -8,6 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from core.base.files import expand
 from core.data.records import BadSample, explain
 from core.data.steps import episode_flags, image_or_float, one_hot
 
@@ -17,7 +18,7 @@ TASK = ("mission", "instruction")  # in names of observations that hold the lang
 
 def is_minari(place) -> bool:
     """Whether a folder is a data set of Minari."""
-    data = pathlib.Path(place).expanduser() / DATA
+    data = expand(place) / DATA
     return (data / "metadata.json").is_file() and (
         (data / "main_data.hdf5").is_file() or (data / "0").is_dir()
     )
