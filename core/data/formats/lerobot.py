@@ -47,11 +47,11 @@ def is_lerobot(place) -> bool:
 class LeRobot:
     """The episodes of a folder as recordings (core/data/trajectories.py).
 
-    frame_tolerance: how far the frame of a step may be from its time stamp, in intervals of
-    the data set's rate. info: meta/info.json. tasks: instructions by number. episodes: their
-    places. names: {feature: array of core/data/steps.py}.
-    Raises ValueError if meta/ is damaged, two features would get one name, or there is no
-    action.
+    frame_tolerance: how far the frame of a step may be from its time stamp, in intervals
+    between frames, by the stated rate of the video, else of the data set. info:
+    meta/info.json. tasks: instructions by number. episodes: their places. names: {feature:
+    array of core/data/steps.py}. Raises ValueError if meta/ is damaged, two features would
+    get one name, or there is no action.
     """
 
     folder: str
@@ -176,7 +176,7 @@ class LeRobot:
         stamps = Stamps(
             begin + time,
             begin=begin,
-            interval=1 / self.info["fps"],
+            interval=1 / (frame_rate(feature) or self.info["fps"]),
             tolerance=self.frame_tolerance,
             digits=float32_digits(time),
             file=str(path.relative_to(expand_home(self.folder))),
@@ -250,6 +250,12 @@ def images_in_rows(name: str, cells, feature: dict) -> LazyImages:
         )
     deep = lerobot_depth.is_depth(feature) or has_deep_numbers(files[0])
     return (depth_files if deep else image_files)(files)
+
+
+def frame_rate(feature: dict) -> float:
+    """The stated frames per second of a feature's video; 0 if there is none."""
+    rate = lerobot_depth.details(feature).get("fps")
+    return float(rate) if isinstance(rate, int | float) and rate > 0 else 0.0
 
 
 def flat_names(names) -> list[str]:

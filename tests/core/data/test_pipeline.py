@@ -16,7 +16,7 @@ from core.base.waiting import SourceFailed, Stopped
 from core.data import pipeline, reading, room
 from core.data.bad_samples import Ledger
 from core.data.pipeline import make_source
-from core.data.records import TooManyBad
+from core.data.records import BadSample, TooManyBad
 from core.data.room import Room, measure_room
 
 
@@ -206,6 +206,21 @@ def test_too_many_bad_raise_naming_share_limit_and_records():
         assert part in str(error.value)
     assert "data.max_bad_share = 0.01" in str(error.value)
     source.close()
+
+
+def blame_another(reason):
+    error = BadSample(reason)
+    error.blamed = "number 99"
+    return error
+
+
+def test_another_recording_than_the_record_may_be_to_blame():
+    source = source_of(Numbers(20, bad=[4], error=blame_another), max_bad_share=0.5)
+    take(source, 5)
+    assert {x["name"] for x in source.report()["new"]} == {"number 99"}
+    source = source_of(Numbers(2, bad=range(2), error=blame_another))
+    with pytest.raises(TooManyBad, match="number 99 .rotten., number 99 .rotten."):
+        source.next()
 
 
 def test_only_bad_records_raise_at_once():
