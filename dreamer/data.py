@@ -11,7 +11,7 @@ from core.data import source_names
 from core.data.bodies.world import World
 from core.data.mixture import map_parts
 from core.data.pipeline import STALL_S, make_source
-from core.data.records import BadSample, Records, RecordsWrapper
+from core.data.records import BadSample, Records, RecordsWrapper, explain
 from core.data.steps import FLAGS, is_observation
 from core.data.trajectories import WorldWindows
 
@@ -59,12 +59,12 @@ def spaces_of(records):
     Actions are choices where the data set says so; where it says nothing, if the vectors of
     the first eight records are one-hot. Raises ValueError if none of these can be read.
     """
-    items, why = [], None
+    items, why = [], ""
     for index in range(min(len(records), 8)):
         try:
             items.append(records.load(index))
         except Exception as error:  # noqa: BLE001, the pipeline reports them
-            why = error
+            why = why or f"{records.name(index)} {explain(error)}"
             continue
         hot = recorded_actions.is_one_hot(items[-1]["action"], items[-1]["is_first"])
         if not hot:
