@@ -99,7 +99,7 @@ def fit(
     return state
 
 
-@working("opening the data")
+@working("opening the data", at_once=False)
 def open_run(config, workdir, stack, *, allow_change: bool) -> Run:
     """Check a config and open what it trains with; `stack` closes it."""
     method, mesh = load_method(config), make_mesh(**config.mesh)

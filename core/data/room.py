@@ -8,9 +8,8 @@ from core.base.memory import bytes_text, free_memory, free_shared_memory
 from core.base.processes import files_left
 
 IN_PARENT = 3  # batches: read ahead, in use, on its way to the device
-FILES = (
-    40  # open files per worker: its pipes, and shared arrays of batches on their way
-)
+LEAVING = 2  # batches whose shared memory is being given back
+FILES = 64  # open ones per worker: pipes, and arrays of batches on their way
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,12 +31,13 @@ class Room:
         batch = self.rows * sum(np.asarray(x).nbytes for x in sample.values())
         each, whole = self.ahead * batch, IN_PARENT * batch
         count = max(self.workers, 1)
-        if self.workers and count * each > self.shared:
-            fits = int(self.shared // each)
-            more = f"docker run --shm-size={count * each / 1e9 + 1:.0f}g"
+        shared = count * each + LEAVING * batch
+        if self.workers and shared > self.shared:
+            fits = max(0, int((self.shared - LEAVING * batch) // each))
+            more = f"docker run --shm-size={shared / 1e9 + 1:.0f}g"
             raise ValueError(
                 f"batches on their way from data.workers={count} need up to "
-                f"{bytes_text(count * each)} of /dev/shm, of which "
+                f"{bytes_text(shared)} of /dev/shm, of which "
                 f"{bytes_text(self.shared)} are free; use --config.data.workers={fits}, "
                 f"a smaller --config.batch, or a larger /dev/shm ({more})"
             )

@@ -26,10 +26,11 @@ def say(text: str, *, everywhere: bool = False) -> None:
 
 
 @contextlib.contextmanager
-def working(what: str, *, usual_s: float | None = None):
+def working(what: str, *, usual_s: float | None = None, at_once: bool = True):
     """Say what is being done, and every TICK_S seconds for how long already.
 
-    usual_s: seconds that it took before, if that is known.
+    usual_s: seconds that it took before, if that is known. at_once: False says nothing
+    before TICK_S, as mistakes of the user are found meanwhile and reported alone.
     """
     usual = "" if usual_s is None else f" (took {duration(usual_s)} before)"
     begin, done = time.monotonic(), threading.Event()
@@ -38,7 +39,8 @@ def working(what: str, *, usual_s: float | None = None):
         while not done.wait(TICK_S):
             say(f"{what}: {duration(time.monotonic() - begin)}{usual}")
 
-    say(what + usual)
+    if at_once:
+        say(what + usual)
     thread = threading.Thread(target=tick, daemon=True)
     thread.start()
     try:

@@ -305,11 +305,11 @@ def test_a_record_that_never_ends_is_named_and_ends_the_wait(
 
 def test_buffers_that_do_not_fit_are_refused(monkeypatch):
     sample = {"video": np.zeros((2, 1000), np.uint8), "mask": np.zeros(125, np.int64)}
-    fits = Room(rows=10, workers=2, ahead=6, shared=360_000, memory=450_000)
+    fits = Room(rows=10, workers=2, ahead=6, shared=420_000, memory=450_000)
     fits.check(sample)
-    small = dataclasses.replace(fits, shared=359_999)
+    small = dataclasses.replace(fits, shared=419_999)
     words = (
-        "data.workers=2 need up to 0.36 MB of /dev/shm, .*use --config.data.workers=1"
+        "data.workers=2 need up to 0.42 MB of /dev/shm, .*use --config.data.workers=1"
     )
     with pytest.raises(ValueError, match=words):
         small.check(sample)
@@ -318,9 +318,9 @@ def test_buffers_that_do_not_fit_are_refused(monkeypatch):
         ValueError, match="need up to 0.45 MB of memory, .*workers=1 or a"
     ):
         dataclasses.replace(fits, memory=449_999).check(sample)
-    monkeypatch.setattr(room, "files_left", lambda: 100)
+    monkeypatch.setattr(room, "files_left", lambda: 150)
     with pytest.raises(
-        ValueError, match="workers=3 need 120 more .*--config.data.workers=2"
+        ValueError, match="workers=3 need 192 more .*--config.data.workers=2"
     ):
         measure_room(rows=1, workers=3, buffer=2)
     monkeypatch.setattr(room, "free_memory", lambda: 100.0)

@@ -40,6 +40,9 @@ def test_work_is_announced_and_timed(monkeypatch, capsys):
     first, second, *_ = capsys.readouterr().out.splitlines()
     assert first == "compiling (took 0:41 before)"
     assert second == "compiling: 0:00 (took 0:41 before)"
+    with working.working("opening", at_once=False):
+        pass
+    assert not capsys.readouterr().out
 
 
 def test_a_terminal_that_is_gone_ends_nothing(monkeypatch):
