@@ -169,10 +169,14 @@ class LeRobot:
         """
         place, feature = f"videos/{key}", self.info["features"][key]
         path = self.path("video_path", where, place, video_key=key)
-        begin = 0.0 if is_old(self.info) else where[f"{place}/from_timestamp"]
-        if begin is None or not np.isfinite(begin):
-            raise BadSample(f"has no from_timestamp in the video of {key!r}")
-        bounds = {x: where.get(f"{place}/{x}") for x in ("first", "last", "packed")}
+        begin, bounds = 0.0, {}
+        if not is_old(self.info):
+            begin = where[f"{place}/from_timestamp"]
+            bounds = {x: where[f"{place}/{x}"] for x in ("first", "last", "packed")}
+            if bounds["packed"] is None:
+                raise BadSample(
+                    f"has no from_timestamp and to_timestamp in the video of {key!r}"
+                )
         stamps = Stamps(
             begin + time,
             begin=begin,
@@ -180,7 +184,7 @@ class LeRobot:
             tolerance=self.frame_tolerance,
             digits=float32_digits(time),
             file=str(path.relative_to(expand_home(self.folder))),
-            **{k: x for k, x in bounds.items() if x is not None},
+            **bounds,
         )
         if lerobot_depth.is_depth(feature):
             frames = depth_frames(path, stamps, lerobot_depth.converter(feature))

@@ -139,10 +139,10 @@ def separate(rows: list[dict], place: str, fps: float):
     """
     files: dict[tuple, list[dict]] = {}
     for row in rows:
-        begin, end = (row[f"{place}/{x}"] for x in ("from_timestamp", "to_timestamp"))
-        row[f"{place}/first"], row[f"{place}/last"] = begin, end
+        times = [row[f"{place}/{x}"] for x in ("from_timestamp", "to_timestamp")]
+        row[f"{place}/first"], row[f"{place}/last"] = times
         row[f"{place}/packed"] = None
-        if begin is not None and end is not None:
+        if all(time is not None and math.isfinite(time) for time in times):
             file = row[f"{place}/chunk_index"], row[f"{place}/file_index"]
             files.setdefault(file, []).append(row)
     for shared in files.values():

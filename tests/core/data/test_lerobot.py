@@ -94,6 +94,18 @@ def test_episodes_have_frames_of_their_own(frames, moves, refused, videos, tmp_p
             assert found[index] == right(index, round(begin * FPS))
 
 
+@pytest.mark.parametrize("end", [None, np.nan])
+def test_an_episode_without_an_end_is_refused_alone(end, videos, tmp_path):
+    episodes = [
+        (np.arange(n) / FPS, begin, end if k == 1 else begin + n / FPS)
+        for k, (n, begin) in enumerate(zip(COUNTS, BEGINS, strict=True))
+    ]
+    place = write_set(tmp_path / "set", videos / "30.mp4", episodes, fps=FPS)
+    found = read_all(place)
+    assert found[0] == right(0) and found[2] == right(2)
+    assert "has no from_timestamp and to_timestamp in the video of" in found[1]
+
+
 def test_frame_tolerance_is_a_field(videos, tmp_path):
     late = [(np.arange(n) / FPS + 0.04, 0.0, None) for n in (6, 6)]
     place = write_set(tmp_path / "set", videos / "21.mp4", late, fps=FPS, old=True)
