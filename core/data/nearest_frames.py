@@ -89,8 +89,8 @@ def with_limits(video, stamps: Stamps, asked, slack):
 
     Raises BadSample if the episode has none.
     """
-    reach = stamps.tolerance * stamps.interval + slack
-    begin = min(asked[0], stamps.last - stamps.interval) - reach - slack
+    # The reader begins with a frame at or before this time.
+    begin = min(asked[0] + slack, stamps.last - stamps.interval)
     edge = EDGE * stamps.interval
     before, time = None, np.nan
     for time, frame in video.timed_frames(begin):

@@ -154,7 +154,7 @@ class Reader:
 
     def timed_frames(self, start) -> Iterator[tuple]:
         """(seconds, decoded frame) in order of time, from a frame at or before `start` on."""
-        for frame in self._decode(max(0.0, start), self.tick / 2):
+        for frame in self._decode(max(0.0, start), 0.0):
             yield self._time(frame), frame
 
     def picture(self, frame) -> np.ndarray:

@@ -10,6 +10,7 @@ import pathlib
 import numpy as np
 
 from core.base.files import expand
+from core.base.text import one_line
 from core.data.formats import lerobot_depth
 from core.data.formats.lazy_images import (
     depth_files,
@@ -27,14 +28,14 @@ from core.data.formats.lerobot_meta import (
     read_tasks,
 )
 from core.data.nearest_frames import Stamps, float32_digits
+from core.data.observed import read_observation
 from core.data.records import BadSample
 from core.data.step_names import check_distinct, log_name, observation_name
-from core.data.steps import LazyImages, episode_flags, image_or_float, shift_rewards
+from core.data.steps import LazyImages, episode_flags, shift_rewards
 
 # Columns about the row itself.
 INDEX_COLUMNS = ("frame_index", "episode_index", "index", "task_index", "timestamp")
 REWARD, DONE, TIME, TASK = "next.reward", "next.done", "timestamp", "task_index"
-MAP_SIDE = 16  # arrays with two sides of so many numbers are maps, not vectors
 
 
 def is_lerobot(place) -> bool:
@@ -46,11 +47,11 @@ def is_lerobot(place) -> bool:
 class LeRobot:
     """The episodes of a folder as recordings (core/data/trajectories.py).
 
-    frame_tolerance: how far the frame of a step may be from its time stamp, in intervals of
-    the data set's rate. info: meta/info.json. tasks: instructions by number. episodes: their
-    places. names: {feature: array of core/data/steps.py}.
-    Raises ValueError if meta/ is damaged, two features would get one name, or there is no
-    action.
+    frame_tolerance: how far the frame of a step may be from its time stamp, in intervals
+    between frames, by the stated rate of the video, else of the data set. info:
+    meta/info.json. tasks: instructions by number. episodes: their places. names: {feature:
+    array of core/data/steps.py}. Raises ValueError if meta/ is damaged, two features would
+    get one name, or there is no action.
     """
 
     folder: str
@@ -65,7 +66,7 @@ class LeRobot:
             raise ValueError(
                 f"data.frame_tolerance is {self.frame_tolerance}; expected 0 or more"
             )
-        root = pathlib.Path(self.folder).expanduser()
+        root = expand(self.folder)
         info = read_info(self.folder)
         kinds = info["features"]
         cameras = [name for name, x in kinds.items() if x["dtype"] == "video"]
@@ -112,6 +113,8 @@ class LeRobot:
             )
         found = {"time": time}
         for name, ours in self.names.items():
+            if name == "action":
+                continue
             if features[name]["dtype"] == "video":
                 found[ours] = self.camera_frames(where, name, time)
             elif features[name]["dtype"] == "image":
@@ -120,8 +123,10 @@ class LeRobot:
             elif features[name]["dtype"] == "string":
                 found[ours] = np.array([str(x) for x in rows[name]])
             else:
-                found[ours] = numbers(ours, rows[name], features[name])
-        found["action"] = found["action"].reshape(count, -1)
+                x, is_map = read_observation(numbers(name, rows[name], features[name]))
+                found[log_name(ours) if is_map else ours] = x
+        action = numbers("action", rows["action"], features["action"])
+        found["action"] = action.astype(np.float32).reshape(count, -1)
         rewards = np.asarray(rows.get(REWARD, np.zeros(count)), np.float32)
         found["reward"] = shift_rewards(rewards.reshape(count))
         if self.tasks:
@@ -171,10 +176,10 @@ class LeRobot:
         stamps = Stamps(
             begin + time,
             begin=begin,
-            interval=1 / self.info["fps"],
+            interval=1 / (frame_rate(feature) or self.info["fps"]),
             tolerance=self.frame_tolerance,
             digits=float32_digits(time),
-            file=str(path.relative_to(pathlib.Path(self.folder).expanduser())),
+            file=str(path.relative_to(expand(self.folder))),
             **{k: x for k, x in bounds.items() if x is not None},
         )
         if lerobot_depth.is_depth(feature):
@@ -197,14 +202,14 @@ class LeRobot:
         path = pathlib.PurePath(self.info[field].format(**place, **more))
         if path.is_absolute() or ".." in path.parts:
             raise BadSample(f"{field} is outside of the data set's folder: {path}")
-        return pathlib.Path(self.folder).expanduser() / path
+        return expand(self.folder) / path
 
 
 def array_names(folder: str, features: dict) -> dict[str, str]:
     """{feature: array of core/data/steps.py}, without columns about the row and its reward.
 
-    observation.images.top -> images_top, next.success -> log/next_success; depth, maps and
-    text -> log/NAME, since no network reads them. Raises ValueError.
+    observation.images.top -> images_top, next.success -> log/next_success; depth and text ->
+    log/NAME, since no network reads them. Raises ValueError.
     """
     if "action" not in features:
         raise ValueError(f"{folder} has no feature 'action' in {INFO}")
@@ -217,7 +222,7 @@ def array_names(folder: str, features: dict) -> dict[str, str]:
             names[name] = name
         elif plain == name:
             names[name] = log_name(name)
-        elif is_map(feature) or feature["dtype"] == "string":
+        elif lerobot_depth.is_depth(feature) or feature["dtype"] == "string":
             names[name] = log_name(plain)
         else:
             names[name] = observation_name(plain)
@@ -227,22 +232,13 @@ def array_names(folder: str, features: dict) -> dict[str, str]:
         raise ValueError(f"{folder} {error}") from None
 
 
-def is_map(feature: dict) -> bool:
-    """Whether a feature is depth, or an array of numbers that is no vector and no image."""
-    if lerobot_depth.is_depth(feature):
-        return True
-    sides = [x for x in feature.get("shape") or () if x > 1]
-    kind = feature["dtype"]
-    is_array = kind not in ("video", "image", "uint8", "string")
-    return is_array and sum(x >= MAP_SIDE for x in sides) >= 2
-
-
-def numbers(ours: str, values, feature: dict) -> np.ndarray:
-    """The numbers of a feature; maps keep their type and get a channel [T, H, W, 1]."""
-    if not is_map(feature):
-        return image_or_float(values)
-    x = np.asarray(values, feature["dtype"])
-    return x[..., None] if x.ndim == 3 else x
+def numbers(name: str, values, feature: dict) -> np.ndarray:
+    """The numbers of a column, of the type that its feature states. Raises BadSample."""
+    try:
+        return np.asarray(values, feature["dtype"])
+    except (TypeError, ValueError) as error:
+        reason = f"{name!r} has values that are no {feature['dtype']}"
+        raise BadSample(f"{reason}: {one_line(error)}") from None
 
 
 def images_in_rows(name: str, cells, feature: dict) -> LazyImages:
@@ -254,6 +250,12 @@ def images_in_rows(name: str, cells, feature: dict) -> LazyImages:
         )
     deep = lerobot_depth.is_depth(feature) or has_deep_numbers(files[0])
     return (depth_files if deep else image_files)(files)
+
+
+def frame_rate(feature: dict) -> float:
+    """The stated frames per second of a feature's video; 0 if there is none."""
+    rate = lerobot_depth.details(feature).get("fps")
+    return float(rate) if isinstance(rate, int | float) and rate > 0 else 0.0
 
 
 def flat_names(names) -> list[str]:

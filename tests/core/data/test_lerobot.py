@@ -105,6 +105,28 @@ def test_frame_tolerance_is_a_field(videos, tmp_path):
         source_names.recordings(place, "", -1)
 
 
+@pytest.mark.parametrize("late", [0.0, 0.45, 0.5])
+def test_a_tick_may_be_as_long_as_a_frame(late, tmp_path):
+    write_numbers(tmp_path / "x.avi", np.arange(20) / FPS)
+    steps = [((np.arange(18) + 1 + late) / FPS, None, None)]
+    place = write_set(tmp_path / "set", tmp_path / "x.avi", steps, fps=FPS, old=True)
+    frames = source_names.recordings(place).load(0)["images_top"]
+    for start in range(18):
+        shown = numbers_in(frames[start : start + 3])
+        assert shown.tolist() == list(range(start + 1, min(start + 4, 19)))
+
+
+def test_a_slow_camera_has_its_own_frame_interval(videos, tmp_path):
+    steps = [(np.arange(12) / (2 * FPS), 0.0, 0.6)]
+    place = write_set(tmp_path / "set", videos / "21.mp4", steps, fps=2 * FPS)
+    with pytest.raises(BadSample, match=r"step 1 at 0.0500 s .* at 0.0000 s"):
+        source_names.recordings(place).load(0)["images_top"][:]
+    change_info(
+        tmp_path / "set", lambda x: x[KEY].update(video_info={"video.fps": FPS})
+    )
+    assert read_all(place) == [[0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5]]
+
+
 def test_a_window_blames_the_episode_that_it_goes_on_in(videos, tmp_path):
     stamps = [np.arange(n) / FPS + (k == 1) * 1.7e9 for k, n in enumerate(COUNTS)]
     episodes = [
@@ -139,6 +161,39 @@ def test_observations_with_names_of_the_schema_are_kept_apart(tmp_path):
         np.testing.assert_array_equal(kept, np.full((12, 1), k + 0.5))
     plain = robots.expected("lerobot", 1)
     robots.assert_same({k: steps[k][:] for k in plain}, plain)
+
+
+def test_arrays_are_pictures_numbers_or_maps(tmp_path):
+    rng = np.random.default_rng(0)
+    shapes = {
+        "gray": ("uint8", (20, 24)),
+        "first": ("uint8", (3, 20, 24)),
+        "range": ("uint16", (20, 24)),
+        "arms": ("float32", (2, 7)),
+    }
+    more = {
+        f"observation.{name}": [
+            rng.integers(0, 256, (n, *shape)).astype(kind).tolist() for n in LENGTHS
+        ]
+        for name, (kind, shape) in shapes.items()
+    }
+    place = robots.write_lerobot(tmp_path / "set", as_video=False, **more)
+
+    def state(features):
+        for name, (kind, shape) in shapes.items():
+            features[f"observation.{name}"] |= {"dtype": kind, "shape": list(shape)}
+
+    change_info(tmp_path / "set", state)
+    steps = source_names.recordings(place).load(0)
+    given = {name: np.array(more[f"observation.{name}"][0]) for name in shapes}
+    for name, wanted, kind in (
+        ("gray", given["gray"][..., None], np.uint8),
+        ("first", given["first"].transpose(0, 2, 3, 1), np.uint8),
+        ("log/range", given["range"], np.uint16),
+        ("arms", given["arms"], np.float32),
+    ):
+        assert steps[name].dtype == kind
+        np.testing.assert_array_equal(steps[name], wanted)
 
 
 def change_info(place, change):
@@ -283,9 +338,7 @@ def test_depth_in_parquet_keeps_its_numbers_when_prepared(tmp_path):
         wanted = np.stack(images)[7:19, ..., None].astype(np.uint16)
         assert found.dtype == np.uint16 and steps["log/range"].dtype == np.float32
         np.testing.assert_array_equal(found, wanted)
-        np.testing.assert_array_equal(
-            steps["log/range"], np.array(maps[1], np.float32)[..., None]
-        )
+        np.testing.assert_array_equal(steps["log/range"], np.array(maps[1], np.float32))
         assert not any(name.startswith("images") for name in steps)
 
 
