@@ -130,12 +130,11 @@ def main():
 
 def draw_data_set():
     """Write the picture of --show to --to."""
-    import pathlib
-
+    from core.base.files import expand
     from core.base.pictures import encode_png
     from core.prepare.show import show
 
-    path = pathlib.Path(TO.value or "contact_sheet.png")
+    path = expand(TO.value or "contact_sheet.png")
     if path.suffix != ".png":
         raise ValueError(f"--to is {path}; with --show, expected a .png file")
     picture = show(SHOW.value, CONFIG.value)

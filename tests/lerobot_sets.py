@@ -10,7 +10,8 @@ import pyarrow
 from pyarrow import parquet
 
 KEY = "observation.images.top"
-TICKS = {"mp4": 90_000, "mkv": 1000}
+TICKS = {"mp4": 90_000, "mkv": 1000, "avi": 10}  # per second
+CODECS = {"avi": ("ffv1", 10)}  # and frames per second
 VIDEO_V3 = "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}."
 VIDEO_V2 = "videos/chunk-{episode_chunk:03d}/{video_key}/episode_{episode_index:06d}."
 DATA_V3 = "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
@@ -36,12 +37,16 @@ def write_numbers(path, times, *, height=16, width=16, gop=12, start=0.0):
 
     Returns the times as stored, from the first frame.
     """
-    ticks = TICKS[str(path).rpartition(".")[2]]
+    suffix = str(path).rpartition(".")[2]
+    ticks = TICKS[suffix]
     stamps = np.rint((np.asarray(times) + start) * ticks).astype(int)
     with av.open(str(path), "w") as file:
-        stream = file.add_stream("libx264rgb", rate=30)
-        stream.height, stream.width, stream.pix_fmt = height, width, "rgb24"
-        stream.options = {"qp": "0", "g": str(gop), "bf": "2"}
+        stream = file.add_stream(*CODECS.get(suffix, ("libx264rgb", 30)))
+        stream.height, stream.width = height, width
+        stream.pix_fmt = "bgr0" if suffix == "avi" else "rgb24"
+        stream.options = (
+            {"qp": "0", "g": str(gop), "bf": "2"} if suffix != "avi" else {}
+        )
         stream.codec_context.time_base = Fraction(1, ticks)
         for number, stamp in enumerate(stamps.tolist()):
             frame = av.VideoFrame.from_ndarray(

@@ -114,7 +114,7 @@ def trajectories(
         if name == WORLD:
             return world()
         if chunks_in(name):
-            return ChunkWindows(name, steps, split, apart)
+            return ChunkWindows(str(expand(name)), steps, split, apart)
         return RandomWindows(recordings(name, split, frame_tolerance), steps)
 
     found = open_mixture(text, open_one)
@@ -180,7 +180,7 @@ def recordings(name: str, split: str = "", frame_tolerance: float = 0.5) -> Reco
     if is_minari(name):
         return split_recordings(Minari(name), split)
     if chunks_in(name):
-        return split_recordings(ChunkFiles(name), split)
+        return split_recordings(ChunkFiles(str(expand(name))), split)
     place = expand(name)
     hint = file_lists.nearest_paths(place) if not place.exists() else ""
     raise ValueError(

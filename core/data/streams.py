@@ -47,10 +47,9 @@ def seek(container, stream, time: float) -> bool:
 
 def rewind(container, stream):
     """Go to the first packet."""
-    # Ten seconds early and forward: decoding times may precede the first frame, and some
-    # formats fail if there is nothing before the time.
-    early = first_tick(stream) - int(10 / stream.time_base)
-    container.seek(early, stream=stream, backward=False)
+    # Forward from 0: formats differ in what a time before the first packet means, and in
+    # whether the first packet is before the first frame.
+    container.seek(min(0, first_tick(stream)), stream=stream, backward=False)
 
 
 def stream_seconds(container, stream) -> float:

@@ -40,6 +40,7 @@ MOST_PIXELS = 2**26  # per frame: 200 MB as RGB
 # Seconds before the wanted time to which a reader seeks until a frame is early enough. The
 # first times after a seek in an MPEG program stream are guesses, wrong by up to 0.1 s.
 SEEK_BACK = {"mpeg": (4.0, 16.0)}
+BACK_SECONDS = 1.0  # by which time stamps may go back; such frames are not shown
 USUAL_SEEK_BACK = (0.0, 2.0, 8.0)
 
 
@@ -66,7 +67,13 @@ def open_video(source) -> Iterator["Reader"]:
     """
     try:
         with av.open(as_file(source)) as container:
-            yield Reader(container)
+            try:
+                reader = Reader(container)
+            except (
+                BadSample
+            ) as error:  # such as no video stream in what is left of a file
+                raise BadSample(explain_unreadable(source, error)) from None
+            yield reader
     except (av.FFmpegError, OSError, ValueError, LookupError, MemoryError) as error:
         raise BadSample(explain_unreadable(source, error)) from error
 
@@ -147,7 +154,7 @@ class Reader:
 
     def timed_frames(self, start) -> Iterator[tuple]:
         """(seconds, decoded frame) in order of time, from a frame at or before `start` on."""
-        for frame in self._decode(max(0.0, start), self.tick / 2):
+        for frame in self._decode(max(0.0, start), 0.0):
             yield self._time(frame), frame
 
     def picture(self, frame) -> np.ndarray:
@@ -175,11 +182,18 @@ class Reader:
         """(frame, time at which the next one replaces it) from `start` seconds on."""
         # A time that a container rounded up still belongs to its frame.
         slack = min(self.tick / 2, 1e-3) + 1e-6
-        before = None
+        before, shown = None, -np.inf
         for frame in self._decode(start, slack):
+            time = self._time(frame)
+            if time < shown - BACK_SECONDS:
+                raise BadSample(
+                    f"time goes back from {shown:.1f} s to {time:.1f} s; join its parts anew"
+                )
+            if time < shown:  # never the last one that is not later
+                continue
             if before is not None:
-                yield before, self._time(frame) - slack
-            before = frame
+                yield before, time - slack
+            before, shown = frame, time
         if before is None:
             raise BadSample("no frames")
         yield before, np.inf

@@ -5,10 +5,12 @@ needs to hold all clips.
 """
 
 import functools
+import os
 
 import apache_beam as beam
 
 from core.prepare import near_duplicates, video_clips
+from core.prepare.near_duplicates import source_of
 from core.prepare.videos import Videos
 
 SPACE = "prepare"
@@ -35,7 +37,8 @@ def video_splits(pipeline, plan) -> dict:
     rules = plan.rules
     cut = (
         pipeline
-        | "Videos" >> beam.Create(plan.sources())
+        | "Videos"
+        >> beam.Create([(n, os.fsencode(p), x) for n, p, x in plan.sources()])
         | "SpreadVideos" >> beam.Reshuffle()
         | "Cut" >> beam.FlatMap(cut_one_video, plan)
         | "SpreadClips" >> beam.Reshuffle()
@@ -46,6 +49,20 @@ def video_splits(pipeline, plan) -> dict:
         | "GroupByBand" >> beam.GroupByKey()
         | "Twins" >> beam.FlatMap(duplicates_in_band, rules.near)
         | "FirstTwin" >> beam.CombinePerKey(min)
+    )
+    whole = (
+        {
+            "clips": cut | "Moving" >> beam.FlatMap(key_by_source, rules.min_motion),
+            "copies": copies
+            | "CopySources" >> beam.Map(lambda x: (source_of(x[0]), x)),
+        }
+        | "GroupBySource" >> beam.CoGroupByKey()
+        | "WholeCopies" >> beam.FlatMap(copies_of_one_video)
+    )
+    copies = (
+        (copies, whole)
+        | "AllTwins" >> beam.Flatten()
+        | "FirstOfAll" >> beam.CombinePerKey(min)
     )
     edge = (
         cut
@@ -91,6 +108,8 @@ def read_counters(result) -> dict[str, int]:
 def cut_one_video(source, plan):
     """Yield (id, example) of the clips of one video; count it if it is bad."""
     count("videos")
+    name, path, label = source  # the path in bytes: Beam's coders take UTF-8 alone
+    source = name, os.fsdecode(path), label
     for example, reason in video_clips.clips_until_bad(plan, *source):
         if reason:
             count(f"bad video: {reason}")
@@ -110,6 +129,21 @@ def split_into_bands(clip, near_bits):
 def duplicates_in_band(group, near_bits):
     """Yield (id, id of an earlier clip that looks like it)."""
     yield from near_duplicates.duplicates_in_group(group[1], near_bits).items()
+
+
+def key_by_source(clip, min_motion):
+    """Yield (video, id) of a clip that moves."""
+    key, example = clip
+    if example["motion"] >= min_motion:
+        yield source_of(key), key
+
+
+def copies_of_one_video(group):
+    """Yield (id, id of a clip of another video) if the video is a copy of others."""
+    keys, copies = sorted(group[1]["clips"]), dict(group[1]["copies"])
+    if keys:
+        found = near_duplicates.copies_of_whole_videos(keys, copies)
+        yield from ((key, copies.get(key, other)) for key, other in found.items())
 
 
 class Lowest(beam.CombineFn):

@@ -50,6 +50,22 @@ def duplicates_in_group(group, most: int) -> dict[str, str]:
     return found
 
 
+def source_of(key: str) -> str:
+    """The name of the video of a clip, from its id NAME#NUMBER."""
+    return key.rpartition("#")[0]
+
+
+def copies_of_whole_videos(keys, copies: dict[str, str]) -> dict[str, str]:
+    """{key: other} of the clips of one video, if most of them look like other videos'.
+
+    keys: its clips that move. copies: what `find_duplicates` gives of them. A copy in
+    another encoding is found so even where the hashes of some of its clips differ.
+    """
+    others = [copies[k] for k in keys if k in copies]
+    others = [other for other in others if source_of(other) != source_of(keys[0])]
+    return dict.fromkeys(keys, min(others)) if 2 * len(others) > len(keys) else {}
+
+
 def find_duplicates(prints: dict[str, str], most: int) -> dict[str, str]:
     """Duplicates among {key: hash} as {key: smallest key found}; compares within bands."""
     groups = {}

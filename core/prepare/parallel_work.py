@@ -12,6 +12,7 @@ from time import monotonic
 
 from core.base.files import write_json
 from core.base.processes import end_with_parent, ignore_parent_signals
+from core.data.file_lists import OLD_WORK, WORK_MARK
 
 FACTS = "facts.json"
 
@@ -69,6 +70,25 @@ def _run_job(work, folder, *arguments):
 def folder_name(name: str) -> str:
     """A valid folder name for any name: its SHA-1."""
     return hashlib.sha1(name.encode()).hexdigest()
+
+
+def mark_work_folder(folder: pathlib.Path) -> pathlib.Path:
+    """Create a folder for jobs, with the file by which searches for videos pass it over.
+
+    Returns the path of that file. Raises ValueError if the folder holds other files, which
+    would be deleted at the end.
+    """
+    mark = folder / WORK_MARK
+    if folder.is_dir() and not mark.exists():
+        inside = os.listdir(folder)
+        if not all(map(OLD_WORK.fullmatch, inside)):
+            raise ValueError(
+                f"{folder} is needed for work in progress, but holds other files; rename "
+                "it, or choose another --to"
+            )
+    folder.mkdir(parents=True, exist_ok=True)
+    mark.touch()
+    return mark
 
 
 def empty_folder(folder: pathlib.Path):

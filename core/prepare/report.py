@@ -6,16 +6,18 @@ import numpy as np
 
 from core.base.files import write_json
 from core.base.pictures import encode_png
+from core.data.file_lists import describe_passed_over
 from core.prepare import video_clips
 
 NAMED = 5  # examples of each reason that are named
 REPORT, PICTURE = "report.json", "contact_sheet.png"
 
 
-def clip_report(facts: dict, splits: dict) -> dict:
+def clip_report(facts: dict, splits: dict, passed_over) -> dict:
     """Counts, hours and bytes of clips per split, and what was dropped and why.
 
-    facts: what video_clips.cut_videos returns; splits: assign_clip_splits.
+    facts: what video_clips.cut_videos returns; splits: assign_clip_splits. passed_over:
+    number of other files by suffix.
     """
     bad = {name: found["bad"] for name, found in facts.items() if found["bad"]}
     known = video_clips.all_clips(facts)
@@ -30,6 +32,7 @@ def clip_report(facts: dict, splits: dict) -> dict:
     }
     return {
         "videos": len(facts),
+        "passed_over": dict(passed_over),
         "bad_videos": len(bad),
         "clips_cut": len(known),
         "clips_dropped": {kind: len(ids) for kind, ids in dropped.items()},
@@ -53,6 +56,9 @@ def clip_report_lines(found: dict) -> list[str]:
         f"{found['videos']} videos, {found['bad_videos']} of them bad; "
         f"{found['clips_cut']} clips cut"
     ]
+    if found["passed_over"]:
+        text = describe_passed_over(found["passed_over"])
+        lines.append(f"passed over by suffix: {text}")
     for split, numbers in found["splits"].items():
         if numbers["clips"]:
             lines.append(

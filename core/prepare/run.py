@@ -1,17 +1,22 @@
 """Prepares a data set from start to end: cut, assign splits, write shards, report."""
 
+import contextlib
+import dataclasses
 import io
+import json
+import os
 import pathlib
 import re
 import shutil
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import redirect_stdout
 from typing import NamedTuple
 
-from core.base.files import expand
-from core.base.text import duration
+from core.base.files import expand, read_json
+from core.base.locks import hold_lock
+from core.base.text import duration, printable_name
 from core.data.formats.prepared import PreparedPieces
 from core.data.tfds import Shards, is_prepared
 from core.prepare import (
@@ -21,6 +26,7 @@ from core.prepare import (
     trajectory_pieces,
     video_clips,
 )
+from core.prepare.parallel_work import mark_work_folder
 
 NAME = re.compile(r"[a-z][a-z0-9_]*")
 MB = 2**20
@@ -45,24 +51,23 @@ def prepare(kind: Kind, plan, to: str, *, workers: int, shard_mb: int, say=print
     the end, so that the same call continues after a kill.
 
     Returns the folder of the written version. Raises ValueError if `to` is a data set
-    already, its name is not valid, or nothing is left.
+    already, its name is not valid, another process prepares it, or nothing is left.
     """
-    to = destination(to)
-    work = to.with_name(f"{to.name}.work")
-    if not work.exists():  # if it exists, a call was killed, perhaps at the very end
-        check_is_new(to)
-    work.mkdir(parents=True, exist_ok=True)
-    facts = kind.cut(plan, work, workers=workers, progress=Progress(say))
-    found, known = kind.select(plan, facts)
-    if not any(numbers["bytes"] for numbers in found["splits"].values()):
-        raise ValueError(
-            f"nothing of {plan.place} is left: {'; '.join(kind.report_lines(found))}"
-        )
-    builder = kind.build(plan=plan, work=work, **known, **builder_place(to))
-    write_shards(builder, to, shard_mb)
-    folder = pathlib.Path(builder.data_dir)
-    report.write_report(folder, found, kind.draw(folder))
-    shutil.rmtree(work)
+    to = destination(to, plan.place)
+    with hold_target(to, say) as (work, is_new):
+        if is_new or not holds_plan(to, plan):  # else killed, perhaps at the very end
+            check_is_new(to)
+        facts = kind.cut(plan, work, workers=workers, progress=Progress(say))
+        found, known = kind.select(plan, facts)
+        if not any(numbers["bytes"] for numbers in found["splits"].values()):
+            raise ValueError(
+                f"nothing of {plan.place} is left: {'; '.join(kind.report_lines(found))}"
+            )
+        builder = kind.build(plan=plan, work=work, **known, **builder_place(to))
+        write_shards(builder, to, shard_mb)
+        folder = pathlib.Path(builder.data_dir)
+        report.write_report(folder, found, kind.draw(folder))
+        shutil.rmtree(work)
     for line in kind.report_lines(found):
         say(line)
     say(f"{folder}: --config.data.source={to}")
@@ -73,7 +78,8 @@ def select_clips(plan, facts):
     """(report, further arguments of the builder) of what `cut_videos` found."""
     known = video_clips.all_clips(facts)
     splits = video_clips.assign_clip_splits(known, plan.rules)
-    return report.clip_report(facts, splits), {"known": known, "splits": splits}
+    found = report.clip_report(facts, splits, plan.files().passed_over)
+    return found, {"known": known, "splits": splits}
 
 
 def select_recordings(plan, facts):
@@ -140,28 +146,74 @@ def prepare_on_beam(
         raise ValueError(
             "--beam needs Apache Beam; run pip install -r requirements-beam.txt"
         ) from error
-    to = destination(to)
-    check_is_new(to)
+    to = destination(to, plan.place)
     beam = PipelineOptions([f"--{option}" for option in options.split(",") if option])
-    builder = kind.build_on_beam(plan, **builder_place(to))
-    write_shards(builder, to, shard_mb, beam)
-    folder = pathlib.Path(builder.data_dir)
-    report.write_report(folder, builder.counts, kind.draw(folder))
+    with hold_target(to, say) as (work, _):
+        check_is_new(to)
+        builder = kind.build_on_beam(plan, **builder_place(to))
+        write_shards(builder, to, shard_mb, beam)
+        folder = pathlib.Path(builder.data_dir)
+        report.write_report(folder, builder.counts, kind.draw(folder))
+        shutil.rmtree(work)
     for name, count in sorted(builder.counts.items()):
         say(f"{name}: {count}")
     say(f"{folder}: --config.data.source={to}")
     return folder
 
 
-def destination(to) -> pathlib.Path:
-    """The absolute path of a new data set. Raises ValueError if its name is not valid."""
+def destination(to, place: str) -> pathlib.Path:
+    """The absolute path of a new data set.
+
+    place: of the recordings. Raises ValueError if the name is not valid or not UTF-8, or if
+    this is the place itself.
+    """
     to = expand(to).absolute()
+    try:
+        str(to).encode()
+    except UnicodeEncodeError:
+        raise ValueError(
+            f"--to is {printable_name(str(to))}, whose name is not UTF-8; array_record "
+            "files need a folder whose name is"
+        ) from None
+    if to.exists() and expand(place).exists() and to.samefile(expand(place)):
+        raise ValueError(
+            f"--to is {to}, which holds the recordings; choose another folder"
+        )
     if not NAME.fullmatch(to.name):
         raise ValueError(
             f"{to.name!r} is not a valid name of a data set; use lower-case letters, "
             "digits and _"
         )
     return to
+
+
+@contextlib.contextmanager
+def hold_target(to, say) -> Iterator[tuple[pathlib.Path, bool]]:
+    """Hold the lock of a target; yields its work folder and whether that is new.
+
+    It is new if it holds no finished jobs, and deleted if it is left so. Raises
+    ValueError, naming the holder, if another process prepares the target.
+    """
+    work = to.with_name(f"{to.name}.work")
+    mark = mark_work_folder(work)
+    with hold_lock(mark, f"is preparing {to}") as has_locks:
+        if not has_locks:
+            say(
+                f"{to} lies on a file system without locks: let no other process prepare it"
+            )
+        try:
+            yield work, os.listdir(work) == [mark.name]
+        finally:
+            if work.exists() and os.listdir(work) == [mark.name]:
+                shutil.rmtree(work)
+
+
+def holds_plan(to, plan) -> bool:
+    """Whether the data set at this path was made by this plan."""
+    wanted = json.loads(json.dumps(dataclasses.asdict(plan)))
+    return any(
+        read_json(path).get("plan") == wanted for path in to.glob("*/metadata.json")
+    )
 
 
 def check_is_new(to):

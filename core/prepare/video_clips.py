@@ -1,5 +1,6 @@
 """Cuts video files into clips in parallel, drops bad ones, and assigns splits."""
 
+import collections
 import dataclasses
 import os
 import pathlib
@@ -8,6 +9,7 @@ from collections.abc import Iterator
 from core.base.files import digest
 from core.data import file_lists
 from core.data.records import BadSample, explain
+from core.data.urls import is_url, read_url
 from core.data.video import SUFFIXES
 from core.prepare import near_duplicates, parallel_work
 from core.prepare.cut_video import Recipe, cut_clips
@@ -28,8 +30,9 @@ class Rules:
     """Which clips are kept, and which are for validation.
 
     min_motion: least mean change of brightness (0..1) per second. near: a clip is a
-    duplicate if its hash differs from an earlier one in at most so many of 192 bits; -1
-    keeps duplicates. held: share of the source videos for validation. Raises ValueError.
+    duplicate if its hash differs from an earlier one in at most so many of 192 bits, or if
+    this holds for most clips of its video and those of others; -1 keeps duplicates. held:
+    share of the source videos for validation. Raises ValueError.
     """
 
     min_motion: float = 0.002
@@ -56,19 +59,27 @@ class VideoPlan:
     rules: Rules = dataclasses.field(default_factory=Rules)
     licence: str = ""
 
+    def files(self) -> file_lists.Files:
+        """The videos of the place, and what was passed over. Raises ValueError."""
+        return file_lists.find_files(self.place, SUFFIXES, "videos")
+
     def sources(self) -> list[tuple[str, str, int]]:
-        """(name, path or URL, label or -1) of each video. Raises ValueError."""
-        root, names, labels = file_lists.find_files(self.place, SUFFIXES, "videos")
+        """(printable name, path or address, label or -1) of each video.
+
+        Raises ValueError.
+        """
+        found = self.files()
+        names = found.names()
         if len(set(names)) < len(names):
-            twice = next(name for name in names if names.count(name) > 1)
+            twice = collections.Counter(names).most_common(1)[0][0]
             raise ValueError(f"{self.place} names the video {twice} twice")
-        paths = [x if file_lists.is_url(x) else os.path.join(root, x) for x in names]
-        return list(zip(names, paths, labels or [-1] * len(names), strict=True))
+        paths = [x if is_url(x) else os.path.join(found.root, x) for x in found.paths]
+        return list(zip(names, paths, found.labels or [-1] * len(names), strict=True))
 
 
 def clip_examples(plan: VideoPlan, name, path, label) -> Iterator[dict]:
     """Yield the example of each clip of one video. Raises BadSample where it is damaged."""
-    source = file_lists.read_url(path) if file_lists.is_url(path) else path
+    source = read_url(path) if is_url(path) else path
     known = {"source": name, "label": label, "licence": plan.licence}
     known["checksum"] = digest(source)
     for number, clip in enumerate(cut_clips(source, plan.recipe)):
@@ -99,6 +110,7 @@ def cut_videos(
     and "bad", why it cannot be read.
     """
     jobs, sources = {}, plan.sources()
+    parallel_work.mark_work_folder(folder)
     homes = {name: folder / folder_name(name) for name, _, _ in sources}
     for name, path, label in sources:
         facts = parallel_work.read_facts(homes[name])
@@ -133,7 +145,7 @@ def inputs_of(plan, path, label) -> list:
     """What the clips of a file depend on besides the code; a change cuts them anew."""
     stamp = (
         []
-        if file_lists.is_url(path) or not os.path.exists(path)
+        if is_url(path) or not os.path.exists(path)
         else parallel_work.file_stamp(path)
     )
     return [dataclasses.asdict(plan.recipe), plan.licence, label, stamp]
@@ -166,9 +178,15 @@ def record_lost_video(folder, reason, plan, name, path, label):
 def assign_clip_splits(clips, rules: Rules) -> dict[str, str]:
     """{id: "train", "validation", or why it is dropped} of all examples."""
     prints = {clip["id"]: clip["fingerprint"] for clip in clips}
-    copies = (
-        near_duplicates.find_duplicates(prints, rules.near) if rules.near >= 0 else {}
-    )
+    copies = {}
+    if rules.near >= 0:
+        copies = near_duplicates.find_duplicates(prints, rules.near)
+        by_source = collections.defaultdict(list)
+        for clip in clips:
+            if clip["motion"] >= rules.min_motion:
+                by_source[near_duplicates.source_of(clip["id"])].append(clip["id"])
+        for keys in by_source.values():
+            copies = near_duplicates.copies_of_whole_videos(keys, copies) | copies
     edge = validation_edge(
         (hash_to_share(clip["checksum"]) for clip in clips), rules.held
     )

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from core.base.files import read_json
+from core.base.files import expand, read_json
 from core.base.text import one_line
 from core.base.unreadable import known_damage
 from core.data.records import VALIDATION_ONE_IN, BadSample, blame
@@ -48,13 +48,13 @@ class Chunk:
 
 def chunks_in(folder) -> list[Chunk]:
     """The chunks of a folder in order; other files are ignored."""
-    names = (NAME.fullmatch(path.name) for path in pathlib.Path(folder).glob("*.npz"))
+    names = (NAME.fullmatch(path.name) for path in expand(folder).glob("*.npz"))
     return sorted(Chunk(*map(int, name.groups())) for name in names if name)
 
 
 def about_chunks(folder) -> dict:
     """What a folder says of its arrays: `Recordings.about`."""
-    path = pathlib.Path(folder) / ABOUT
+    path = expand(folder) / ABOUT
     return read_json(path) if path.is_file() else {}
 
 

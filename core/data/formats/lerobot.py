@@ -9,6 +9,7 @@ import pathlib
 
 import numpy as np
 
+from core.base.files import expand
 from core.base.text import one_line
 from core.data.formats import lerobot_depth
 from core.data.formats.lazy_images import (
@@ -39,18 +40,18 @@ REWARD, DONE, TIME, TASK = "next.reward", "next.done", "timestamp", "task_index"
 
 def is_lerobot(place) -> bool:
     """Whether a folder is a data set of LeRobot."""
-    return (pathlib.Path(place).expanduser() / INFO).is_file()
+    return (expand(place) / INFO).is_file()
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class LeRobot:
     """The episodes of a folder as recordings (core/data/trajectories.py).
 
-    frame_tolerance: how far the frame of a step may be from its time stamp, in intervals of
-    the data set's rate. info: meta/info.json. tasks: instructions by number. episodes: their
-    places. names: {feature: array of core/data/steps.py}.
-    Raises ValueError if meta/ is damaged, two features would get one name, or there is no
-    action.
+    frame_tolerance: how far the frame of a step may be from its time stamp, in intervals
+    between frames, by the stated rate of the video, else of the data set. info:
+    meta/info.json. tasks: instructions by number. episodes: their places. names: {feature:
+    array of core/data/steps.py}. Raises ValueError if meta/ is damaged, two features would
+    get one name, or there is no action.
     """
 
     folder: str
@@ -65,7 +66,7 @@ class LeRobot:
             raise ValueError(
                 f"data.frame_tolerance is {self.frame_tolerance}; expected 0 or more"
             )
-        root = pathlib.Path(self.folder).expanduser()
+        root = expand(self.folder)
         info = read_info(self.folder)
         kinds = info["features"]
         cameras = [name for name, x in kinds.items() if x["dtype"] == "video"]
@@ -175,10 +176,10 @@ class LeRobot:
         stamps = Stamps(
             begin + time,
             begin=begin,
-            interval=1 / self.info["fps"],
+            interval=1 / (frame_rate(feature) or self.info["fps"]),
             tolerance=self.frame_tolerance,
             digits=float32_digits(time),
-            file=str(path.relative_to(pathlib.Path(self.folder).expanduser())),
+            file=str(path.relative_to(expand(self.folder))),
             **{k: x for k, x in bounds.items() if x is not None},
         )
         if lerobot_depth.is_depth(feature):
@@ -201,7 +202,7 @@ class LeRobot:
         path = pathlib.PurePath(self.info[field].format(**place, **more))
         if path.is_absolute() or ".." in path.parts:
             raise BadSample(f"{field} is outside of the data set's folder: {path}")
-        return pathlib.Path(self.folder).expanduser() / path
+        return expand(self.folder) / path
 
 
 def array_names(folder: str, features: dict) -> dict[str, str]:
@@ -249,6 +250,12 @@ def images_in_rows(name: str, cells, feature: dict) -> LazyImages:
         )
     deep = lerobot_depth.is_depth(feature) or has_deep_numbers(files[0])
     return (depth_files if deep else image_files)(files)
+
+
+def frame_rate(feature: dict) -> float:
+    """The stated frames per second of a feature's video; 0 if there is none."""
+    rate = lerobot_depth.details(feature).get("fps")
+    return float(rate) if isinstance(rate, int | float) and rate > 0 else 0.0
 
 
 def flat_names(names) -> list[str]:

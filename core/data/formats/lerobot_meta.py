@@ -10,7 +10,7 @@ import json
 import math
 import pathlib
 
-from core.base.files import read_json
+from core.base.files import expand, read_json
 from core.base.text import one_line
 from core.base.unreadable import explain_file, known_damage
 from core.data.nearest_frames import EDGE
@@ -22,7 +22,7 @@ TASK, NUMBER = "task", "task_index"
 
 def read_info(folder: str) -> dict:
     """meta/info.json. Raises ValueError if it is damaged or of another version."""
-    path = pathlib.Path(folder).expanduser() / INFO
+    path = expand(folder) / INFO
     if damage := known_damage(path):
         raise ValueError(f"{path} {damage}")
     try:

@@ -105,6 +105,28 @@ def test_frame_tolerance_is_a_field(videos, tmp_path):
         source_names.recordings(place, "", -1)
 
 
+@pytest.mark.parametrize("late", [0.0, 0.45, 0.5])
+def test_a_tick_may_be_as_long_as_a_frame(late, tmp_path):
+    write_numbers(tmp_path / "x.avi", np.arange(20) / FPS)
+    steps = [((np.arange(18) + 1 + late) / FPS, None, None)]
+    place = write_set(tmp_path / "set", tmp_path / "x.avi", steps, fps=FPS, old=True)
+    frames = source_names.recordings(place).load(0)["images_top"]
+    for start in range(18):
+        shown = numbers_in(frames[start : start + 3])
+        assert shown.tolist() == list(range(start + 1, min(start + 4, 19)))
+
+
+def test_a_slow_camera_has_its_own_frame_interval(videos, tmp_path):
+    steps = [(np.arange(12) / (2 * FPS), 0.0, 0.6)]
+    place = write_set(tmp_path / "set", videos / "21.mp4", steps, fps=2 * FPS)
+    with pytest.raises(BadSample, match=r"step 1 at 0.0500 s .* at 0.0000 s"):
+        source_names.recordings(place).load(0)["images_top"][:]
+    change_info(
+        tmp_path / "set", lambda x: x[KEY].update(video_info={"video.fps": FPS})
+    )
+    assert read_all(place) == [[0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5]]
+
+
 def test_a_window_blames_the_episode_that_it_goes_on_in(videos, tmp_path):
     stamps = [np.arange(n) / FPS + (k == 1) * 1.7e9 for k, n in enumerate(COUNTS)]
     episodes = [

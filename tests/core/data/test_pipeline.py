@@ -12,7 +12,7 @@ from numbered import Numbers, add_mask, assert_same, take
 from core.data import pipeline
 from core.data.bad_samples import Ledger
 from core.data.pipeline import make_source
-from core.data.records import TooManyBad
+from core.data.records import BadSample, TooManyBad
 
 
 def break_at_nine(item, *, position, rng):
@@ -201,6 +201,21 @@ def test_too_many_bad_raise_naming_share_limit_and_records():
         assert part in str(error.value)
     assert "data.max_bad_share = 0.01" in str(error.value)
     source.close()
+
+
+def blame_another(reason):
+    error = BadSample(reason)
+    error.blamed = "number 99"
+    return error
+
+
+def test_another_recording_than_the_record_may_be_to_blame():
+    source = source_of(Numbers(20, bad=[4], error=blame_another), max_bad_share=0.5)
+    take(source, 5)
+    assert {x["name"] for x in source.report()["new"]} == {"number 99"}
+    source = source_of(Numbers(2, bad=range(2), error=blame_another))
+    with pytest.raises(TooManyBad, match="number 99 .rotten., number 99 .rotten."):
+        source.next()
 
 
 def test_only_bad_records_raise_at_once():

@@ -67,11 +67,15 @@ def make_episodes(rng, times, fps, old):
             (make_stamps(rng, n, fps, 7 * k), None, None) for k, n in enumerate(counts)
         ]
     edges = np.sort(rng.choice(np.arange(total + 1), 4, replace=False))
+    gaps = rng.random() < 0.7
+    if not gaps:  # the episodes fill the video
+        edges[0], edges[-1] = 0, total
     shift = rng.choice([0, 0, 0, 3, 500]) / fps  # past the end of the video
     found, before = [], 0
     for k in rng.permutation(3):
-        first, last = edges[k] + rng.integers(0, 2), edges[k + 1]
-        count = max(1, last - first + rng.integers(-1, 3) * (rng.random() < 0.3))
+        first, last = edges[k] + gaps * rng.integers(0, 2), edges[k + 1]
+        odd = gaps * rng.integers(-1, 3) * (rng.random() < 0.3)
+        count = max(1, last - first + odd)
         stamps = make_stamps(rng, count, fps, before)
         found.append((stamps, first / fps + shift, last / fps + shift))
         before += count

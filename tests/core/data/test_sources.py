@@ -113,18 +113,6 @@ def test_mistakes_in_a_parquet_list_raise(table, words, tmp_path):
         VideoFolder(str(tmp_path / "list.parquet"), VIEW)
 
 
-def test_urls_are_read_like_files(tmp_path):
-    path = write_clock(tmp_path / "c.mp4", STEADY[:8])
-    (tmp_path / "list.txt").write_text(f"file://{path}\nnowhere://c.mp4\n")
-    videos = VideoFolder(str(tmp_path / "list.txt"), VIEW)
-    np.testing.assert_array_equal(
-        read_clock(videos.load(0, None)["video"]), [2, 3, 4, 5]
-    )
-    source = make_source(videos, batch=2, seed=0, max_bad_share=0.9)
-    source.next()
-    assert "nowhere" in source.report()["new"][0]["reason"]
-
-
 def test_images_are_clips_without_motion(tmp_path):
     stills = source_names.videos(
         f"images:{photos(tmp_path / 'p')}", "train", VIEW, None

@@ -3,11 +3,13 @@
 import importlib.util
 import struct
 from pathlib import Path
+from types import SimpleNamespace
 
 import av
 import cv2
 import numpy as np
 import pytest
+from av.stream import Disposition
 from clocks import (
     CODECS,
     STEADY,
@@ -26,6 +28,7 @@ from clocks import (
 from core.data import clips
 from core.data.clips import View
 from core.data.records import BadSample
+from core.data.streams import best_stream
 from core.data.video import decode_clip
 from core.data.video_folder import VideoFolder
 
@@ -106,6 +109,87 @@ def test_rotation_of_a_phone_is_applied(tmp_path):
     [image] = decode_clip(bytes(content), 0.2, 10, 1)
     assert image.shape == (64, 48, 3)
     assert image[:28].mean() < 20 and image[36:].mean() > 180
+
+
+@pytest.mark.parametrize("best", [0, 1])
+def test_the_stream_is_the_one_that_ffmpeg_calls_best(best, tmp_path):
+    path = str(tmp_path / "two.mkv")
+    with av.open(path, "w") as container:
+        both = [container.add_stream("libx264", rate=10) for _ in range(2)]
+        for number, stream in enumerate(both):
+            stream.height, stream.width, stream.pix_fmt = 48, 64, "yuv420p"
+            stream.disposition = Disposition(int(number == best))  # 1 is "default"
+        for _ in range(4):
+            for number, stream in enumerate(both):
+                image = np.full((48, 64, 3), 50 + 100 * number, np.uint8)
+                frame = av.VideoFrame.from_ndarray(image, format="rgb24")
+                container.mux(stream.encode(frame))
+        for stream in both:
+            container.mux(stream.encode())
+    assert decode_clip(path, 0, 5, 2).mean() == pytest.approx(50 + 100 * best, abs=2)
+
+
+def test_a_cover_picture_is_never_the_best_stream():
+    cover, film = (
+        SimpleNamespace(disposition=d) for d in (Disposition.attached_pic, 0)
+    )
+    film.disposition = Disposition(0)
+
+    class Streams:
+        video = (cover, film)
+
+        def best(self, kind):
+            return cover
+
+    assert best_stream(SimpleNamespace(streams=Streams())) is film
+    Streams.video = (cover,)
+    with pytest.raises(BadSample, match="no video stream"):
+        best_stream(SimpleNamespace(streams=Streams()))
+
+
+@pytest.mark.parametrize("stated", [b"00:00:03.9", b"00:00:03.0"])
+def test_matroska_states_the_end_or_the_length(stated, tmp_path):
+    path = Path(write_clock(tmp_path / "late.mkv", STEADY + 0.9))
+    content = path.read_bytes()
+    assert content.count(b"00:00:03.9") == 1
+    path.write_bytes(content.replace(b"00:00:03.9", stated))
+    assert probe(path).duration == pytest.approx(3.0, abs=0.01)
+    np.testing.assert_array_equal(
+        read_clock(decode_clip(path, 1.2, 5, 6)), [12, 14, 16, 18, 20, 22]
+    )
+
+
+def test_time_that_goes_back_is_a_bad_sample(tmp_path):
+    steady = {"codec": "libx264"}
+    parts = [
+        Path(write_clock(tmp_path / f"{i}.ts", STEADY + first, **steady)).read_bytes()
+        for i, first in enumerate((60, 0))
+    ]
+    with pytest.raises(BadSample, match=r"goes back from 2\.9 s to -5\d\.\d s"):
+        decode_clip(b"".join(parts), 0.0, 5, 30)
+
+
+def test_sound_that_is_longer_than_the_video_is_no_damage(tmp_path):
+    path = tmp_path / "sound.flv"
+    with av.open(str(path), "w") as container:
+        video, sound = (
+            container.add_stream("flv1", rate=10),
+            container.add_stream("aac"),
+        )
+        video.height, video.width, video.pix_fmt = 48, 64, "yuv420p"
+        for _ in range(10):
+            gray = np.full((48, 64, 3), 99, np.uint8)
+            frame = av.VideoFrame.from_ndarray(gray, format="rgb24")
+            container.mux(video.encode(frame))
+        container.mux(video.encode())
+        for number in range(130):
+            silence = np.zeros((2, 1024), np.float32)
+            frame = av.AudioFrame.from_ndarray(silence, format="fltp")
+            frame.rate, frame.pts = 48_000, number * 1024
+            container.mux(sound.encode(frame))
+        container.mux(sound.encode())
+    assert probe(path).duration == pytest.approx(1.0, abs=0.02)
+    assert len(decode_clip(path, 0, 5, 5)) == 5
 
 
 def break_header(tmp_path):

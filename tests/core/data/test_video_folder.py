@@ -1,11 +1,19 @@
 """Folders and list files of videos, and errors for mistakes in them."""
 
+import os
+import shutil
+
 import numpy as np
 import pytest
 from clocks import STEADY, read_clock, write_clock
 
+from core.base.files import expand
+from core.base.text import name_on_disk, printable_name
 from core.data.clips import View
+from core.data.file_lists import find_files, log_once
 from core.data.pipeline import make_source
+from core.data.tfds import is_prepared
+from core.data.video import SUFFIXES
 from core.data.video_folder import VideoFolder
 
 
@@ -115,3 +123,110 @@ def test_a_broken_file_is_replaced_and_reported(folder):
     assert {(e["name"], e["reason"][:16]) for e in report["new"]} == {
         ("broken.mp4", "is cut: it has 6")
     }
+
+
+def test_other_suffixes_are_counted_and_named_once(folder, caplog):
+    log_once.cache_clear()
+    for name in ("x.gif", "b/y.GIF", "b/README", ".hidden"):
+        (folder / name).write_text("")
+    for suffix in ("M4V", "mpg", "mpeg", "ts", "MTS", "m2ts", "wmv", "flv", "3gp"):
+        shutil.copy(folder / "c.mp4", folder / f"d.{suffix}")
+    view = View(frames=4, fps=10, size=16, kind="center")
+    VideoFolder(str(folder), view)
+    videos = VideoFolder(str(folder), view)
+    assert len(videos) == 12
+    for index in range(12):  # whatever the suffix says, the content decides
+        assert read_clock(videos.load(index, None)["video"]).tolist() == [2, 3, 4, 5]
+    [line] = [x.getMessage() for x in caplog.records]
+    assert line == (
+        f"{folder}: 4 files (2 .gif, 1 without suffix, 1 .txt) passed over by suffix; "
+        "videos are the others"
+    )
+    (folder / "none").mkdir()
+    (folder / "none" / "x.gif").write_text("")
+    with pytest.raises(ValueError, match=r"none has no videos, but 1 file \(1 \.gif\)"):
+        VideoFolder(str(folder / "none"), view)
+
+
+def test_work_and_output_of_preparation_are_passed_over(folder):
+    kept = find_files(str(folder), SUFFIXES, "videos")
+    for name, mark in (
+        ("set.work", "prepare.lock"),
+        ("set/1.0.0", "dataset_info.json"),
+    ):
+        (folder / name / "part").mkdir(parents=True)
+        (folder / name / mark).write_text("")
+        shutil.copy(folder / "c.mp4", folder / name / "part" / "00000.mp4")
+    old = folder / "old.work" / "83b0a25e4686c5b1f20eb22288887eaa048e186e"
+    old.mkdir(parents=True)  # as earlier versions left it
+    shutil.copy(folder / "c.mp4", old / "00000.mp4")
+    (folder / "mine.work").mkdir()
+    shutil.copy(folder / "c.mp4", folder / "mine.work" / "own.mp4")
+    found = find_files(str(folder), SUFFIXES, "videos")
+    assert set(found.paths) == {*kept.paths, "mine.work/own.mp4"}
+    assert found.passed_over == kept.passed_over
+    with pytest.raises(
+        ValueError, match="videos: it is a data set, or the work folder"
+    ):
+        find_files(str(folder / "set.work"), SUFFIXES, "videos")
+
+
+BYTES = [b"caf\xe9.mp4", rb"a\b\xe9.mp4", b"new\nline.mp4", b"\xff\xfe \\x5c.mp4"]
+
+
+@pytest.mark.parametrize("name", BYTES)
+def test_names_of_any_bytes_have_a_printable_form_that_leads_back(name, tmp_path):
+    text = printable_name(os.fsdecode(name))
+    assert text.isprintable() and text.encode()
+    assert os.fsencode(name_on_disk(text)) == name
+    path = os.fsencode(tmp_path) + b"/" + name
+    os.rename(write_clock(tmp_path / "c.mp4", STEADY[:8]), path)
+    view = View(frames=4, fps=10, size=16, kind="center")
+    (tmp_path / "lists").mkdir()
+    lists = [tmp_path, tmp_path / "lists" / "printable.txt"]
+    lists[1].write_text(f"../{text}")
+    if b"\n" not in name:
+        lists.append(tmp_path / "lists" / "bytes.txt")
+        lists[2].write_bytes(b"../" + name)
+    for place in lists:
+        videos = VideoFolder(str(place), view)
+        assert videos.name(0).removeprefix("../") == text
+        assert read_clock(videos.load(0, None)["video"]).tolist() == [2, 3, 4, 5]
+
+
+def test_a_home_folder_is_found_or_not_needed(folder, monkeypatch):
+    monkeypatch.setenv("HOME", str(folder))
+    (folder / "list.txt").write_text("~/c.mp4 1\n~root/no.mp4 2")
+    videos = VideoFolder("~/list.txt", View(frames=4, fps=10, size=16))
+    assert videos.paths == (f"{folder}/c.mp4", os.path.expanduser("~root/no.mp4"))
+    assert videos.load(0, np.random.default_rng(0))["video"].shape == (4, 16, 16, 3)
+
+    def no_entry(*_):
+        raise KeyError("no passwd entry")
+
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr("pwd.getpwuid", no_entry)
+    assert str(expand("~/sets")) == "~/sets" and not is_prepared("~/sets")
+    with pytest.raises(ValueError, match="~/videos does not exist; expected a folder"):
+        VideoFolder("~/videos", View())
+
+
+def test_clips_that_repeat_frames_are_counted_and_reported_once(tmp_path, caplog):
+    for i in range(5):  # 0.8 s each, all but one
+        write_clock(tmp_path / f"{i}.mp4", STEADY[: 8 if i else 30])
+    videos = VideoFolder(str(tmp_path), View(frames=12, fps=10, size=16))
+    source = make_source(videos, batch=5, seed=0, shuffle=False)
+    for batches in (1, 2, 3):
+        source.next()
+        assert source.report()["numbers"] == {"repeated_frames": 4 * batches}
+    lines = [x.getMessage() for x in caplog.records]
+    [line] = [x for x in lines if "fewer different frames than data.frames" in x]
+    assert line.startswith(f"8 of the first 10 clips of {tmp_path} have fewer")
+    assert "(4.0 of them repeat" in line and "lower data.fps" in line
+    state = source.get_state()
+    assert state["repeated_frames"] == 12
+    del state["repeated_frames"]  # a cursor from before they were counted
+    source.set_state(state)
+    source.next()
+    assert source.report()["numbers"] == {"repeated_frames": 4}
+    source.close()

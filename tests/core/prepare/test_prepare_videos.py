@@ -1,6 +1,7 @@
 """Prepared videos: times of clips, duplicates, splits, damage, kills, Beam."""
 
 import json
+import os
 import pathlib
 import shutil
 import signal
@@ -179,6 +180,28 @@ def test_bands_find_all_near_duplicates():
     assert found == expected and 20 < len(found) < 50
 
 
+def test_a_video_most_of_whose_clips_are_copies_is_a_copy():
+    rng = np.random.default_rng(0)
+    first = [rng.bytes(24).hex() for _ in range(6)]
+    clip = {"motion": 1.0, "checksum": "0" * 64}
+    known = [clip | {"id": f"a#{i}", "fingerprint": x} for i, x in enumerate(first)]
+    # Two of five clips are not like those of "a"; then "c" shares two of four.
+    second = [*first[:3], *(rng.bytes(24).hex() for _ in range(2))]
+    third = [*first[:2], *(rng.bytes(24).hex() for _ in range(2))]
+    for name, prints in (("b", second), ("c", third)):
+        known += [
+            clip | {"id": f"{name}#{i}", "fingerprint": x} for i, x in enumerate(prints)
+        ]
+    # Black clips make no copy of a video.
+    dark = {"motion": 0.0, "fingerprint": "0" * 48}
+    known += [clip | dark | {"id": f"{name}#{i}"} for name in "cd" for i in (7, 8, 9)]
+    known += [clip | {"id": "d#0", "fingerprint": rng.bytes(24).hex()}]
+    splits = video_clips.assign_clip_splits(known, Rules(held=0))
+    kept = [name for name, split in splits.items() if split == "train"]
+    assert kept == [*(f"a#{i}" for i in range(6)), "c#2", "c#3", "d#0"]
+    assert splits["b#4"] == "looks like another: a#0"
+
+
 def test_clips_of_one_video_share_a_split():
     clip = {"motion": 1.0, "fingerprint": ""}
     rng = np.random.default_rng(0)
@@ -299,6 +322,104 @@ def test_a_killed_run_continues(raw, prepared, tmp_path):
     subprocess.run(command(raw, to), cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
     assert not half.exists()
     assert examples_of(to / "1.0.0") == examples_of(prepared[0])
+
+
+@pytest.fixture(scope="module")
+def eaten(tmp_path_factory):
+    """Four videos, one of them with a name that is not UTF-8, prepared into a folder below
+    them after a call that was killed: (folder of the videos, of the data set, lines).
+    """
+    raw = tmp_path_factory.mktemp("eaten")
+    for seed in range(3):
+        write(raw / f"v{seed}.mp4", noise(seed), STEADY[:16])
+    shutil.copy(raw / "v0.mp4", raw / "z.mp4")
+    os.rename(raw / "z.mp4", os.fsencode(raw) + b"/caf\xe9.mp4")
+    plan = plan_of(raw, near=-1)
+    video_clips.cut_videos(plan, raw / "clips.work")
+    shutil.rmtree(raw / "clips.work" / parallel_work.folder_name("v1.mp4"))
+    lines = []
+    options = {"workers": 2, "shard_mb": 64, "say": lines.append}
+    return raw, run.prepare(run.VIDEOS, plan, str(raw / "clips"), **options), lines
+
+
+def test_preparation_never_reads_its_own_work_or_output(eaten):
+    raw, folder, lines = eaten
+    sources = [name for name, _, _ in plan_of(raw).sources()]
+    assert sources == ["caf\\xe9.mp4", "v0.mp4", "v1.mp4", "v2.mp4"]
+    assert "4 videos, 0 of them bad; 8 clips cut" in lines
+    report = json.loads((folder / "report.json").read_text())
+    assert report["videos"] == 4 and report["passed_over"] == {}
+    found = {
+        text(x, "source")
+        for some in examples_of(folder).values()
+        for x in some.values()
+    }
+    assert found == {*sources}
+
+
+def test_videos_of_the_same_content_share_a_split(eaten):
+    _, folder, _ = eaten
+    where = {
+        text(x, "source"): split
+        for split, some in examples_of(folder).items()
+        for x in some.values()
+    }
+    assert set(where.values()) == {"train", "validation"}
+    assert where["caf\\xe9.mp4"] == where["v0.mp4"]
+
+
+HOLD = """
+import pathlib, sys, time
+from core.base.locks import hold_lock
+with hold_lock(pathlib.Path(sys.argv[1]), "is preparing x") as has_locks:
+    print(has_locks, flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_second_preparation_is_refused_until_the_first_ends(eaten, tmp_path):
+    raw, (to, work) = eaten[0], (tmp_path / "x", tmp_path / "x.work")
+    mark = parallel_work.mark_work_folder(work)
+    options = {"cwd": ROOT, "stdout": subprocess.PIPE, "text": True}
+    holder = subprocess.Popen([sys.executable, "-c", HOLD, str(mark)], **options)
+    try:
+        assert holder.stdout.readline() == "True\n"
+        words = rf"process {holder.pid} on \S+ since 20.* is preparing .*x; wait for it"
+        with pytest.raises(ValueError, match=words):
+            run.prepare(run.VIDEOS, plan_of(raw), str(to), workers=1, shard_mb=64)
+    finally:
+        holder.kill()
+        holder.communicate()
+    with run.hold_target(to, None) as (folder, is_new):
+        assert (folder, is_new) == (work, True)
+    assert not work.exists()
+
+
+def test_a_file_system_without_locks_is_reported(tmp_path, monkeypatch):
+    def fail(*_):
+        raise OSError(37, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", fail)
+    lines = []
+    with run.hold_target(tmp_path / "x", lines.append):
+        assert "on a file system without locks: let no other process" in lines[0]
+
+
+def test_folders_of_others_are_never_taken_for_work(eaten, tmp_path):
+    options = {"workers": 1, "shard_mb": 64, "say": id}
+    (tmp_path / "x.work").mkdir()
+    write(tmp_path / "x.work" / "mine.mp4", noise(0), STEADY[:16])
+    with pytest.raises(ValueError, match="x.work is needed for work in progress, but"):
+        run.prepare(run.VIDEOS, plan_of(tmp_path), str(tmp_path / "x"), **options)
+    with pytest.raises(ValueError, match="which holds the recordings; choose another"):
+        run.prepare(run.VIDEOS, plan_of(tmp_path), str(tmp_path), **options)
+    assert (tmp_path / "x.work" / "mine.mp4").exists()
+    # What a killed call left must not hide that the target holds something else.
+    shutil.copytree(eaten[1], tmp_path / "y" / "1.0.0")
+    plan = plan_of(tmp_path / "x.work")
+    video_clips.cut_videos(plan, tmp_path / "y.work")
+    with pytest.raises(ValueError, match="y exists already; choose another name"):
+        run.prepare(run.VIDEOS, plan, str(tmp_path / "y"), **options)
 
 
 def test_a_changed_file_or_recipe_is_cut_anew(tmp_path):

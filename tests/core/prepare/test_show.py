@@ -45,7 +45,7 @@ def test_videos_with_labels_and_broken_ones(tmp_path, monkeypatch):
     (tmp_path / "list.txt").write_text("0.mp4 7\n1.mp4 8\n2.mp4 9\n")
     picture = show.show(str(tmp_path / "list.txt"))
     assert said[:2] == ["0.mp4, label 7", "1.mp4, label 8"]
-    assert "2.mp4: " in said[2] and "Invalid data" in said[2]
+    assert "2.mp4: " in said[2] and "is text, not a video" in said[2]
     assert picture.dtype == np.uint8 and picture.shape[1] > 2 * 4 * 96
 
 
