@@ -55,7 +55,7 @@ def chunks_in(folder) -> list[Chunk]:
 
 def about_chunks(folder) -> dict:
     """What a folder says of its arrays: `Recordings.about`."""
-    path = pathlib.Path(folder) / ABOUT
+    path = expand_home(folder) / ABOUT
     return read_json(path) if path.is_file() else {}
 
 
