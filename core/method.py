@@ -141,6 +141,7 @@ class Method(NamedTuple):
     parts: name for `config.init_parts` -> all places of these weights in the state, each
         "field" or "field/entry"; a folder that holds the weights once fills all of them.
     readers: format -> reader of weights that are not a checkpoint of a run.
+    compile_options: platform -> options of XLA for the programs of a run there.
     """
 
     init: Callable[[jax.Array], Any]
@@ -156,6 +157,7 @@ class Method(NamedTuple):
     readers: Mapping[str, Reader] = {}
     costs: Costs = Costs()
     tools: Tools = Tools()
+    compile_options: Mapping[str, Mapping[str, Any]] = {}
 
 
 @contextlib.contextmanager
