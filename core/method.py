@@ -180,6 +180,7 @@ class Method(NamedTuple):
     readers: format, such as "export folder" -> reader of weights that are not a
         checkpoint of a run.
     frozen: encoders for evaluations on labelled videos, if the method has any.
+    compile_options: platform -> options of XLA for the programs of a run there.
     """
 
     init: Callable[[jax.Array], Any]
@@ -196,6 +197,7 @@ class Method(NamedTuple):
     frozen: Frozen | None = None
     costs: Costs = Costs()
     tools: Tools = Tools()
+    compile_options: Mapping[str, Mapping[str, Any]] = {}
 
 
 @contextlib.contextmanager

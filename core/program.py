@@ -1,5 +1,6 @@
 """The programs of a run on its mesh: shapes, layouts, jitted init and step."""
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -53,8 +54,10 @@ def build_program(
         return method.step(state.replace(**fetched), batch)
 
     replicated = NamedSharding(mesh, PartitionSpec())
-    create = jax.jit(lambda: unbox(init()), out_shardings=layouts)
-    step = jax.jit(step, donate_argnums=0, out_shardings=(layouts, replicated))
+    options = dict(method.compile_options.get(mesh.devices.flat[0].platform, {}))
+    compiled = functools.partial(jax.jit, compiler_options=options or None)
+    create = compiled(lambda: unbox(init()), out_shardings=layouts)
+    step = compiled(step, donate_argnums=0, out_shardings=(layouts, replicated))
     return Program(mesh, shapes, layouts, device_layouts, create, step)
 
 
