@@ -8,9 +8,9 @@ import time
 import jax
 from jax.experimental import multihost_utils
 
+from core.base.processes import STOP_SIGNALS
 from core.base.waiting import Stopped
 
-NUMBERS = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 NOTICE = b"\nstopping: the run is saved first; Ctrl-C again ends it at once\n"
 GRACE_S = 4.0  # that a batch or an evaluation gets to be completed
 AGAIN_S = 1.0  # between interruptions, in case one was caught
@@ -102,14 +102,14 @@ class StopRequest:
 
 @contextlib.contextmanager
 def stop_on_signals():
-    """Yields a StopRequest that NUMBERS and Ctrl-C set; restores the handlers.
+    """Yields a StopRequest that STOP_SIGNALS set; restores the handlers.
 
     A SIGHUP that is ignored, as under nohup, stays ignored. With several processes
     SIGTERM stays with the handler of jax.distributed, which informs the others; the other
     signals are forwarded to it.
     """
     alone = jax.process_count() == 1
-    numbers = {signal.SIGINT, *NUMBERS} - ({signal.SIGTERM} if not alone else set())
+    numbers = set(STOP_SIGNALS) - ({signal.SIGTERM} if not alone else set())
     if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
         numbers.remove(signal.SIGHUP)
     stop = StopRequest(os.dup(2))

@@ -12,11 +12,16 @@ import jax
 import pytest
 
 from core import train
-from core.base.processes import STOP_SIGNALS, ignore_parent_signals
+from core.base.processes import ignore_parent_signals
 from core.base.waiting import Stopped
 from core.parallel.mesh import make_mesh
 from core.runs import preemption
 from core.runs.preemption import Preempted, nothing_to_save, stop_on_signals
+
+NUMBERS = [
+    *(signal.SIGINT, signal.SIGTERM, signal.SIGHUP),
+    *(signal.SIGUSR1, signal.SIGUSR2),
+]
 
 
 @pytest.fixture(autouse=True)
@@ -24,7 +29,7 @@ def quick(monkeypatch):
     """Shorter times, and the handlers of a fresh process."""
     monkeypatch.setattr(preemption, "GRACE_S", 0.2)
     monkeypatch.setattr(preemption, "AGAIN_S", 0.05)
-    before = {n: signal.signal(n, signal.SIG_DFL) for n in STOP_SIGNALS}
+    before = {n: signal.signal(n, signal.SIG_DFL) for n in NUMBERS}
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
@@ -35,7 +40,7 @@ def send(number, after=0.1):
     threading.Timer(after, os.kill, (os.getpid(), number)).start()
 
 
-@pytest.mark.parametrize("number", STOP_SIGNALS)
+@pytest.mark.parametrize("number", NUMBERS)
 def test_every_stop_signal_requests_a_stop_that_becomes_overdue(number):
     with stop_on_signals() as stopping:
         assert not stopping() and not stopping.overdue()
@@ -102,7 +107,7 @@ def test_a_hangup_that_nohup_ignores_stays_ignored():
 def test_children_do_not_receive_signals_of_the_group():
     with ignore_parent_signals():
         child = subprocess.Popen(["sleep", "60"])
-    for number in STOP_SIGNALS:
+    for number in NUMBERS:
         child.send_signal(number)
     with pytest.raises(subprocess.TimeoutExpired):
         child.wait(0.2)

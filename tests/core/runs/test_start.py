@@ -8,7 +8,7 @@ import meta_files
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
-from small import small, use_one_device
+from small import dream, small, use_one_device
 from tiny_vjepa2 import FIXTURE, Model, clip_of
 
 from core import train
@@ -355,3 +355,14 @@ def test_a_field_that_is_new_and_empty_is_no_difference():
     assert differences({"data": {}}, now) == []
     now["data"]["frame_tolerance"] = 1.0
     assert differences({"data": {}}, now) == ["data.frame_tolerance was 0.5, is 1.0"]
+
+
+@pytest.mark.parametrize("config", [small(), dream()], ids=["jepa", "dreamer"])
+def test_a_run_from_before_the_limit_of_waits_opens_and_may_get_another(config):
+    now = config.to_dict()
+    now["data"]["stall_s"] = 9.0
+    with config.unlocked():
+        del config.data.stall_s
+    before = json.loads(json.dumps(config.to_dict()))
+    assert differences(before, now) == []
+    load_method(config)
