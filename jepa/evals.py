@@ -18,6 +18,9 @@ from jepa.model import patchify, standardize
 from jepa.pictures import make_pictures
 
 PICTURED = 4  # clips in the picture of a probe's predictions
+FITTING = (
+    1 << 21
+)  # added to the seed: clips for the probe, which no encoder is trained on
 
 
 def make_evals(encoder, predictor, masker, init, read, *, use, config: Section) -> dict:
@@ -29,16 +32,13 @@ def make_evals(encoder, predictor, masker, init, read, *, use, config: Section) 
       use: number of the mask token of each pattern.
     """
     data, seed = config["data"], config["seed"]
-    train, validation = (
-        data.into(make_records, split=split, seed=seed)[0]
-        for split in ("world", "world_validation")
-    )
+    world = functools.partial(data.into, make_records)
     score = config["probe"].into(
         make_score,
         encoder=encoder,
         grid=masker.grid,
-        train=train,
-        validation=validation,
+        train=world(split="world", seed=seed + FITTING)[0],
+        validation=world(split="world_validation", seed=seed)[0],
     )
 
     @functools.cache
@@ -50,8 +50,8 @@ def make_evals(encoder, predictor, masker, init, read, *, use, config: Section) 
         return batch
 
     def labelled():
-        pipeline = data.into(make_records, split="world", seed=seed)[1]
-        return make_source(train, batch=config["batch"], **pipeline)
+        records, pipeline = world(split="world", seed=seed)
+        return make_source(records, batch=config["batch"], **pipeline)
 
     shared = {"masker": masker, "batch": validation_batch}
     twin = make_twin(encoder, masker.grid, source=labelled)
@@ -89,7 +89,7 @@ def make_score(
     params: an encoder's weights, or None to probe raw tubelets.
 
     Args:
-      train, validation: records of the embedded world.
+      train, validation: records of the embedded world, to fit and to score the probe on.
       train_clips, held_clips: how many of each are used; they are rendered once and kept.
       steps, batch, lr: the probe's training.
     """

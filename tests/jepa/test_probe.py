@@ -1,11 +1,16 @@
 """The frozen probe: planted codes are read, noise is not, scores are in closed form."""
 
+import contextlib
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jepa import probe
+from configs.jepa import get_config
+from core.config import load_method
+from jepa import evals, probe
 
 GRID, FRAMES, BODIES = (2, 3, 3), 4, 2
 N, D = 18, 24
@@ -108,3 +113,25 @@ def test_labels_have_unit_variance_after_their_moments():
 def test_batches_are_concatenated_in_order():
     x = np.arange(23)
     np.testing.assert_array_equal(probe.in_batches(lambda y: y * 2, x, 5), x * 2)
+
+
+def test_a_probe_has_clips_that_no_encoder_is_trained_on(monkeypatch):
+    """The encoder sees clips of `world`, the twin their labels too, the probe others."""
+    given = {}
+    score = functools.wraps(evals.make_score)(lambda **kw: given.update(kw))
+    monkeypatch.setattr(evals, "make_score", score)
+    monkeypatch.setattr(
+        evals, "make_twin", lambda *_, source: given.update(twin=source)
+    )
+    config = get_config("tiny")
+    config.batch, config.data.workers = 3, 0
+    method = load_method(config)
+    videos = []
+    for open_source in (given["twin"], lambda: method.source("train", (0, 1))):
+        with contextlib.closing(open_source()) as source:
+            videos.append([*source.next()["video"]])
+    videos += [
+        [given[k].load(i)["video"] for i in range(3)] for k in ("train", "validation")
+    ]
+    twin, encoder, fitted, scored = ({v.tobytes() for v in part} for part in videos)
+    assert twin == encoder and len(twin | fitted | scored) == 9
