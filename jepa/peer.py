@@ -1,9 +1,11 @@
-"""The V-JEPA step in PyTorch on transformers' VJEPA2 modules, to compare speed with.
+"""The V-JEPA step in PyTorch, to compare speed with.
 
-`prepare` writes weights and batch of both programs. `python -m jepa.peer FOLDER THREADS`
-is the peer: it takes one training step for every line on its standard input.
+`prepare` writes weights and batch of both programs. `python -m jepa.peer KIND FOLDER
+THREADS` is the peer: it takes one training step for every line on its standard input. Its
+networks are those of `jepa/peer_KIND.py`.
 """
 
+import importlib
 import importlib.util
 import json
 import pathlib
@@ -15,20 +17,21 @@ import numpy as np
 
 from core.section import Section
 
+NEEDS = {"torch": ("torch",), "transformers": ("torch", "transformers")}
 RATES = {"lr": 1e-3, "decay": 0.04, "momentum": 0.999}
 BATCH, STEP = "batch.npz", "step.json"
 
 
-def comparable(config):
-    """A copy of `config` with what transformers supports, float32 and "tiled" RoPE.
+def comparable(config, kind):
+    """A copy of `config` with what the peer supports, float32 and "tiled" RoPE.
 
-    Rates are fixed, without clipping, extra losses or jitter. Raises ValueError if torch or
-    transformers is not installed.
+    Rates are fixed, without clipping, extra losses or jitter. Raises ValueError if what the
+    peer `kind`, one of NEEDS, needs is not installed.
     """
-    for name in ("torch", "transformers"):
+    for name in NEEDS[kind]:
         if importlib.util.find_spec(name) is None:
             raise ValueError(
-                f"--peer=torch needs {name}: pip install -r requirements-peer.txt"
+                f"--peer={kind} needs {name}: pip install -r requirements-peer.txt"
             )
     config = config.copy_and_resolve_references()
     config.dtype, config.encoder.positions = "float32", "tiled"
@@ -45,8 +48,7 @@ def comparable(config):
 def prepare(config, state, batch, folder) -> dict:
     """Write weights and batch for the peer into `folder`; returns the batch of both.
 
-    Masks are replaced by random cells without padding, which transformers' modules cannot
-    mask.
+    Masks are replaced by random cells without padding, which the peers cannot mask.
     """
     from core.base.files import write_json
     from core.runs import run_folder
@@ -115,94 +117,52 @@ def without_padding(config, encoder, batch):
     return batch, sizes
 
 
-class Peer:
-    """Encoder, predictor, EMA target and optimizer in torch, and the batch they train on."""
+def make_step(program, rates):
+    """() -> the loss before one update: AdamW, then the average of the encoder."""
+    import torch
 
-    def __init__(self, folder, threads: int):
-        import torch
-        import transformers
+    groups = [[], []]
+    for p in program.trained:
+        groups[p.ndim > 1].append(p)
+    decays = ({"params": groups[0], "weight_decay": 0.0}, {"params": groups[1]})
+    optimizer = torch.optim.AdamW(
+        decays, lr=rates["lr"], betas=rates["betas"], eps=rates["eps"],
+        weight_decay=rates["decay"], fused=True,
+    )  # fmt: skip
 
-        torch.set_num_threads(threads)
-        transformers.logging.set_verbosity_error()
-        folder = pathlib.Path(folder)
-        self.torch = torch
-        self.rates = json.loads((folder / STEP).read_text())
-        model = transformers.VJEPA2Model.from_pretrained(folder).train()
-        target = transformers.VJEPA2Model.from_pretrained(folder).encoder.train()
-        self.encoder, self.predictor = model.encoder, model.predictor
-        self.target = target.requires_grad_(False)
-        groups = [[], []]
-        for p in model.parameters():
-            groups[p.ndim > 1].append(p)
-        decays = ({"params": groups[0], "weight_decay": 0.0}, {"params": groups[1]})
-        self.optimizer = torch.optim.AdamW(
-            decays, lr=self.rates["lr"], betas=self.rates["betas"],
-            eps=self.rates["eps"], weight_decay=self.rates["decay"], fused=True,
-        )  # fmt: skip
-        with np.load(folder / BATCH) as batch:
-            self.video = torch.from_numpy(batch["video"])
-            self.context, self.target_index = (
-                torch.from_numpy(batch[name].astype(np.int64)).split(
-                    self.rates[name], 1
-                )
-                for name in ("context", "target")
-            )
-
-    def pixels(self):
-        """uint8 [B, T, H, W, 3] -> standardized float32 [B, T, 3, H, W]."""
-        from jepa.model import MEAN, STD
-
-        mean, std = (self.torch.from_numpy(x) for x in (MEAN, STD))
-        return ((self.video / 255 - mean) / std).permute(0, 1, 4, 2, 3)
-
-    def run_layers(self, layers, x, index):
-        for layer in layers:
-            x = layer(x, index)[0]
-        return x
-
-    def loss(self):
-        torch = self.torch
-        video = self.pixels()
-        with torch.no_grad():
-            truth = self.target(video).last_hidden_state
-            truth = torch.nn.functional.layer_norm(truth, truth.shape[-1:], eps=1e-5)
-        tokens, terms = self.encoder.embeddings(video), []
-        for context, target in zip(self.context, self.target_index, strict=True):
-            x = self.run_layers(self.encoder.layer, take(tokens, context), context)
-            x = self.predict(self.encoder.layernorm(x), context, target)
-            terms.append((x - take(truth, target)).abs().mean())
-        return torch.stack(terms).mean()
-
-    def predict(self, x, context, target):
-        predictor = self.predictor
-        x = predictor.embeddings.predictor_embeddings(x)
-        hidden = predictor.embeddings.mask_tokens[0].expand(len(x), target.shape[1], -1)
-        x = self.torch.cat([x, hidden], 1)
-        x = self.run_layers(predictor.layer, x, self.torch.cat([context, target], 1))
-        return predictor.proj(predictor.layernorm(x[:, context.shape[1] :]))
-
-    def step(self) -> float:
-        """One update on the batch; returns the loss before it."""
-        self.optimizer.zero_grad(set_to_none=True)
-        loss = self.loss()
+    def step() -> float:
+        optimizer.zero_grad(set_to_none=True)
+        loss = program.loss()
         loss.backward()
-        self.optimizer.step()
-        with self.torch.no_grad():
-            pair = (list(m.parameters()) for m in (self.target, self.encoder))
-            self.torch._foreach_lerp_(*pair, 1 - self.rates["momentum"])
+        optimizer.step()
+        with torch.no_grad():
+            pair = program.target, program.encoder
+            torch._foreach_lerp_(*pair, 1 - rates["momentum"])
         return loss.item()
 
-
-def take(x, index):
-    return x.gather(1, index[..., None].expand(-1, -1, x.shape[-1]))
+    return step
 
 
-def serve(folder, threads):
-    """Take one step per input line; print a line of JSON: seconds, loss, CPU, memory."""
-    peer = Peer(folder, int(threads))
+def serve(kind, folder, threads):
+    """Take one step per input line; print lines of JSON.
+
+    First the versions, then for each step seconds, loss, CPU and memory.
+    """
+    import torch
+
+    torch.set_num_threads(int(threads))
+    module = importlib.import_module(f"jepa.peer_{kind}")
+    folder = pathlib.Path(folder)
+    rates = json.loads((folder / STEP).read_text())
+    with np.load(folder / BATCH) as found:
+        batch = {k: found[k] for k in ("video", "context", "target")}
+    for name in ("context", "target"):
+        batch[name] = batch[name].astype(np.int64)
+    step = make_step(module.Program(folder, batch, rates), rates)
+    print(json.dumps({"versions": module.VERSIONS}), flush=True)
     for _ in sys.stdin:
         start, used = time.perf_counter(), time.process_time()
-        loss = peer.step()
+        loss = step()
         answer = {"seconds": time.perf_counter() - start, "loss": loss}
         answer["cpu_seconds"] = time.process_time() - used
         answer["peak_kib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -11,7 +11,11 @@ STEPS = flags.DEFINE_integer(
     "steps", 20, "Steps to time, after the first, which compiles"
 )
 PEER = flags.DEFINE_enum(
-    "peer", None, ["torch"], "Compare with the same step in another framework, in turns"
+    "peer",
+    None,
+    ["torch", "transformers"],
+    "Compare with the same step in another framework, in turns: PyTorch tuned for speed, or "
+    "transformers' modules",
 )
 WHAT = flags.DEFINE_list(
     "what",
@@ -43,7 +47,7 @@ def main():
     if SWEEP.value:
         return run_sweep()
     if PEER.value:
-        found = bench.compare(CONFIG.value, steps=STEPS.value)
+        found = bench.compare(CONFIG.value, PEER.value, steps=STEPS.value)
     else:
         found = bench.measure(CONFIG.value, WHAT.value, steps=STEPS.value)
     print(bench.as_json(found) if JSON.value else bench.as_lines(found))

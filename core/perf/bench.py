@@ -27,6 +27,7 @@ from core.program import build_program
 from core.runs.throughput import device_memory, peak_host_bytes
 
 FILL = 8  # batches taken first, untimed, that fill the buffers
+PAUSE = 0.05  # seconds before a timed step, in which the other program's threads fall asleep
 
 
 def measure(config, what=("step",), *, steps: int) -> dict:
@@ -182,16 +183,16 @@ def summarize_times(method, plan, waits, times) -> dict:
     }
 
 
-def compare(config, *, steps: int) -> dict:
+def compare(config, kind: str, *, steps: int) -> dict:
     """Time our step and the same step in the method's peer program in turns, on one batch.
 
-    The peer is the module `peer` beside the method's, with the same weights and batch.
-    Ratios are the peer's time over ours: above 1, ours is faster. Raises ValueError if the
-    first losses differ by 1e-4 or more.
+    The peer `kind` is run by the module `peer` beside the method's, with the same weights
+    and batch. Ratios are the peer's time over ours: above 1, ours is faster. Raises
+    ValueError if the first losses differ by 1e-4 or more.
     """
     name = config.method.rpartition(".")[0] + ".peer"
     peer = importlib.import_module(name)
-    config = peer.comparable(config)
+    config = peer.comparable(config, kind)
     method = load_method(config)
     mesh = make_mesh(devices=jax.local_devices()[:1])
     plan = build_program(method, mesh, seed=config.seed)
@@ -200,53 +201,72 @@ def compare(config, *, steps: int) -> dict:
             batch = source.next()
         state = plan.create()
         batch = peer.prepare(config, state, batch, folder)
-        with jax.set_mesh(mesh), start_peer(name, folder) as peer_step:
+        with (
+            jax.set_mesh(mesh),
+            start_peer(name, kind, folder) as (versions, peer_step),
+        ):
             batch = to_device(mesh, batch, method.batch)
             rows = []
             for _ in range(steps + 1):
-                begin = time.perf_counter()
+                time.sleep(PAUSE)
+                begin, used = time.perf_counter(), time.process_time()
                 state, scalars = plan.step(state, batch)
-                loss = float(jax.block_until_ready(scalars)["loss"])
-                rows.append((time.perf_counter() - begin, loss, peer_step()))
-    gap = abs(rows[0][1] - rows[0][2]["loss"])
+                loss = float(jax.block_until_ready((state, scalars))[1]["loss"])
+                ours = {"seconds": time.perf_counter() - begin, "loss": loss}
+                ours["cpu_seconds"] = time.process_time() - used
+                time.sleep(PAUSE)
+                rows.append((ours, peer_step()))
+    losses = [program["loss"] for program in rows[0]]
+    gap = abs(losses[0] - losses[1])
     if not gap < 1e-4:
         raise ValueError(
-            f"the first loss of the peer is {rows[0][2]['loss']}, ours is {rows[0][1]}; "
+            f"the first loss of the peer is {losses[1]}, ours is {losses[0]}; "
             "expected a difference under 1e-4"
         )
-    here = np.array([row[0] for row in rows[1:]])
-    there = np.array([row[2]["seconds"] for row in rows[1:]])
+
+    def times(name):
+        """Of ours, then of the peer, [steps] each; the first step compiles."""
+        return np.array([[program[name] for program in row] for row in rows[1:]]).T
+
+    here, there = times("seconds")
+    busy, peer_busy = times("cpu_seconds")
     return {
+        "versions": f"jax {jax.__version__}",
+        "peer_versions": versions,
         "steps": steps,
         "step_seconds_median": float(np.median(here)),
         "peer_step_seconds_median": float(np.median(there)),
         "ratio_of_medians": float(np.median(there) / np.median(here)),
         "ratio_of_minima": float(there.min() / here.min()),
+        "step_cpu_seconds_min": float(busy.min()),
+        "peer_step_cpu_seconds_min": float(peer_busy.min()),
         "first_loss_difference": gap,
         "host_peak_bytes": peak_host_bytes(),
-        "peer_host_peak_bytes": rows[-1][2]["peak_kib"] * 1024,
+        "peer_host_peak_bytes": rows[-1][1]["peak_kib"] * 1024,
     }
 
 
 @contextlib.contextmanager
-def start_peer(name: str, folder: str):
-    """Start the peer program; yields a function that runs one step of it."""
-    command = [sys.executable, "-m", name, folder, str(usable_cpus())]
-    # Threads that spin while they wait would slow down our step.
-    settings = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE", "JAX_PLATFORMS": "cpu"}
+def start_peer(name: str, kind: str, folder: str):
+    """Start the peer program; yields its versions, and a function that runs one step."""
+    command = [sys.executable, "-m", name, kind, folder, str(usable_cpus())]
+    settings = {**os.environ, "JAX_PLATFORMS": "cpu"}
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     with subprocess.Popen(command, env=settings, **pipes) as process:
+
+        def answer():
+            line = process.stdout.readline()
+            if not line:
+                raise RuntimeError(f"{name} exited with code {process.wait()}")
+            return json.loads(line)
 
         def step():
             process.stdin.write("step\n")
             process.stdin.flush()
-            answer = process.stdout.readline()
-            if not answer:
-                raise RuntimeError(f"{name} exited with code {process.wait()}")
-            return json.loads(answer)
+            return answer()
 
         try:
-            yield step
+            yield answer()["versions"], step
         finally:
             process.stdin.close()
 

@@ -1,6 +1,7 @@
 """Benchmarks and sweeps measure steps, data, start-up and checkpoints."""
 
 import functools
+import importlib.util
 import json
 import subprocess
 import sys
@@ -130,6 +131,12 @@ def test_data_of_an_agent_is_not_timed():
     config = load("configs/dreamer.py:reach")
     with pytest.raises(ValueError, match="an agent's batches come from its acting"):
         bench.measure(config, ("data",), steps=2)
+
+
+def test_a_peer_that_is_not_installed_is_named(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ValueError, match="--peer=torch needs torch: pip install -r"):
+        bench.compare(small(), "torch", steps=2)
 
 
 def test_the_first_step_counts_as_compilation():
