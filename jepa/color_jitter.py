@@ -4,7 +4,6 @@ Each factor is drawn once per clip from the step's key, so all frames change ali
 do context and target tokens.
 """
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -40,24 +39,18 @@ def draw_factors(jitter: Jitter, count: int, key):
     return 1 + factors * jnp.array(jitter)
 
 
-def make_standardize(factors, patches) -> Callable:
-    """A function from uint8 tubelets [B, n, D] to the network's float32 input [B, n, D].
+def standardize_clips(patches, factors):
+    """All uint8 tubelets of clips -> the network's float32 input, both [B, N, D].
 
-    Args:
-      factors: what `draw_factors` returns; with None the function is `standardize`.
-      patches: all uint8 tubelets [B, N, D] of the clips, whose mean gray sets the contrast;
-        the function takes any n of them.
+    factors: what `draw_factors` returns; None changes no colors. The mean gray of a clip
+    sets its contrast.
     """
     if factors is None:
-        return standardize
-    mean = gray(as_rgb(patches)).mean((1, 2), keepdims=True)
-    factors = factors.T[..., None, None, None]
-
-    def jittered(some):
-        x = apply_jitter(as_rgb(some), mean, *factors)
-        return standardize(255 * x.reshape(some.shape))
-
-    return jittered
+        return standardize(patches)
+    x = as_rgb(patches)
+    mean = gray(x).mean((1, 2), keepdims=True)
+    x = apply_jitter(x, mean, *factors.T[..., None, None, None])
+    return standardize(255 * x.reshape(patches.shape))
 
 
 def as_rgb(patches):

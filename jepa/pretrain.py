@@ -15,7 +15,7 @@ from core.nn.token_order import take
 from core.section import Section
 from core.update import guarded_update
 from jepa import evals, flops, loss, readers
-from jepa.color_jitter import NO_JITTER, Jitter, draw_factors, make_standardize
+from jepa.color_jitter import NO_JITTER, Jitter, draw_factors, standardize_clips
 from jepa.data import make_benches, make_train_source
 from jepa.encode import make_frozen
 from jepa.exports import make_exports
@@ -92,16 +92,16 @@ def make_loss(encoder, predictor, masker, *, mask_tokens, sigreg=0.0, vicreg=0.0
 
     def loss_fn(params, target, batch, key):
         patches = patchify(planar_to_rgb(batch["video"]), encoder.patch)
-        standardize = make_standardize(batch.get("colour"), patches)
+        patches = standardize_clips(patches, batch.get("colour"))
         features = encoder.apply(
             {"params": params["encoder"]},
-            standardize(take(patches, batch["context"])),
+            take(patches, batch["context"]),
             batch["context"],
             grid=grid,
             valid=batch["context_valid"],
             segments=sizes["context"],
         )
-        truth = encoder.apply({"params": target}, standardize(patches), grid=grid)
+        truth = encoder.apply({"params": target}, patches, grid=grid)
         truth = jax.lax.stop_gradient(normalize(truth, eps=1e-5))
         guess = predictor.apply(
             {"params": params["predictor"]},
