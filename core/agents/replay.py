@@ -71,11 +71,15 @@ class Replay:
         steps = capacity if most_steps is None else min(capacity, most_steps)
         check_memory(steps, bytes_per_step(every))
         lead = (streams, self.capacity)
-        self.steps = {
-            name: lazy_zeros((*lead, *shape), dtype)
-            for name, (shape, dtype) in every.items()
-        }
-        self.holes = np.zeros(lead, bool)  # steps that could not be read back
+        try:
+            self.steps = {
+                name: lazy_zeros((*lead, *shape), dtype)
+                for name, (shape, dtype) in every.items()
+            }
+            self.holes = np.zeros(lead, bool)  # steps that could not be read back
+        except (OSError, OverflowError, MemoryError):  # more than can be addressed
+            check_memory(capacity, bytes_per_step(every))
+            raise
         self.holed = False  # whether there may be any
         self.added = 0  # steps of every stream since the run began
         self.fresh = collections.deque()  # (stream, start) not given out yet

@@ -241,6 +241,12 @@ def test_a_replay_that_does_not_fit_in_memory_says_what_does(tmp_path, monkeypat
     size = {"streams": 2, "capacity": 10**9, "length": LENGTH}
     large = Replay(tmp_path, SHAPES, kept=KEPT, most_steps=1000, **size)
     assert large.steps["place"].nbytes > 10**9
+    with pytest.raises(
+        ValueError, match="needs .* GB of memory for 1,000,000,000,000,000"
+    ):
+        Replay(
+            tmp_path, SHAPES, kept=KEPT, most_steps=1000, **size | {"capacity": 10**15}
+        )
 
 
 def test_windows_of_a_folder_span_files_but_no_gaps(tmp_path, monkeypatch):
