@@ -2,20 +2,13 @@
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from core.evals.collapse import health_alarms
+from core.evals.statistics import effective_rank
 from core.nn.layers import normalize
 from core.nn.token_order import take
 from jepa.loss import per_pattern
 from jepa.model import coordinates, patchify, standardize
-
-
-def effective_rank(x) -> float:
-    """exp of the entropy of normalized singular values of centered rows [n, D]."""
-    s = np.linalg.svd(np.asarray(x, np.float64) - np.mean(x, 0), compute_uv=False)
-    p = s / max(s.sum(), 1e-30)
-    return float(np.exp(-(p * np.log(p + 1e-30)).sum()))
 
 
 def nearest_visible(context, context_valid, target, grid):
