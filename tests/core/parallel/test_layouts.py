@@ -33,6 +33,8 @@ def small_program(mesh):
 def test_any_mesh_restores_a_checkpoint(tmp_path):
     wide, narrow = small_program({"fsdp": 8}), small_program({"fsdp": 2, "tensor": 2})
     state = wide.create()
+    last = jax.device_put(np.int32(STEPS), wide.layouts.step)
+    state = state.replace(step=last)
     with checkpoint.Checkpoints(tmp_path, keep=1) as checkpoints:
         checkpoints.save(STEPS, state, {"next_index": 8 * STEPS})
     with checkpoint.Checkpoints(tmp_path, keep=1) as checkpoints:
