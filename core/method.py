@@ -180,7 +180,7 @@ class Method(NamedTuple):
     readers: format, such as "export folder" -> reader of weights that are not a
         checkpoint of a run.
     frozen: encoders for evaluations on labelled videos, if the method has any.
-    compile_options: platform -> options of XLA for the programs of a run there.
+    compile_options: platform -> options of XLA for the programs of a run on one device.
     """
 
     init: Callable[[jax.Array], Any]

@@ -54,7 +54,9 @@ def build_program(
         return method.step(state.replace(**fetched), batch)
 
     replicated = NamedSharding(mesh, PartitionSpec())
-    options = dict(method.compile_options.get(mesh.devices.flat[0].platform, {}))
+    options = {}
+    if mesh.size == 1:  # others order collectives, which wait for one another
+        options |= method.compile_options.get(mesh.devices.flat[0].platform, {})
     compiled = functools.partial(jax.jit, compiler_options=options or None)
     create = compiled(lambda: unbox(init()), out_shardings=layouts)
     step = compiled(step, donate_argnums=0, out_shardings=(layouts, replicated))

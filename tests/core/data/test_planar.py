@@ -10,7 +10,6 @@ import pytest
 from clocks import STEADY, write, write_clock
 from small import small
 
-from core import train
 from core.config import load_method
 from core.data.clips import View, read_clip, still_clip
 from core.data.planar import empty_planar, rgb_to_planes, split_planes
@@ -123,7 +122,6 @@ def test_a_step_converts_planar_clips(tmp_path):
     batch["video"] = np.asarray(planar_to_rgb(batch["video"]))
     # Two programs: XLA may round sums differently.
     np.testing.assert_allclose(planar, step(state, batch)[1]["loss"], rtol=2e-7)
-    train.fit(small(**fields, data__planar=True, steps=2), tmp_path / "run")
     with pytest.raises(ValueError, match="data.planar is True, but the world decodes"):
         load_method(small(data__planar=True)).source("train", (0, 1))
     with pytest.raises(
