@@ -50,10 +50,11 @@ def main():
 
 def classify(opened):
     """Classify labelled videos; returns the exit code."""
+    from core.base.waiting import Stopped
     from core.data.labelled import read_labelled
     from core.evals import evaluate
     from core.evals.classification import Options
-    from core.evals.frozen import Stopped, evaluate_frozen
+    from core.evals.frozen import evaluate_frozen
     from core.runs.preemption import stop_on_signals
 
     if opened.method.frozen is None:
@@ -80,8 +81,8 @@ def classify(opened):
                 stopping=stopping,
                 say=lambda text: print(text, flush=True),
             )
-        except Stopped as error:
-            print(error, flush=True)
+        except Stopped:
+            print("stopped; features are kept: the same command goes on", flush=True)
             return cli.PREEMPTED
 
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from core.base.files import write_json
 from core.base.names import choose
+from core.base.waiting import Stopped
 from core.data.labelled import Labelled, count_classes
 from core.data.urls import is_url, open_url
 from core.data.views import read_views
@@ -21,10 +22,6 @@ from core.evals.statistics import representation
 from core.method import Frozen
 
 SAY_EVERY = 5.0  # seconds between lines of progress
-
-
-class Stopped(Exception):
-    """The evaluation was asked to stop; features read so far are kept."""
 
 
 def evaluate_frozen(
@@ -149,9 +146,7 @@ def check(tick: Callable[[int], None], stopping: Callable[[], bool], done: int) 
     """Report progress; raises Stopped where a stop was requested."""
     tick(done)
     if stopping():
-        raise Stopped(
-            "stopped; features are kept, and the same command goes on from there"
-        )
+        raise Stopped
 
 
 def progress_line(what: str, total: int, say) -> Callable[[int], None]:
