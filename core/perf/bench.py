@@ -27,6 +27,7 @@ from core.program import build_program
 from core.runs.throughput import device_memory, peak_host_bytes
 
 FILL = 8  # batches taken first, untimed, that fill the buffers
+TICK = 0.01  # seconds: the resolution of CPU times of other processes
 PAUSE = 0.05  # seconds before a timed step, in which the other program's threads fall asleep
 
 
@@ -102,6 +103,7 @@ def measure_data(config, method, *, steps: int) -> dict:
         for _ in range(steps):
             batch = source.next()
         wall, busy = time.perf_counter() - begin, cpu_seconds() - before
+        busy = max(busy, TICK)  # a few small batches take less than can be told
         memory.append(resident_bytes())
         waited, begin = 0.0, time.perf_counter()
         for _ in range(steps):
