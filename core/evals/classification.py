@@ -73,6 +73,8 @@ def score(
         return accuracy(nearest(train, validation, labels, classes, options.k)[None])
     module = HEADS[head](classes, train.tokens.shape[-1])
     fitted, selecting = selection(labels[0])
+    if head == "linear":
+        train, validation = standardized(train, validation, fitted)
 
     def take(rows):
         """Tokens of the middle view."""
@@ -84,6 +86,7 @@ def score(
         (validation, validation.rows, labels[1]),
     )
     size = fit.heads_at_once(module, take(np.arange(1)), options.head_gigabytes)
+    size = min(size, len(settings))
     right: list[list] = [[], []]
     for start in range(0, len(settings), size):
         batches = fit.batches_of(
@@ -95,7 +98,7 @@ def score(
             settings=settings[start : start + size],
             steps=options.steps,
             progress=lambda step, start=start: progress(
-                start * options.steps + step * size
+                min(start * options.steps + step * size, len(settings) * options.steps)
             ),
         )
         for found, (part, rows, y) in zip(right, asked, strict=True):
@@ -112,6 +115,22 @@ def score(
         "spread": [float(means.min()), float(means.max())],
         "seeds": scored[best].mean(-1).tolist(),
     }
+
+
+def standardized(train: Features, validation: Features, fitted):
+    """Mean tokens with mean 0 and deviation 1 over the training videos `fitted`.
+
+    A linear layer on features as they are would need thousands of steps. As a batch norm
+    without weights does for I-JEPA's linear probes (arXiv 2301.08243, appendix).
+    """
+    x = pooled(train)
+    mean, std = x[fitted].mean((0, 1)), x[fitted].std((0, 1)) + 1e-6
+
+    def one(part: Features, x) -> Features:
+        tokens = ((x - mean) / std)[:, :, None]
+        return Features(tokens, np.arange(len(x)), part.bad)
+
+    return one(train, x), one(validation, pooled(validation))
 
 
 def nearest(train: Features, validation: Features, labels, classes: int, k: int):

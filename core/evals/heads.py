@@ -16,16 +16,14 @@ EPS = 1e-5  # of the norms in Meta's heads; transformers takes the encoder's 1e-
 
 
 class LinearHead(nn.Module):
-    """A batch-free norm of the mean token, then a linear layer."""
+    """A linear layer on the mean token."""
 
     outputs: int
-    eps: float = EPS
 
     @nn.compact
     def __call__(self, tokens):
         """[B, N, D] -> [B, outputs]."""
-        x = LayerNorm(self.eps, name="norm")(tokens.mean(1))
-        return Dense(self.outputs, ("embed", None), name="linear")(x)
+        return Dense(self.outputs, ("embed", None), name="linear")(tokens.mean(1))
 
 
 class AttentivePooler(nn.Module):

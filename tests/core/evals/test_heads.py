@@ -74,6 +74,6 @@ def test_a_head_finds_what_the_tokens_hold():
 
 
 def test_heads_are_trained_in_groups_that_fit():
-    head = LinearHead(3)  # 16 + 16 + 16 * 3 + 3 = 83 parameters, 16 bytes each
-    assert heads_at_once(head, TOKENS, 1e-9 * 16 * 83 * 5) == 5
+    head = LinearHead(3)  # 16 * 3 + 3 = 51 parameters, 16 bytes each
+    assert heads_at_once(head, TOKENS, 1e-9 * 16 * 51 * 5) == 5
     assert heads_at_once(head, TOKENS, 1e-9) == 1
