@@ -54,7 +54,7 @@ MACHINES = {
         "v5p:8x8x8": laid(1, "dots", data=32, fsdp=16),
         "h100:64x8": laid(1, "dots", data=64, fsdp=8),
     },
-    "v2_g384_cooldown": {"v5p:4x8x8": laid(1, "attention", data=16, fsdp=16)},
+    "v2_g384_cooldown": {"v5p:4x8x8": laid(2, "attention", data=16, fsdp=16)},
     "v2_G": {
         "v5p:4x8x8": laid(1, "dots", data=16, fsdp=16),
         "h100:32x8": laid(1, "dots", data=32, fsdp=8),
