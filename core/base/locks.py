@@ -29,18 +29,31 @@ def hold_lock(path: pathlib.Path, doing: str) -> Iterator[bool]:
         yield has_locks
 
 
+def try_lock(file, kind: int = fcntl.LOCK_EX) -> bool | None:
+    """Lock an open file until it is closed, without waiting.
+
+    Returns False if another process holds the lock, None if the file system has no locks.
+    """
+    try:
+        fcntl.flock(file, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # ENOLCK, ENOTSUP, ENOSYS: such as some NFS and Lustre mounts
+        return None
+    return True
+
+
 def _open_locked(path, doing):
     """(open file, whether it is locked); (None, False) if it was deleted meanwhile."""
     file = open(path, "a+")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+    got = try_lock(file)
+    if got is None:
+        return file, False
+    if not got:
         file.seek(0)
         holder = file.read() or "another process"
         file.close()
-        raise ValueError(f"{holder} {doing}; wait for it or stop it") from None
-    except OSError:  # ENOLCK, ENOTSUP, ENOSYS: such as some NFS and Lustre mounts
-        return file, False
+        raise ValueError(f"{holder} {doing}; wait for it or stop it")
     try:  # the holder before may have deleted the file between the two calls
         if os.path.samestat(os.fstat(file.fileno()), os.stat(path)):
             return file, True

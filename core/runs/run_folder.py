@@ -14,6 +14,7 @@ import jax
 
 from core.base import nested
 from core.base.files import digest, os_error_text, read_json, write_json
+from core.base.locks import try_lock
 from core.base.places import local_folder
 from core.config import current_name
 from core.runs import checkpoint
@@ -71,34 +72,20 @@ def hold_lock(folder: pathlib.Path):
         yield
         return
     with open(folder / LOCK, "w") as file:
-        # Twice, because `is_training` holds the lock for a moment.
-        if not any(take_lock(file, fcntl.LOCK_EX, pause) for pause in (0.2, 0)):
+        if try_lock(file) is False:
+            time.sleep(0.2)  # `is_training` holds the lock for a moment
+        if try_lock(file) is False:
             raise ValueError(
                 f"another process is training in {folder}; wait for it or stop it"
             )
         yield
 
 
-def take_lock(file, kind: int, pause: float = 0) -> bool:
-    """Lock a file until it is closed; False, after `pause` seconds, if another holds it.
-
-    True on file systems without locks.
-    """
-    try:
-        fcntl.flock(file, kind | fcntl.LOCK_NB)
-    except BlockingIOError:
-        time.sleep(pause)
-        return False
-    except OSError:
-        pass
-    return True
-
-
 def is_training(folder: pathlib.Path) -> bool:
     """Whether a process trains in the folder; False where the file system has no locks."""
     try:
         with open(folder / LOCK) as file:
-            return not take_lock(file, fcntl.LOCK_SH)
+            return try_lock(file, fcntl.LOCK_SH) is False
     except OSError:
         return False
 
