@@ -1,4 +1,4 @@
-"""Memory: what a process may use, what is free, arrays that take it only where written."""
+"""Memory limits, free memory, and arrays that are allocated as they are written."""
 
 import math
 import mmap
@@ -10,20 +10,24 @@ import numpy as np
 import psutil
 
 SHARED = pathlib.Path("/dev/shm")
-LIMITS = (  # version 2, then 1: (limit, use)
-    ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
-    (
-        "/sys/fs/cgroup/memory/memory.limit_in_bytes",
-        "/sys/fs/cgroup/memory/memory.usage_in_bytes",
-    ),
-)
-STATISTICS = (
-    "memory.stat"  # beside the limit; says how much of the use are cached files
-)
 CGROUPS = pathlib.Path("/sys/fs/cgroup")
 OWN_CGROUPS = pathlib.Path("/proc/self/cgroup")
+LIMITS = {  # of a control group, version 2 and 1 -> what is used of it
+    "memory.max": "memory.current",
+    "memory.limit_in_bytes": "memory.usage_in_bytes",
+}
+STATISTICS = "memory.stat"  # beside the limit: how much of the use are cached files
 # Linux: no memory is promised to a mapping. Python 3.13 has it as mmap.MAP_NORESERVE.
 NO_RESERVE = 0x4000
+
+
+def memory_limit(cgroups=CGROUPS, own=OWN_CGROUPS) -> int:
+    """Bytes of memory that this process may use: the machine's, or its container's limit.
+
+    cgroups: where control groups are mounted. own: the file that names this process's.
+    """
+    limits = [_number(path) for path in limit_files(cgroups, own)]
+    return int(min([psutil.virtual_memory().total, *limits]))
 
 
 def free_memory(root: str = "/") -> float:
@@ -31,14 +35,27 @@ def free_memory(root: str = "/") -> float:
 
     root: of the file system that is asked. Infinity where neither can be read.
     """
-    root = pathlib.Path(root)
-    found = [_field(root / "proc/meminfo", "MemAvailable:") * 1024]
-    for limit, use in LIMITS:
-        limit, use = (root / path.lstrip("/") for path in (limit, use))
-        statistics = limit.with_name(STATISTICS)
-        cached = _field(statistics, "inactive_file", missing=0.0)
-        found.append(_number(limit) - (_number(use, missing=0.0) - cached))
+    top = pathlib.Path(root)
+    found = [_field(top / "proc/meminfo", "MemAvailable:") * 1024]
+    cgroups, own = (top / str(path).lstrip("/") for path in (CGROUPS, OWN_CGROUPS))
+    for limit in limit_files(cgroups, own):
+        used = _number(limit.with_name(LIMITS[limit.name]), missing=0.0)
+        cached = _field(limit.with_name(STATISTICS), "inactive_file", missing=0.0)
+        found.append(_number(limit) - (used - cached))
     return max(0.0, min(found))
+
+
+def limit_files(cgroups: pathlib.Path, own: pathlib.Path) -> list[pathlib.Path]:
+    """Files that may limit this process: of its control groups and of those around them."""
+    # Version 2 has one tree; version 1 has one for each controller.
+    roots = {"": cgroups, "memory": cgroups / "memory"}
+    folders = list(roots.values())
+    for line in own.read_text().splitlines() if own.is_file() else ():
+        _, controllers, path = line.split(":", 2)
+        root = roots["memory" if "memory" in controllers.split(",") else ""]
+        inner = root / path.strip("/")
+        folders += [x for x in (inner, *inner.parents) if root in x.parents]
+    return [folder / name for folder in folders for name in LIMITS]
 
 
 def free_shared_memory() -> float:
@@ -72,35 +89,6 @@ def _field(path, name: str, missing=float("inf")) -> float:
         return next(float(line[1]) for line in lines if line[:1] == [name])
     except (OSError, ValueError, StopIteration, IndexError):
         return missing
-
-
-def memory_limit(cgroups=CGROUPS, own=OWN_CGROUPS) -> int:
-    """Bytes of memory that this process may use: the machine's, or its container's limit.
-
-    cgroups: where control groups are mounted. own: the file that names this process's.
-    """
-    limits = [psutil.virtual_memory().total]
-    lines = own.read_text().splitlines() if own.is_file() else []
-    for line in lines:
-        _, controllers, path = line.split(":", 2)
-        # Version 2 has one tree; version 1 has one for each controller.
-        root = cgroups / "memory" if "memory" in controllers.split(",") else cgroups
-        inner = root / path.strip("/")
-        for folder in (inner, *inner.parents):
-            if folder != root and root not in folder.parents:
-                break
-            for name in ("memory.max", "memory.limit_in_bytes"):
-                text = read_text(folder / name)
-                limits += [int(text)] if text.isdigit() else []
-    return min(limits)
-
-
-def read_text(path: pathlib.Path) -> str:
-    """The text of a small file; empty if it cannot be read."""
-    try:
-        return path.read_text().strip()
-    except OSError:
-        return ""
 
 
 def lazy_zeros(shape, dtype) -> np.ndarray:
