@@ -60,6 +60,7 @@ def score(
     train: Features,
     validation: Features,
     labels: Sequence[np.ndarray],
+    means: Sequence[np.ndarray],
     *,
     classes: int,
     options: Options,
@@ -67,14 +68,14 @@ def score(
 ) -> dict[str, Any]:
     """Numbers of one head: accuracy, interval, and of trained heads settings and spread.
 
-    labels: of the videos of both parts that could be read.
+    labels, means: of the videos of both parts that could be read; means are `pooled`.
     """
     if HEADS[head] is None:
-        return accuracy(nearest(train, validation, labels, classes, options.k)[None])
+        return accuracy(nearest(means, labels, classes, options.k)[None])
     module = HEADS[head](classes, train.tokens.shape[-1])
     fitted, selecting = selection(labels[0])
     if head == "linear":
-        train, validation = standardized(train, validation, fitted)
+        train, validation = standardized(means, fitted)
 
     def take(rows):
         """Tokens of the middle view."""
@@ -106,36 +107,32 @@ def score(
     choosing, scored = (
         np.concatenate(found).reshape(-1, seeds, found[0].shape[-1]) for found in right
     )
-    choosing = choosing.mean((1, 2))
-    means, best = scored.mean((1, 2)), int(choosing.argmax())
+    best, shares = int(choosing.mean((1, 2)).argmax()), scored.mean((1, 2))
     return accuracy(scored[best]) | {
         "rate": settings[best * seeds].rate,
         "decay": settings[best * seeds].decay,
-        "best": float(means.max()),
-        "spread": [float(means.min()), float(means.max())],
+        "best": float(shares.max()),
+        "spread": [float(shares.min()), float(shares.max())],
         "seeds": scored[best].mean(-1).tolist(),
     }
 
 
-def standardized(train: Features, validation: Features, fitted):
+def standardized(means: Sequence[np.ndarray], fitted) -> list[Features]:
     """Mean tokens with mean 0 and deviation 1 over the training videos `fitted`.
 
     A linear layer on features as they are would need thousands of steps. As a batch norm
     without weights does for I-JEPA's linear probes (arXiv 2301.08243, appendix).
     """
-    x = pooled(train)
-    mean, std = x[fitted].mean((0, 1)), x[fitted].std((0, 1)) + 1e-6
-
-    def one(part: Features, x) -> Features:
-        tokens = ((x - mean) / std)[:, :, None]
-        return Features(tokens, np.arange(len(x)), part.bad)
-
-    return one(train, x), one(validation, pooled(validation))
+    x = means[0][fitted]
+    mean, std = x.mean((0, 1)), x.std((0, 1)) + 1e-6
+    return [
+        Features(((x - mean) / std)[:, :, None], np.arange(len(x)), {}) for x in means
+    ]
 
 
-def nearest(train: Features, validation: Features, labels, classes: int, k: int):
+def nearest(means: Sequence[np.ndarray], labels, classes: int, k: int):
     """Whether the nearest neighbors are right about each validation video: bool [n]."""
-    bank, queries = pooled(train), pooled(validation)
+    bank, queries = means
     views, width = bank.shape[1:]
     votes = nearest_classes(
         bank.reshape(-1, width),

@@ -9,6 +9,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 from core.parallel.layouts import unbox
 
@@ -48,11 +49,6 @@ def cross_entropy(outputs, labels):
     return -jnp.take_along_axis(logs, labels[:, None], -1).mean()
 
 
-def squared_error(outputs, labels):
-    """Mean over rows and outputs: [b, outputs] twice -> []."""
-    return jnp.square(outputs.astype(jnp.float32) - labels).mean()
-
-
 def batches_of(
     take: Callable[[np.ndarray], np.ndarray],
     labels: np.ndarray,
@@ -88,7 +84,6 @@ def fit_heads(
     *,
     settings: Sequence[Setting],
     steps: int,
-    loss: Callable = cross_entropy,
     progress: Callable[[int], None] = lambda step: None,
 ) -> Any:
     """Train a head per setting on the same batches; returns stacked params [heads, ...].
@@ -100,47 +95,42 @@ def fit_heads(
         jnp.asarray(values, jnp.float32)
         for values in zip(*((s.rate, s.decay) for s in settings), strict=True)
     )
-    state = None
+    params, opt = None, None
     for step, (x, y) in zip(range(steps), batches, strict=False):
-        if state is None:
-            state = init_heads(head, [s.seed for s in settings], x[:1])
+        if params is None:
+            params, opt = init_heads(head, [s.seed for s in settings], x[:1])
         share = 0.5 * (1 + np.cos(np.pi * step / steps))
-        state = update(head, loss, state, x, y, rates * share, decays, step + 1)
+        params, opt = update(head, params, opt, x, y, rates * share, decays)
         progress(step + 1)
-    assert state is not None, steps
-    return state[0]
+    assert params is not None, steps
+    return params
 
 
 def init_heads(head: nn.Module, seeds: list[int], x):
-    """Params of heads and their two zero moments, each stacked over `seeds`."""
+    """(params of heads, Adam's empty moments), each stacked over `seeds`."""
     keys = jnp.stack([jax.random.key(seed) for seed in seeds])
 
     @jax.jit
     def init(keys):
-        return jax.vmap(lambda key: unbox(head.init(key, x))["params"])(keys)
+        params = jax.vmap(lambda key: unbox(head.init(key, x))["params"])(keys)
+        return params, jax.vmap(optax.scale_by_adam().init)(params)
 
-    params = init(keys)
-    return params, *(jax.tree.map(jnp.zeros_like, params) for _ in range(2))
+    return init(keys)
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1), donate_argnums=2)
-def update(head, loss, state, x, y, rates, decays, count):
-    """One AdamW update of every head; `count` is 1 at the first."""
+@functools.partial(jax.jit, static_argnums=0, donate_argnums=(1, 2))
+def update(head, params, opt, x, y, rates, decays):
+    """One AdamW update of every head: (params, moments)."""
 
-    def one(params, first, second, rate, decay):
-        grads = jax.grad(lambda p: loss(head.apply({"params": p}, x), y))(params)
-        first = jax.tree.map(lambda m, g: 0.9 * m + 0.1 * g, first, grads)
-        second = jax.tree.map(lambda v, g: 0.999 * v + 0.001 * g * g, second, grads)
-        scale = jnp.float32(count)
-        unbias, square = 1 - 0.9**scale, 1 - 0.999**scale
+    def one(params, opt, rate, decay):
+        grads = jax.grad(lambda p: cross_entropy(head.apply({"params": p}, x), y))(
+            params
+        )
+        steps, opt = optax.scale_by_adam().update(grads, opt)
+        params = jax.tree.map(lambda p, u: p - rate * (u + decay * p), params, steps)
+        return params, opt
 
-        def move(p, m, v):
-            step = (m / unbias) / (jnp.sqrt(v / square) + 1e-8)
-            return p - rate * (step + decay * p)
-
-        return jax.tree.map(move, params, first, second), first, second
-
-    return jax.vmap(one)(*state, rates, decays)
+    return jax.vmap(one)(params, opt, rates, decays)
 
 
 @functools.partial(jax.jit, static_argnums=0)

@@ -22,6 +22,7 @@ from core.evals.statistics import representation
 from core.method import Frozen
 
 SAY_EVERY = 5.0  # seconds between lines of progress
+RANKED = 4096  # training videos whose features are ranked
 
 
 def evaluate_frozen(
@@ -65,13 +66,19 @@ def evaluate_frozen(
     }
     for name, weights_of in chosen.items():
         weights = weights_of(state)
+        encode = functools.partial(jax.jit(frozen.encode), weights)
+        about_encoder = {"weights": weights_digest(weights), "encoder": name}
         parts = [
-            features_of(frozen, name, weights, part, clip, out, options, stopping, say)
+            features_of(encode, part, clip, about_encoder, out, options, stopping, say)
             for part in data
         ]
+        means = [pooled(part) for part in parts]
         labels = [part.labels[f.rows] for part, f in zip(data, parts, strict=True)]
         found: dict[str, Any] = {"bad_videos": sum(len(f.bad) for f in parts)}
-        found["representation"] = representation(pooled(parts[0])[:4096].mean(1))
+        some = means[0][:RANKED]
+        found["representation"] = representation(
+            some if options.views > 1 else some[:, 0]
+        )
         for head in heads:
             say(f"{name}: {head}")
             total = options.steps * len(options.grid.settings())
@@ -80,6 +87,7 @@ def evaluate_frozen(
                 head,
                 *parts,
                 labels,
+                means,
                 classes=len(data[0].classes),
                 options=options,
                 progress=functools.partial(check, tick, stopping),
@@ -92,31 +100,26 @@ def evaluate_frozen(
 
 
 def features_of(
-    frozen: Frozen,
-    name: str,
-    weights,
+    encode: Callable,
     part: Labelled,
-    clip,
-    out,
-    options,
+    clip: Mapping[str, Any],
+    about: Mapping[str, str],
+    out: pathlib.Path,
+    options: Options,
     stopping,
     say,
 ) -> Features:
-    """The features of a part's videos, read from disk where they were computed before."""
+    """The features of a part's videos, read from disk where they were computed before.
+
+    about: which encoder `encode` is, by the digest of its weights.
+    """
 
     def load(row: int):
         path = part.paths[row]
         source = open_url(path) if is_url(path) else str(pathlib.Path(part.root) / path)
         return read_views(source, **clip)
 
-    about = {
-        "weights": weights_digest(weights),
-        "encoder": name,
-        "clip": clip,
-        "root": part.root,
-        "paths": part.paths,
-    }
-    encode = functools.partial(jax.jit(frozen.encode), weights)
+    about = {**about, "clip": clip, "root": part.root, "paths": part.paths}
     found = extract(
         feature_folder(out, about),
         encode,
@@ -124,13 +127,11 @@ def features_of(
         len(part.paths),
         batch=options.batch,
         workers=options.workers,
-        progress=progress_line(f"{name}: videos", len(part.paths), say),
+        progress=progress_line(f"{about['encoder']}: videos", len(part.paths), say),
         stopping=stopping,
     )
     if found is None:
-        raise Stopped(
-            f"stopped; the features in {out} are kept and the same command goes on"
-        )
+        raise Stopped
     return found
 
 

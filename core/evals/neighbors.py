@@ -1,4 +1,4 @@
-"""Read-outs without training: nearest neighbors and ridge regression, in closed form."""
+"""Read-outs without training: nearest neighbors."""
 
 import numpy as np
 
@@ -27,28 +27,3 @@ def nearest_classes(
         chosen = labels[near][..., None] == np.arange(classes)
         votes.append((weights[..., None] * chosen).sum(1))
     return np.concatenate(votes)
-
-
-def ridge(features, targets, queries, *, penalties=None):
-    """Ridge regression: (predictions [m, T], the penalty chosen).
-
-    Features are standardized, the intercept is free. The penalty with the least
-    leave-one-out error is taken, which the hat matrix gives without refitting (Allen 1974,
-    PRESS). features: [n, D], targets: [n, T], queries: [m, D].
-    """
-    x, y = np.asarray(features, np.float64), np.asarray(targets, np.float64)
-    penalties = np.logspace(-3, 6, 19) if penalties is None else np.asarray(penalties)
-    mean, std = x.mean(0), x.std(0) + 1e-12
-    x, middle = (x - mean) / std, y.mean(0)
-    u, s, vt = np.linalg.svd(x, full_matrices=False)
-    projected, best = u.T @ (y - middle), (np.inf, penalties[0])
-    for penalty in penalties:
-        shrink = s**2 / (s**2 + penalty)
-        fitted = (u * shrink) @ projected
-        leverage = 1 / len(x) + (u**2 * shrink).sum(1)
-        left_out = (y - middle - fitted) / np.maximum(1 - leverage, 1e-9)[:, None]
-        best = min(best, (float((left_out**2).mean()), penalty))
-    penalty = best[1]
-    weights = vt.T @ ((s / (s**2 + penalty))[:, None] * projected)
-    z = (np.asarray(queries, np.float64) - mean) / std
-    return z @ weights + middle, float(penalty)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from core.evals.neighbors import nearest_classes, ridge
+from core.evals.neighbors import nearest_classes
 from core.evals.statistics import (
     bootstrap,
     effective_rank,
@@ -54,33 +54,3 @@ def test_nearest_neighbors_are_those_of_brute_force():
         for i in np.argsort(-cosines)[:5]:
             wanted[labels[i]] += np.exp((cosines[i] - 1) / 0.07)
         np.testing.assert_allclose(vote, wanted, rtol=1e-4)
-
-
-def test_ridge_is_the_normal_equation_with_the_best_left_out_error():
-    x, z = RNG.standard_normal((30, 6)), RNG.standard_normal((9, 6))
-    y = x[:, :2] @ RNG.standard_normal((2, 2)) + RNG.standard_normal((30, 2))
-    penalties = (0.1, 1.0, 10.0, 100.0)
-
-    def fitted(x, y, z, penalty, mean, std):
-        a, b = (x - mean) / std, (z - mean) / std
-        middle = y.mean(0)
-        shift = a.mean(0)
-        weights = np.linalg.solve(
-            (a - shift).T @ (a - shift) + penalty * np.eye(6),
-            (a - shift).T @ (y - middle),
-        )
-        return (b - shift) @ weights + middle
-
-    mean, std = x.mean(0), x.std(0)
-    errors = []
-    for penalty in penalties:
-        left = [
-            fitted(
-                np.delete(x, i, 0), np.delete(y, i, 0), x[i : i + 1], penalty, mean, std
-            )
-            for i in range(30)
-        ]
-        errors.append(np.square(np.concatenate(left) - y).mean())
-    found, chosen = ridge(x, y, z, penalties=penalties)
-    assert chosen == penalties[int(np.argmin(errors))]
-    np.testing.assert_allclose(found, fitted(x, y, z, chosen, mean, std), rtol=1e-9)
