@@ -98,6 +98,11 @@ def read_frozen(method: Method, plan, place) -> Start:
     place does not hold. Raises ValueError for a place that holds no weights of this method.
     """
     path = local_folder(place, what="--weights")
+    if not method.parts:
+        raise ValueError(
+            f"--weights is {place}, but this method has no parts by name; name its run by "
+            "--workdir"
+        )
     shapes = unbox(plan.shapes)
     fields = set(method.frozen_fields or shapes.__dataclass_fields__)
     names = tuple(
@@ -110,12 +115,7 @@ def read_frozen(method: Method, plan, place) -> Start:
         arrays, origins = place_weights(method, plan, *found, names)
     else:
         folder = find_checkpoint(method, path)
-        paths = [where for name in names for where in method.parts[name]]
-        like = checkpoint.abstract(plan.shapes, plan.layouts)
-        arrays = checkpoint.read_parts(
-            folder, {where: part_of(like, where) for where in paths}
-        )
-        origins = dict.fromkeys(paths, f"from checkpoint {folder}")
+        arrays, origins = read_parts(method, plan, folder, names)
     empty = dict.fromkeys(shapes.__dataclass_fields__)
     empty |= {"step": np.zeros((), np.int32), "params": dict.fromkeys(shapes.params)}
     state = with_arrays(shapes.replace(**empty), arrays)
@@ -146,12 +146,17 @@ def start_from_checkpoint(method: Method, plan, folder: pathlib.Path, names) -> 
         origins = dict.fromkeys(group_names(plan.shapes), origin)
         origins |= dict.fromkeys(zeros, "0")
         return Start(state.replace(**zeros), 0, report_groups(plan.shapes, origins))
+    return start_with(plan, *read_parts(method, plan, folder, names))
+
+
+def read_parts(method: Method, plan, folder: pathlib.Path, names) -> tuple[dict, dict]:
+    """(arrays on the mesh, their origins) by place, of the parts `names` of a checkpoint."""
     paths = [path for name in names for path in method.parts[name]]
     like = checkpoint.abstract(plan.shapes, plan.layouts)
     arrays = checkpoint.read_parts(
         folder, {path: part_of(like, path) for path in paths}
     )
-    return start_with(plan, arrays, dict.fromkeys(paths, origin))
+    return arrays, dict.fromkeys(paths, f"from checkpoint {folder}")
 
 
 def start_from_weights(

@@ -7,7 +7,7 @@ import meta_files
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
-from small import small, use_one_device
+from small import dream, small, use_one_device
 from tiny_vjepa2 import FIXTURE
 
 from core.evals.evaluate import evaluate, open_state
@@ -74,3 +74,10 @@ def test_weights_are_evaluated(tmp_path):
     assert written["health"]["loss_masked"] == found["health"]["loss_masked"] > 0
     with pytest.raises(ValueError, match="init_from: .*missing.* holds no checkpoint"):
         evaluate(open_weights(matching(), tmp_path / "missing", tmp_path), ["health"])
+
+
+def test_a_method_without_parts_is_named(tmp_path):
+    with pytest.raises(
+        ValueError, match="--weights is .*, but this method has no parts"
+    ):
+        evaluate(open_weights(dream(), tmp_path, tmp_path), ["dream"])
