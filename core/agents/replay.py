@@ -131,12 +131,12 @@ class Replay:
             stream, start = self.fresh.popleft()
             whole = not self.holes[stream, self.slots(start)].any()
             found += [(stream, start)] if start >= self.oldest and whole else []
-        if not self.windows:
+        known = np.argwhere(self.whole_windows()) if self.holed else None
+        if not (self.windows if known is None else len(known)):
             raise ValueError(
                 f"the replay in {self.folder} has no {self.length + 1} steps in a row that "
                 "could be read; delete it to begin a new one"
             )
-        known = np.argwhere(self.whole_windows()) if self.holed else None
         while len(found) < count:
             if known is not None:
                 stream, after = map(int, known[rng.integers(len(known))])

@@ -42,7 +42,7 @@ def write_sums(folder, names: Iterable[str]):
 
 
 def read_sums(folder) -> dict[str, str]:
-    """What `write_sums` wrote, path -> digest; empty if there is no such file.
+    """The digests in FOLDER/SHA256SUMS, by path; empty if there is no such file.
 
     Raises ValueError if the file is damaged.
     """

@@ -299,7 +299,7 @@ class Source:
         return {"seen": seen, "bad": bad, "new": new, "numbers": self.ledger.numbers()}
 
     def fingerprint(self) -> list[dict]:
-        """What the data is made of: core/data/fingerprint.py."""
+        """The fingerprint of the data set (core/data/fingerprint.py)."""
         return fingerprint(self.ledger.records)
 
     def close(self):

@@ -48,9 +48,8 @@ class Reading:
     def next(self, stopping: Callable[[], bool]):
         """The next batch.
 
-        Raises what the iterator raises; Stopped if `stopping()` while there is none;
-        SourceFailed, with the record that is waited for, after `stall_s` seconds without
-        any progress.
+        Errors of the iterator pass through. Raises Stopped if `stopping()` before a batch is
+        ready, and SourceFailed, naming the record, after `stall_s` seconds without progress.
         """
         before, since, warned = None, time.monotonic(), False
         while True:

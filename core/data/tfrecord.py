@@ -123,7 +123,7 @@ def find_starts(path) -> np.ndarray:
 
 
 def load_starts(place, path) -> np.ndarray | None:
-    """What `save_starts` wrote; None if it is missing, damaged or of another file."""
+    """The offsets in an index file; None if it is missing, damaged or of another file."""
     try:
         values = np.frombuffer(place.read_bytes(), "<i8")
     except (OSError, ValueError):

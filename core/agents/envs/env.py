@@ -7,11 +7,9 @@ import numpy as np
 
 from core.agents.envs.naming import unknown
 from core.agents.spaces import RESERVED, Space
+from core.data.action_parts import LARGE
 from core.data.steps import is_observation
 
-LARGE = (
-    1e6  # a bound beyond it stands for none, such as MuJoCo's 1e10 or float32's 3e38
-)
 PREFIX = "observation/"  # of observations whose names steps need themselves
 
 
@@ -115,7 +113,7 @@ class Env:
 
 
 def readable(observations: dict[str, Space | str], leave_out: str):
-    """({name in a step: name in the simulator}, {name in a step: Space}) of what is read.
+    """(simulator names, spaces) of the observations that are read, by their name in a step.
 
     leave_out: names with commas between. Raises ValueError for names that do not exist,
     for an observation that cannot be read, and if none is left.
