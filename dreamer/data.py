@@ -9,11 +9,11 @@ from core.agents.spaces import Space
 from core.base.waiting import never
 from core.data import source_names
 from core.data.bodies.world import World
+from core.data.episodes.steps import FLAGS, is_observation
+from core.data.episodes.trajectories import WorldWindows
+from core.data.loading.pipeline import STALL_S, make_source
 from core.data.mixture import map_parts
-from core.data.pipeline import STALL_S, make_source
 from core.data.records import BadSample, Records, RecordsWrapper, explain
-from core.data.steps import FLAGS, is_observation
-from core.data.trajectories import WorldWindows
 
 VALIDATION = 1 << 20  # added to the seed for validation clips
 
@@ -168,7 +168,7 @@ def make_offline_source(
     """Endless batches [b, T, ...] for one host, of windows of `parts` pieces.
 
     split and folder are not used. action, deter, stoch: widths of the model's vectors.
-    Other arguments as in core/data/pipeline.py.
+    Other arguments as in core/data/loading/pipeline.py.
     """
     source = make_source(
         shaped(records, spaces, action),

@@ -4,7 +4,7 @@ import functools
 
 import numpy as np
 
-from core.data.trajectories import stack_windows
+from core.data.episodes.trajectories import stack_windows
 from core.method import Method
 from core.section import Section
 from dreamer import data, evals

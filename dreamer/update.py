@@ -30,7 +30,7 @@ CPU_OPTIONS = (
     if importlib.metadata.version("jaxlib").startswith("0.10.")
     else {}
 )
-# Arrays of a batch that are no observations, besides those of core/data/steps.py.
+# Arrays of a batch that are no observations, besides those of core/data/episodes/steps.py.
 OWN = ("deter", "stoch", "goes_on", "start", "gumbel", "keys")
 
 

@@ -3,8 +3,8 @@
 from core.data import source_names
 from core.data.bodies.world import World
 from core.data.clips import View
-from core.data.decode_baseline import seconds_per_clip
-from core.data.pipeline import STALL_S, make_source
+from core.data.decoding.decode_baseline import seconds_per_clip
+from core.data.loading.pipeline import STALL_S, make_source
 from core.section import Section
 
 CLIPS = 128  # decoded by the bench

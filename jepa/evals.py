@@ -8,7 +8,7 @@ import numpy as np
 import optax
 
 from core.base.pictures import draw_points, tile
-from core.data.pipeline import make_source
+from core.data.loading.pipeline import make_source
 from core.parallel.layouts import unbox
 from core.section import Section
 from jepa import probe

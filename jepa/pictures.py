@@ -4,7 +4,7 @@ import jax
 import numpy as np
 
 from core.base.pictures import overlay_cells, pca_maps, tile, upscale
-from core.data.planar_rgb import planar_to_rgb
+from core.data.decoding.planar_rgb import planar_to_rgb
 from jepa.model import patchify, standardize
 
 

@@ -8,7 +8,7 @@ import optax
 from flax import struct
 
 from core import optim
-from core.data.planar_rgb import planar_to_rgb
+from core.data.decoding.planar_rgb import planar_to_rgb
 from core.method import Method, Tools
 from core.nn.layers import normalize
 from core.nn.token_order import take

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import av
 import numpy as np
 
-from core.data.video import open_video
+from core.data.decoding.video import open_video
 
 STEADY = np.arange(30) / 10
 # From 20 to 2 frames per second, with one frame that is shown for a second.

@@ -1,7 +1,7 @@
 """Random data sets of RLDS and Minari whose steps have a number in all of their arrays.
 
 `draw_rlds` and `draw_minari` write one and return its path and a plain concatenation of its
-episodes, by the names of core/data/steps.py.
+episodes, by the names of core/data/episodes/steps.py.
 """
 
 import warnings
@@ -34,7 +34,7 @@ def numbered(numbers, shape, dtype) -> np.ndarray:
 
 
 def draw_episodes(rng, cut=0.0) -> list[dict]:
-    """Episodes of random lengths, flags and rewards, by the names of core/data/steps.py.
+    """Episodes of random lengths, flags and rewards, by the names of episodes/steps.py.
 
     "earned" is the reward of the action at each step. cut: share of the episodes that have
     a first step inside, with no last step before it.

@@ -19,7 +19,7 @@ FEATURES = tensorflow_datasets.features
 
 
 def truth(i, *, size=32) -> dict:
-    """Episode i by the names of core/data/steps.py.
+    """Episode i by the names of core/data/episodes/steps.py.
 
     All arrays are functions of i and the time, so a step is identified by its state.
     """

@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow_datasets
 from array_record.python.array_record_module import ArrayRecordWriter
 
-from core.data.crc32c import crc32c, masked
+from core.data.files.crc32c import crc32c, masked
 
 PACKED = {"": bytes, "gzip": gzip.compress, "zlib": zlib.compress}
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from core.agents import action_distributions
 from core.agents.spaces import Space, Spaces, total_width
-from core.data.steps import FLAGS
+from core.data.episodes.steps import FLAGS
 
 Shapes = Mapping[str, tuple[tuple[int, ...], str]]  # name -> (shape, dtype) of a step
 

@@ -8,12 +8,12 @@ from core.agents.envs.env import parse_bounds
 from core.agents.recorded_actions import parts_of, to_agent
 from core.agents.replay import Replay
 from core.agents.spaces import Spaces
+from core.data.episodes.steps import check_steps
 from core.data.records import BadSample
-from core.data.steps import check_steps
 
 
 def fill(replay: Replay, recordings, actions: Spaces, *, action_bounds: str = ""):
-    """Fill an empty replay from recordings (core/data/trajectories.py `Recordings`).
+    """Fill an empty replay from recordings (core/data/episodes/trajectories.py `Recordings`).
 
     Each stream takes recordings one after the other, until all are used or the rings are
     full. Actions are brought to the units of `actions`. Kept arrays are zeros. Recordings

@@ -1,14 +1,14 @@
 """Units of recorded actions: from what a data set says of them to an agent's vectors.
 
-core/data/action_parts.py has the description of the vectors.
+core/data/episodes/action_parts.py has the description of the vectors.
 """
 
 import numpy as np
 
 from core.agents.spaces import Space, Spaces
-from core.data.action_parts import LARGE, layout_of, text_of
+from core.data.episodes.action_parts import LARGE, layout_of, text_of
+from core.data.episodes.steps import one_hot
 from core.data.records import BadSample
-from core.data.steps import one_hot
 
 SLACK = 1e-3  # beyond -1..1 that is rounding
 

@@ -16,9 +16,9 @@ import numpy as np
 from core.agents.policy import Shapes
 from core.base.files import write_json
 from core.base.memory import lazy_zeros, memory_limit
+from core.data.episodes.steps import mark_cuts
 from core.data.formats.chunks import ABOUT, Chunk, chunks_in, read_chunk, write_chunk
 from core.data.records import BadSample
-from core.data.steps import mark_cuts
 
 CHUNK = 1024  # steps of a full file
 
@@ -29,7 +29,7 @@ class Replay:
     Args:
       folder: of the files that `save` writes and `load` reads.
       shapes: of a step: observations, "action" (a vector), "reward" and the flags of
-        core/data/steps.py.
+        core/data/episodes/steps.py.
       kept: of the arrays that the method keeps beside a step. Their files hold them as
         model/NAME, which other methods do not read.
       streams: environments.

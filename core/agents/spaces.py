@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from core.data.steps import FLAGS
+from core.data.episodes.steps import FLAGS
 
 RESERVED = ("reward", *FLAGS)
 

@@ -7,9 +7,9 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from core.data import planar
+from core.data.decoding import planar
+from core.data.decoding.video import open_video
 from core.data.records import REPEATED, BadSample
-from core.data.video import open_video
 
 cv2.setNumThreads(0)  # the pipeline's workers are the parallelism
 
@@ -29,7 +29,7 @@ class View:
       scale, aspect and flip are not used.
     crops: clips from the same frames, which are decoded once, each with its own crop. If
       more than one, a clip is [crops, frames, size, size, 3].
-    planar: a frame is [3 size / 2, size] as in core/data/planar.py, half the bytes of RGB;
+    planar: a frame is [3 size / 2, size] as in decoding/planar.py, half the bytes of RGB;
       size must be even.
 
     Raises ValueError if a field is out of range.

@@ -8,9 +8,9 @@ import numpy as np
 
 from core.base.files import digest
 from core.base.places import expand_home
-from core.data import file_lists
-from core.data.urls import is_url
-from core.data.video import SUFFIXES
+from core.data.decoding.video import SUFFIXES
+from core.data.files import file_lists
+from core.data.files.urls import is_url
 
 TRAIN, VALIDATION = ("train", "training"), ("val", "validation", "valid", "test")
 VALIDATION_ONE_IN = 5  # of each class, where there is no split
@@ -34,7 +34,7 @@ def read_labelled(place: str) -> tuple[Labelled, Labelled]:
     """(training videos, validation videos) of a place.
 
     place: a folder with one folder per class; or one with folders "train" and "val",
-    "validation" or "test" of that kind; or a list file (core/data/file_lists.py) with
+    "validation" or "test" of that kind; or a list file (core/data/files/file_lists.py) with
     integer labels; or two of these with a comma between, the second for validation. One
     place without a split gives every fifth video of each class to validation, in the order
     of the digests of their names, so that the split does not follow recording sessions.

@@ -9,7 +9,7 @@ from core.data.records import Records
 
 @dataclasses.dataclass(frozen=True)
 class Mixture:
-    """The concatenated records of `parts`; core/data/sample_order.py draws by `weights`.
+    """The concatenated records of `parts`; loading/sample_order.py draws by `weights`.
 
     weights: positive, one per part; they need not sum to 1. Raises ValueError otherwise,
     or if a part is empty.

@@ -15,10 +15,11 @@ import re
 from collections.abc import Callable
 
 from core.base.places import expand_home
-from core.data import file_lists
-from core.data.action_parts import layout_of, text_of
-from core.data.cameras import Cameras
 from core.data.clips import View
+from core.data.episodes.action_parts import layout_of, text_of
+from core.data.episodes.cameras import Cameras
+from core.data.episodes.trajectories import RandomWindows, Recordings, split_recordings
+from core.data.files import file_lists
 from core.data.formats.chunks import ChunkFiles, ChunkWindows, chunks_in
 from core.data.formats.lerobot import LeRobot, is_lerobot
 from core.data.formats.minari import Minari, is_minari
@@ -34,7 +35,6 @@ from core.data.tfds import (
     step_features,
 )
 from core.data.tfds_clips import ShardClips
-from core.data.trajectories import RandomWindows, Recordings, split_recordings
 from core.data.video_folder import VideoFolder
 
 WORLD = "world"
@@ -109,7 +109,7 @@ def trajectories(
     world: Callable,
     frame_tolerance: float = 0.5,
 ) -> Records:
-    """Records of windows of trajectories: arrays [steps, ...] as in core/data/steps.py.
+    """Records of windows of trajectories: arrays [steps, ...] as in episodes/steps.py.
 
     text: a name as in the first lines of this file. split: "train" or "validation".
     apart: least number of validation steps of a replay. world: () -> records of the name
@@ -162,7 +162,7 @@ def is_trajectories(name: str) -> bool:
 
 
 def recordings(name: str, split: str = "", frame_tolerance: float = 0.5) -> Recordings:
-    """Recordings (core/data/trajectories.py) of a name without weights.
+    """Recordings (core/data/episodes/trajectories.py) of a name without weights.
 
     split: "train", "validation" or "" for all. frame_tolerance: how far the frame of a step
     may be from its time stamp in LeRobot, in frame intervals. Raises ValueError if there are

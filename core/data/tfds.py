@@ -1,7 +1,7 @@
 """Finds and reads data sets of tensorflow-datasets, without TensorFlow.
 
 Such a data set is a folder DATA_DIR/NAME[/CONFIG]/VERSION with a dataset_info.json, a
-features.json and shards in array_record or TFRecord (core/data/tfrecord.py).
+features.json and shards in array_record or TFRecord (core/data/files/tfrecord.py).
 """
 
 import dataclasses
@@ -16,8 +16,8 @@ from core.base.names import nearest
 from core.base.places import expand_home
 from core.base.text import one_line
 from core.base.unreadable import known_damage
+from core.data.files.tfrecord import read_record
 from core.data.records import BadSample, validation_start
-from core.data.tfrecord import read_record
 
 INFO, FEATURES = "dataset_info.json", "features.json"
 FORMATS = ("array_record", "tfrecord")

@@ -9,17 +9,17 @@ import numpy as np
 
 from core.base.files import LFS_START
 from core.base.text import printable_name
-from core.data import file_lists, urls
 from core.data.clips import View, still_clip, video_sample, with_label
+from core.data.decoding.video import SUFFIXES
+from core.data.files import file_lists, urls
 from core.data.records import BadSample
-from core.data.video import SUFFIXES
 
 IMAGES = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
 
 
 @dataclasses.dataclass(frozen=True)
 class VideoFolder:
-    """One clip per file. `folder` is a folder or a list file (core/data/file_lists.py).
+    """One clip per file. `folder` is a folder or a list file (core/data/files/file_lists.py).
 
     stills: the files are images, and a clip repeats one. root: folder that `paths` are
     relative to. labels: one integer per path, or empty. names: one per path, to print and

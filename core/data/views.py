@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 
 from core.data.clips import Box, crop_image
-from core.data.video import open_video
+from core.data.decoding.video import open_video
 
 SHORT_SIDE = 256 / 224  # of a single view's video, over the crop (arXiv 2404.08471)
 

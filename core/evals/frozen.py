@@ -13,8 +13,8 @@ import numpy as np
 from core.base.files import write_json
 from core.base.names import choose
 from core.base.waiting import Stopped
+from core.data.files.urls import is_url, open_url
 from core.data.labelled import Labelled, count_classes
-from core.data.urls import is_url, open_url
 from core.data.views import read_views
 from core.evals.classification import HEADS, Options, pooled, score
 from core.evals.extract import Features, extract, feature_folder

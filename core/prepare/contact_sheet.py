@@ -4,9 +4,9 @@ import cv2
 import numpy as np
 
 from core.base.pictures import arrows, caption, rgb, tile
-from core.data.cameras import is_images
+from core.data.decoding.video import decode_clip
+from core.data.episodes.cameras import is_images
 from core.data.tfds import Shards
-from core.data.video import decode_clip
 
 CLIPS, FRAMES = 24, 4  # clips of a sheet, and frames of each
 HEIGHT = 96  # pixels of a frame

@@ -10,8 +10,8 @@ import av
 import cv2
 import numpy as np
 
+from core.data.decoding.video import open_video
 from core.data.records import BadSample
-from core.data.video import open_video
 from core.prepare.near_duplicates import fingerprint
 
 cv2.setNumThreads(0)  # the processes are the parallelism

@@ -12,7 +12,7 @@ from time import monotonic
 
 from core.base.files import write_json
 from core.base.processes import end_with_parent, ignore_parent_signals
-from core.data.file_lists import OLD_WORK, WORK_MARK
+from core.data.files.file_lists import OLD_WORK, WORK_MARK
 
 FACTS = "facts.json"
 

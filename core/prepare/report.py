@@ -6,7 +6,7 @@ import numpy as np
 
 from core.base.files import write_json
 from core.base.pictures import encode_png
-from core.data.file_lists import describe_passed_over
+from core.data.files.file_lists import describe_passed_over
 from core.prepare import video_clips
 
 NAMED = 5  # examples of each reason that are named

@@ -35,7 +35,7 @@ class Trajectories(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     """Writes pieces of recordings in order.
 
     plan: a TrajectoryPlan. form: kind and shape of each array. about: names, units and rate
-    (core/data/trajectories.py). facts, splits: facts and split of each recording.
+    (core/data/episodes/trajectories.py). facts, splits: facts and split of each recording.
     work: the folder with their pieces.
     """
 

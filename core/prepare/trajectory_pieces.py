@@ -9,10 +9,10 @@ import cv2
 import numpy as np
 
 from core.data import source_names
-from core.data.action_parts import layout_of
+from core.data.episodes.action_parts import layout_of
+from core.data.episodes.resample import ACTIONS, resample_episode
+from core.data.episodes.steps import RESERVED, check_steps, slice_steps
 from core.data.records import BadSample, explain
-from core.data.resample import ACTIONS, resample_episode
-from core.data.steps import RESERVED, check_steps, slice_steps
 from core.prepare.cut_video import ClipWriter, Recipe
 from core.prepare.video_clips import check_held, hash_to_share, validation_edge
 
@@ -27,7 +27,7 @@ class TrajectoryPlan:
 
     place: a name for core/data/source_names.py.
     rate: steps per second to resample to, 0 for none; actions: how several become one then
-      (core/data/resample.py). clock: steps per second of recordings without time.
+      (core/data/episodes/resample.py). clock: steps per second of recordings without time.
     size: pixels of both sides of images, 0 to keep theirs. crf: x264's quality.
     frame_tolerance: as in source_names.recordings.
     keep: (new name, name) of the arrays to keep, all if empty. units: (name, unit).
@@ -74,7 +74,7 @@ class TrajectoryPlan:
                 )
 
     def recordings(self):
-        """The recordings to prepare (core/data/trajectories.py)."""
+        """The recordings to prepare (core/data/episodes/trajectories.py)."""
         return source_names.recordings(self.place, "", self.frame_tolerance)
 
 
@@ -206,7 +206,7 @@ def check_names(plan: TrajectoryPlan):
 
 def describe_arrays(plan: TrajectoryPlan) -> dict:
     """{"names", "units", "rate", "action"} of the prepared arrays, as in `Recordings` of
-    core/data/trajectories.py. Actions keep their units.
+    core/data/episodes/trajectories.py. Actions keep their units.
     """
     known = plan.recordings().about
     new = {old: name for name, old in plan.keep} or None

@@ -7,10 +7,10 @@ import pathlib
 from collections.abc import Iterator
 
 from core.base.files import digest
-from core.data import file_lists
+from core.data.decoding.video import SUFFIXES
+from core.data.files import file_lists
+from core.data.files.urls import is_url, read_url
 from core.data.records import BadSample, explain
-from core.data.urls import is_url, read_url
-from core.data.video import SUFFIXES
 from core.prepare import near_duplicates, parallel_work
 from core.prepare.cut_video import Recipe, cut_clips
 from core.prepare.parallel_work import folder_name
@@ -51,7 +51,7 @@ class Rules:
 class VideoPlan:
     """Which videos to prepare, and how. Stored in the data set.
 
-    place: a folder or list of videos (core/data/file_lists.py). licence: of the videos.
+    place: a folder or list of videos (core/data/files/file_lists.py). licence: of the videos.
     """
 
     place: str

@@ -15,9 +15,9 @@ from core.agents.replay import Replay
 from core.agents.returns import replay_returns
 from core.agents.spaces import Space, sorted_spaces
 from core.config import load_method
+from core.data.episodes.steps import FLAGS
 from core.data.formats import chunks
 from core.data.records import BadSample
-from core.data.steps import FLAGS
 from core.parallel.layouts import unbox
 from core.prepare import run
 from core.prepare.trajectory_pieces import TrajectoryPlan, load_prepared_steps

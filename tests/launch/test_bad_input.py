@@ -15,7 +15,7 @@ from small import ROOT, record, small, start, steady, use_one_device
 
 from core import train
 from core.config import load_method
-from core.data.pipeline import Source
+from core.data.loading.pipeline import Source
 from core.parallel import distributed
 from launch import config as command_line
 

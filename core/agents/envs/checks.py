@@ -3,7 +3,7 @@
 import numpy as np
 
 from core.agents.spaces import Space
-from core.data.steps import FLAGS
+from core.data.episodes.steps import FLAGS
 
 ALWAYS = {"reward": Space(())} | dict.fromkeys(FLAGS, Space((), "bool"))
 

@@ -7,8 +7,8 @@ import numpy as np
 
 from core.agents.envs.naming import unknown
 from core.agents.spaces import RESERVED, Space
-from core.data.action_parts import LARGE
-from core.data.steps import is_observation
+from core.data.episodes.action_parts import LARGE
+from core.data.episodes.steps import is_observation
 
 PREFIX = "observation/"  # of observations whose names steps need themselves
 

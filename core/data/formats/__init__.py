@@ -1,1 +1,1 @@
-"""Readers of trajectory formats, one file per format. They give core/data/steps.py's names."""
+"""Readers of trajectory formats, one file per format. They give episodes/steps.py's names."""

@@ -1,8 +1,8 @@
 """Files of a replay: chunks of steps, and all windows of them.
 
 A folder has one file STREAM-START-STEPS.npz per chunk, with arrays [STEPS, ...] by the names
-of core/data/steps.py. A stream is the steps of one environment. about.json has the `about`
-of core/data/trajectories.py; folders of earlier versions have none.
+of episodes/steps.py. A stream is the steps of one environment. about.json has the `about`
+of core/data/episodes/trajectories.py; folders of earlier versions have none.
 """
 
 import dataclasses
@@ -19,14 +19,14 @@ from core.base.files import read_json
 from core.base.places import expand_home
 from core.base.text import one_line
 from core.base.unreadable import known_damage
-from core.data.records import VALIDATION_ONE_IN, BadSample, blame
-from core.data.steps import (
+from core.data.episodes.steps import (
     NEEDED,
     as_training_window,
     check_steps,
     concat_steps,
     slice_steps,
 )
+from core.data.records import VALIDATION_ONE_IN, BadSample, blame
 
 NAME = re.compile(r"(\d{6})-(\d{12})-(\d{6})\.npz")
 ABOUT = "about.json"
@@ -98,7 +98,7 @@ def read_chunk(folder, chunk: Chunk) -> dict:
 
 @dataclasses.dataclass(frozen=True)
 class ChunkFiles:
-    """The chunks of a folder as recordings (core/data/trajectories.py), one per file.
+    """The chunks of a folder as recordings (core/data/episodes/trajectories.py), one per file.
 
     "is_first" is True at the first step of each.
     """
@@ -193,7 +193,7 @@ class ChunkWindows:
         return [chunk for chunk, _ in spanned], spanned[0][1]
 
     def load(self, index, rng=None):
-        """One window: arrays [length, ...] as in core/data/steps.py."""
+        """One window: arrays [length, ...] as in core/data/episodes/steps.py."""
         chunks, offset = self.locate(index)
         parts = []
         for chunk in chunks:

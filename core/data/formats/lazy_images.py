@@ -4,10 +4,10 @@ import cv2
 import numpy as np
 
 from core.base.unreadable import known_damage
-from core.data.nearest_frames import Stamps, nearest_frames
+from core.data.decoding.nearest_frames import Stamps, nearest_frames
+from core.data.decoding.video import open_video
+from core.data.episodes.steps import LazyImages
 from core.data.records import BadSample
-from core.data.steps import LazyImages
-from core.data.video import open_video
 from core.data.video_folder import read_image
 
 PNG, BIT_DEPTH = (

@@ -11,6 +11,10 @@ import numpy as np
 
 from core.base.places import expand_home
 from core.base.text import one_line
+from core.data.decoding.nearest_frames import Stamps, float32_digits
+from core.data.episodes.observed import read_observation
+from core.data.episodes.step_names import check_distinct, log_name, observation_name
+from core.data.episodes.steps import LazyImages, episode_flags, shift_rewards
 from core.data.formats import lerobot_depth
 from core.data.formats.lazy_images import (
     depth_files,
@@ -27,11 +31,7 @@ from core.data.formats.lerobot_meta import (
     read_table,
     read_tasks,
 )
-from core.data.nearest_frames import Stamps, float32_digits
-from core.data.observed import read_observation
 from core.data.records import BadSample
-from core.data.step_names import check_distinct, log_name, observation_name
-from core.data.steps import LazyImages, episode_flags, shift_rewards
 
 # Columns about the row itself.
 INDEX_COLUMNS = ("frame_index", "episode_index", "index", "task_index", "timestamp")
@@ -45,12 +45,12 @@ def is_lerobot(place) -> bool:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class LeRobot:
-    """The episodes of a folder as recordings (core/data/trajectories.py).
+    """The episodes of a folder as recordings (core/data/episodes/trajectories.py).
 
     frame_tolerance: how far the frame of a step may be from its time stamp, in intervals
     between frames, by the stated rate of the video, else of the data set. info:
     meta/info.json. tasks: instructions by number. episodes: their places. names: {feature:
-    array of core/data/steps.py}. Raises ValueError if meta/ is damaged, two features would
+    array of episodes/steps.py}. Raises ValueError if meta/ is damaged, two features would
     get one name, or there is no action.
     """
 
@@ -210,7 +210,7 @@ class LeRobot:
 
 
 def array_names(folder: str, features: dict) -> dict[str, str]:
-    """{feature: array of core/data/steps.py}, without columns about the row and its reward.
+    """{feature: array of episodes/steps.py}, without columns about the row and its reward.
 
     observation.images.top -> images_top, next.success -> log/next_success; depth and text ->
     log/NAME, since no network reads them. Raises ValueError.

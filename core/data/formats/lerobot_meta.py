@@ -14,7 +14,7 @@ from core.base.files import read_json
 from core.base.places import expand_home
 from core.base.text import one_line
 from core.base.unreadable import explain_file, known_damage
-from core.data.nearest_frames import EDGE
+from core.data.decoding.nearest_frames import EDGE
 
 INFO = "meta/info.json"
 VERSIONS = ("v2.", "v3.")

@@ -10,11 +10,11 @@ from core.base.files import read_json
 from core.base.places import expand_home
 from core.base.text import one_line
 from core.base.unreadable import known_damage
+from core.data.episodes.observed import read_observation
+from core.data.episodes.step_names import check_distinct, log_name, observation_name
+from core.data.episodes.steps import episode_flags, shift_rewards
 from core.data.formats.minari_actions import action_parts, action_vector
-from core.data.observed import read_observation
 from core.data.records import BadSample, explain
-from core.data.step_names import check_distinct, log_name, observation_name
-from core.data.steps import episode_flags, shift_rewards
 
 DATA, METADATA, HDF5 = "data", "metadata.json", "main_data.hdf5"
 TASK = ("mission", "instruction")  # in names of observations that hold the language
@@ -36,7 +36,7 @@ def is_minari(place) -> bool:
 
 @dataclasses.dataclass(frozen=True)
 class Minari:
-    """The episodes of a folder as recordings (core/data/trajectories.py).
+    """The episodes of a folder as recordings (core/data/episodes/trajectories.py).
 
     Raises ValueError if files are missing or cut, and for actions that are no vector.
     """
@@ -95,7 +95,7 @@ class Minari:
 
 
 def named_arrays(space, observations) -> dict:
-    """Observations of a gymnasium space by the names of core/data/steps.py.
+    """Observations of a gymnasium space by the names of core/data/episodes/steps.py.
 
     Nested ones are joined by "_"; a single one is "image" or "state"; maps and texts become
     log/NAME, but the first text with a word of TASK in its name the language. Raises

@@ -5,8 +5,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from core.data.action_parts import real_part
-from core.data.steps import one_hot
+from core.data.episodes.action_parts import real_part
+from core.data.episodes.steps import one_hot
 
 CLASSES = 65_536  # of a discrete action at most
 
@@ -14,7 +14,7 @@ CLASSES = 65_536  # of a discrete action at most
 class ActionPart(NamedTuple):
     """One action of a space.
 
-    about: its parts of the vector (core/data/action_parts.py). read: actions of the whole
+    about: its parts of the vector (episodes/action_parts.py). read: actions of the whole
     space -> [T, *shape]. classes, start: of integers; no classes for reals.
     """
 

@@ -8,15 +8,15 @@ import dataclasses
 import numpy as np
 
 from core.base.nested import flatten
+from core.data.decoding.nearest_frames import Stamps
 from core.data.formats.lazy_images import video_frames
-from core.data.nearest_frames import Stamps
 from core.data.records import RecordsWrapper
 from core.data.tfds import Shards, open_builder
 
 
 @dataclasses.dataclass(frozen=True)
 class PreparedPieces(RecordsWrapper):
-    """The pieces of a split as recordings (core/data/trajectories.py)."""
+    """The pieces of a split as recordings (core/data/episodes/trajectories.py)."""
 
     inner: Shards
 

@@ -10,12 +10,12 @@ import cv2
 import numpy as np
 
 from core.base.nested import flatten
-from core.data.action_parts import real_part
+from core.data.episodes.action_parts import real_part
+from core.data.episodes.observed import read_observation
+from core.data.episodes.step_names import check_distinct, log_name, observation_name
+from core.data.episodes.steps import LazyImages, mark_cuts, one_hot, shift_rewards
 from core.data.formats.lazy_images import image_files
-from core.data.observed import read_observation
 from core.data.records import BadSample, RecordsWrapper
-from core.data.step_names import check_distinct, log_name, observation_name
-from core.data.steps import LazyImages, mark_cuts, one_hot, shift_rewards
 from core.data.tfds import Shards, is_image_feature, open_builder, step_features
 
 FLAGS_OF_STEP = ("reward", "discount", "is_first", "is_last", "is_terminal")
@@ -25,7 +25,7 @@ ORDER = {3: [2, 1, 0], 4: [2, 1, 0, 3]}  # OpenCV's channels as RGB and RGBA
 
 @dataclasses.dataclass(frozen=True)
 class Rlds(RecordsWrapper):
-    """The episodes of a split as recordings (core/data/trajectories.py).
+    """The episodes of a split as recordings (core/data/episodes/trajectories.py).
 
     Raises ValueError for actions that are no vector.
     """
@@ -51,7 +51,7 @@ class Rlds(RecordsWrapper):
 
 
 def action_parts(kinds: dict) -> list[dict]:
-    """The parts of an action (core/data/action_parts.py) in the order of their names.
+    """The parts of an action (core/data/episodes/action_parts.py) in the order of their names.
 
     Empty if a shape is not known. Raises ValueError if the action is one integer whose
     number of classes is not known.
@@ -75,10 +75,10 @@ def action_parts(kinds: dict) -> list[dict]:
 
 
 def translate_episode(kinds: dict, rows: list[dict]) -> dict:
-    """The steps of an episode by the names of core/data/steps.py.
+    """The steps of an episode by the names of core/data/episodes/steps.py.
 
     kinds: features by flat name. rows: one dictionary by flat name per step.
-    observation/images/top becomes images_top (core/data/step_names.py); depth, and what is
+    observation/images/top becomes images_top (episodes/step_names.py); depth, and what is
     beside the observations, become log/NAME; parts of an action are concatenated in the
     order of their names. The first text with "instruction" in its name is the language. The
     discount is not kept.

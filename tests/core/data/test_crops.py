@@ -11,7 +11,7 @@ from small import small
 from core import train
 from core.data import clips
 from core.data.clips import View, read_clip
-from core.data.pipeline import make_source
+from core.data.loading.pipeline import make_source
 
 CROPS = 4
 

@@ -9,12 +9,16 @@ import pytest
 from core.data import fingerprint as module
 from core.data.bodies.world import World
 from core.data.clips import View
+from core.data.episodes.steps import episode_flags
+from core.data.episodes.trajectories import (
+    RandomWindows,
+    WorldWindows,
+    split_recordings,
+)
 from core.data.fingerprint import fingerprint
 from core.data.formats.chunks import Chunk, ChunkFiles, ChunkWindows, write_chunk
+from core.data.loading.pipeline import make_source
 from core.data.mixture import Mixture
-from core.data.pipeline import make_source
-from core.data.steps import episode_flags
-from core.data.trajectories import RandomWindows, WorldWindows, split_recordings
 from core.data.video_folder import VideoFolder
 from core.runs.data_change import check_data, fingerprints, record_data
 from core.runs.run_folder import PROVENANCE

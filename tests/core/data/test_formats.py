@@ -7,9 +7,9 @@ from robots import LENGTHS, WRITERS, assert_same, expected, truth, whole
 
 from core.data import source_names
 from core.data.clips import View
+from core.data.episodes.resample import resample_episode
+from core.data.episodes.steps import check_steps, episode_flags
 from core.data.records import BadSample
-from core.data.resample import resample_episode
-from core.data.steps import check_steps, episode_flags
 from core.prepare import run
 from core.prepare.trajectory_pieces import TrajectoryPlan
 

@@ -15,8 +15,8 @@ from robots import LENGTHS
 
 from core.data import source_names
 from core.data.clips import View
+from core.data.episodes.steps import RESERVED, check_steps
 from core.data.records import BadSample
-from core.data.steps import RESERVED, check_steps
 from core.prepare import run
 from core.prepare.trajectory_pieces import TrajectoryPlan
 

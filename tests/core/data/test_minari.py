@@ -7,8 +7,8 @@ import pytest
 import robots
 
 from core.data import source_names
+from core.data.episodes.steps import check_steps
 from core.data.records import BadSample
-from core.data.steps import check_steps
 
 gymnasium = pytest.importorskip("gymnasium")
 minari = pytest.importorskip("minari")

@@ -12,9 +12,9 @@ from lerobot_sets import numbers_in, write_numbers, write_set
 
 from core.base.files import read_json
 from core.data import source_names
-from core.data.nearest_frames import EDGE
+from core.data.decoding.nearest_frames import EDGE
+from core.data.decoding.video import open_video
 from core.data.records import BadSample
-from core.data.video import open_video
 from core.prepare import run
 from core.prepare.trajectory_pieces import TrajectoryPlan
 

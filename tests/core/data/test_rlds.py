@@ -7,9 +7,9 @@ import tensorflow_datasets
 from tfds_files import write_version
 
 from core.data import source_names
+from core.data.episodes.steps import check_steps, is_observation
 from core.data.formats.rlds import action_parts, translate_episode
 from core.data.records import BadSample
-from core.data.steps import check_steps, is_observation
 
 F = tensorflow_datasets.features
 REAL = F.Tensor(shape=(2,), dtype=np.float32)

@@ -19,8 +19,8 @@ from small import small, start
 
 from core.data import source_names, tfds
 from core.data.clips import View
+from core.data.loading.pipeline import make_source
 from core.data.mixture import Mixture
-from core.data.pipeline import make_source
 from core.data.records import BadSample
 from core.data.tfds_clips import ShardClips
 from core.data.video_folder import VideoFolder, read_image

@@ -9,9 +9,9 @@ from clocks import STEADY, read_clock, write_clock
 
 from core.base.text import name_on_disk, printable_name
 from core.data.clips import View
-from core.data.file_lists import find_files, log_once
-from core.data.pipeline import make_source
-from core.data.video import SUFFIXES
+from core.data.decoding.video import SUFFIXES
+from core.data.files.file_lists import find_files, log_once
+from core.data.loading.pipeline import make_source
 from core.data.video_folder import VideoFolder
 
 

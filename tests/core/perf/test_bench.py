@@ -12,8 +12,8 @@ from clocks import STEADY, write_clock
 from small import small
 
 from core.base.processes import usable_cpus
-from core.data import decode_baseline
 from core.data.clips import View
+from core.data.decoding import decode_baseline
 from core.method import Costs
 from core.perf import bench, startup, sweep
 from jepa import data

@@ -12,9 +12,9 @@ import tensorflow_datasets
 from robots import LENGTHS, RATE, WRITERS, assert_same, expected, truth, whole
 
 from core.data import source_names
+from core.data.episodes.steps import is_observation
 from core.data.formats.chunks import Chunk, write_chunk
 from core.data.formats.prepared import PreparedPieces
-from core.data.steps import is_observation
 from core.data.tfds import Shards
 from core.prepare import cut_trajectories, run
 from core.prepare.trajectory_pieces import TrajectoryPlan, load_prepared_steps

@@ -31,9 +31,9 @@ from small import ROOT, small
 from core import train
 from core.data import source_names
 from core.data.clips import View
+from core.data.decoding.video import decode_clip
 from core.data.records import BadSample
 from core.data.tfds import Shards
-from core.data.video import decode_clip
 from core.prepare import near_duplicates, parallel_work, run, video_clips
 from core.prepare.cut_video import Recipe, cut_clips, target_shape
 from core.prepare.video_clips import Rules, VideoPlan

@@ -18,7 +18,7 @@ from core import train
 from core.base.waiting import Stopped
 from core.config import load_method
 from core.data.bodies.world import World
-from core.data.pipeline import Source
+from core.data.loading.pipeline import Source
 from core.data.records import BadSample
 from core.parallel.mesh import make_mesh
 from core.program import build_program

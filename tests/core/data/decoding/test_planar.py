@@ -12,9 +12,9 @@ from small import small
 
 from core.config import load_method
 from core.data.clips import View, read_clip, still_clip
-from core.data.planar import empty_planar, rgb_to_planes, split_planes
-from core.data.planar_rgb import planar_to_rgb
-from core.data.video import open_video
+from core.data.decoding.planar import empty_planar, rgb_to_planes, split_planes
+from core.data.decoding.planar_rgb import planar_to_rgb
+from core.data.decoding.video import open_video
 from core.parallel.layouts import unbox
 
 
@@ -88,7 +88,7 @@ def test_planar_clips_equal_rgb_clips(kind, tmp_path):
 
 def test_standard_frames_are_not_converted(tmp_path, monkeypatch):
     path = write_clock(tmp_path / "c.mp4", STEADY)
-    monkeypatch.setattr("core.data.frames.frame_rgb", None)
+    monkeypatch.setattr("core.data.decoding.frames.frame_rgb", None)
     view = View(frames=3, fps=10, size=16, planar=True)
     assert read_clip(path, view, np.random.default_rng(0)).shape == (3, 24, 16)
     with open_video(path) as video:

@@ -5,9 +5,9 @@ import dataclasses
 import numpy as np
 
 from core.data.clips import View, make_crop
+from core.data.episodes.steps import LazyImages, check_steps, is_observation
+from core.data.episodes.trajectories import Recordings
 from core.data.records import REPEATED, BadSample, RecordsWrapper, blame
-from core.data.steps import LazyImages, check_steps, is_observation
-from core.data.trajectories import Recordings
 
 
 @dataclasses.dataclass(frozen=True)

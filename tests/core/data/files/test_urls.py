@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from clocks import STEADY, read_clock, write, write_clock
 
-from core.data import urls
 from core.data.clips import View
-from core.data.pipeline import make_source
+from core.data.files import urls
+from core.data.loading.pipeline import make_source
 from core.data.records import BadSample
 from core.data.video_folder import VideoFolder
 from core.prepare import video_clips

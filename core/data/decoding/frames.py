@@ -3,7 +3,7 @@
 import numpy as np
 from av.sidedata.sidedata import Type
 
-from core.data.planar import rgb_to_planes
+from core.data.decoding.planar import rgb_to_planes
 from core.data.records import BadSample
 
 # FFmpeg's numbers for BT.601 in limited range; "unspecified" (2 and 0) is taken for it.
@@ -26,7 +26,7 @@ def frame_rgb(frame, aspect: float) -> np.ndarray:
 
 
 def frame_planes(frame, aspect: float) -> tuple[np.ndarray, ...]:
-    """`frame_rgb` as brightness and color differences (core/data/planar.py)."""
+    """`frame_rgb` as brightness and color differences (core/data/decoding/planar.py)."""
     if aspect != 1 or not is_plain(frame):
         return rgb_to_planes(frame_rgb(frame, aspect))
     sides = [(frame.height >> k, frame.width >> k) for k in (0, 1, 1)]
@@ -37,7 +37,7 @@ def frame_planes(frame, aspect: float) -> tuple[np.ndarray, ...]:
 
 
 def is_plain(frame) -> bool:
-    """Whether the memory of a frame holds planes in the format of core/data/planar.py."""
+    """Whether the memory of a frame holds planes in the format of decoding/planar.py."""
     plain = frame.format.name == "yuv420p" and turn_of(frame) == (False, 1, 1)
     even = frame.height % 2 == frame.width % 2 == 0
     usual = frame.colorspace in USUAL_COLORSPACES and frame.color_range in USUAL_RANGES

@@ -6,8 +6,8 @@ import time
 import av
 import numpy as np
 
-from core.data import streams
 from core.data.clips import View
+from core.data.decoding import streams
 
 SLACK = 1e-3  # seconds: containers round times
 

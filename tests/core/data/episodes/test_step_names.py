@@ -2,8 +2,8 @@
 
 import pytest
 
-from core.data.step_names import check_distinct, log_name, observation_name
-from core.data.steps import RESERVED, is_observation
+from core.data.episodes.step_names import check_distinct, log_name, observation_name
+from core.data.episodes.steps import RESERVED, is_observation
 
 
 def test_observations_never_take_a_reserved_name():

@@ -16,21 +16,21 @@ from absl import flags, logging
 
 from core.base.processes import end_with_parent
 from core.base.waiting import SourceFailed, Stopped, never
-from core.data.bad_samples import Ledger, SourceReport, list_bad
 from core.data.fingerprint import fingerprint
-from core.data.in_flight import InFlight
+from core.data.loading.bad_samples import Ledger, SourceReport, list_bad
+from core.data.loading.in_flight import InFlight
+from core.data.loading.reading import Reading
+from core.data.loading.room import Room, measure_room
+from core.data.loading.sample_order import make_order
 from core.data.mixture import part_ranges
-from core.data.reading import Reading
 from core.data.records import REPEATED, Records, TooManyBad, explain
-from core.data.room import Room, measure_room
-from core.data.sample_order import make_order
 
 STALL_S = 300.0  # the usual `stall_s`
 LIVES = 4  # deaths of workers at the same sample that end the run
 REASON_BYTES, NAME_BYTES = 256, 256
 
 # Random streams. The position comes last in a seed: SeedSequence pads with zeros.
-LOAD, REPLACE, TRANSFORM = range(3)  # core/data/sample_order.py has a fourth
+LOAD, REPLACE, TRANSFORM = range(3)  # core/data/loading/sample_order.py has a fourth
 
 
 def make_source(

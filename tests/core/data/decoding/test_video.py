@@ -27,9 +27,9 @@ from clocks import (
 
 from core.data import clips
 from core.data.clips import View
+from core.data.decoding.streams import best_stream
+from core.data.decoding.video import decode_clip
 from core.data.records import BadSample
-from core.data.streams import best_stream
-from core.data.video import decode_clip
 from core.data.video_folder import VideoFolder
 
 
@@ -274,7 +274,7 @@ def test_broken_files_are_bad_samples(make, reason, tmp_path):
 
 def test_a_video_too_large_to_hold_is_a_bad_sample(tmp_path, monkeypatch):
     path = write_clock(tmp_path / "c.mp4", STEADY[:8])
-    monkeypatch.setattr("core.data.video.MOST_PIXELS", 64 * 48 - 1)
+    monkeypatch.setattr("core.data.decoding.video.MOST_PIXELS", 64 * 48 - 1)
     with pytest.raises(BadSample, match="64 x 48 pixels; the limit is"):
         decode_clip(path, 0, 5, 4)
 

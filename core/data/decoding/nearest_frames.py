@@ -56,7 +56,7 @@ def float32_digits(times) -> float:
 def nearest_frames(video, stamps: Stamps, start: int, stop: int, picture) -> np.ndarray:
     """The pictures of steps start..stop - 1: [stop - start, ...].
 
-    video: core/data/video.py, Reader. picture: frame -> array. Of two frames that are
+    video: core/data/decoding/video.py, Reader. picture: frame -> array. Of two frames that are
     equally near, within rounding, the earlier is taken. Raises BadSample, with the file,
     the step, its time and that of the nearest frame, if that frame is further away than
     the tolerance.

@@ -1,8 +1,8 @@
-"""Converts planar pictures (core/data/planar.py) to RGB on the device, in jax."""
+"""Converts planar pictures (core/data/decoding/planar.py) to RGB on the device, in jax."""
 
 import jax.numpy as jnp
 
-from core.data.planar import split_planes
+from core.data.decoding.planar import split_planes
 
 # Red, green and blue of (brightness - 16, blue difference - 128, red difference - 128).
 YUV_TO_RGB = (

@@ -1,4 +1,4 @@
-"""Names of arrays in other people's data sets -> names of core/data/steps.py.
+"""Names of arrays in other people's data sets -> names of core/data/episodes/steps.py.
 
 An observation that is called like an array of the schema, such as "action" or "reward", is
 kept as "observation_action"; so it never takes the place of the array of that name.
@@ -7,7 +7,7 @@ kept as "observation_action"; so it never takes the place of the array of that n
 import re
 from collections.abc import Iterable
 
-from core.data.steps import RESERVED
+from core.data.episodes.steps import RESERVED
 
 SEPARATORS = re.compile(r"[./]+")
 FOLDERS = ("log", "model")  # of names such as log/x
@@ -17,7 +17,7 @@ TAKEN = "observation_"  # before the name of an observation that the schema rese
 def observation_name(name: str) -> str:
     """The array name of an observation: "images.top" or "images/top" -> "images_top".
 
-    A name of RESERVED (core/data/steps.py) or FOLDERS gets a prefix: "reward" ->
+    A name of RESERVED (core/data/episodes/steps.py) or FOLDERS gets a prefix: "reward" ->
     "observation_reward".
     """
     plain = SEPARATORS.sub("_", name)

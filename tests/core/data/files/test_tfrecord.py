@@ -7,10 +7,11 @@ import pytest
 import robots
 from tfds_files import PACKED, as_tfrecord, frame
 
-from core.data import source_names, tfds, tfrecord
-from core.data.crc32c import crc32c, crc_of_few
+from core.data import source_names, tfds
+from core.data.files import tfrecord
+from core.data.files.crc32c import crc32c, crc_of_few
+from core.data.files.tfrecord import open_index, read_record
 from core.data.records import BadSample
-from core.data.tfrecord import open_index, read_record
 
 NAME = "toy-train.tfrecord-00000-of-00001"
 

@@ -6,7 +6,7 @@
 {"agent": n}                    reals that an agent chose in its own units, -1..1, beyond
                                 which the environment has clipped them
 
-Recordings have it as about["action"] (core/data/trajectories.py), if they know it. Recorded
+Recordings have it as about["action"] (episodes/trajectories.py), if they know it. Recorded
 numbers are never scaled.
 """
 

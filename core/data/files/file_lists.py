@@ -14,7 +14,7 @@ from absl import logging
 from core.base.names import nearest
 from core.base.places import expand_home
 from core.base.text import name_on_disk, one_line, printable_name
-from core.data.urls import check_protocol, is_url, shown_url
+from core.data.files.urls import check_protocol, is_url, shown_url
 
 LINE = re.compile(r"(?P<path>.*?)(?:(?:\s*,\s*|\s+)(?P<label>-?\d+))?")
 WORK_MARK = "prepare.lock"  # a file in the work folder of launch.prepare

@@ -13,11 +13,11 @@ from numbered import Numbers, add_mask, assert_same, take
 
 from core.base.memory import free_memory
 from core.base.waiting import SourceFailed, Stopped
-from core.data import pipeline, reading, room
-from core.data.bad_samples import Ledger
-from core.data.pipeline import make_source
+from core.data.loading import pipeline, reading, room
+from core.data.loading.bad_samples import Ledger
+from core.data.loading.pipeline import make_source
+from core.data.loading.room import Room, measure_room
 from core.data.records import BadSample, TooManyBad
-from core.data.room import Room, measure_room
 
 
 def break_at_nine(item, *, position, rng):

@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 
 from core.data.clips import View
-from core.data.pipeline import make_source
-from core.data.video import decode_clip, open_video
+from core.data.decoding.video import decode_clip, open_video
+from core.data.loading.pipeline import make_source
 from core.data.video_folder import VideoFolder
 from core.prepare.cut_video import Recipe, cut_clips, target_shape
 

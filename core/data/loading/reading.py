@@ -13,7 +13,7 @@ from absl import logging
 from core.base.processes import ignore_parent_signals
 from core.base.text import duration
 from core.base.waiting import SourceFailed, Stopped
-from core.data.in_flight import InFlight
+from core.data.loading.in_flight import InFlight
 from core.data.records import Records
 
 POLL_S = 0.25  # between looks at `stopping` and the clock

@@ -26,7 +26,7 @@ import numpy as np
 from absl import logging
 
 from core.base.files import os_error_text
-from core.data.crc32c import crc32c, masked
+from core.data.files.crc32c import crc32c, masked
 from core.data.records import BadSample
 
 FORMAT = 1  # of an index

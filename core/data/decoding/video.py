@@ -14,9 +14,9 @@ from collections.abc import Callable, Iterator
 import av
 import numpy as np
 
-from core.data import streams
-from core.data.damage import explain_unreadable
-from core.data.frames import frame_planes, frame_rgb
+from core.data.decoding import streams
+from core.data.decoding.damage import explain_unreadable
+from core.data.decoding.frames import frame_planes, frame_rgb
 from core.data.records import BadSample
 
 SUFFIXES = (
@@ -122,7 +122,7 @@ class Reader:
         """The frames on screen at the rising `times` in seconds: uint8 [T, H, W, 3].
 
         Beyond the end the last frame is repeated. make_view: (height, width) -> function
-        that crops a frame. planar: the function gets the planes of core/data/planar.py,
+        that crops a frame. planar: the function gets the planes of decoding/planar.py,
         brightness [H, W] and two color differences [H / 2, W / 2], instead of RGB.
         Returns [T, ...] of what the function gives.
         """

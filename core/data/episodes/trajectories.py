@@ -1,4 +1,4 @@
-"""Windows of recorded trajectories as records. core/data/steps.py has the schema."""
+"""Windows of recorded trajectories as records. core/data/episodes/steps.py has the schema."""
 
 import dataclasses
 from typing import Protocol
@@ -6,14 +6,14 @@ from typing import Protocol
 import numpy as np
 
 from core.data.bodies.world import World
-from core.data.records import BadSample, RecordsWrapper, blame, validation_start
-from core.data.steps import (
+from core.data.episodes.steps import (
     as_training_window,
     check_steps,
     concat_steps,
     episode_flags,
     slice_steps,
 )
+from core.data.records import BadSample, RecordsWrapper, blame, validation_start
 
 
 class Recordings(Protocol):
@@ -21,7 +21,7 @@ class Recordings(Protocol):
 
     Picklable. about: {"names": {array: names of its numbers}, "units": {array: unit},
       "rate": steps per second, "action": parts of the action vector as in
-      core/data/action_parts.py}, as far as known.
+      core/data/episodes/action_parts.py}, as far as known.
     """
 
     @property
@@ -30,7 +30,7 @@ class Recordings(Protocol):
     def __len__(self) -> int: ...
 
     def load(self, index: int) -> dict:
-        """Arrays by name, [T, ...], as in core/data/steps.py. Raises BadSample."""
+        """Arrays by name, [T, ...], as in core/data/episodes/steps.py. Raises BadSample."""
         ...
 
     def name(self, index: int) -> str:
@@ -100,7 +100,7 @@ class RandomWindows(RecordsWrapper):
         return self.inner.about
 
     def load(self, index, rng=None):
-        """One window: arrays [length, ...] as in core/data/steps.py."""
+        """One window: arrays [length, ...] as in core/data/episodes/steps.py."""
         parts, left = [], self.length
         while left:
             with blame(self.inner.name(index)):

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from core.data.episodes.steps import LazyImages, episode_flags
 from core.data.records import BadSample
-from core.data.steps import LazyImages, episode_flags
 
 ACTIONS = ("last", "sum", "mean")  # how several actions become one
 SLACK = 1e-3  # in steps of the new rate: time stamps may be rounded

@@ -8,7 +8,7 @@ import numpy as np
 
 from core.data.mixture import part_ranges, part_weights
 
-STREAM = 3  # random stream; core/data/pipeline.py has the others
+STREAM = 3  # random stream; core/data/loading/pipeline.py has the others
 FEW = 10_000  # records below which EpochShuffle is used
 ENDLESS = 2**62
 

@@ -1,0 +1,1 @@
+"""Recorded trajectories: their schema, names, windows and cameras."""

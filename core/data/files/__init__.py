@@ -1,0 +1,1 @@
+"""Files that hold samples: lists, addresses, TFRecord."""

@@ -1,0 +1,1 @@
+"""From records to batches: order, reading ahead, bad samples, the cursor."""
