@@ -88,6 +88,11 @@ def base():
         "offload": "",  # fields of the state kept in host memory, like "opt,target"
         "dtype": "auto",
         "max_bad_steps": 10,
+        "guard": {
+            "hang_s": 1800.0,  # without a step, after which the process ends; 0: never
+            "rollback": 0,  # times to go back to a checkpoint and skip the data since
+            "norm": 0.0,  # largest gradient norm that is applied; 0: any
+        },
         "log_steps": 10,
         "save_steps": 1000,
         "keep_checkpoints": 3,

@@ -141,8 +141,20 @@ def alone() -> bool:
     )
 
 
+def is_lost_peer(error: Exception) -> bool:
+    """`core.parallel.distributed.is_lost_peer`, of a process that has imported JAX."""
+    from core.parallel import distributed
+
+    return distributed.is_lost_peer(error)
+
+
 def report_error(error: Exception) -> int:
     """Print an error, a user's mistake as one sentence; returns the exit code."""
+    if not alone() and is_lost_peer(error):
+        from core.parallel.distributed import GONE
+
+        print(f"error: {GONE} ({one_line(error)[:120]})", file=sys.stderr, flush=True)
+        os._exit(USER_ERROR)  # there is nobody to agree with on an end
     out_of_memory = "RESOURCE_EXHAUSTED" in str(error)
     if isinstance(error, ValueError | OSError) or out_of_memory:
         cure = "; lower batch or split more axes in mesh" if out_of_memory else ""

@@ -7,12 +7,21 @@ import time
 import jax
 
 from core.base.files import write_json
+from core.base.processes import seconds_alive
 from core.base.text import short
 from core.hardware import mfu
 from core.method import Metrics, Report
 from core.parallel.layout_report import layout_report, replicated
 from core.runs import run_folder
 from core.runs.findings import raised_alarms, split_findings
+from core.runs.goodput import (
+    FILE,
+    add_up,
+    describe,
+    read_sessions,
+    share,
+    write_session,
+)
 from core.runs.throughput import (
     Interruptions,
     Throughput,
@@ -52,7 +61,8 @@ class Reporter:
         self.writer = None  # until `opening`
         rank = "" if self.main else f".{jax.process_index()}"
         self.bad_samples = folder / f"bad_samples{rank}.jsonl"
-        self.clock = Throughput()
+        self.clock, self.started_s = Throughput(), seconds_alive()
+        self.began, self.sessions = time.time() - self.started_s, read_sessions(folder)
         self.first = True  # until the first step was dispatched
         self.compiled = {}  # how long that took, until it is written
         earlier = last_values(written(folder))
@@ -114,7 +124,7 @@ class Reporter:
     def first_step(self, batch):
         """Around the first step, which compiles; of a new run, its batch is drawn first."""
         draw = self.method.tools.draw
-        with self.clock.pause():
+        with self.clock.pause("compile"):
             if draw and self.main and not self.start:
                 with jax.transfer_guard("allow"):
                     self.writer.write(1, {}, {"batch": draw(batch)})
@@ -147,7 +157,8 @@ class Reporter:
         rates = self.clock.report(self.config.steps - step)
         eta = rates.eta_seconds + self.interruptions.left(step)
         rates = rates._replace(eta_seconds=eta)
-        self.writer.write(step, scalars | self.timing(rates) | self.compiled)
+        scalars |= self.timing(rates) | self.compiled | self.account(step)
+        self.writer.write(step, scalars)
         self.compiled = {}
         shown = {k: scalars[k] for k in SHOWN if k in scalars}
         shown |= {k: scalars[k] for k in SHOWN_UNLESS_ZERO if scalars.get(k)}
@@ -160,13 +171,17 @@ class Reporter:
         """Raise Diverged after `max_bad_steps` bad updates in a row since the start."""
         self.bad_steps = bad_steps
         if bad_steps == 1:
-            say(f"step {step}: loss or gradient is not finite; update not applied")
+            above = ", or above guard.norm" if self.config.guard.norm else ""
+            say(
+                f"step {step}: loss or gradient is not finite{above}; update not applied"
+            )
         if min(bad_steps, step - self.start) >= self.config.max_bad_steps:
             raise Diverged(
                 f"loss or gradient was not finite in the last {bad_steps} steps up to "
                 f"{step}, whose updates were not applied; no checkpoint was made of them. "
                 "Lower the learning rate and go on from the last checkpoint with "
-                "--allow_config_change; delete the newest to go on from the one before"
+                "--allow_config_change; --restore_step chooses an earlier one, and "
+                "guard.rollback skips the data since"
             )
 
     def timing(self, rates):
@@ -183,6 +198,26 @@ class Reporter:
             **{f"time/{k}": v for k, v in device_memory().items()},
         }
         return seen | ({"time/mfu": used} if used is not None else {})
+
+    def account(self, step: int) -> dict[str, float]:
+        """Write where the time went so far; returns the share that trained, by name."""
+        session = {
+            "first": self.start,
+            "step": step,
+            "began": self.began,
+            "until": time.time(),
+            "seconds": {"start": self.started_s, **self.clock.totals()},
+        }
+        if self.main:
+            with writing(self.folder / FILE):
+                write_session(self.folder, self.sessions, session)
+        return {"time/goodput": share(add_up([*self.sessions, session]))}
+
+    @contextlib.contextmanager
+    def saving(self):
+        """Around a save: the time that it takes is no training."""
+        with self.clock.pause("checkpoint"), self.interruptions.timed(CHECKPOINT):
+            yield
 
     def evaluation(self, step: int, name: str, evaluate, state):
         """Evaluate `state`; write numbers and pictures, print alarms and numbers.
@@ -214,6 +249,9 @@ class Reporter:
                 summary |= {} if k.startswith("time/") else {k: v}
             write_json(self.folder / SUMMARY, summary)
             for line in grid(summary):
+                say(line)
+            self.account(self.config.steps)
+            for line in describe(read_sessions(self.folder)):
                 say(line)
         say(f"done: {self.config.steps} steps; summary in {self.folder / SUMMARY}")
 

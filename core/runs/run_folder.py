@@ -24,9 +24,9 @@ LOCK = ".lock"
 METRICS = "metrics.jsonl"
 PROVENANCE = "provenance.json"
 # Fields that older runs lack, with the value by which they go on.
-ADDED = {"data.frame_tolerance": 0.5}
+ADDED = {"data.frame_tolerance": 0.5, "guard.norm": 0.0}
 # Fields that change no result; older runs lack some of them.
-FREE = ("data.stall_s",)
+FREE = ("data.stall_s", "guard.hang_s", "guard.rollback")
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 
 
