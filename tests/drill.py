@@ -40,8 +40,8 @@ END_S = 240  # until every process must have ended after a fault
 SAVE_STEPS, STEPS = 15, 240
 
 
-def job(count, folder, **fields):
-    """Start `count` processes of one run; output goes to FOLDER.RANK.log."""
+def job(count, folder, logs, **fields):
+    """Start `count` processes of one run; output goes to LOGS/NAME.RANK.log."""
     config = small(steps=STEPS, save_steps=SAVE_STEPS, mesh__fsdp=-1, **fields)
     config.update({"keep_checkpoints": 3, "guard": {"hang_s": 60.0}})
     with socket.socket() as free:
@@ -53,7 +53,7 @@ def job(count, folder, **fields):
     processes = []
     for rank in range(count):
         own = [f"--process_id={rank}"] if count > 1 else []
-        log = open(f"{folder}.{rank}.log", "ab")
+        log = open(logs / f"{folder.name}.{rank}.log", "ab")
         pipes = {"stdout": log, "stderr": subprocess.STDOUT}
         processes.append(start(config, folder, *flags, *own, **pipes))
     return processes
@@ -144,16 +144,18 @@ def corrupt(folder, rng) -> bool:
 
 def parameters(folder) -> dict:
     """All arrays of the last checkpoint, by name."""
+    import jax
     from orbax.checkpoint import v1 as ocp
 
-    state = ocp.load(folder / "checkpoints" / str(STEPS), checkpointable_name="state")
-    import jax
-
+    place = folder / "checkpoints" / str(STEPS)
+    there = ocp.metadata(place, checkpointable_name="state").metadata
+    like = jax.tree.map(lambda x: np.empty(x.shape, x.dtype), there)
+    state = ocp.load(place, like, checkpointable_name="state")
     leaves = jax.tree_util.tree_leaves_with_path(state)
     return {jax.tree_util.keystr(path): np.asarray(x) for path, x in leaves}
 
 
-def drill(folder: pathlib.Path, *, count: int, faults: int, seed: int) -> bool:
+def drill(folder: pathlib.Path, names, *, count: int, faults: int, seed: int) -> bool:
     """Run the drill in an empty folder; returns whether all was survived."""
     rng = random.Random(seed)
     calm, run = folder / "calm", folder / "disturbed" / "run"
@@ -162,17 +164,17 @@ def drill(folder: pathlib.Path, *, count: int, faults: int, seed: int) -> bool:
         ["mount", "-t", "tmpfs", "-o", "size=96m", "drill", str(run.parent)],
         check=False,
     ).returncode
-    names = [f for f in FAULTS if not (tmpfs and f == "full disk") and count > 1]
+    names = [f for f in names if not (tmpfs and f == "full disk")]
     rows, ok, same = [], True, True
     try:
-        codes = end_of(job(count, calm))
-        assert codes == [0] * count, (codes, pathlib.Path(f"{calm}.0.log").read_text())
+        codes = end_of(job(count, calm, folder))
+        assert codes == [0] * count, (codes, (folder / "calm.0.log").read_text())
         now = count
         for number in range(faults):
             fault = (
                 names[number % len(names)] if number < len(names) else rng.choice(names)
             )
-            processes, before = job(now, run), step_of(run)
+            processes, before = job(now, run, folder), step_of(run)
             if not wait_for(lambda b=before: step_of(run) > b, processes):
                 rows.append((fault, "-", end_of(processes), 0, "the run ended before"))
                 break
@@ -186,7 +188,7 @@ def drill(folder: pathlib.Path, *, count: int, faults: int, seed: int) -> bool:
             rows.append((fault, at, codes, None, "survived" if good else "FAILED"))
             ok &= good
             print(*rows[-1], flush=True)
-        codes = end_of(job(now, run))
+        codes = end_of(job(now, run, folder))
         ok &= codes == [0] * now
         lost = lost_steps(run)
         a, b = parameters(calm), parameters(run)
@@ -221,10 +223,13 @@ def main():
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--faults", type=int, default=8)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--only", choices=FAULTS, help="this fault alone")
     given = parser.parse_args()
     folder = pathlib.Path(tempfile.mkdtemp(prefix="drill"))
     begin = time.monotonic()
-    ok = drill(folder, count=given.processes, faults=given.faults, seed=given.seed)
+    names = (given.only,) if given.only else FAULTS
+    how = {"count": given.processes, "faults": given.faults, "seed": given.seed}
+    ok = drill(folder, names, **how)
     print(f"{time.monotonic() - begin:.0f} s; logs in {folder}")
     if ok:
         shutil.rmtree(folder)

@@ -61,8 +61,11 @@ class Reporter:
         self.writer = None  # until `opening`
         rank = "" if self.main else f".{jax.process_index()}"
         self.bad_samples = folder / f"bad_samples{rank}.jsonl"
-        self.clock, self.started_s = Throughput(), seconds_alive()
-        self.began, self.sessions = time.time() - self.started_s, read_sessions(folder)
+        self.clock, self.sessions = Throughput(), read_sessions(folder)
+        # After a rollback this session begins where the one before ended.
+        before = [session["until"] for session in self.sessions[-1:]]
+        self.began = max(time.time() - seconds_alive(), *before, 0.0)
+        self.started_s = time.time() - self.began
         self.first = True  # until the first step was dispatched
         self.compiled = {}  # how long that took, until it is written
         earlier = last_values(written(folder))

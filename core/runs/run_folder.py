@@ -14,7 +14,7 @@ import jax
 
 from core.base import nested
 from core.base.files import digest, os_error_text, read_json, write_json
-from core.base.locks import try_lock
+from core.base.locks import hold_by_beats, try_lock
 from core.base.places import local_folder
 from core.config import current_name
 from core.runs import checkpoint
@@ -71,14 +71,21 @@ def hold_lock(folder: pathlib.Path):
     if jax.process_index() > 0:
         yield
         return
-    with open(folder / LOCK, "w") as file:
-        if try_lock(file) is False:
+    path = folder / LOCK
+    with open(path, "a") as file:
+        got = try_lock(file)
+        if got is False:
             time.sleep(0.2)  # `is_training` holds the lock for a moment
-        if try_lock(file) is False:
+            got = try_lock(file)
+        if got is False:
             raise ValueError(
                 f"another process is training in {folder}; wait for it or stop it"
             )
-        yield
+        if got:
+            yield
+        else:  # the file system has no locks
+            with hold_by_beats(path, f"is training in {folder}"):
+                yield
 
 
 def is_training(folder: pathlib.Path) -> bool:
