@@ -19,6 +19,9 @@ PROCESSES = flags.DEFINE_integer(
     "num_processes", None, "Number of processes of the job, if no scheduler sets it"
 )
 PROCESS = flags.DEFINE_integer("process_id", None, "Number of this process, from 0")
+CONNECT = flags.DEFINE_float(
+    "connect_s", 1800.0, "Seconds to wait for the other processes of the job"
+)
 
 
 def main():
@@ -29,7 +32,7 @@ def main():
     from core.runs.working import say
     from core.train import fit
 
-    distributed.start(COORDINATOR.value, PROCESSES.value, PROCESS.value)
+    distributed.start(COORDINATOR.value, PROCESSES.value, PROCESS.value, CONNECT.value)
     try:
         fit(
             CONFIG.value,
