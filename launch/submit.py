@@ -171,9 +171,9 @@ def hand_over(target, job, path: str) -> int:
     command = list(target.CLIENT)
     if TARGET.value == "skypilot":
         command += [*(f"--secret={name}" for name in job.secrets), path]
-    quiet = {"stdout": subprocess.PIPE} if TARGET.value == "slurm" else {}
+    shown = subprocess.PIPE if TARGET.value == "slurm" else None
     with open(path) as file:
-        done = subprocess.run(command, stdin=file, text=True, **quiet)
+        done = subprocess.run(command, stdin=file, text=True, stdout=shown)
     if done.returncode:
         raise ValueError(f"{target.CLIENT[0]} refused the job, see above")
     # sbatch --parsable prints NUMBER or NUMBER;CLUSTER.

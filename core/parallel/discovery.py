@@ -74,8 +74,8 @@ def of_slurm(environment) -> Processes | None:
     local = whole_number(environment, "SLURM_LOCALID", origin)
     number = whole_number(environment, "SLURM_JOB_ID", origin)
     # "n[003-005,9]" and "n7,m3" begin with the name of the first node.
-    nodes = re.match(r"([^,\[]+)(?:\[(\d+))?", text(environment, "SLURM_STEP_NODELIST"))
-    host = "".join(part for part in nodes.groups() if part)
+    nodes = text(environment, "SLURM_STEP_NODELIST")
+    host = "".join(re.findall(r"^([^,\[]+)(?:\[(\d+))?", nodes)[0])
     here = environment.get("SLURM_STEP_TASKS_PER_NODE", "1")
     gpus = environment.get("CUDA_VISIBLE_DEVICES", "").split(",")
     shared = here.split(",")[0].split("(")[0] != "1" and len(gpus) > 1

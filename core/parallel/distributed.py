@@ -25,10 +25,8 @@ def start(
     for the other processes. Raises ValueError for an incomplete or wrong description, one
     that disagrees with the scheduler, and where the processes do not connect.
     """
-    flags = (coordinator, num_processes, process_id)
-    if flags != (None, None, None):
-        check_flags(coordinator, num_processes, process_id)
-        found = Processes("flags", num_processes, process_id, coordinator)
+    if (coordinator, num_processes, process_id) != (None, None, None):
+        found = of_flags(coordinator, num_processes, process_id)
         check_count(found, os.environ)
     else:
         found = discovery.find(os.environ)
@@ -38,9 +36,11 @@ def start(
     join(found, connect_s)
 
 
-def check_flags(coordinator, num_processes, process_id) -> None:
-    """Raise ValueError unless the three flags describe a job."""
-    if None in (coordinator, num_processes, process_id):
+def of_flags(
+    coordinator: str | None, num_processes: int | None, process_id: int | None
+) -> Processes:
+    """The job that the three flags describe; raises ValueError if they do not."""
+    if coordinator is None or num_processes is None or process_id is None:
         raise ValueError(
             "--coordinator, --num_processes and --process_id belong together; "
             "give all three or, where a scheduler starts the processes, none"
@@ -55,6 +55,7 @@ def check_flags(coordinator, num_processes, process_id) -> None:
             f"--process_id is {process_id}; use 0 to {num_processes - 1} for "
             f"{num_processes} processes"
         )
+    return Processes("flags", num_processes, process_id, coordinator)
 
 
 def check_count(flags: Processes, environment) -> None:

@@ -201,9 +201,11 @@ def escape(text: str) -> str:
 
 def environment(job: Job) -> list[dict]:
     """Variables, secrets by reference, and where GKE sets no others, the processes."""
-    variables = [{"name": name, "value": escape(value)} for name, value in job.env]
+    variables: list[dict] = [
+        {"name": name, "value": escape(value)} for name, value in job.env
+    ]
     for secret in job.secrets:
-        name, source, key = SECRET.fullmatch(secret).groups()
+        name, source, key = SECRET.findall(secret)[0]
         reference = {"secretKeyRef": {"name": source, "key": key}}
         variables.append({"name": name, "valueFrom": reference})
     if job.hosts.platform != "tpu" and job.hosts.nodes > 1:

@@ -47,9 +47,9 @@ def read(accelerator: str, count: int | None = None, slices: int = 1) -> Hosts:
     from `count`, the number of chips of all slices. Raises ValueError for unknown kinds
     and shapes, and for a count that is not that of the shape.
     """
-    prefix, kind, shape = re.fullmatch(
-        r"(?:(\d+)x(?=[a-z]))?([^:]*):?(.*)", accelerator
-    ).groups()
+    prefix, kind, shape = re.findall(
+        r"^(?:(\d+)x(?=[a-z]))?([^:]*):?(.*)", accelerator
+    )[0]
     if kind not in KINDS:
         near = difflib.get_close_matches(kind, KINDS, 1)
         hint = f"; did you mean {near[0]}?" if near else ""
@@ -59,12 +59,14 @@ def read(accelerator: str, count: int | None = None, slices: int = 1) -> Hosts:
     if prefix and slices not in (1, int(prefix)):
         raise ValueError(f"--accelerator has {prefix} slices, but --slices is {slices}")
     slices = int(prefix or slices)
-    if not shape and count is None:
+    if not shape:
+        if count is not None:
+            return of_shape(kind, shape_of(kind, count, slices), slices)
         raise ValueError(
             f"--accelerator={kind} has no size; write it as {example(kind)}, or give the "
             "number of chips as --count"
         )
-    hosts = of_shape(kind, shape or shape_of(kind, count, slices), slices)
+    hosts = of_shape(kind, shape, slices)
     if count not in (None, hosts.devices):
         raise ValueError(
             f"--count is {count}, but --accelerator={accelerator} with {slices} slice(s) "

@@ -7,7 +7,6 @@ from core.submit.job import MOUNT, Job
 
 CLIENT, SUFFIX = ("sky", "jobs", "launch", "--yes", "--detach-run"), ".yaml"
 RESTARTS = 3
-PORT = 8476
 REFUSES = {
     "claim": "that is of Kubernetes; use --bucket",
     "hours": "a managed job has no time limit",
@@ -33,14 +32,7 @@ def check(job: Job) -> None:
             f"--target=skypilot cannot honour {hosts.slices} slices; use gke or tpu"
         )
     if hosts.platform == "tpu":
-        from core.submit.hosts import shape_of
-
-        usual = shape_of(hosts.kind, hosts.devices, 1)
-        if usual != hosts.topology:
-            raise ValueError(
-                f"SkyPilot names TPUs by their number of chips, so {hosts.devices} of "
-                f"{hosts.kind} are {usual}, not {hosts.topology}; use gke or tpu"
-            )
+        tpu.check_shape(hosts)
     for secret in job.secrets:
         if not re.fullmatch(r"[A-Za-z_]\w*", secret):
             raise ValueError(

@@ -1,9 +1,9 @@
 """Cloud TPU VMs: a script of gcloud commands around one queued resource."""
 
-import math
 import shlex
 
 from core.submit import shell
+from core.submit.hosts import Hosts, shape_of
 from core.submit.job import MOUNT, Job
 
 CLIENT, SUFFIX = ("gcloud",), ".sh"
@@ -73,6 +73,7 @@ def check(job: Job) -> None:
         raise ValueError(
             f"--target=tpu has no {job.hosts.kind}; use slurm, gke or skypilot"
         )
+    check_shape(job.hosts)
     if not job.zone:
         raise ValueError("--target=tpu needs --zone, such as --zone=us-east5-b")
     if job.bucket.startswith("s3:"):
@@ -100,8 +101,7 @@ def resource(job: Job) -> list[str]:
     """Flags of the queued resource: what TPUs, how many, in which way."""
     hosts = job.hosts
     flags = [
-        f"--type={TYPES[hosts.kind]}",
-        f"--topology={hosts.topology}",
+        f"--accelerator-type={accelerator_type(hosts)}",
         f"--runtime-version={RUNTIMES[hosts.kind]}",
     ]
     if hosts.slices > 1:
@@ -113,10 +113,20 @@ def resource(job: Job) -> list[str]:
     return flags + (["--spot"] if job.spot else []) + list(job.options)
 
 
-def accelerator_type(hosts) -> str:
+def accelerator_type(hosts: Hosts) -> str:
     """The name that counts the cores of v4 and v5p, which have two a chip."""
     cores = 2 if hosts.kind in ("v4", "v5p") else 1
-    return f"{TYPES[hosts.kind]}-{cores * math.prod(hosts.shape)}"
+    return f"{TYPES[hosts.kind]}-{cores * hosts.per_slice}"
+
+
+def check_shape(hosts: Hosts) -> None:
+    """Raise ValueError for a shape that `accelerator_type` does not mean."""
+    usual = shape_of(hosts.kind, hosts.per_slice, 1)
+    if usual != hosts.topology:
+        raise ValueError(
+            f"{hosts.per_slice} chips of {hosts.kind} are {usual} under the name "
+            f"{accelerator_type(hosts)}, not {hosts.topology}; use --target=gke for that"
+        )
 
 
 def remote(job: Job) -> str:
