@@ -4,6 +4,7 @@ import importlib
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 
 from absl import flags
@@ -72,7 +73,8 @@ def main():
     check_mesh(config, job.hosts)
     text = target.render(job)
     if DRY_RUN.value:
-        print(text, end="")
+        print(text, end="", flush=True)
+        tell(target.commands(job), sys.stderr)
         return cli.DONE
     if TARGET.value == "local":
         return target.run(job)
@@ -183,11 +185,11 @@ def hand_over(target, job, path: str) -> int:
     return cli.DONE
 
 
-def tell(commands: dict[str, str]) -> None:
+def tell(commands: dict[str, str], file=None) -> None:
     """How to follow, stop and resume a job."""
     for what, command in commands.items():
-        print(f"{what}: {command}")
-    print("resume: submit it again with the same command", flush=True)
+        print(f"{what}: {command}", file=file)
+    print("resume: submit it again with the same command", file=file, flush=True)
 
 
 if __name__ == "__main__":

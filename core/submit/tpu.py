@@ -2,8 +2,9 @@
 
 import shlex
 
+from core import hardware
 from core.submit import shell
-from core.submit.hosts import Hosts, shape_of
+from core.submit.hosts import Hosts
 from core.submit.job import MOUNT, Job
 
 CLIENT, SUFFIX = ("gcloud",), ".sh"
@@ -121,11 +122,12 @@ def accelerator_type(hosts: Hosts) -> str:
 
 def check_shape(hosts: Hosts) -> None:
     """Raise ValueError for a shape that `accelerator_type` does not mean."""
-    usual = shape_of(hosts.kind, hosts.per_slice, 1)
+    usual = hardware.nearest_shape(hardware.CHIPS[hosts.kind], hosts.per_slice)
     if usual != hosts.topology:
         raise ValueError(
-            f"{hosts.per_slice} chips of {hosts.kind} are {usual} under the name "
-            f"{accelerator_type(hosts)}, not {hosts.topology}; use --target=gke for that"
+            f"TPU VMs are named by their number of chips, and {hosts.kind}:"
+            f"{hosts.topology} has no such name; the nearest that has is {hosts.kind}:"
+            f"{usual}; use --target=gke for others"
         )
 
 
@@ -146,7 +148,7 @@ def commands(job: Job, ident: str = "") -> dict[str, str]:
     """How to follow and stop the job: the script shows its output."""
     at = f"--zone={job.zone}" + (f" --project={job.project}" if job.project else "")
     tpu = "gcloud compute tpus queued-resources"
-    end = "--node=all --worker=all --command='pkill -TERM -f launch.train'"
+    end = "--node=all --worker=all --command='pkill -TERM -f [l]aunch.train'"
     return {
         "follow": "the script shows the output of all workers",
         "stop": f"end the script with Ctrl-C, then {tpu} ssh {job.name} {at} {end}; "
