@@ -93,10 +93,11 @@ def run(job: Job) -> int:
         for left in range(max(job.restarts, 0), -1, -1):
             port = free_port()
             processes[:] = [start(job, i, port) for i in range(job.hosts.nodes)]
-            code = wait(processes, job.grace)
+            with copying(processes):
+                code = wait(processes, job.grace)
             if code != PREEMPTED or asked or not left:
                 break
-            print(f"the run is saved and starts again; {left - 1} restarts left")
+            print(f"starting the saved run again; {left - 1} restarts left", flush=True)
     finally:
         for process in processes:
             process.kill()
@@ -107,7 +108,7 @@ def run(job: Job) -> int:
 
 def start(job: Job, index: int, port: int) -> subprocess.Popen:
     """Process `index`, in a session of its own: a terminal's Ctrl-C reaches it once."""
-    process = subprocess.Popen(
+    return subprocess.Popen(
         [sys.executable, *job.command[1:]],
         env=os.environ | variables(job, index, port),
         stdout=subprocess.PIPE,
@@ -115,17 +116,28 @@ def start(job: Job, index: int, port: int) -> subprocess.Popen:
         stdin=subprocess.DEVNULL,
         start_new_session=True,
     )
-    copy = threading.Thread(target=copy_lines, args=(process.stdout, index))
-    copy.start()
-    return process
+
+
+@contextlib.contextmanager
+def copying(processes):
+    """Print the lines of processes behind their numbers, until they have ended."""
+    threads = [
+        threading.Thread(target=copy_lines, args=(process.stdout, index), daemon=True)
+        for index, process in enumerate(processes)
+    ]
+    for thread in threads:
+        thread.start()
+    yield
+    for thread in threads:
+        thread.join(timeout=5)  # a child of the process may keep its output open
 
 
 def copy_lines(stream, index: int) -> None:
-    """Print the lines of a process behind its number, until it has ended."""
-    for line in stream:
-        with contextlib.suppress(OSError):  # a terminal that is gone
-            sys.stdout.buffer.write(b"[%d] %b\n" % (index, line.rstrip(b"\n")))
-            sys.stdout.buffer.flush()
+    with stream:
+        for line in stream:
+            with contextlib.suppress(OSError):  # a terminal that is gone
+                sys.stdout.buffer.write(b"[%d] %b\n" % (index, line.rstrip(b"\n")))
+                sys.stdout.buffer.flush()
 
 
 def wait(processes: list[subprocess.Popen], grace: float) -> int:

@@ -25,9 +25,9 @@ SCRIPT = """\
 trap : TERM
 code=0
 srun {srun} {train} || code=$?
-# The run is saved: start it again.
+# The run is saved: start it again, unless Requeue=0 forbids it.
 if [ "$code" -eq 75 ]; then
-  scontrol requeue "$SLURM_JOB_ID"
+  scontrol requeue "$SLURM_JOB_ID" || true
 fi
 exit "$code"
 """
