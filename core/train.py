@@ -10,7 +10,7 @@ import jax
 from core.base.waiting import SourceFailed, Stopped
 from core.config import check_config, check_section_names, load_method
 from core.method import Eval, Method, Source
-from core.parallel import distributed
+from core.parallel import peers
 from core.parallel.batches import host_shard, to_device
 from core.parallel.mesh import copy_to_local_mesh, make_mesh
 from core.program import Program, build_program
@@ -258,5 +258,5 @@ def run_evals(
                 reporter.evaluation(step, name, stopping.breakable(evaluate), state)
             except preemption.Interrupted:
                 done = False
-    distributed.meet(f"evaluated/{step}")
+    peers.meet(f"evaluated/{step}")
     return not stopping() and done

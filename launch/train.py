@@ -28,6 +28,9 @@ PROCESSES = flags.DEFINE_integer(
     "num_processes", None, "Number of processes of the job, if no scheduler sets it"
 )
 PROCESS = flags.DEFINE_integer("process_id", None, "Number of this process, from 0")
+CONNECT = flags.DEFINE_float(
+    "connect_s", 1800.0, "Seconds to wait for the other processes of the job"
+)
 
 
 def main():
@@ -41,7 +44,7 @@ def main():
     from core.train import fit
 
     job = COORDINATOR.value, PROCESSES.value, PROCESS.value
-    distributed.start(*job, peer_timeout_s=PEERS.value)
+    distributed.start(*job, connect_s=CONNECT.value, peer_timeout_s=PEERS.value)
     if CACHE.value:
         keep_programs(local_folder(WORKDIR.value, what="--workdir"))
     try:

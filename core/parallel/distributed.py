@@ -1,29 +1,18 @@
 """Multi-process initialization: the first JAX call of every command."""
 
-import ctypes
 import os
-import signal
-from typing import Any
+import socket
+import threading
 
 import jax
-from jax._src.distributed import (
-    global_state,
-)  # the store of the coordinator has no other name
 
-# Environment variables of schedulers that start several processes. Slurm's is that of a
-# job step: a batch script sees SLURM_NTASKS although it is one process.
-SCHEDULERS = ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE", "TPU_WORKER_HOSTNAMES")
-# What errors say when a collective or the coordinator loses a process.
-LOST = ("Gloo", "NCCL", "UNAVAILABLE", "oordination", "eartbeat", "onnection")
-GONE = (
-    "another process of the job is gone, or cannot be reached: its output says why. Start "
-    "the job again: it resumes from its last checkpoint"
-)
-MEET_S = 24 * 3600  # evaluations may take long; a process that dies ends the wait
-SECONDS: dict[str, Any] = {
-    "initialization_timeout": 1800,
-    "shutdown_timeout_seconds": 120,
-}
+from core.parallel import discovery
+from core.parallel.discovery import Processes
+from core.parallel.peers import end_with_a_sentence
+
+CONNECT_S = 1800.0  # large jobs take long to start on all hosts
+SHUTDOWN_S = 120
+PEER_TIMEOUT_S = 60
 
 
 def start(
@@ -31,36 +20,40 @@ def start(
     num_processes: int | None = None,
     process_id: int | None = None,
     *,
-    peer_timeout_s: int = 60,
+    connect_s: float = CONNECT_S,
+    peer_timeout_s: int = PEER_TIMEOUT_S,
 ) -> None:
-    """Initialize jax.distributed from the flags, or from Slurm, Open MPI or a TPU pod.
+    """Initialize jax.distributed from the flags, or from the scheduler's environment.
 
-    Does nothing for a single process. A process that is not heard of for `peer_timeout_s`
-    ends the others. Raises ValueError for an incomplete or wrong description, and where the
-    processes do not connect.
+    Prints what was found; does nothing for a single process. connect_s: seconds to wait
+    for the other processes. peer_timeout_s: seconds without a sign of life after which a
+    process counts as dead and the others end.
+
+    Raises ValueError for an incomplete or wrong description, one that disagrees with the
+    scheduler, and where the processes do not connect.
     """
     if peer_timeout_s < 1:
         raise ValueError(f"--peer_timeout_s is {peer_timeout_s}; use 1 or more")
-    beat = {"heartbeat_timeout_seconds": peer_timeout_s}
-    flags = (coordinator, num_processes, process_id)
-    if flags != (None, None, None):
-        check_flags(coordinator, num_processes, process_id)
-        join(
-            coordinator_address=coordinator,
-            num_processes=num_processes,
-            process_id=process_id,
-            **beat,
-        )
-    elif scheduled() or os.environ.get("JAX_COORDINATOR_ADDRESS"):
-        join(**beat)
+    if (coordinator, num_processes, process_id) != (None, None, None):
+        found = of_flags(coordinator, num_processes, process_id)
+        check_count(found, os.environ)
+    else:
+        found = discovery.find(os.environ)
+        if found is None or found.count == 1:
+            return
+    print(summary(found), flush=True)
+    end_with_a_sentence()
+    join(found, connect_s, peer_timeout_s)
 
 
-def check_flags(coordinator, num_processes, process_id) -> None:
-    """Raise ValueError unless the three flags describe a job."""
-    if None in (coordinator, num_processes, process_id):
+def of_flags(
+    coordinator: str | None, num_processes: int | None, process_id: int | None
+) -> Processes:
+    """The job that the three flags describe; raises ValueError if they do not."""
+    if coordinator is None or num_processes is None or process_id is None:
         raise ValueError(
             "--coordinator, --num_processes and --process_id belong together; "
-            "give all three or, under Slurm, Open MPI and on TPUs, none"
+            "give all three or, where a scheduler starts the processes, none"
         )
     host, _, port = coordinator.rpartition(":")
     if not (host and port.isdigit()):
@@ -72,57 +65,79 @@ def check_flags(coordinator, num_processes, process_id) -> None:
             f"--process_id is {process_id}; use 0 to {num_processes - 1} for "
             f"{num_processes} processes"
         )
+    return Processes("flags", num_processes, process_id, coordinator)
 
 
-def scheduled() -> bool:
-    """Whether a scheduler has started several processes, by the environment."""
-    sizes = {name: os.environ.get(name, "") for name in SCHEDULERS}
-    hosts = sizes.pop("TPU_WORKER_HOSTNAMES").split(",")
-    return len(hosts) > 1 or any(n.isdigit() and int(n) > 1 for n in sizes.values())
+def check_count(flags: Processes, environment) -> None:
+    """Raise ValueError if a scheduler started another number of processes than flags say.
 
-
-def join(**flags: Any) -> None:
-    """jax.distributed.initialize; raises ValueError where the processes do not connect."""
-    end_with_a_sentence()
-    try:
-        jax.distributed.initialize(**flags, **SECONDS)
-    except RuntimeError as error:
-        raise ValueError(
-            f"the processes of the job did not connect: {error}"
-        ) from error
-
-
-def end_with_a_sentence() -> None:
-    """Say why when JAX aborts this process, as it does when another one of the job is gone.
-
-    JAX aborts from a thread of its own, which runs no Python; ctypes lets it run this.
+    A single one may be a shell in which processes are started by hand.
     """
-    _handlers.append(ctypes.CFUNCTYPE(None, ctypes.c_int)(_aborted))
-    ctypes.CDLL(None).signal(signal.SIGABRT, _handlers[-1])
+    says = discovery.of_slurm(environment) or discovery.of_open_mpi(environment)
+    if says and says.count not in (1, flags.count):
+        raise ValueError(
+            f"--num_processes is {flags.count}, but {says.origin} started {says.count} "
+            "processes; leave out --coordinator, --num_processes and --process_id"
+        )
 
 
-def _aborted(number):
-    os.write(2, f"error: {GONE}\n".encode())
-    os._exit(1)
-
-
-_handlers: list = []  # C calls them, so they must live
-
-
-def is_lost_peer(error: BaseException) -> bool:
-    """Whether an error of JAX says that another process of the job cannot be reached."""
-    text = str(error)
-    return isinstance(error, jax.errors.JaxRuntimeError) and any(
-        word in text for word in LOST
+def summary(found: Processes) -> str:
+    """One line: the processes of the job, and which one this is."""
+    return (
+        f"{found.count} processes ({found.origin}), this is {found.index}, "
+        f"coordinator {found.coordinator}"
     )
 
 
-def store():
-    """The coordinator's key-value store, shared by all processes; None for one process."""
-    return global_state.client if jax.process_count() > 1 else None
+def join(found: Processes, connect_s: float, peer_timeout_s: int) -> None:
+    """jax.distributed.initialize; raises ValueError where the processes do not connect.
+
+    It runs in a thread, since JAX aborts the process when its own time limit passes.
+    """
+    errors = []
+
+    def connect():
+        try:
+            jax.distributed.initialize(
+                found.coordinator,
+                found.count,
+                found.index,
+                local_device_ids=found.devices,
+                cluster_detection_method="deactivate",
+                initialization_timeout=int(2 * connect_s) + 60,
+                heartbeat_timeout_seconds=peer_timeout_s,
+                shutdown_timeout_seconds=SHUTDOWN_S,
+            )
+        except Exception as error:  # noqa: BLE001, raised below
+            errors.append(error)
+
+    thread = threading.Thread(target=connect, daemon=True)
+    thread.start()
+    thread.join(connect_s)
+    if thread.is_alive():
+        raise ValueError(
+            f"the processes of the job did not connect in {connect_s:g} s: "
+            f"{reason(found)}"
+        )
+    if errors:
+        raise ValueError(
+            f"the processes of the job did not connect: {errors[0]}"
+        ) from errors[0]
 
 
-def meet(name: str) -> None:
-    """Wait, without devices, until all processes are here; `name` must be used once."""
-    if (client := store()) is not None:
-        client.wait_at_barrier(name, timeout_in_ms=1000 * MEET_S)
+def reason(found: Processes) -> str:
+    """Why process `found.index` is still waiting."""
+    if found.index:
+        host, _, port = found.coordinator.rpartition(":")
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
+        except OSError as error:
+            return (
+                f"process 0 does not answer at {found.coordinator} "
+                f"({error.strerror or error}); see its log, and that hosts may connect "
+                "to this port"
+            )
+    return (
+        f"not all {found.count} of them came; see the logs of the others, and raise "
+        "--connect_s if hosts take longer to start"
+    )

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 from orbax.checkpoint import v1 as ocp
 
-from core.parallel import distributed
+from core.parallel import peers
 from core.parallel.layouts import path_name, unbox
 from core.runs import integrity
 from core.runs.orbax_errors import quiet_orbax, reason
@@ -117,7 +117,7 @@ class Checkpoints:
             while place.exists():
                 place = place.with_name(f"{place.name}_")
             (self.folder / str(step)).rename(place)
-        distributed.meet(f"set_aside/{step}")
+        peers.meet(f"set_aside/{step}")
         with quiet_orbax():
             self._inner.reload()
         return place

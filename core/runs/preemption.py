@@ -9,7 +9,7 @@ import jax
 
 from core.base.processes import STOP_SIGNALS
 from core.base.waiting import Stopped
-from core.parallel import distributed
+from core.parallel import peers
 from core.parallel.stop_agreement import StopAgreement
 
 NOTICE = b"\nstopping: the run is saved first; Ctrl-C again ends it at once\n"
@@ -124,7 +124,7 @@ def stop_on_signals():
     before = {number: signal.signal(number, f) for number, f in handlers.items()}
     try:
         with contextlib.ExitStack() as stack:
-            if (store := distributed.store()) is not None:
+            if (store := peers.store()) is not None:
                 place = jax.process_index(), jax.process_count()
                 agreement = StopAgreement(store, *place, stop.heard)
                 stop.agreement = stack.enter_context(agreement)

@@ -10,7 +10,7 @@ import pathlib
 
 import jax
 
-from core.parallel import distributed
+from core.parallel import peers
 from core.runs.writer import append
 
 FILE = "rollbacks.jsonl"
@@ -31,7 +31,7 @@ def note_rollback(folder, *, diverged: int, step: int, cursor: dict) -> None:
     if jax.process_index() == 0:
         note = {"diverged": diverged, "step": step, "cursor": cursor}
         append(pathlib.Path(folder) / FILE, (json.dumps(note) + "\n").encode())
-    distributed.meet("rollback")
+    peers.meet("rollback")
 
 
 def cursor_after(folder, step: int) -> dict | None:
