@@ -53,7 +53,11 @@ class StopRequest:
 
         Those would wait for this one at the next collective, so it goes on as well.
         """
-        return self.agreement is None and time.monotonic() - self.since >= GRACE_S
+        return self.agreement is None and self.late()
+
+    def late(self) -> bool:
+        """Whether a stop was requested GRACE_S ago, of this process or another one."""
+        return time.monotonic() - self.since >= GRACE_S
 
     def handle(self, number, frame):
         """Signal handler; after the first Ctrl-C the next one ends the process."""
