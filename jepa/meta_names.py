@@ -198,7 +198,11 @@ def to_theirs(params: Mapping, module) -> dict[str, np.ndarray]:
     for row in table(module):
         x = np.asarray(flat[row.ours])
         x = x if row.layer is None else x[row.layer]
-        x = x.reshape(row.shape) if len(row.shape) == 3 else weights.to_theirs(x, row.shape)
+        x = (
+            x.reshape(row.shape)
+            if len(row.shape) == 3
+            else weights.to_theirs(x, row.shape)
+        )
         parts[row.theirs].append(x)
     return {name: np.concatenate(thirds) for name, thirds in parts.items()}
 

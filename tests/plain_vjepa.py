@@ -42,7 +42,9 @@ def block(w, name, x, where, heads: int, tiled: bool, seen):
     """A pre-norm block on tokens [N, D]; seen: bool [N, N], keys that a query sees."""
     qkv = linear(w, f"{name}.attn.qkv", norm(w, f"{name}.norm1", x))
     parts = []
-    for q, k, v in zip(*(np.split(y, heads, 1) for y in np.split(qkv, 3, 1)), strict=True):
+    for q, k, v in zip(
+        *(np.split(y, heads, 1) for y in np.split(qkv, 3, 1)), strict=True
+    ):
         q, k = turned(q, where, tiled), turned(k, where, tiled)
         scores = np.where(seen, q @ k.T / math.sqrt(q.shape[1]), -np.inf)
         weight = np.exp(scores - scores.max(1, keepdims=True))
@@ -80,7 +82,9 @@ def embedded(w, name, clip):
 def encoder21(w, clip, *, heads, levels, keep=None):
     """All levels of a clip, or of an image if it has one frame: [n, levels D]."""
     kind = "img" if len(clip) == 1 else "video"
-    x, grid = embedded(w, "patch_embed_img.proj" if kind == "img" else "patch_embed.proj", clip)
+    x, grid = embedded(
+        w, "patch_embed_img.proj" if kind == "img" else "patch_embed.proj", clip
+    )
     x = x + w[f"{kind}_mod_embed"][0]
     where = scaled_raster(grid)
     if keep is not None:
@@ -97,7 +101,9 @@ def encoder21(w, clip, *, heads, levels, keep=None):
 def predictor21(w, context, context_index, target_index, grid, *, heads, kind, token):
     """(predictions at hidden, at visible tokens) from context features [C, levels D]."""
     if "predictor_embed.0.weight" in w:
-        x = linear(w, "predictor_embed.2", gelu(linear(w, "predictor_embed.0", context)))
+        x = linear(
+            w, "predictor_embed.2", gelu(linear(w, "predictor_embed.0", context))
+        )
     else:
         x = linear(w, "predictor_embed", context)
     hidden = np.tile(w[f"mask_tokens.{token}"][0], (len(target_index), 1))
@@ -111,7 +117,9 @@ def predictor21(w, context, context_index, target_index, grid, *, heads, kind, t
         i += 1
     x = norm(w, "predictor_norm", x)[np.argsort(order)]
     C = len(context_index)
-    return linear(w, "predictor_proj", x[C:]), linear(w, "predictor_proj_context", x[:C])
+    return linear(w, "predictor_proj", x[C:]), linear(
+        w, "predictor_proj_context", x[:C]
+    )
 
 
 def action_predictor(w, features, actions, states, grid, *, heads, trained_grid=16):
@@ -119,9 +127,14 @@ def action_predictor(w, features, actions, states, grid, *, heads, trained_grid=
     T, N, _ = features.shape
     rows, columns = grid
     tokens, where, step = [], [], []
-    places = raster((1, rows, columns), (1, trained_grid / rows, trained_grid / columns))
+    places = raster(
+        (1, rows, columns), (1, trained_grid / rows, trained_grid / columns)
+    )
     for t in range(T):
-        tokens += [linear(w, "action_encoder", actions[t]), linear(w, "state_encoder", states[t])]
+        tokens += [
+            linear(w, "action_encoder", actions[t]),
+            linear(w, "state_encoder", states[t]),
+        ]
         tokens += list(linear(w, "predictor_embed", features[t]))
         where += [(t, 0, 0), (t, 0, 0), *((t, r, c) for _, r, c in places)]
         step += [t] * (2 + N)

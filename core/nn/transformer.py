@@ -95,7 +95,8 @@ class Transformer(nn.Module):
                 f"remat is {self.remat!r}; expected 'none' or one of {list(POLICIES)}"
             )
         if self.levels and (
-            self.levels[-1] != self.depth - 1 or sorted({*self.levels}) != [*self.levels]
+            self.levels[-1] != self.depth - 1
+            or sorted({*self.levels}) != [*self.levels]
         ):
             raise ValueError(
                 f"levels are {self.levels}; expected ascending numbers of blocks that end "

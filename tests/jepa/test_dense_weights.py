@@ -112,7 +112,9 @@ def test_predictor_of_a_distilled_encoder(tensors, visible, tmp_path):
         one, plain, CONTEXT[0], TARGET[0], GRID, heads=files.PREDICTOR_HEADS,
         kind="video", token=TOKEN,
     )  # fmt: skip
-    for a, b in zip(predict(module, found["predictor"].arrays, ours), wanted, strict=True):
+    for a, b in zip(
+        predict(module, found["predictor"].arrays, ours), wanted, strict=True
+    ):
         same(a, b)
 
 
@@ -126,7 +128,9 @@ def robot():
 
 def test_action_predictor_agrees_with_a_plain_one(tmp_path):
     tensors = files.random(files.action_shapes(**files.ACTION), 4)
-    path = files.write(tmp_path, predictor=tensors, encoder={"x": np.zeros(1, np.float32)})
+    path = files.write(
+        tmp_path, predictor=tensors, encoder={"x": np.zeros(1, np.float32)}
+    )
     params = read(path, ("predictor",), predictor=robot())["predictor"].arrays
     rng = np.random.default_rng(5)
     given = [rng.standard_normal((3, *n)) for n in ((6, 36), (5,), (6,))]
@@ -152,7 +156,9 @@ def test_weights_go_back_to_the_same_tensors(params, tensors):
         jax.tree.map(np.testing.assert_array_equal, again, tensors[entry])
 
 
-def refusal(tmp_path, tensors, parts=(), encoder=ENCODER, predictor=PREDICTOR, **entries):
+def refusal(
+    tmp_path, tensors, parts=(), encoder=ENCODER, predictor=PREDICTOR, **entries
+):
     path = files.write(tmp_path, **{**tensors, **entries})
     with pytest.raises(ValueError) as caught:
         read(path, parts, encoder, predictor)
@@ -162,13 +168,21 @@ def refusal(tmp_path, tensors, parts=(), encoder=ENCODER, predictor=PREDICTOR, *
 
 
 CONFIGS = {
-    "depth": (ENCODER.clone(depth=6), PREDICTOR, "encoder.depth is 4 there, expected 6"),
+    "depth": (
+        ENCODER.clone(depth=6),
+        PREDICTOR,
+        "encoder.depth is 4 there, expected 6",
+    ),
     "levels": (
         ENCODER.clone(levels=4),
         PREDICTOR,
         "encoder.levels is 2 there, expected 4; use --config.encoder.levels=2",
     ),
-    "width": (ENCODER.clone(width=48), PREDICTOR, "encoder.width is 36 there, expected 48"),
+    "width": (
+        ENCODER.clone(width=48),
+        PREDICTOR,
+        "encoder.width is 36 there, expected 48",
+    ),
     "predictor's depth": (
         ENCODER,
         PREDICTOR.clone(depth=24),
