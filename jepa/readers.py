@@ -13,7 +13,7 @@ from core.export import artifacts
 from core.method import Weights
 from jepa import hf_config, meta_names, meta_weights, weights
 from jepa.ac_model import ActionPredictor
-from jepa.dense_model import DenseEncoder, DensePredictor
+from jepa.dense_model import DenseEncoder
 from jepa.model import SIZES, Encoder, encoder_size
 
 # Where only one encoder is given, both copies start from it; "target" then overwrites one.
