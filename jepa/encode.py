@@ -7,12 +7,13 @@ import numpy as np
 from core.method import Frozen
 from core.parallel.layouts import unbox
 from core.section import Section
+from jepa.dense_model import DenseEncoder
 from jepa.model import Encoder, grid_of, patchify, standardize
 
 CELL = 4  # rows and columns of the cells that "pixels" are averaged over
 
 
-def make_encode(encoder: Encoder):
+def make_encode(encoder: Encoder | DenseEncoder):
     """(params, {"video": [B, T, H, W, 3]}) -> float32 features [B, N, D].
 
     uint8 video is standardized here; float video is taken to be standardized already. The
@@ -21,10 +22,11 @@ def make_encode(encoder: Encoder):
 
     def encode(params, inputs):
         video = inputs["video"]
-        patches = patchify(video, encoder.patch)
+        patch = encoder.patch_of(video.shape[1])
+        patches = patchify(video, patch)
         if video.dtype == jnp.uint8:
             patches = standardize(patches)
-        grid = grid_of(video.shape, encoder.patch)
+        grid = grid_of(video.shape, patch)
         return encoder.apply({"params": params}, patches, grid=grid).astype(jnp.float32)
 
     return encode
@@ -46,7 +48,9 @@ def video_specs(*, frames: int, rows: int, cols: int) -> dict:
     return {"video": jax.ShapeDtypeStruct((1, frames, rows, cols, 3), np.uint8)}
 
 
-def make_frozen(encoder: Encoder, init, *, seed: int, data: Section) -> Frozen:
+def make_frozen(
+    encoder: Encoder | DenseEncoder, init, *, seed: int, data: Section
+) -> Frozen:
     """The EMA target, the encoder that is trained, an untrained one, and pixels.
 
     "pixels" are the standardized tubelets, averaged over cells of CELL x CELL pixels.

@@ -25,13 +25,16 @@ FITTING = (
 )  # added to the seed: clips for the probe, which no encoder is trained on
 
 
-def make_evals(encoder, predictor, masker, init, read, *, use, config: Section) -> dict:
+def make_evals(
+    encoder, predictor, masker, init, read, *, use, config: Section, health=make_health
+) -> dict:
     """name -> core.method.Eval: "health", "pictures", "probe", "baselines".
 
     Args:
       init: key -> boxed state, for the untrained encoder.
       read: jepa.data.make_train_source with masker, seed and data given.
       use: number of the mask token of each pattern.
+      health: what makes the evaluation "health", with the arguments of `make_health`.
     """
     data, seed = config["data"], config["seed"]
     world = functools.partial(data.into, make_records)
@@ -58,7 +61,7 @@ def make_evals(encoder, predictor, masker, init, read, *, use, config: Section) 
     shared = {"masker": masker, "batch": validation_batch}
     twin = make_twin(encoder, masker.grid, source=labelled)
     return {
-        "health": make_health(encoder, predictor, mask_tokens=use, **shared),
+        "health": health(encoder, predictor, mask_tokens=use, **shared),
         "pictures": make_pictures(encoder, **shared),
         "probe": make_probe(score),
         "baselines": make_baselines(score, init, twin, seed=seed),

@@ -17,8 +17,10 @@ from jepa.model import Encoder, Predictor, grid_of, patchify
 ATOL = 1e-4  # of features of unit variance; float32 noise between programs is 1e-5
 
 
-def make_exports(encoder: Encoder, predictor: Predictor, *, use, config: dict) -> dict:
+def make_exports(encoder, predictor, *, use, config: dict) -> dict:
     """Format -> core.method.Export: "stablehlo", "safetensors" and "hf", all in float32.
+
+    A DenseEncoder has a second program, "image"; it has no "hf" (jepa/dense.py).
 
     Args:
       use: number of the mask token of each mask pattern.
@@ -39,6 +41,9 @@ def make_exports(encoder: Encoder, predictor: Predictor, *, use, config: dict) -
         **words,
     }
     programs = {"model": (make_encode(encoder), video_specs(**clip))}
+    if encoder.patch_of(1) != encoder.patch:  # images have an embedding of their own
+        programs["image"] = make_encode(encoder), video_specs(**clip | {"frames": 1})
+        ours["inputs"] += model_card.INPUTS_IMAGE
 
     def stablehlo(state, folder, origin):
         about = {"origin": origin, **ours}

@@ -22,6 +22,10 @@ and deviation {std}.
 Output: float32 features [batch, {tokens}, {width}], one row per tubelet in the order
 time, row, column."""
 
+INPUTS_IMAGE = """
+The program `image` is the same for `video` of a single frame, an image, which this encoder
+embeds by itself."""
+
 HF_INPUTS = """\
 `pixel_values_videos`: float32 RGB [batch, frames, channels, rows, columns], scaled to
 [0, 1], then standardized with mean {mean} and deviation {std}; the steps are in

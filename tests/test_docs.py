@@ -22,6 +22,7 @@ TODAY = [page for page in PAGES if page.name != "CHANGELOG.md"]
 # Fields and flags that prose names without a config.
 PRESETS = (
     "configs/jepa.py:tiny",
+    "configs/jepa.py:tiny_dense",
     "configs/dreamer.py:tiny",
     "configs/dreamer.py:reach",
 )
