@@ -43,6 +43,12 @@ def try_lock(file, kind: int = fcntl.LOCK_EX) -> bool | None:
     return True
 
 
+def wait_for_lock(file) -> None:
+    """Lock an open file until it is closed; returns at once where there are no locks."""
+    with contextlib.suppress(OSError):  # as in `try_lock`
+        fcntl.flock(file, fcntl.LOCK_EX)
+
+
 def _open_locked(path, doing):
     """(open file, whether it is locked); (None, False) if it was deleted meanwhile."""
     file = open(path, "a+")
