@@ -1,8 +1,8 @@
 """Artifact folders: safetensors, StableHLO programs, a model card and provenance.
 
 NAME.stablehlo is a function of (params, inputs) for any batch size; all programs of a
-folder share `params.safetensors`. The code in its README.md runs them with jax and numpy
-alone.
+folder share `params.safetensors`. The code in its README.md runs them with jax and numpy,
+and flatbuffers, without which jax.export reads no program.
 """
 
 import json
@@ -24,6 +24,7 @@ WEIGHTS = "params.safetensors"
 PROVENANCE = "provenance.json"
 
 USAGE = f"""\
+# pip install jax numpy flatbuffers
 import json, jax.export, numpy as np
 
 raw = np.fromfile("{WEIGHTS}", "u1")

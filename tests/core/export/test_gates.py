@@ -17,7 +17,8 @@ PROBE = {"trained/position": 0.9, "trained/velocity": 0.5, "broken": float("nan"
 def opened(tmp_path):
     """What gates read of a checkpoint that was evaluated."""
     method = SimpleNamespace(
-        evals={"probe": None, "health": None}, better={"probe.*": "higher", "pixels.*": ""}
+        evals={"probe": None, "health": None},
+        better={"probe.*": "higher", "pixels.*": ""},
     )
     path = tmp_path / lineage.LINEAGE
     record(path, "probe", {"trained/position": 0.1, "old": 1.0})
@@ -55,7 +56,9 @@ def test_the_grammar_of_a_gate(text, parsed):
     "text", ["", "probe>=1", "a.b=1", "a.b>=x", "a.b>=nan", "a.b>=", ".b>=1", "a.b==1"]
 )
 def test_other_text_is_refused(text):
-    with pytest.raises(ValueError, match="--require is .*; expected EVAL.METRIC, one of"):
+    with pytest.raises(
+        ValueError, match="--require is .*; expected EVAL.METRIC, one of"
+    ):
         gates.parse_gates([text])
 
 
@@ -81,8 +84,14 @@ def test_the_newest_evaluation_of_the_same_weights_counts(opened):
             r"has never measured 'trained/positon' \(did you mean 'trained/position'",
         ),
         ("probe.old>=0", "has never measured 'old'; it has broken, trained/position, "),
-        ("health.loss<1", "its evaluation 'health' of 20.* is older than it; run python"),
-        ("prob.x>1", r"evaluation 'prob' \(did you mean 'probe'\?\) is missing in .*jsonl"),
+        (
+            "health.loss<1",
+            "its evaluation 'health' of 20.* is older than it; run python",
+        ),
+        (
+            "prob.x>1",
+            r"evaluation 'prob' \(did you mean 'probe'\?\) is missing in .*jsonl",
+        ),
         ("pictures.x>1", "evaluation 'pictures' is missing in"),
         ("probe.broken>1,prob.x>1", "wanted >1; prob.x>1: evaluation 'prob'"),
     ],
@@ -124,7 +133,11 @@ def compare(opened, folder):
 
 def test_an_equal_or_better_checkpoint_passes(opened, tmp_path):
     before = {"probe.trained/position": 0.9, "labels.knn/accuracy": 0.7}
-    before |= {"gone.score": 1.0, "pixels.accuracy": 0.9, "probe.trained/velocity": "nan"}
+    before |= {
+        "gone.score": 1.0,
+        "pixels.accuracy": 0.9,
+        "probe.trained/velocity": "nan",
+    }
     folder = promoted(tmp_path, before)
     assert compare(opened, folder) == [
         f"not compared with {folder}: gone.score is not measured here",
@@ -134,7 +147,11 @@ def test_an_equal_or_better_checkpoint_passes(opened, tmp_path):
 
 
 def test_every_regression_is_named(opened, tmp_path):
-    before = {"probe.trained/position": 0.91, "probe.broken": 0.1, "labels.knn/accuracy": 1}
+    before = {
+        "probe.trained/position": 0.91,
+        "probe.broken": 0.1,
+        "labels.knn/accuracy": 1,
+    }
     record(opened.lineage, "health", {"loss": 0.3})
     folder = promoted(tmp_path, before | {"health.loss": 0.2})
     with pytest.raises(ValueError) as caught:
@@ -161,5 +178,7 @@ def test_only_a_promoted_export_is_compared_with(opened, tmp_path):
         compare(opened, tmp_path)
     with pytest.raises(ValueError, match="was not promoted; expected an export"):
         compare(opened, promoted(tmp_path, {}, promoted=[]))
-    with pytest.raises(ValueError, match="shares no metric with .*, which has other.loss"):
+    with pytest.raises(
+        ValueError, match="shares no metric with .*, which has other.loss"
+    ):
         compare(opened, promoted(tmp_path, {"other.loss": 1.0}))
