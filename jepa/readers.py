@@ -45,9 +45,12 @@ def make_readers(encoder, predictor) -> dict:
 
 
 def read_export(folder: pathlib.Path, parts: tuple[str, ...]) -> dict | None:
-    """The encoder of a safetensors or stablehlo export, the EMA target of its run."""
+    """The encoder of a safetensors or stablehlo export, and the predictor if it is there."""
     params = artifacts.read_params(folder)
-    return None if params is None else {"encoder": Weights(params)}
+    if params is None:
+        return None
+    both = params if params.keys() == {"encoder", "predictor"} else {"encoder": params}
+    return {name: Weights(part) for name, part in both.items()}
 
 
 def read_published(

@@ -81,6 +81,12 @@ def hold_by_beats(path: pathlib.Path, doing: str) -> Iterator[None]:
             path.write_text("")
 
 
+def wait_for_lock(file) -> None:
+    """Lock an open file until it is closed; returns at once where there are no locks."""
+    with contextlib.suppress(OSError):  # as in `try_lock`
+        fcntl.flock(file, fcntl.LOCK_EX)
+
+
 def _open_locked(path, doing):
     """(open file, whether it is locked); (None, False) if it was deleted meanwhile."""
     file = open(path, "a+")

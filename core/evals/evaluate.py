@@ -14,7 +14,7 @@ from core.base.names import choose
 from core.base.text import short
 from core.method import Findings, Watch
 from core.parallel.mesh import copy_to_local_mesh, make_mesh
-from core.runs import restore
+from core.runs import lineage, restore
 from core.runs.findings import LastingAlarm, split_findings
 from core.runs.working import say
 
@@ -41,12 +41,19 @@ def evaluate(opened: restore.Opened, names=()) -> dict:
             if jax.process_index() == 0:
                 folder = opened.folder / "evaluations"
                 report_findings(folder, opened.step, name, found[name])
+                record(opened, name, split_findings(found[name])[0])
     return found
 
 
 def say_of(name: str) -> Callable[[str], None]:
     """A function that prints what an evaluation says of its progress."""
     return lambda text: say(f"{name}: {text}")
+
+
+def record(opened: restore.Opened, name: str, findings) -> None:
+    """Append the numbers of an evaluation, nested by name, to the lineage."""
+    about = lineage.subject(opened.checkpoint, opened.step)
+    lineage.record_evaluation(opened.lineage, about, name, findings)
 
 
 @contextlib.contextmanager

@@ -12,7 +12,7 @@ from core.base.text import short
 from core.hardware import mfu
 from core.method import Metrics, Report
 from core.parallel.layout_report import layout_report, replicated
-from core.runs import run_folder
+from core.runs import lineage, run_folder
 from core.runs.findings import raised_alarms, split_findings
 from core.runs.goodput import (
     FILE,
@@ -233,6 +233,10 @@ class Reporter:
         evaluating = working(f"step {step}: {name}", usual_s=usual, at_once=False)
         with evaluating, self.interruptions.timed(name), log_compiler(self.folder):
             numbers, pictures, sentences = split_findings(evaluate(state))
+        if self.main:
+            about = lineage.subject(self.folder / "checkpoints" / str(step), step)
+            path = self.folder / lineage.LINEAGE
+            lineage.record_evaluation(path, about, name, numbers)
         seconds = {duration_name(name): self.interruptions.seconds[name]}
         self.writer.write(step, numbers | seconds, pictures)
         alarms = [text for texts in sentences.values() for text in texts]

@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import functools
 import importlib.metadata
 import json
 import pathlib
@@ -158,8 +159,12 @@ def differences(old: dict, new: dict) -> list[str]:
     ]
 
 
+@functools.cache
 def revision() -> str:
-    """The code's git commit, followed by "+" if the tree has changes; else "unknown"."""
+    """The code's git commit, followed by "+" if the tree has changes; else "unknown".
+
+    That of the first call: later changes are not those of the code that runs.
+    """
     here = pathlib.Path(__file__).parent
     try:
         run = {"cwd": here, "capture_output": True, "text": True, "check": True}
