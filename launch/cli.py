@@ -56,7 +56,7 @@ def open_state(workdir, step, wait, weights, config_flag, out):
 
 def define_passed_flags() -> flags.FlagHolder:
     """Define that what follows `--` is passed on; `parse` makes it the value."""
-    return flags.DEFINE_multi_string(PASSED, [], "What follows --: flags to pass on")
+    return flags.DEFINE_multi_string(PASSED, [], "Flags to pass on")
 
 
 def parse(argv, known=flags.FLAGS) -> None:
@@ -101,7 +101,9 @@ def usage() -> str:
         default = (
             "" if value in (None, "") or value is False else f" (default: {value})"
         )
-        lines.append(f"  --{flag.name}: {flag.help}{default}")
+        name = "-- FLAGS" if flag.name == PASSED else f"--{flag.name}"
+        text = flag.help.split(";\n")[0]  # absl adds how lists are written
+        lines.append(f"  {name}: {text}{default}")
     if "config" in flags.FLAGS:
         lines.append("  --config.section.field=VALUE: Override any field of the config")
     return "\n".join(lines)

@@ -13,43 +13,46 @@ from launch import cli
 
 TARGETS = ("slurm", "gke", "tpu", "skypilot", "local")
 
-TARGET = flags.DEFINE_enum("target", None, TARGETS, "slurm, gke, tpu, skypilot, local")
+TARGET = flags.DEFINE_enum("target", None, TARGETS, "Who runs the job")
 DRY_RUN = flags.DEFINE_bool("dry_run", False, "Only show what would be submitted")
-NAME = flags.DEFINE_string("name", "reverie", "Name of the job")
 ACCELERATOR = flags.DEFINE_string(
     "accelerator", None, "v5e:4x4, 2xv5p:4x4x4, h100:HOSTSxGPUS or cpu:HOSTSxDEVICES"
 )
 COUNT = flags.DEFINE_integer("count", None, "Number of chips, if not in --accelerator")
 SLICES = flags.DEFINE_integer("slices", 1, "Number of TPU slices")
-SETUP = flags.DEFINE_string("setup", "", "Shell command that makes the environment")
-IMAGE = flags.DEFINE_string("image", "", "Container image (gke, skypilot)")
-BUCKET = flags.DEFINE_string("bucket", "", "Mounted at /mnt/runs: gs://NAME (clouds)")
-CLAIM = flags.DEFINE_string("claim", "", "Persistent volume claim, likewise (gke)")
-HOURS = flags.DEFINE_float("hours", 0.0, "Time limit (slurm, gke)")
-GRACE = flags.DEFINE_integer(
-    "grace_s", 0, "Seconds to save in, by default 120 (slurm, gke, local)"
-)
-RESTARTS = flags.DEFINE_integer(
-    "restarts", -1, "Restarts after crashes (gke, skypilot), after a save (local)"
-)
-SPOT = flags.DEFINE_bool("spot", False, "Preemptible machines (gke, tpu, skypilot)")
-TASK_PER_GPU = flags.DEFINE_bool(
-    "task_per_gpu", False, "One process per GPU, not per host (slurm)"
-)
-CPUS = flags.DEFINE_integer("cpus", 0, "CPUs of each process (slurm, gke, skypilot)")
-QUEUE = flags.DEFINE_string(
-    "queue", "", "Partition (slurm), local queue of Kueue (gke)"
-)
-NAMESPACE = flags.DEFINE_string("namespace", "", "Of Kubernetes (gke)")
-ZONE = flags.DEFINE_string("zone", "", "Zone (tpu), CLOUD/REGION/ZONE (skypilot)")
-PROJECT = flags.DEFINE_string("project", "", "Google Cloud project (tpu)")
-ACCOUNT = flags.DEFINE_string("service_account", "", "Of the job (gke, tpu)")
+# Flags of the fields of core/submit/job.py:Job that have the same names.
+FIELDS = [
+    flags.DEFINE_string("name", "reverie", "Name of the job"),
+    flags.DEFINE_string(
+        "setup", None, "Shell command that makes the environment (slurm, tpu, skypilot)"
+    ),
+    flags.DEFINE_string("image", None, "Container image (gke, skypilot)"),
+    flags.DEFINE_string("bucket", None, "gs://NAME, mounted at /mnt/runs (clouds)"),
+    flags.DEFINE_string("claim", None, "Persistent volume claim, likewise (gke)"),
+    flags.DEFINE_float("hours", None, "Time limit (slurm, gke)"),
+    flags.DEFINE_integer(
+        "grace_s", None, "Seconds to save in, by default 120 (slurm, gke, local)"
+    ),
+    flags.DEFINE_integer(
+        "restarts", None, "Restarts after crashes (gke, skypilot), after saves (local)"
+    ),
+    flags.DEFINE_bool("spot", False, "Preemptible machines (gke, tpu, skypilot)"),
+    flags.DEFINE_bool(
+        "task_per_gpu", False, "One process per GPU, not per host (slurm)"
+    ),
+    flags.DEFINE_integer("cpus", None, "CPUs of a process (slurm, gke, skypilot)"),
+    flags.DEFINE_string("queue", None, "Partition (slurm), queue of Kueue (gke)"),
+    flags.DEFINE_string("namespace", None, "Namespace of Kubernetes (gke)"),
+    flags.DEFINE_string("zone", None, "Zone (tpu), CLOUD/REGION/ZONE (skypilot)"),
+    flags.DEFINE_string("project", None, "Google Cloud project (tpu)"),
+    flags.DEFINE_string("service_account", None, "Account of the job (gke, tpu)"),
+]
 OPTIONS = flags.DEFINE_multi_string(
-    "option", [], "Option of sbatch (slurm) or of the queued resource (tpu)"
+    "option", [], "Option of sbatch (slurm) or of the queued resource (tpu); repeatable"
 )
-ENV = flags.DEFINE_multi_string("env", [], "NAME=VALUE, a variable of the job")
+ENV = flags.DEFINE_multi_string("env", [], "NAME=VALUE of a variable; repeatable")
 SECRETS = flags.DEFINE_multi_string(
-    "secret", [], "NAME=SECRET:KEY (gke) or NAME of your environment (skypilot)"
+    "secret", [], "NAME=SECRET:KEY (gke) or NAME of a variable (skypilot); repeatable"
 )
 TRAIN_FLAGS = cli.define_passed_flags()
 # The processes of a job are numbered by its target.
@@ -89,28 +92,14 @@ def described():
     for pair in ENV.value:
         if "=" not in pair:
             raise ValueError(f"--env is {pair!r}; expected --env=NAME=VALUE")
+    given = {flag.name: flag.value for flag in FIELDS if flag.value is not None}
     return Job(
-        name=NAME.value,
         hosts=read(ACCELERATOR.value, COUNT.value, SLICES.value),
         flags=tuple(TRAIN_FLAGS.value),
-        setup=SETUP.value,
-        image=IMAGE.value,
-        bucket=BUCKET.value,
-        claim=CLAIM.value,
-        hours=HOURS.value,
-        grace_s=GRACE.value,
-        restarts=RESTARTS.value,
-        spot=SPOT.value,
-        task_per_gpu=TASK_PER_GPU.value,
-        cpus=CPUS.value,
-        queue=QUEUE.value,
-        namespace=NAMESPACE.value,
-        zone=ZONE.value,
-        project=PROJECT.value,
-        service_account=ACCOUNT.value,
         options=tuple(OPTIONS.value),
         env=tuple(tuple(pair.split("=", 1)) for pair in ENV.value),
         secrets=tuple(SECRETS.value),
+        **given,
     )
 
 
