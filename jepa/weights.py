@@ -9,6 +9,7 @@ import collections
 import contextlib
 import math
 import pathlib
+import re
 from typing import NamedTuple
 
 import numpy as np
@@ -174,13 +175,22 @@ def read_tensor(file, name, shape):
 
 
 def check_names(wanted: set, found: set, where):
-    """Raise ValueError for the first name that only one side has."""
-    for name in sorted(wanted - found):
-        raise ValueError(f"{where}: {name} is missing")
-    for name in sorted(found - wanted):
-        raise ValueError(
-            f"{where}: {name} is not part of the model its config describes"
-        )
+    """Raise ValueError for names that only one side has: the first, the others by group."""
+    for names, words in (
+        (wanted - found, "is missing"),
+        (found - wanted, "is not part of the model its config describes"),
+    ):
+        if names:
+            first, *others = sorted(names)
+            more = f" ({len(others)} more: {count_groups(others)})" if others else ""
+            raise ValueError(f"{where}: {first} {words}{more}")
+
+
+def count_groups(names) -> str:
+    """Names by block or layer, such as "blocks.1 12, norm 2"."""
+    group = re.compile(r".*?\.\d+(?=\.)|.+(?=[./])|.+")
+    counts = collections.Counter(group.match(name)[0] for name in names)
+    return ", ".join(f"{name} {count}" for name, count in counts.items())
 
 
 def write_hf(
