@@ -7,6 +7,7 @@ import numpy as np
 from core.method import Frozen
 from core.parallel.layouts import unbox
 from core.section import Section
+from jepa.classifier import published_classifier
 from jepa.model import Encoder, grid_of, patchify, standardize
 
 CELL = 4  # rows and columns of the cells that "pixels" are averaged over
@@ -54,6 +55,11 @@ def make_frozen(encoder: Encoder, init, *, seed: int, data: Section) -> Frozen:
     encode = make_encode(encoder)
 
     def tokens(params, video):
+        if video.shape[1] % encoder.patch[0]:
+            raise ValueError(
+                f"clips have {video.shape[1]} frames; expected a multiple of "
+                f"{encoder.patch[0]}"
+            )
         if params is None:
             return coarse_patches(video, encoder.patch)
         return encode(params, {"video": video})
@@ -72,4 +78,5 @@ def make_frozen(encoder: Encoder, init, *, seed: int, data: Section) -> Frozen:
         frames=data["frames"],
         fps=data["fps"],
         size=data["size"],
+        classifier=published_classifier,
     )
