@@ -1,6 +1,7 @@
 """Eight virtual CPU devices, and compiled programs kept for the session."""
 
 import atexit
+import gc
 import os
 import shutil
 import tempfile
@@ -18,3 +19,10 @@ if "PYTEST_XDIST_WORKER" not in os.environ:  # those inherit what is set here
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     os.environ["JAX_COMPILATION_CACHE_DIR"] = folder
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+
+# Modules are not garbage: tracing makes many objects, and each collection visits all.
+gc.set_threshold(50_000, 20, 50)
+
+
+def pytest_collection_finish():
+    gc.freeze()

@@ -7,7 +7,7 @@ import signal
 import jax
 import numpy as np
 import pytest
-from small import record, small, steady, use_one_device
+from small import record, share_programs, small, steady, use_one_device
 
 from core import train
 from core.config import load_method
@@ -75,7 +75,10 @@ def test_a_bad_update_leaves_no_trace(planned):
     assert not np.array_equal(state.params["predictor"]["norm"]["scale"], scale)
 
 
-def test_a_run_that_diverges_keeps_its_last_good_checkpoint(tmp_path, capfd):
+def test_a_run_that_diverges_keeps_its_last_good_checkpoint(
+    tmp_path, capfd, monkeypatch
+):
+    share_programs(monkeypatch, but="steps")
     train.fit(steady(steps=2), tmp_path)
     wild = steady(steps=40, save_steps=1, lr=HUGE, max_bad_steps=4)
     changed = functools.partial(train.fit, allow_config_change=True)

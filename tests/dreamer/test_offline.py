@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow_datasets
 from small import dream as small
-from small import use_one_device
+from small import share_programs, use_one_device
 from tfds_files import write_version
 
 from core import train
@@ -37,7 +37,8 @@ def assert_same(a, b):
     jax.tree.map(np.testing.assert_array_equal, jax.device_get(a), jax.device_get(b))
 
 
-def test_resuming_within_a_window_is_exact(tmp_path):
+def test_resuming_within_a_window_is_exact(tmp_path, monkeypatch):
+    share_programs(monkeypatch, but="steps")
     config = small(steps=5, behavior="actor", imagination__horizon=3)
     whole = train.fit(config, tmp_path / "whole")
     config.steps = 3
