@@ -98,10 +98,13 @@ def make_score(
         lambda: (clips_of(train, train_clips), clips_of(validation, held_clips))
     )
     readout = probe.Readout(bodies=train.bodies, grid=grid, frames=train.frames)
+    tokens = jax.jit(
+        functools.partial(tokens_of, encoder, grid)
+    )  # once for all weights
 
     def score(params):
         fitted, scored = clips()
-        encode = jax.jit(functools.partial(tokens_of, encoder, grid, params))
+        encode = functools.partial(tokens, params)
         scores, predicted = probe.probe(encode, fitted, scored, readout, **fit)
         names = ("position", "velocity")
         picture = draw_predictions(scored, predicted, seconds=1 / train.fps)

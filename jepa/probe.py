@@ -5,6 +5,8 @@ A learned query attends over all tokens of the clip, as in the attentive probes 
 trains the same probe together with its encoder.
 """
 
+import functools
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -116,10 +118,14 @@ def probe(encode, train, validation, readout, *, steps=500, batch=64, lr=2e-3):
         lr=lr,
     )
     del features
-    read = jax.jit(
-        lambda v: readout.apply(
-            {"params": params}, encode(v).astype(jnp.float16).astype(jnp.float32)
-        )
-    )
-    predicted = in_batches(read, validation["video"]) * std + mean
+    read = functools.partial(read_tokens, readout, params)
+    predicted = in_batches(lambda v: read(encode(v)), validation["video"])
+    predicted = predicted * std + mean
     return r2(predicted, labels_of(validation)), predicted
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def read_tokens(readout, params, tokens):
+    """The readout's values for tokens [b, N, D], rounded as those it was fitted to."""
+    tokens = tokens.astype(jnp.float16).astype(jnp.float32)
+    return readout.apply({"params": params}, tokens)

@@ -94,31 +94,40 @@ def use_one_device(patch) -> None:
         patch.setattr(module, "make_mesh", one)
 
 
-def share_programs(patch, *, but: str = "") -> None:
-    """Let whole runs of one config and mesh share a program, traced and compiled once.
+# Fields that only the loop and the source of batches read.
+LOOP = {"log_steps", "save_steps", "max_bad_steps", "eval_steps", "replay"}
+LEVEL = {"constant", "warmup_constant"}  # schedules that do not depend on `steps`
 
-    but: a field of the config that does not reach the program.
-    """
+
+def program_fields(config) -> str:
+    """The fields of a config that can change its program."""
+    fields = config.to_dict()
+    schedules = [x for x in fields["optimizer"].values() if isinstance(x, dict)]
+    level = all(x["kind"] in LEVEL for x in schedules)
+    leave_out = LOOP | {"steps"} if level else LOOP
+    return json.dumps({k: fields[k] for k in sorted(fields.keys() - leave_out)})
+
+
+def share_programs(patch) -> None:
+    """Let whole runs of one config and mesh share a program, traced and compiled once."""
     from core import train
 
-    methods, programs = {}, {}
+    loaded, programs = [], {}
     load, build = train.load_method, train.build_program
 
-    def load_once(config):
-        fields = {k: v for k, v in config.to_dict().items() if k != but}
-        key = json.dumps(fields, sort_keys=True)
-        if key not in methods:
-            methods[key] = load(config)
-        return methods[key]
+    def load_method(config):
+        loaded.append((load(config), program_fields(config)))
+        return loaded[-1][0]
 
-    def build_once(method, mesh, **options):
-        key = id(method), mesh, *options.items()
+    def build_program(method, mesh, **options):
+        fields = next(fields for one, fields in loaded if one is method)
+        key = fields, mesh, *options.items()
         if key not in programs:
-            programs[key] = method, build(method, mesh, **options)
-        return programs[key][1]
+            programs[key] = build(method, mesh, **options)
+        return programs[key]
 
-    patch.setattr(train, "load_method", load_once)
-    patch.setattr(train, "build_program", build_once)
+    patch.setattr(train, "load_method", load_method)
+    patch.setattr(train, "build_program", build_program)
 
 
 TINY = "configs/jepa.py:tiny"

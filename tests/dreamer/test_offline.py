@@ -28,17 +28,19 @@ from dreamer.behavior import GAMMA
 ONE = jax.devices()[:1]
 
 
-@pytest.fixture(autouse=True)
-def one_device(monkeypatch):
-    use_one_device(monkeypatch)
+@pytest.fixture(scope="module", autouse=True)
+def one_device():
+    with pytest.MonkeyPatch.context() as patch:
+        use_one_device(patch)
+        share_programs(patch)
+        yield
 
 
 def assert_same(a, b):
     jax.tree.map(np.testing.assert_array_equal, jax.device_get(a), jax.device_get(b))
 
 
-def test_resuming_within_a_window_is_exact(tmp_path, monkeypatch):
-    share_programs(monkeypatch, but="steps")
+def test_resuming_within_a_window_is_exact(tmp_path):
     config = small(steps=5, behavior="actor", imagination__horizon=3)
     whole = train.fit(config, tmp_path / "whole")
     config.steps = 3
