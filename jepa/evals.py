@@ -108,11 +108,14 @@ def make_score(
         return drawn[part]
 
     readout = probe.Readout(bodies=train.bodies, grid=grid, frames=train.frames)
+    tokens = jax.jit(
+        functools.partial(tokens_of, encoder, grid)
+    )  # once for all weights
 
     def score(params, watch, what):
         fitted = clips("train", train, train_clips, watch)
         scored = clips("validation", validation, held_clips, watch)
-        encode = jax.jit(functools.partial(tokens_of, encoder, grid, params))
+        encode = functools.partial(tokens, params)
         scores, predicted = probe.probe(
             encode, fitted, scored, readout, watch=watch, what=what, **fit
         )

@@ -5,6 +5,8 @@ A learned query attends over all tokens of the clip, as in the attentive probes 
 trains the same probe together with its encoder.
 """
 
+import functools
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -131,11 +133,16 @@ def probe(
         what=what,
     )
     del features
-    read = jax.jit(
-        lambda v: readout.apply(
-            {"params": params}, encode(v).astype(jnp.float16).astype(jnp.float32)
-        )
+    read = functools.partial(read_tokens, readout, params)
+    found = in_batches(
+        lambda v: read(encode(v)), validation["video"], watch=watch, what=what
     )
-    found = in_batches(read, validation["video"], watch=watch, what=what)
     predicted = found * std + mean
     return r2(predicted, labels_of(validation)), predicted
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def read_tokens(readout, params, tokens):
+    """The readout's values for tokens [b, N, D], rounded as those it was fitted to."""
+    tokens = tokens.astype(jnp.float16).astype(jnp.float32)
+    return readout.apply({"params": params}, tokens)

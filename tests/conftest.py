@@ -1,6 +1,7 @@
 """Eight virtual CPU devices, and compiled programs kept for the session."""
 
 import atexit
+import gc
 import os
 import shutil
 import tempfile
@@ -18,3 +19,35 @@ if "PYTEST_XDIST_WORKER" not in os.environ:  # those inherit what is set here
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     os.environ["JAX_COMPILATION_CACHE_DIR"] = folder
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+
+# Modules are not garbage: tracing makes many objects, and each collection visits all.
+gc.set_threshold(50_000, 20, 50)
+
+
+# Files whose tests take longest, by CPU time. They begin first, so that no worker trains
+# alone at the end.
+SLOW = (
+    "test_distributed.py",
+    "test_meshes.py",
+    "test_resume.py",
+    "test_agent.py",
+    "test_evaluate_export.py",
+    "test_docs.py",
+    "test_offline.py",
+    "test_bad_input.py",
+    "test_train.py",
+    "test_sources.py",
+    "test_prepare_videos.py",
+    "test_bench.py",
+    "test_forecast.py",
+    "test_start.py",
+)
+
+
+def pytest_collection_modifyitems(items):
+    order = {name: i for i, name in enumerate(SLOW)}
+    items.sort(key=lambda item: order.get(item.path.name, len(SLOW)))
+
+
+def pytest_collection_finish():
+    gc.freeze()

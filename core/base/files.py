@@ -4,14 +4,6 @@ import hashlib
 import json
 import pathlib
 
-LFS_START = b"version https://git-lfs.github.com/spec/v1"
-
-
-def lfs_pointer(path) -> bool:
-    """Whether a file is a pointer of git-LFS instead of the content."""
-    with open(path, "rb") as file:
-        return file.read(len(LFS_START)) == LFS_START
-
 
 def write_json(path, content):
     """Write JSON atomically: a reader sees the old file or the new one, never a part.

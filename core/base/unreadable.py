@@ -3,9 +3,9 @@
 import os
 import pathlib
 
-from core.base.files import lfs_pointer
-
+LFS_START = b"version https://git-lfs.github.com/spec/v1"
 PARQUET = b"PAR1"  # first and last bytes of a Parquet file
+HEAD = 512  # bytes from which most damage is seen
 
 
 def explain_file(path, error: object) -> str:
@@ -13,27 +13,38 @@ def explain_file(path, error: object) -> str:
     return f"{path} {known_damage(path) or f'cannot be read: {error}'}"
 
 
-def known_damage(path) -> str:
-    """What is wrong with a file, if that can be seen from outside; else ""."""
+def known_damage(path, what: str = "file") -> str:
+    """What is wrong with a file, if that can be seen from outside; else "".
+
+    what: the content that was expected.
+    """
     path = pathlib.Path(path)
-    if not path.exists():
-        is_link = os.path.islink(path)
+    if not os.path.exists(path):
         return (
             "is a link to a file that does not exist; fetch that file"
-            if is_link
+            if os.path.islink(path)
             else "does not exist; download the data set again"
         )
     if path.is_dir():
         return "is a folder; expected a file"
+    if not path.is_file():
+        return ""  # a pipe would be waited for
     try:
-        if lfs_pointer(path):
-            return "is a git-LFS pointer, not the file; fetch it with git lfs pull"
-        if not path.stat().st_size:
-            return "is empty; download it again"
-        if path.suffix == ".parquet":
-            return parquet_damage(path)
+        with open(path, "rb") as file:
+            damage = damage_of_head(file.read(HEAD), what)
+        if not damage and path.suffix == ".parquet":
+            damage = parquet_damage(path)
     except OSError:
-        pass  # the error of the reader says why
+        return ""  # the error of the reader says why
+    return damage
+
+
+def damage_of_head(head: bytes, what: str = "file") -> str:
+    """What is wrong with a file, by its first bytes; else ""."""
+    if not head:
+        return "is empty; download it again"
+    if head.startswith(LFS_START):
+        return f"is a git-LFS pointer, not the {what}; fetch it with git lfs pull"
     return ""
 
 

@@ -7,8 +7,8 @@ import os
 import cv2
 import numpy as np
 
-from core.base.files import LFS_START
 from core.base.text import printable_name
+from core.base.unreadable import damage_of_head
 from core.data.clips import View, still_clip, video_sample, with_label
 from core.data.decoding.video import SUFFIXES
 from core.data.files import file_lists, urls
@@ -86,10 +86,8 @@ def read_image(source) -> np.ndarray:
             source = file.read()
     elif not isinstance(source, bytes):
         source = source.read()
-    if source.startswith(LFS_START):
-        raise BadSample(
-            "is a git-LFS pointer, not the image; fetch it with git lfs pull"
-        )
+    if damage := damage_of_head(source, "image"):
+        raise BadSample(damage)
     image = cv2.imdecode(np.frombuffer(source, np.uint8), cv2.IMREAD_COLOR_RGB)
     if image is None:
         raise BadSample("not an image that can be decoded")

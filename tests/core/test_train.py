@@ -6,40 +6,39 @@ import signal
 import jax
 import numpy as np
 import pytest
-from small import record, small, steady, use_one_device
+from small import record, share_programs, small, steady, use_one_device
 from toy import summing
 
 from core import train
-from core.config import load_method
 from core.parallel.batches import to_device
-from core.parallel.mesh import make_mesh
-from core.program import build_program
 from core.runs import checkpoint
 from core.runs.preemption import Preempted
 from core.runs.reporter import Diverged, Reporter
 
 
-@pytest.fixture(autouse=True)
-def one_device(monkeypatch):
-    use_one_device(monkeypatch)
+@pytest.fixture(scope="module", autouse=True)
+def one_device():
+    with pytest.MonkeyPatch.context() as patch:
+        use_one_device(patch)
+        share_programs(patch)
+        yield
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory):
+def trained(one_device, tmp_path_factory):
     """The folder of a run of two steps, which tests copy or read."""
     folder = tmp_path_factory.mktemp("trained")
-    with pytest.MonkeyPatch.context() as patch:
-        use_one_device(patch)
-        train.fit(steady(steps=2), folder)
+    train.fit(steady(steps=2), folder)
     return folder
 
 
 @pytest.fixture
 def planned():
-    """(config, method, plan) on one device."""
+    """(config, method, plan) on one device; the plan is shared with runs of `steady`."""
     config = steady()
-    method = load_method(config)
-    return config, method, build_program(method, make_mesh(fsdp=-1), seed=0)
+    method, mesh = train.load_method(config), train.make_mesh(**config.mesh)
+    options = {"seed": config.seed, "offload": config.offload}
+    return config, method, train.build_program(method, mesh, **options)
 
 
 @pytest.mark.parametrize(
@@ -105,7 +104,7 @@ def test_a_run_that_diverges_keeps_its_last_good_checkpoint(tmp_path, capfd):
 
 @pytest.mark.parametrize("place", ["", "checkpoints/2"])
 def test_init_from_keeps_moments_and_counts_anew(trained, tmp_path, planned, place):
-    config, method, plan = planned
+    _, method, plan = planned
     theirs = checkpoint.read(trained, plan.shapes, plan.layouts)
     assert int(theirs.step) == 2
     with checkpoint.Checkpoints(tmp_path, keep=1) as checkpoints:
@@ -117,9 +116,9 @@ def test_init_from_keeps_moments_and_counts_anew(trained, tmp_path, planned, pla
     same = jax.device_get(state).replace(step=theirs.step, bad_steps=theirs.bad_steps)
     jax.tree.map(np.testing.assert_array_equal, same, jax.device_get(theirs))
     with jax.set_mesh(plan.mesh):  # step and bad_steps are donated apart
-        batch = load_method(config).source("train", (0, 1))
-        plan.step(state, to_device(plan.mesh, batch.next(), 8))
-        batch.close()
+        source = method.source("train", (0, 1))
+        plan.step(state, to_device(plan.mesh, source.next(), method.batch))
+        source.close()
 
 
 def test_the_folder_of_a_run(trained):

@@ -7,7 +7,7 @@ import time
 import jax
 import numpy as np
 import pytest
-from small import changed, start, use_one_device
+from small import changed, share_programs, start, use_one_device
 
 from configs.dreamer import get_config
 from core import train
@@ -44,9 +44,12 @@ def small(**fields):
     return changed(get_config("reach"), SMALL, **fields)
 
 
-@pytest.fixture(autouse=True)
-def one_device(monkeypatch):
-    use_one_device(monkeypatch)
+@pytest.fixture(scope="module", autouse=True)
+def one_device():
+    with pytest.MonkeyPatch.context() as patch:
+        use_one_device(patch)
+        share_programs(patch)
+        yield
 
 
 @pytest.mark.parametrize("name", ["dmc_proprio", "dmc_vision", "crafter", "atari100k"])

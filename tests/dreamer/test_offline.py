@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow_datasets
 from small import dream as small
-from small import use_one_device
+from small import share_programs, use_one_device
 from tfds_files import write_version
 
 from core import train
@@ -29,9 +29,12 @@ from dreamer.behavior import GAMMA
 ONE = jax.devices()[:1]
 
 
-@pytest.fixture(autouse=True)
-def one_device(monkeypatch):
-    use_one_device(monkeypatch)
+@pytest.fixture(scope="module", autouse=True)
+def one_device():
+    with pytest.MonkeyPatch.context() as patch:
+        use_one_device(patch)
+        share_programs(patch)
+        yield
 
 
 def assert_same(a, b):

@@ -11,7 +11,15 @@ import sys
 
 import pytest
 from ml_collections import ConfigDict
-from small import ROOT, record, small, start, steady, use_one_device
+from small import (
+    ROOT,
+    record,
+    share_programs,
+    small,
+    start,
+    steady,
+    use_one_device,
+)
 
 from core import train
 from core.config import load_method
@@ -22,17 +30,18 @@ from launch import config as command_line
 TINY = "configs/jepa.py:tiny"
 
 
-@pytest.fixture(autouse=True)
-def one_device(monkeypatch):
-    use_one_device(monkeypatch)
+@pytest.fixture(scope="module", autouse=True)
+def one_device():
+    with pytest.MonkeyPatch.context() as patch:
+        use_one_device(patch)
+        share_programs(patch)
+        yield
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory):
+def trained(one_device, tmp_path_factory):
     folder = tmp_path_factory.mktemp("trained")
-    with pytest.MonkeyPatch.context() as patch:
-        use_one_device(patch)
-        train.fit(steady(steps=2, save_steps=1), folder)
+    train.fit(steady(steps=2, save_steps=1), folder)
     return folder
 
 

@@ -3,7 +3,7 @@
 import io
 import os
 
-from core.base.files import LFS_START, lfs_pointer
+from core.base.unreadable import HEAD, damage_of_head, known_damage
 from core.data.records import explain
 
 MP4_BOXES = (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"moof", b"pnot")
@@ -15,14 +15,12 @@ def explain_unreadable(source, error: Exception) -> str:
     source: a path, the bytes of a file, or a file that is open. error: what FFmpeg raised.
     """
     if isinstance(source, (str, os.PathLike)):
-        if os.path.islink(source) and not os.path.exists(source):
-            return "is a link to a file that does not exist; fetch that file"
-        if not os.path.exists(source):
+        if not os.path.lexists(source):
             return "No such file; it was moved or deleted, or the list is wrong"
-        if not os.path.isfile(source):
+        if damage := known_damage(source, "video"):
+            return damage
+        if not os.path.isfile(source):  # a pipe would be waited for
             return explain(error)
-        if lfs_pointer(source):
-            return "is a git-LFS pointer, not the video; fetch it with git lfs pull"
         try:
             with open(source, "rb") as file:
                 return _explain_content(file) or explain(error)
@@ -35,11 +33,9 @@ def explain_unreadable(source, error: Exception) -> str:
 def _explain_content(file) -> str:
     """A reason from the content of a file, or ""."""
     file.seek(0)
-    head = file.read(512)
-    if not head:
-        return "is empty (0 bytes); copy it again"
-    if head.startswith(LFS_START):
-        return "is a git-LFS pointer, not the video; fetch it with git lfs pull"
+    head = file.read(HEAD)
+    if damage := damage_of_head(head, "video"):
+        return damage
     if head[4:8] in MP4_BOXES:
         return _explain_boxes(file)
     if head.isascii() and b"\0" not in head:

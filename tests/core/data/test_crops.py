@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from clocks import STEADY, read_clock, write_clock
 from numbered import Numbers, add_mask, assert_same, take
-from small import small
+from small import small, use_one_device
 
 from core import train
 from core.data import clips
@@ -103,11 +103,11 @@ def test_crops_share_frames_that_are_decoded_once(tmp_path, monkeypatch):
     assert clips.with_label(found, 7, view)["label"].tolist() == [7, 7, 7]
 
 
-def test_it_trains(tmp_path):
+def test_it_trains(tmp_path, monkeypatch):
+    use_one_device(monkeypatch)
     for i in range(3):
         write_clock(tmp_path / f"{i}.mp4", STEADY)
     fields = {"data__source": str(tmp_path), "data__fps": 10.0, "data__crops": 4}
-    fields |= {"mesh__fsdp": -1}
     train.fit(small(**fields, steps=2), tmp_path / "run")
     with pytest.raises(
         ValueError, match="data.crops is 4, but the world decodes nothing"

@@ -15,7 +15,7 @@ import tensorflow_datasets
 from clocks import STEADY, read_clock, write_clock
 from numbered import Numbers, take
 from pyarrow import parquet
-from small import small, start
+from small import QUICK, small, start
 
 from core.data import source_names, tfds
 from core.data.clips import View
@@ -225,7 +225,10 @@ def test_training_imports_no_tensorflow(clocks, tmp_path):
     trace = tmp_path / "imported"
     module = tmp_path / "there" / "tensorflow" / "__init__.py"
     module.write_text(f"open({str(trace)!r}, 'w').close()\n")
-    environment = os.environ | {"PYTHONPATH": str(tmp_path / "there"), "XLA_FLAGS": ""}
+    environment = os.environ | {
+        "PYTHONPATH": str(tmp_path / "there"),
+        "XLA_FLAGS": QUICK,
+    }
     subprocess.run([sys.executable, "-c", "import tensorflow"], env=environment)
     assert trace.exists()
     trace.unlink()

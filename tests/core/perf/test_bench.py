@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import pytest
 from clocks import STEADY, write_clock
-from small import small
+from small import small, use_one_device
 
 from core.base.processes import usable_cpus
 from core.data.clips import View
@@ -32,8 +32,9 @@ def test_a_small_config_is_measured():
 
 
 def test_startup_and_checkpoints_are_measured(monkeypatch):
+    use_one_device(monkeypatch)
     monkeypatch.setattr(startup, "LARGE", 1e6)
-    found = bench.measure(small(mesh__data=8), ("startup", "checkpoint"), steps=2)
+    found = bench.measure(small(), ("startup", "checkpoint"), steps=2)
     parts = ("plan", "state", "first_batch", "first_step")
     assert all(found[f"startup_{part}_seconds"] > 0 for part in parts)
     # Weights, EMA of the encoder, two moments.
@@ -70,8 +71,9 @@ def test_a_sweep_times_every_combination_and_continues_after_an_error():
         changed(config, {"mesh.dat": "3"})
 
 
-def test_data_is_measured_alone():
-    config = small(mesh__data=8, data__workers=1)
+def test_data_is_measured_alone(monkeypatch):
+    use_one_device(monkeypatch)
+    config = small(data__workers=1)
     # Many steps, so that batches ready at the start matter little.
     found = bench.measure(config, ("data", "step"), steps=30)
     video = 8 * 4 * 64 * 64 * 3  # clips, frames, pixels
@@ -99,7 +101,8 @@ def test_cpu_time_of_children_counts():
 def test_data_is_compared_with_decoding_alone(tmp_path, monkeypatch):
     for i in range(2):
         write_clock(tmp_path / f"{i}.mp4", STEADY)
-    fields = {"data__source": str(tmp_path), "data__fps": 10.0, "mesh__data": 8}
+    use_one_device(monkeypatch)
+    fields = {"data__source": str(tmp_path), "data__fps": 10.0}
     asked, frames = [], decode_baseline.decode_frames
     monkeypatch.setattr(
         decode_baseline, "decode_frames", lambda *a: asked.append(a) or frames(*a)

@@ -17,7 +17,7 @@ pytest.importorskip("libtpu")
 
 def config(**fields):
     fields = {"dtype": "bfloat16", "batch": 16, **fields}
-    return small(encoder__remat="block", **fields)
+    return small(**fields)
 
 
 @pytest.fixture(scope="module")

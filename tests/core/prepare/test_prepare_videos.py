@@ -26,7 +26,7 @@ from clocks import (
     write_clock,
 )
 from jobs_bad import job
-from small import ROOT, small
+from small import ROOT, small, use_one_device
 
 from core import train
 from core.data import source_names
@@ -252,11 +252,10 @@ def test_a_folder_becomes_a_data_set(raw, prepared):
     assert any("5 of them bad" in line for line in lines)
 
 
-def test_what_is_prepared_trains(prepared, tmp_path):
+def test_what_is_prepared_trains(prepared, tmp_path, monkeypatch):
+    use_one_device(monkeypatch)
     folder, _ = prepared
-    config = small(
-        data__source=str(folder.parent), data__fps=5.0, steps=2, mesh__fsdp=-1
-    )
+    config = small(data__source=str(folder.parent), data__fps=5.0, steps=2)
     assert train.fit(config, tmp_path).step == 2
     view = View(frames=4, fps=5, size=32)
     train_, held = (

@@ -261,7 +261,7 @@ def test_ten_bits_per_channel_are_read(tmp_path):
         (break_rotten, "corrupt frame at|InvalidDataError"),
         (break_silent, "no video stream"),
         (break_text, "is text, not a video; download or copy it again"),
-        (break_empty, r"is empty \(0 bytes\); copy it again"),
+        (break_empty, "is empty; download it again"),
         (lambda d: d / "absent.mp4", "No such file; it was moved or deleted"),
     ],
 )
