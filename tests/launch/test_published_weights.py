@@ -59,7 +59,12 @@ def test_meta_file_becomes_a_hugging_face_folder(tmp_path, capfd):
 def test_transformers_computes_the_recorded_outputs_from_an_export(tmp_path):
     pytest.importorskip("torch")
     pytest.importorskip("transformers")
-    export(open_weights(matching(), FIXTURE, tmp_path), tmp_path / "out", ["hf"])
+    clip = {
+        "data__frames": 8,
+        "data__size": 48,
+    }  # transformers' positions are of a size
+    opened = open_weights(matching(**clip), FIXTURE, tmp_path)
+    export(opened, tmp_path / "out", ["hf"])
     with np.load(FIXTURE / "io.npz") as io:
         pixels, features = io["video"][:1], io["last_hidden_state"][:1]
     found = run_hf(tmp_path / "out/hf", np.moveaxis(pixels, 2, -1), features.shape[1])
