@@ -136,15 +136,15 @@ def read_hf(folder) -> tuple[dict, dict, dict]:
         ("vjepa2.", ("pooler.", "classifier.")) if classifier else ("", ())
     )
     rows = table(Encoder(**encoder), Predictor(**predictor))
-    flat = {}
+    shapes = our_shapes(rows)
+    flat = {name: np.empty(shape, np.float32) for name, shape in shapes.items()}
     with opened(folder / TENSORS) as file:
         found = {name for name in file.keys() if not name.startswith(ignored)}
         check_names({prefix + row.theirs for row in rows}, found, folder / TENSORS)
         for row in rows:
-            x = read_tensor(file, prefix + row.theirs, row.shape)
-            flat.setdefault(row.ours, []).append(to_ours(x))
-    stacked = {row.ours for row in rows if row.layer is not None}
-    flat = {k: np.stack(x) if k in stacked else x[0] for k, x in flat.items()}
+            x = to_ours(read_tensor(file, prefix + row.theirs, row.shape))
+            place = slice(None) if row.layer is None else row.layer
+            flat[row.ours][place] = x
     return encoder, predictor, artifacts.nest(flat)
 
 
