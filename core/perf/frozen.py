@@ -29,7 +29,7 @@ def frozen_of(method: Method) -> Frozen:
     """The encoders of a method; raises ValueError if it has none."""
     if method.frozen is None:
         raise ValueError(
-            "extract and probe need a method that encodes clips, such as jepa.pretrain"
+            "extract and probe need a method that encodes clips, whose `frozen` is set"
         )
     return method.frozen
 
