@@ -3,6 +3,7 @@
 import csv
 import functools
 import json
+import types
 
 import clocks
 import jax.numpy as jnp
@@ -20,11 +21,13 @@ from core.data.records import BadSample
 from core.data.views import clip_starts, read_views, view_boxes
 from core.evals import fit
 from core.evals.classification import Options, selection
+from core.evals.evaluate import check_results_folder
 from core.evals.extract import extract
 from core.evals.frozen import evaluate_frozen
 from core.evals.predictions import accuracy, confusion, top_of
 from core.evals.published import match_classes
 from core.method import Classifier, Frozen, Watch
+from core.runs.restore import Opened
 
 OPTIONS = Options(
     batch=4,
@@ -396,6 +399,23 @@ def test_classes_that_do_not_fit_are_refused():
         with pytest.raises(ValueError) as caught:
             match_classes(classes, classifier)
         assert words in str(caught.value)
+
+
+def test_result_folders_of_others_are_refused(tmp_path):
+    method = types.SimpleNamespace()
+    run, out = tmp_path / "run", tmp_path / "out"
+    (out / "evaluations").mkdir(parents=True)
+    run.mkdir()
+    (run / "config.json").write_text("{}")
+    first, second = (run / "checkpoints" / str(step) for step in (1, 2))
+    check_results_folder(Opened(run, {}, method, first, 1, None))  # its own
+    with pytest.raises(ValueError, match="run holds a config.json"):
+        check_results_folder(Opened(run, {}, method, tmp_path / "x.pt", 0, None))
+    known = json.dumps({"about": {"checkpoint": str(first)}})
+    (out / "evaluations" / "frozen.json").write_text(known)
+    check_results_folder(Opened(out, {}, method, second, 2, None))  # of the same run
+    with pytest.raises(ValueError, match="out holds results of .*checkpoints/1; give"):
+        check_results_folder(Opened(out, {}, method, tmp_path / "x.pt", 0, None))
 
 
 def test_top_five_and_classes_are_counted():
