@@ -108,6 +108,11 @@ def base():
             "true_start": False,
         },
         "max_bad_steps": 10,
+        "guard": {
+            "hang_s": 1800.0,  # without a step, after which the process ends; 0: never
+            "rollback": 0,  # times to go back to a checkpoint and skip the data since
+            "norm": 0.0,  # largest gradient norm that is applied; 0: any
+        },
         "log_steps": 10,
         "save_steps": 1000,
         "keep_checkpoints": 3,

@@ -1,4 +1,4 @@
-"""V-JEPA and V-JEPA 2 pretraining (arXiv 2404.08471, 2506.09985).
+"""V-JEPA, V-JEPA 2 and 2.1 pretraining (arXiv 2404.08471, 2506.09985, 2603.14482).
 
 tiny: two CPU cores, about ten minutes, on the embedded physical world:
 python -m launch.train --config=configs/jepa.py:tiny --workdir=runs/tiny
@@ -9,6 +9,13 @@ first phase (--config.init_from=WORKDIR). V-JEPA 2 g takes 252,000 steps of 3,07
 The released cooldowns stretch their schedule by 1.25, so that the rate ends at 1.06e-4;
 --config.optimizer.lr.stretch=1.0 gives the paper's 1e-6. v2_G is the same recipe for the
 1.8B encoder of arXiv 2603.14482.
+
+V-JEPA 2.1 (method jepa.dense): v2_1_b, v2_1_l, v2_1_g, v2_1_G have the networks of the
+public checkpoints, which the public training configs do not always have: B and L are
+distilled, with predictors of 12 blocks and one level as wide as G, their teacher. These are
+read and evaluated; to train B or L without a teacher set --config.predictor.out=0. Rates,
+steps and batch are the paper's. Images are the first frames of clips. tiny_dense is tiny
+with this objective.
 
 To continue from published weights on other videos:
 --config=configs/jepa.py:v2_l --config.init_from=FOLDER, with a Hugging Face folder such
@@ -22,7 +29,7 @@ from ml_collections import ConfigDict
 
 WORDS = (
     "tiny, v1_l, v1_h, v1_h384, v2_l, v2_h, v2_g, v2_G, v2_l_cooldown, v2_h_cooldown, "
-    "v2_g_cooldown, v2_g384_cooldown"
+    "v2_g_cooldown, v2_g384_cooldown, tiny_dense, v2_1_b, v2_1_l, v2_1_g, v2_1_G"
 )
 
 
@@ -64,7 +71,7 @@ MACHINES = {
 
 def get_config(size="tiny"):
     """The config of a preset; raises ValueError for unknown names."""
-    makers = {"tiny": tiny}
+    makers = {"tiny": tiny, "tiny_dense": tiny_dense}
     for letter in "lh":
         makers[f"v1_{letter}"] = lambda letter=letter: v1(letter.upper())
     makers["v1_h384"] = lambda: v1("H", size=384)
@@ -72,6 +79,8 @@ def get_config(size="tiny"):
         makers[f"v2_{letter}"] = lambda name=name: v2(name)
         makers[f"v2_{letter}_cooldown"] = lambda name=name: cooldown(name)
     makers["v2_g384_cooldown"] = lambda: cooldown("g", size=384)
+    for letter, name in (("b", "B"), ("l", "L"), ("g", "g"), ("G", "G")):
+        makers[f"v2_1_{letter}"] = lambda name=name: v2_1(name)
     if size not in makers:
         raise ValueError(f"configs/jepa.py has no preset {size!r}; use one of {WORDS}")
     return ConfigDict(makers[size]())
@@ -88,6 +97,11 @@ def base():
         "offload": "",  # fields of the state kept in host memory, like "opt,target"
         "dtype": "auto",
         "max_bad_steps": 10,
+        "guard": {
+            "hang_s": 1800.0,  # without a step, after which the process ends; 0: never
+            "rollback": 0,  # times to go back to a checkpoint and skip the data since
+            "norm": 0.0,  # largest gradient norm that is applied; 0: any
+        },
         "log_steps": 10,
         "save_steps": 1000,
         "keep_checkpoints": 3,
@@ -257,6 +271,52 @@ def cooldown(letter, *, size=256):
         "final": 1e-6,
         "stretch": 1.25,
     }
+    return config
+
+
+def dense_objective():
+    """Of V-JEPA 2.1: shares of the run, weights of the loss at visible tokens."""
+    return {
+        "mask_token_per_pattern": False,
+        "image_share": 0.5,
+        "context": {
+            "weight": 0.5,
+            "image_weight": 0.7,
+            "start": 1 / 9,  # 15,000 of 135,000 steps
+            "full": 2 / 9,
+            "distance": True,
+        },
+    }
+
+
+def v2_1(letter):
+    """V-JEPA 2.1 (arXiv 2603.14482), primary phase, at the paper's rates and batch."""
+    config = v2(letter)
+    config |= {"method": "jepa.dense", "steps": 135_000, "batch": 128}
+    config["encoder"] |= {"positions": "paired", "levels": 4, "rope_grid": 16}
+    distilled = letter in "BL"
+    config["predictor"] |= {
+        "depth": 12 if distilled else 24,
+        "mask_tokens": 8,
+        "levels": 1 if distilled else 4,
+        "out": 1664 if distilled else 0,  # 0: the width of the encoder
+    }
+    # Of images, mean lengths that remain of the released sampler's lists at 36 images.
+    image = {"blocks": 10, "spatial_scale": (0.15, 0.15), "context": 45, "target": 132}
+    config["masks"]["image_patterns"] = {"short": image}
+    config["objective"] = dense_objective()
+    return config
+
+
+def tiny_dense():
+    """`tiny` with the objective of V-JEPA 2.1: four levels, context loss, images."""
+    config = tiny()
+    config["method"] = "jepa.dense"
+    config["encoder"] |= {"positions": "paired", "levels": 4, "rope_grid": 4}
+    config["predictor"] |= {"levels": 4, "out": 0}
+    image = {"blocks": 2, "spatial_scale": (0.25, 0.25), "context": 8, "target": 8}
+    config["masks"]["image_patterns"] = {"blocks": image}
+    config["objective"] = dense_objective()
     return config
 
 

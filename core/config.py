@@ -22,6 +22,8 @@ NUMBERS = {
 TEXTS = ("method", "init_from", "init_parts", "machine", "offload")
 # Sections of whole numbers by name: -1 is "never" in the one, "what is left" in the other.
 SECTIONS = {"eval_steps": -1, "mesh": -1}
+# Fields of the section `guard`: smallest value; 0 switches each off.
+GUARD = {"hang_s": 0.0, "rollback": 0, "norm": 0.0}
 # Fields whose "auto" depends on the platform, in any section.
 KNOWN = {"dtype": ("float32", "bfloat16"), "attention": tuple(KERNELS)}
 AUTO = {
@@ -47,6 +49,23 @@ def check_config(config: dict) -> None:
             )
         for name, value in config[section].items():
             check_number(f"{section}.{name}", value, least)
+    check_guard(config.get("guard"))
+
+
+def check_guard(guard) -> None:
+    """Raise ValueError unless the section `guard` has the fields of GUARD, all sensible."""
+    if not isinstance(guard, dict) or set(guard) != set(GUARD):
+        raise ValueError(
+            f"guard is {guard!r}; expected a section with {', '.join(GUARD)}"
+        )
+    check_number("guard.rollback", guard["rollback"], 0)
+    for field in ("hang_s", "norm"):
+        if not (
+            isinstance(guard[field], int | float) and 0 <= guard[field] < float("inf")
+        ):
+            raise ValueError(
+                f"guard.{field} is {guard[field]!r}; use a number from 0 up"
+            )
 
 
 def check_number(field: str, value, least: int) -> None:

@@ -76,10 +76,27 @@ class Source(Protocol):
     def close(self) -> None: ...
 
 
-class Eval(Protocol):
-    """What to find out about a state: numbers, pictures and alarms by name."""
+class Watch(NamedTuple):
+    """What a long evaluation reports to, and asks whether to stop; silent by default.
 
-    def __call__(self, state: Any) -> Findings: ...
+    say: takes a line for the user. stopping: whether to raise core.base.waiting.Stopped
+    now. `core/evals/progress.py:watched` does both for a loop.
+    """
+
+    say: Callable[[str], None] = lambda text: None
+    stopping: Callable[[], bool] = lambda: False
+
+
+UNWATCHED = Watch()  # silent, and never stopped
+
+
+class Eval(Protocol):
+    """What to find out about a state: numbers, pictures and alarms by name.
+
+    Raises Stopped where `watch.stopping()`; it is then repeated when the run resumes.
+    """
+
+    def __call__(self, state: Any, watch: Watch) -> Findings: ...
 
 
 class Export(Protocol):
@@ -87,6 +104,10 @@ class Export(Protocol):
 
     origin: provenance for the model card. Returns the largest difference between what was
     read back and the live networks; raises ValueError if it is too large.
+
+    It may have keywords beside these: `encoder`, which of the method's encoders; `predictor`,
+    whether that is written, too; `levels`, numbers of blocks whose outputs are wanted.
+    launch.export refuses flags that the format has no keyword for.
     """
 
     def __call__(self, state: Any, folder: Any, origin: dict[str, Any]) -> float: ...
@@ -181,6 +202,8 @@ class Method(NamedTuple):
         checkpoint of a run.
     frozen: encoders for evaluations on labelled videos, if the method has any.
     compile_options: platform -> options of XLA for the programs of a run on one device.
+    better: "EVAL.METRIC", in which * is any text, -> "higher" or "lower", whichever is
+        better, or "" if neither is. For names that do not say it (core/export/gates.py).
     """
 
     init: Callable[[jax.Array], Any]
@@ -198,6 +221,7 @@ class Method(NamedTuple):
     costs: Costs = Costs()
     tools: Tools = Tools()
     compile_options: Mapping[str, Mapping[str, Any]] = {}
+    better: Mapping[str, str] = {}
 
 
 @contextlib.contextmanager

@@ -270,4 +270,5 @@ def make_method(
         ),
         tools=Tools(benches=benches or {}, draw=sequences),
         compile_options={"cpu": CPU_OPTIONS},
+        better={"dream.dream/*": "lower", "dream.steps_dreamt_better": "higher"},
     )

@@ -1,4 +1,4 @@
-"""The frozen encoder as a pure function of pixels, and its baselines."""
+"""The frozen encoder and predictor as pure functions, and baselines of the encoder."""
 
 import jax
 import jax.numpy as jnp
@@ -7,12 +7,13 @@ import numpy as np
 from core.method import Frozen
 from core.parallel.layouts import unbox
 from core.section import Section
-from jepa.model import Encoder, grid_of, patchify, standardize
+from jepa.dense_model import DenseEncoder
+from jepa.model import Encoder, Predictor, grid_of, patchify, standardize
 
 CELL = 4  # rows and columns of the cells that "pixels" are averaged over
 
 
-def make_encode(encoder: Encoder):
+def make_encode(encoder: Encoder | DenseEncoder):
     """(params, {"video": [B, T, H, W, 3]}) -> float32 features [B, N, D].
 
     uint8 video is standardized here; float video is taken to be standardized already. The
@@ -21,13 +22,62 @@ def make_encode(encoder: Encoder):
 
     def encode(params, inputs):
         video = inputs["video"]
-        patches = patchify(video, encoder.patch)
+        patch = encoder.patch_of(video.shape[1])
+        patches = patchify(video, patch)
         if video.dtype == jnp.uint8:
             patches = standardize(patches)
-        grid = grid_of(video.shape, encoder.patch)
+        grid = grid_of(video.shape, patch)
         return encoder.apply({"params": params}, patches, grid=grid).astype(jnp.float32)
 
     return encode
+
+
+def make_levels(encoder: Encoder, levels: tuple[int, ...]):
+    """(params, {"video"}) -> {"features": as of `make_encode`, "block2": of block 2, ...}.
+
+    The features of a block, counted from 0, pass through the final norm, as Meta's
+    `out_layers` do. XLA computes the blocks that several of them share once.
+
+    Raises ValueError for blocks that the encoder does not have.
+    """
+    if beyond := [level for level in levels if not 0 <= level < encoder.depth]:
+        raise ValueError(
+            f"--levels names block {beyond[0]}; expected 0 to {encoder.depth - 1}"
+        )
+
+    def encode(params, inputs):
+        found = {"features": make_encode(encoder)(params, inputs)}
+        for level in levels:
+            first = jax.tree.map(lambda w, n=level + 1: w[:n], params["stack"])
+            part = make_encode(encoder.clone(depth=level + 1))
+            found[f"block{level}"] = part({**params, "stack": first}, inputs)
+        return found
+
+    return encode
+
+
+def make_guess(predictor: Predictor, *, grid, use: int):
+    """(params, {"features": [B, N, D], "visible": bool [B, N]}) -> predictions [B, N, D].
+
+    Of the features of hidden tokens; rows of visible ones mean nothing. use: number of the
+    mask token.
+    """
+
+    def guess(params, inputs):
+        features, visible = inputs["features"], inputs["visible"]
+        index = jnp.broadcast_to(jnp.arange(features.shape[1]), visible.shape)
+        return predictor.apply(
+            {"params": params},
+            features,
+            index,
+            index,
+            grid=grid,
+            use=(use,),
+            context_valid=visible,
+            target_valid=~visible,
+        ).astype(jnp.float32)
+
+    return guess
 
 
 def coarse_patches(video, patch):
@@ -46,7 +96,9 @@ def video_specs(*, frames: int, rows: int, cols: int) -> dict:
     return {"video": jax.ShapeDtypeStruct((1, frames, rows, cols, 3), np.uint8)}
 
 
-def make_frozen(encoder: Encoder, init, *, seed: int, data: Section) -> Frozen:
+def make_frozen(
+    encoder: Encoder | DenseEncoder, init, *, seed: int, data: Section
+) -> Frozen:
     """The EMA target, the encoder that is trained, an untrained one, and pixels.
 
     "pixels" are the standardized tubelets, averaged over cells of CELL x CELL pixels.

@@ -3,78 +3,171 @@
 import dataclasses
 import functools
 import importlib.util
+import math
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from core.base.names import choose
 from core.export import artifacts
 from core.nn.token_order import take
 from jepa import model_card, weights
-from jepa.encode import make_encode, video_specs
+from jepa.dense_model import DenseEncoder
+from jepa.encode import make_encode, make_guess, make_levels, video_specs
 from jepa.model import Encoder, Predictor, grid_of, patchify
 
 ATOL = 1e-4  # of features of unit variance; float32 noise between programs is 1e-5
 
 
-def make_exports(encoder: Encoder, predictor: Predictor, *, use, config: dict) -> dict:
+def make_exports(encoder, predictor, *, use, config: dict) -> dict:
     """Format -> core.method.Export: "stablehlo", "safetensors" and "hf", all in float32.
+
+    A DenseEncoder has a second program, "image"; it has no "hf" (jepa/dense.py).
 
     Args:
       use: number of the mask token of each mask pattern.
       config: the resolved config, for the card.
     """
     anywhere = {"dtype": jnp.float32, "attention": "plain"}
-    encoder, predictor = (m.clone(**anywhere) for m in (encoder, predictor))
+    networks = Networks(*(m.clone(**anywhere) for m in (encoder, predictor)), use)
     frames, size = config["data"]["frames"], config["data"]["size"]
-    clip = {"frames": frames, "rows": size, "cols": size}
     words = {
         "title": model_card.TITLE,
         "what": model_card.WHAT.format(encoder.patch),
         "config": config,
     }
-    ours = {
-        "network": model_card.NETWORK,
-        "inputs": model_card.describe(encoder, **clip),
-        **words,
+    rest = {"frames": frames, "size": size, "words": words}
+    return {
+        "stablehlo": functools.partial(export_stablehlo, networks, **rest),
+        "safetensors": functools.partial(export_safetensors, networks, **rest),
+        "hf": functools.partial(export_hf, networks, **rest),
     }
-    programs = {"model": (make_encode(encoder), video_specs(**clip))}
 
-    def stablehlo(state, folder, origin):
-        about = {"origin": origin, **ours}
-        return artifacts.export_stablehlo(
-            folder, programs, state.target, atol=ATOL, **about
+
+class Networks(NamedTuple):
+    """What is exported. use: number of the mask token of each mask pattern."""
+
+    encoder: Encoder | DenseEncoder
+    predictor: Any
+    use: tuple[int, ...]
+
+
+def chosen_params(state, encoder: str, predictor: bool) -> dict:
+    """{"encoder": weights of the one named}, and "predictor" if it is wanted.
+
+    Raises ValueError for an unknown name, and for weights that `state` does not hold.
+    """
+    held = {"target": state.target, "online": state.params["encoder"]}
+    names = choose([encoder], held, "encoder")
+    params = {"encoder": names[encoder]}
+    params |= {"predictor": state.params["predictor"]} if predictor else {}
+    for name, x in params.items():
+        if x is None:
+            hint = f" {encoder!r}; there is another --encoder"
+            if name == "predictor":
+                hint = "; stablehlo and safetensors do without, unless --predictor"
+            raise ValueError(f"these weights hold no {name}{hint}")
+    return params
+
+
+def card_of(
+    networks: Networks, encoder, predictor, levels, frames, size, words
+) -> dict:
+    """Arguments of `artifacts.card` besides usage and origin, for our own formats."""
+    clip = {"frames": frames, "rows": size, "cols": size}
+    about = {"predictor": predictor, "levels": levels}
+    inputs = model_card.describe(networks.encoder, **clip, **about)
+    if isinstance(networks.encoder, DenseEncoder):
+        inputs += model_card.INPUTS_IMAGE
+    return words | {"network": model_card.network(encoder, **about), "inputs": inputs}
+
+
+def export_stablehlo(
+    networks, state, folder, origin, *, frames, size, words,
+    encoder="target", predictor=False, levels=(),
+) -> float:  # fmt: skip
+    """Write the program `model`, and `predictor` if it is wanted.
+
+    Returns the largest difference of an output; raises ValueError if it exceeds ATOL.
+    """
+    check_dense(networks, predictor, levels)
+    params = chosen_params(state, encoder, predictor)
+    specs = video_specs(frames=frames, rows=size, cols=size)
+    grid = grid_of(specs["video"].shape, networks.encoder.patch)
+    encode = make_encode(networks.encoder)
+    if levels:
+        encode = make_levels(networks.encoder, levels)
+    programs = {"model": (encode, specs)}
+    if isinstance(networks.encoder, DenseEncoder):  # images have their own embedding
+        programs["image"] = encode, video_specs(frames=1, rows=size, cols=size)
+    if predictor:
+        guess = make_guess(networks.predictor, grid=grid, use=networks.use[0])
+        tokens = (1, math.prod(grid))
+        seen = {
+            "features": jax.ShapeDtypeStruct((*tokens, networks.encoder.width), "f4"),
+            "visible": jax.ShapeDtypeStruct(tokens, np.bool_),
+        }
+        programs = {
+            "model": (part("encoder", encode), specs),
+            "predictor": (part("predictor", guess), seen),
+        }
+    about = card_of(networks, encoder, predictor, levels, frames, size, words)
+    whole = params if predictor else params["encoder"]
+    return artifacts.export_stablehlo(
+        folder, programs, whole, atol=ATOL, origin=origin, **about
+    )
+
+
+def check_dense(networks: Networks, predictor: bool, levels) -> None:
+    """Raise ValueError for programs that V-JEPA 2.1 has not."""
+    if isinstance(networks.encoder, DenseEncoder) and (predictor or levels):
+        raise ValueError(
+            "--predictor and --levels: of V-JEPA 2.1 the encoder alone is exported as a "
+            "program, since its predictor takes features of four levels at once"
         )
 
-    def safetensors(state, folder, origin):
-        return artifacts.export_safetensors(folder, state.target, origin=origin, **ours)
 
-    hf = functools.partial(
-        export_hf, encoder, predictor, use=use, frames=frames, size=size, words=words
-    )
-    return {"stablehlo": stablehlo, "safetensors": safetensors, "hf": hf}
+def part(name: str, fn):
+    """A function of the params that hold those of `fn` under a name."""
+    return lambda params, inputs: fn(params[name], inputs)
+
+
+def export_safetensors(
+    networks, state, folder, origin, *, frames, size, words,
+    encoder="target", predictor=False, levels=(),
+) -> float:  # fmt: skip
+    """Write the weights; of levels, which are made of the same weights, the card tells."""
+    make_levels(networks.encoder, levels)  # raises
+    params = chosen_params(state, encoder, predictor)
+    about = card_of(networks, encoder, predictor, levels, frames, size, words)
+    whole = params if predictor else params["encoder"]
+    return artifacts.export_safetensors(folder, whole, origin=origin, **about)
 
 
 def export_hf(
-    encoder, predictor, state, folder, origin, *, use, frames, size, words
-) -> float:
-    """Write a Hugging Face folder of the EMA target and the predictor, and check it.
+    networks, state, folder, origin, *, frames, size, words,
+    encoder="target", predictor=True, levels=(),
+) -> float:  # fmt: skip
+    """Write a Hugging Face folder of an encoder and the predictor, and check it.
 
     What is read back runs beside the live networks; so does transformers' own model if
     torch and transformers are installed. Returns the largest difference of an output;
-    raises ValueError if it exceeds ATOL.
+    raises ValueError if it exceeds ATOL, and for choices that the layout cannot express.
 
     Args:
-      use: number of the mask token of each mask pattern.
       frames, size: of a training clip, in frames and pixels.
       words: title, what and config of the model card.
     """
-    params = {"encoder": state.target, "predictor": state.params["predictor"]}
+    check_hf_choices(predictor, levels)
+    params, use = chosen_params(state, encoder, predictor), networks.use
+    which, (encoder, predictor, _) = encoder, networks
     # transformers takes token 1 % n. A token of all patterns is copied into every slot;
     # with one per pattern the slots stay, and transformers takes the second.
     shared = use[0] if len(set(use)) == 1 else None
     card = artifacts.card(
-        network=model_card.HF_NETWORK,
+        network=model_card.network(which, predictor=True),
         inputs=model_card.describe_hf(encoder),
         usage=model_card.usage_hf(frames=frames, crop_size=size),
         origin=origin,
@@ -104,6 +197,21 @@ def export_hf(
         found = run_hf(folder, clip, live["features"].shape[1])
         gap = max(gap, artifacts.check_same(found, live, atol=ATOL))
     return gap
+
+
+def check_hf_choices(predictor: bool, levels) -> None:
+    """Raise ValueError for what the Hugging Face layout cannot express."""
+    if not predictor:
+        raise ValueError(
+            "--predictor=false: a Hugging Face V-JEPA 2 folder always holds a predictor; "
+            "transformers skips it by skip_predictor=True. Use stablehlo or safetensors"
+        )
+    if levels:
+        raise ValueError(
+            "--levels: a Hugging Face folder gives the tokens after every block by "
+            "output_hidden_states=True, without the final norm, and has no field to choose "
+            "some; leave --levels out, or use stablehlo"
+        )
 
 
 def fields(module) -> dict:

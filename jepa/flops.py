@@ -8,6 +8,7 @@ import functools
 
 from core.method import Costs
 from core.parallel.batches import batch_ways
+from jepa.dense_model import DensePredictor
 
 
 def make_costs(encoder, predictor, masker, *, accumulate: int) -> Costs:
@@ -24,6 +25,25 @@ def make_costs(encoder, predictor, masker, *, accumulate: int) -> Costs:
         token_traffic=traffic,
         dtype=encoder.dtype,
         memory_hint=memory_hint(encoder.remat),
+    )
+
+
+def make_dense_costs(encoder, predictor, parts, *, accumulate: int) -> Costs:
+    """`make_costs` of V-JEPA 2.1; parts: a masker and a patch for clips and for images."""
+    costs = [
+        make_costs(encoder.clone(patch=patch), predictor, masker, accumulate=accumulate)
+        for masker, patch in parts
+    ]
+
+    def traffic(mesh):
+        sent = [cost.token_traffic(mesh) for cost in costs]
+        return {axis: sum(x[axis] for x in sent) for axis in sent[0]}
+
+    return costs[0]._replace(
+        flops=sum(cost.flops for cost in costs),
+        recomputed=sum(cost.recomputed for cost in costs),
+        gathers={k: len(costs) * n for k, n in costs[0].gathers.items()},
+        token_traffic=traffic,
     )
 
 
@@ -64,8 +84,18 @@ def step(encoder, predictor, *, grid, context, target, batch) -> tuple[float, fl
         inputs=0,
     )
     again = seen + guess if encoder.remat in ("block", "attention") else 0
-    guess += 2 * predictor.width * encoder.width * (sum(context) + sum(target))
+    guess += 2 * ends(predictor, sum(context), sum(target))
     return float(batch * (3 * (seen + guess) + whole)), float(batch * again)
+
+
+def ends(predictor, context: int, target: int) -> int:
+    """Multiply-adds at the input and output of a predictor, for tokens of one clip."""
+    if not isinstance(predictor, DensePredictor):
+        return predictor.width * predictor.out * (context + target)
+    D, levels = predictor.features, predictor.levels
+    mix = levels * D * D if levels > 1 else 0
+    outputs = predictor.width * levels * predictor.out * (context + target)
+    return context * (mix + D * predictor.width) + outputs
 
 
 def token_traffic(encoder, predictor, mesh, *, grid, context, target, batch) -> dict:

@@ -1,5 +1,7 @@
 """Signs of collapse, measured on a fixed validation batch."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 
@@ -22,7 +24,51 @@ def nearest_visible(context, context_valid, target, grid):
     return away.argmin(-1)
 
 
+def compare(encoder, predictor, masker, mask_tokens, params, target, batch):
+    """Normalized features of all tokens, predictions at hidden and at visible tokens.
+
+    [B, N, D], [B, M, D], [B, C, D]; a visible token is predicted from a mask token too.
+    """
+    grid, sizes = masker.grid, masker.sizes("context")
+    patches = standardize(patchify(batch["video"], encoder.patch))
+    seen = batch["context"]
+    features = encoder.apply(
+        {"params": params["encoder"]},
+        take(patches, seen),
+        seen,
+        grid=grid,
+        valid=batch["context_valid"],
+        segments=sizes,
+    )
+    truth = encoder.apply({"params": target}, patches, grid=grid)
+
+    def predict(name):
+        return predictor.apply(
+            {"params": params["predictor"]},
+            features,
+            seen,
+            batch[name],
+            grid=grid,
+            use=mask_tokens,
+            context_sizes=sizes,
+            target_sizes=masker.sizes(name),
+            context_valid=batch["context_valid"],
+            target_valid=batch[f"{name}_valid"],
+        )
+
+    return normalize(truth, eps=1e-5), predict("target"), predict("context")
+
+
 def make_health(encoder, predictor, masker, *, mask_tokens, batch):
+    """`make_panel` of an encoder and a predictor of hidden tokens.
+
+    mask_tokens: number of the mask token of each pattern.
+    """
+    networks = functools.partial(compare, encoder, predictor, masker, mask_tokens)
+    return make_panel(networks, masker, width=encoder.width, batch=batch)
+
+
+def make_panel(compare, masker, *, width, batch):
     """state -> {"alarms": sentences, and these numbers}.
 
     target_std: deviation of normalized target features over clips and tokens, mean over
@@ -34,69 +80,43 @@ def make_health(encoder, predictor, masker, *, mask_tokens, batch):
     ema_distance: relative distance between the weights of target and encoder.
 
     Args:
-      mask_tokens: number of the mask token of each pattern.
+      compare: (params, target, batch) -> truth and predictions as the function `compare`.
+      width: channels of the encoder's output, the last ones of the truth.
       batch: () -> the validation batch, always the same.
     """
     grid, sizes = masker.grid, masker.sizes("context")
 
     @jax.jit
     def measure(params, target, batch):
-        patches = standardize(patchify(batch["video"], encoder.patch))
-        seen = batch["context"]
-        features = encoder.apply(
-            {"params": params["encoder"]},
-            take(patches, seen),
-            seen,
-            grid=grid,
-            valid=batch["context_valid"],
-            segments=sizes,
-        )
-        truth = encoder.apply({"params": target}, patches, grid=grid)
-        truth = normalize(truth, eps=1e-5)
-
-        def error(index, valid, wanted):
-            guess = predictor.apply(
-                {"params": params["predictor"]},
-                features,
-                seen,
-                index,
-                grid=grid,
-                use=mask_tokens,
-                context_sizes=sizes,
-                target_sizes=wanted,
-                context_valid=batch["context_valid"],
-                target_valid=valid,
-            )
-            return mean_error(guess, take(truth, index), valid)
-
-        hidden, valid = batch["target"], batch["target_valid"]
+        truth, guess, visible = compare(params, target, batch)
+        seen, hidden = batch["context"], batch["target"]
+        valid, seen_valid = batch["target_valid"], batch["context_valid"]
         nearby, start = [], 0
         targets = per_pattern(hidden, masker.sizes("target"))
         for index, n in zip(targets, sizes, strict=True):
             mine = slice(start, start + n)
-            row = nearest_visible(
-                seen[:, mine], batch["context_valid"][:, mine], index, grid
-            )
+            row = nearest_visible(seen[:, mine], seen_valid[:, mine], index, grid)
             nearby.append(jnp.take_along_axis(seen[:, mine], row, 1))
             start += n
         copied = take(truth, jnp.concatenate(nearby, 1))
-        masked = error(hidden, valid, masker.sizes("target"))
+        masked = mean_error(guess, take(truth, hidden), valid)
         drift = jax.tree.map(
             lambda a, b: jnp.square(a - b).sum(), target, params["encoder"]
         )
         size = jax.tree.map(lambda a: jnp.square(a).sum(), params["encoder"])
         total = lambda tree: sum(jax.tree.leaves(tree))  # noqa: E731
+        last = truth[..., -width:]
         scalars = {
             "loss_masked": masked,
-            "loss_visible": error(seen, batch["context_valid"], sizes),
+            "loss_visible": mean_error(visible, take(truth, seen), seen_valid),
             "copy_ratio": masked / mean_error(copied, take(truth, hidden), valid),
-            "target_std": truth.std((0, 1)).mean(),
-            "target_std_clips": truth.std(0).mean(),
+            "target_std": last.std((0, 1)).mean(),
+            "target_std_clips": last.std(0).mean(),
             "ema_distance": jnp.sqrt(total(drift) / total(size)),
         }
-        return scalars, truth.mean(1), truth.reshape(-1, truth.shape[-1])
+        return scalars, last.mean(1), last.reshape(-1, width)
 
-    def health(state):
+    def health(state, watch):
         if state.params["predictor"] is None:
             raise ValueError(
                 "health needs a predictor, which these weights lack; name other "
@@ -108,7 +128,7 @@ def make_health(encoder, predictor, masker, *, mask_tokens, batch):
         step = max(1, len(tokens) // 4096)
         scalars["rank_pooled"] = effective_rank(pooled)
         scalars["rank_tokens"] = effective_rank(tokens[::step])
-        known = {"width": encoder.width, "rank_samples": len(pooled)}
+        known = {"width": width, "rank_samples": len(pooled)}
         return scalars | {"alarms": health_alarms(scalars | known)}
 
     return health

@@ -42,6 +42,33 @@ def masked_l1(predicted, target, weight, sizes):
     return jnp.stack(terms).mean(), jnp.stack(terms)
 
 
+def distance_weights(target, valid, grid, sizes):
+    """1 / sqrt(distance) of every token to the nearest valid target, per mask pattern.
+
+    float32 [B, patterns, N] on the grid of N = t h w tokens; distances are Euclidean, in
+    steps along time, row and column (arXiv 2603.14482; 1 for neighbors). Targets themselves
+    have 0. Squared distances are minimized axis by axis, which is exact.
+
+    Args:
+      target, valid: indices and bool [B, M], one pattern after another; sizes: of them.
+    """
+    B, far = len(target), 4.0 * sum(n * n for n in grid)
+    rows = jnp.arange(B)[:, None]
+    found = []
+    for index, known in zip(
+        per_pattern(target, sizes), per_pattern(valid, sizes), strict=True
+    ):
+        marked = jnp.zeros((B, np.prod(grid)), bool).at[rows, index].max(known)
+        square = jnp.where(marked, 0.0, far).reshape(B, *grid)
+        for axis, n in enumerate(grid, 1):
+            gap = np.square(np.subtract.outer(np.arange(n), np.arange(n)))
+            x = jnp.moveaxis(square, axis, -1)[..., None, :] + gap
+            square = jnp.moveaxis(x.min(-1), -1, axis)
+        square = square.reshape(B, -1)
+        found.append(jnp.where(square > 0, jnp.maximum(square, 1) ** -0.25, 0))
+    return jnp.stack(found, 1)
+
+
 def mask_ratios(batch, masker) -> dict:
     """Realized shares of a clip, per mask pattern i.
 

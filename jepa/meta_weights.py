@@ -1,12 +1,11 @@
 """V-JEPA weights in Meta's .pt files: encoder, target, predictor and AdamW's moments.
 
 A file holds `encoder`, `target_encoder` (or `ema_encoder`), `predictor` and perhaps `opt`,
-state dicts whose names may begin with `module.` and `backbone.`. Files say nothing of
-positions, epsilons and the predictor's heads: those of the config count.
-Read by core/base/torch_file.py, which executes nothing.
+state dicts whose names may begin with `module.` and `backbone.`; jepa/meta_names.py has
+the names. Files say nothing of positions, epsilons and the predictor's heads: those of the
+config count. Read by core/base/torch_file.py, which executes nothing.
 """
 
-import collections
 import pathlib
 import re
 from collections.abc import Iterable, Mapping
@@ -14,32 +13,11 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 import optax
 
-from core.base.nested import nest
 from core.base.torch_file import Tensor, read_structure, read_tensors
-from jepa import weights
-from jepa.model import SIZES, Encoder, Predictor, encoder_size
+from jepa import meta_names, weights
+from jepa.meta_names import IGNORED, MASK_TOKEN
 
 TARGETS = ("target_encoder", "ema_encoder")  # the second in files of distilled models
-# Tables of positions: computed here, and stale in some files of rotary models.
-IGNORED = ("pos_embed", "predictor_pos_embed")
-MASK_TOKEN = "mask_tokens."
-# Names of the Hugging Face format (jepa/weights.py), without the part -> Meta's.
-NAMES = {
-    r"embeddings\.patch_embeddings\.proj\.": "patch_embed.proj.",
-    r"embeddings\.predictor_embeddings\.": "predictor_embed.",
-    r"layernorm\.": "norm.",
-    r"proj\.": "proj.",
-    r"layer\.(\d+)\.attention\.proj\.": r"blocks.\1.attn.proj.",
-    r"layer\.(\d+)\.attention\.(query|key|value)\.": r"blocks.\1.attn.qkv.",
-    r"layer\.(\d+)\.": r"blocks.\1.",
-}
-# Entries that only other networks have -> what they are.
-OTHERS = {
-    "norms_block.0.weight": "V-JEPA 2.1, whose levels each have a norm",
-    "patch_embed_img.proj.weight": "V-JEPA 2.1, which embeds images by themselves",
-    "predictor_proj_context.weight": "V-JEPA 2.1, which predicts the context too",
-    "action_encoder.weight": "V-JEPA 2-AC, which is conditioned on actions",
-}
 
 
 def read_file(path: pathlib.Path) -> dict:
@@ -91,118 +69,40 @@ def without_prefixes(entries: Mapping, where: str) -> dict[str, Tensor]:
     return plain
 
 
-def fields_of(part: str, entries: Mapping[str, Tensor], where: str) -> dict:
-    """The fields of an Encoder or Predictor that follow from the shapes of its tensors.
-
-    Heads are those of the published size of this width, depth and hidden width, if any.
-
-    Raises ValueError for the networks of other methods and for missing tensors.
-    """
-    for name, what in OTHERS.items():
-        if name in entries:
-            hint = "; use --config.init_parts=encoder" if part == "predictor" else ""
-            raise ValueError(f"{where}: {name} belongs to {what}; it is not read{hint}")
-    first = {
-        "encoder": "patch_embed.proj.weight",
-        "predictor": "predictor_embed.weight",
-    }
-    blocks = {"encoder": "blocks", "predictor": "predictor_blocks"}[part]
-    needed = first[part], f"{blocks}.0.mlp.fc1.weight"
-    for name in needed:
-        if name not in entries:
-            raise ValueError(f"{where}: {name} is missing")
-    shape, (hidden, _) = (entries[name].shape for name in needed)
-    fields = {
-        "width": shape[0],
-        "depth": 1
-        + max(int(n.split(".")[1]) for n in entries if n.startswith(f"{blocks}.")),
-        "hidden": hidden,
-        "qkv_bias": f"{blocks}.0.attn.qkv.bias" in entries,
-    }
-    if part == "encoder":
-        for size in map(encoder_size, SIZES):
-            heads = size.pop("heads")
-            if size.items() <= fields.items():
-                fields["heads"] = heads
-        return fields | {"patch": tuple(shape[2:])}
-    tokens = sum(name.startswith(MASK_TOKEN) for name in entries)
-    return fields | {"out": shape[1], "mask_tokens": tokens}
-
-
-def meta_name(theirs: str) -> str:
-    """Meta's name of a tensor of the Hugging Face format, both without the part."""
-    for pattern, name in NAMES.items():
-        if re.match(pattern, theirs):
-            return re.sub(f"^{pattern}", name, theirs)
-    raise AssertionError(theirs)
-
-
-def rows_of(part: str, encoder: Encoder, predictor: Predictor) -> list[weights.Row]:
-    """The rows of a part in the table of the Hugging Face format, named as Meta does.
-
-    Mask tokens are one row each. Rows of query, key and value share a name.
-    """
-    rows = []
-    for row in weights.table(encoder, predictor):
-        if not row.ours.startswith(f"{part}/"):
-            continue
-        name = row.theirs.removeprefix(f"{part}.")
-        if name == "embeddings.mask_tokens":
-            rows += [
-                weights.Row(row.ours, i, f"{MASK_TOKEN}{i}", (1, 1, row.shape[-1]))
-                for i in range(row.shape[0])
-            ]
-            continue
-        name = meta_name(name)
-        if part == "predictor" and not name.startswith("predictor_"):
-            name = f"predictor_{name}"
-        rows.append(row._replace(theirs=name))
-    return rows
-
-
-def read_part(
-    path,
-    part: str,
-    entries: Mapping[str, Tensor | None],
-    modules: tuple[Encoder, Predictor],
-    entry: str,
-) -> dict:
-    """float32 params of an encoder or a predictor, nested.
+def read_part(path, entries: Mapping[str, Tensor | None], module, entry: str) -> dict:
+    """float32 params of a network, nested.
 
     entries: the state dict named `entry`; None in it is all zeros.
 
     Raises ValueError for the first tensor that is missing, unknown, misshapen or damaged.
     """
-    where, rows = f"{path}: {entry}", rows_of(part, *modules)
+    where, rows = f"{path}: {entry}", meta_names.table(module)
     found = {name: x for name, x in entries.items() if name not in IGNORED}
     weights.check_names({row.theirs for row in rows}, set(found), where)
-    thirds = collections.Counter()  # of a qkv tensor: query, then key, then value
-    values, flat, layer = {}, {}, None
     for row in rows:
-        joint = ".attn.qkv." in row.theirs
-        shape = (3 * row.shape[0], *row.shape[1:]) if joint else row.shape
-        tensor = found[row.theirs]
+        tensor, shape = found[row.theirs], meta_names.file_shape(row)
         if tensor is not None and tensor.shape != shape:
             raise ValueError(
                 f"{where}: {row.theirs} has shape {list(tensor.shape)}, not {list(shape)}"
             )
+    values: dict[str, np.ndarray] = {}
+    layer = None
+
+    def read(row: meta_names.Row) -> np.ndarray:
+        nonlocal layer
         if row.layer != layer:  # one block at a time stays in memory
-            values, layer = {}, row.layer
+            values.clear()
+            layer = row.layer
         if row.theirs not in values:
-            values |= (
-                {row.theirs: np.zeros(shape)}
+            tensor = found[row.theirs]
+            values.update(
+                {row.theirs: np.zeros(meta_names.file_shape(row))}
                 if tensor is None
                 else read_tensors(path, {row.theirs: tensor})
             )
-        x = values[row.theirs].astype(np.float32)
-        if joint:
-            x = np.split(x, 3)[thirds[row.theirs]]
-            thirds[row.theirs] += 1
-        x = x.reshape(-1) if row.theirs.startswith(MASK_TOKEN) else weights.to_ours(x)
-        flat.setdefault(row.ours, []).append(x)
-    stacked = {row.ours for row in rows if row.layer is not None}
-    flat = {k: np.stack(x) if k in stacked else x[0] for k, x in flat.items()}
-    return nest(flat)[part]
+        return values[row.theirs]
+
+    return meta_names.gather(rows, read)
 
 
 def moments(
@@ -247,14 +147,17 @@ def moments(
     return found
 
 
-def read_moments(path, content: Mapping, modules) -> optax.ScaleByAdamState:
-    """The moments of AdamW in a file, as `core.optim.adam_moments` lays them out."""
+def read_moments(path, content: Mapping, modules: Mapping) -> optax.ScaleByAdamState:
+    """The moments of AdamW in a file, as `core.optim.adam_moments` lays them out.
+
+    modules: "encoder" and "predictor".
+    """
     where, names = str(path), ("encoder", "predictor")
     trees = {}
     for which in ("exp_avg", "exp_avg_sq"):
         found = moments(content, names, which, where)
         trees[which] = {
-            name: read_part(path, name, found[name], modules, f"opt/{which} of {name}")
+            name: read_part(path, found[name], modules[name], f"opt/{which} of {name}")
             for name in names
         }
     return optax.ScaleByAdamState(

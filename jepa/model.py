@@ -70,12 +70,16 @@ def coordinates(index, grid):
     return jnp.stack([index // (h * w), index // w % h, index % w], -1)
 
 
-def positional(index, grid, *, positions, width, heads):
+def positional(index, grid, *, positions, width, heads, rope_grid=0):
     """(added features [..., width], None) for "sincos", else (None, RoPE tables).
 
-    index: flat token indices of `grid`.
+    index: flat token indices of `grid`. rope_grid: rows and columns that those of `grid`
+    are scaled to, so that the last one has the position rope_grid - 1; 0 scales nothing.
     """
     where = np.stack(np.unravel_index(np.arange(math.prod(grid)), grid), -1)
+    if rope_grid:
+        last = np.maximum(np.array(grid) - 1, 1)
+        where = where * np.where([False, True, True], (rope_grid - 1) / last, 1)
     if positions == "sincos":
         return jnp.asarray(sincos(where, width))[index], None
     # Rows of tables of the grid, which has far fewer angles than the batch has tokens.
@@ -119,6 +123,11 @@ class Encoder(nn.Module):
     remat: str = "none"
     attention: str = "plain"
     dtype: jnp.dtype = jnp.float32
+
+    @nn.nowrap
+    def patch_of(self, frames: int) -> tuple[int, int, int]:
+        """The patch for an input of any number of frames; a single one is repeated."""
+        return self.patch
 
     @nn.compact
     def __call__(self, patches, index=None, *, grid, valid=None, segments=None):

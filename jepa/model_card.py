@@ -12,8 +12,14 @@ learned to predict the features of hidden parts of videos, without labels."""
 NETWORK = """\
 The target encoder: the exponential moving average of the trained encoder, as in the
 weights that Meta publishes. The final layer norm is included."""
-HF_NETWORK = f"""\
-{NETWORK} The predictor is the trained one."""
+ONLINE = """\
+The online encoder: the one that is trained by gradients, not its moving average. The final
+layer norm is included. Findings whose names do not say `online` are of the target encoder."""
+PREDICTOR = """\
+The predictor is the trained one."""
+LEVELS = """\
+Features of blocks {levels}, counted from 0, are wanted besides: the tokens after a block,
+through the final layer norm."""
 
 INPUTS = """\
 `video`: uint8 RGB of shape [batch, {frames}, {rows}, {cols}, 3]. The program itself
@@ -21,6 +27,17 @@ scales it to [0, 1] and standardizes the channels with mean {mean}
 and deviation {std}.
 Output: float32 features [batch, {tokens}, {width}], one row per tubelet in the order
 time, row, column."""
+WITH_LEVELS = """\
+The outputs are named: `features`, and of the same shape {levels}."""
+WITH_PREDICTOR = """\
+`predictor`: `features` [batch, {tokens}, {width}] and `visible`, bool [batch, {tokens}], ->
+predictions of the features of hidden tokens [batch, {tokens}, {width}]. Rows of visible
+
+
+tokens mean nothing."""
+INPUTS_IMAGE = """
+The program `image` is the same for `video` of a single frame, an image, which this encoder
+embeds by itself."""
 
 HF_INPUTS = """\
 `pixel_values_videos`: float32 RGB [batch, frames, channels, rows, columns], scaled to
@@ -39,11 +56,32 @@ with torch.no_grad():
 STATISTICS = {"mean": ", ".join(map(str, MEAN)), "std": ", ".join(map(str, STD))}
 
 
-def describe(encoder: Encoder, *, frames: int, rows: int, cols: int) -> str:
-    """Input and output of the StableHLO program."""
+def network(encoder: str, *, predictor: bool, levels: tuple[int, ...] = ()) -> str:
+    """Which weights an export holds. encoder: "target" or "online"."""
+    parts = [NETWORK if encoder == "target" else ONLINE]
+    parts += [PREDICTOR] * predictor
+    named = ", ".join(map(str, levels))
+    return " ".join(parts + [LEVELS.format(levels=named)] * bool(levels))
+
+
+def describe(
+    encoder: Encoder,
+    *,
+    frames: int,
+    rows: int,
+    cols: int,
+    predictor: bool = False,
+    levels: tuple[int, ...] = (),
+) -> str:
+    """Input and output of the StableHLO programs."""
     tokens = math.prod(grid_of((frames, rows, cols, 3), encoder.patch))
-    clip = {"frames": frames, "rows": rows, "cols": cols, "tokens": tokens}
-    return INPUTS.format(**clip, width=encoder.width, **STATISTICS)
+    sizes = {"frames": frames, "rows": rows, "cols": cols, "tokens": tokens}
+    sizes |= {"width": encoder.width, **STATISTICS}
+    named = ", ".join(f"`block{level}`" for level in levels)
+    parts = [INPUTS.format(**sizes)]
+    parts += [WITH_LEVELS.format(levels=named)] * bool(levels)
+    parts += ["\n" + WITH_PREDICTOR.format(**sizes)] * predictor
+    return "\n".join(parts)
 
 
 def describe_hf(encoder: Encoder) -> str:

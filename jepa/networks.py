@@ -3,6 +3,7 @@
 import jax.numpy as jnp
 
 from core.section import Section
+from jepa.dense_model import DenseEncoder, DensePredictor
 from jepa.model import Encoder, Predictor, encoder_size
 
 
@@ -25,6 +26,26 @@ def make_networks(
         remat=first.remat,
         attention=first.attention,
         dtype=first.dtype,
+    )
+    return first, second
+
+
+def make_dense_networks(
+    *, dtype: str, encoder: Section, predictor: Section
+) -> tuple[DenseEncoder, DensePredictor]:
+    """`make_networks` for V-JEPA 2.1, whose predictor shares `rope_grid` too.
+
+    `predictor.out` is the width of predicted levels; 0 is that of the encoder.
+    """
+    first = encoder.without("size").into(
+        DenseEncoder, **encoder_size(encoder["size"]), dtype=jnp.dtype(dtype)
+    )
+    shared = ("positions", "rope_grid", "rescale", "remat", "attention", "dtype")
+    second = predictor.without("out").into(
+        DensePredictor,
+        features=first.width,
+        out=predictor["out"] or first.width,
+        **{name: getattr(first, name) for name in shared},
     )
     return first, second
 

@@ -25,6 +25,10 @@ from jepa.networks import make_networks, mask_tokens_of, token_grid
 from jepa.pictures import mask_picture
 
 JITTER_STREAM = 1  # of keys, folded into that of the step
+# R2 of probes; encoders beside the target are baselines.
+BETTER = {"probe.*": "higher"} | dict.fromkeys(
+    [f"labels.{name}/*" for name in ("online", "untrained", "pixels")], ""
+)
 
 
 @struct.dataclass
@@ -253,6 +257,7 @@ def make(config: Section) -> Method:
         parts=readers.PARTS,
         readers=readers.make_readers(encoder, predictor),
         frozen=make_frozen(encoder, init, seed=seed, data=data),
+        better=BETTER,
         costs=flops.make_costs(encoder, predictor, masker, accumulate=accumulate),
         tools=Tools(
             benches=make_benches(seed=seed, data=data),

@@ -11,8 +11,10 @@ from core.base.files import read_json
 from core.base.torch_file import is_torch_file
 from core.export import artifacts
 from core.method import Weights
-from jepa import hf_config, meta_weights, weights
-from jepa.model import SIZES, Encoder, Predictor, encoder_size
+from jepa import hf_config, meta_names, meta_weights, weights
+from jepa.ac_model import ActionPredictor
+from jepa.dense_model import DenseEncoder
+from jepa.model import SIZES, Encoder, encoder_size
 
 # Where only one encoder is given, both copies start from it; "target" then overwrites one.
 PARTS = {
@@ -21,27 +23,34 @@ PARTS = {
     "predictor": ("params/predictor",),
     "opt": ("opt",),
 }
-# Attributes of Encoder and Predictor that a user sets in the config's section.
+# Attributes of the networks that a user sets in the config's section.
 SETTABLE = {
-    "encoder": ("patch", "positions"),
-    "predictor": ("width", "depth", "heads", "hidden", "mask_tokens"),
+    "encoder": ("patch", "positions", "levels"),
+    "predictor": ("width", "depth", "heads", "hidden", "mask_tokens", "levels", "out"),
 }
+# Version and sizes of the presets in configs/jepa.py, for hints.
+PRESETS = {Encoder: ("v2", "LHgG"), DenseEncoder: ("v2_1", "BLgG")}
 
 
-def make_readers(encoder: Encoder, predictor: Predictor) -> dict:
-    """Format -> core.method.Reader, for the networks of a config."""
+def make_readers(encoder, predictor) -> dict:
+    """Format -> core.method.Reader, for the networks of a config.
+
+    There is no Hugging Face folder for a DenseEncoder: transformers has no such model.
+    """
     modules = {"encoder": encoder, "predictor": predictor}
-    return {
-        "export folder": read_export,
-        "Hugging Face folder": functools.partial(read_published, modules=modules),
-        "Meta file": functools.partial(read_meta, modules=modules),
-    }
+    published = functools.partial(read_published, modules=modules)
+    folder = {"Hugging Face folder": published} if isinstance(encoder, Encoder) else {}
+    meta = functools.partial(read_meta, modules=modules)
+    return {"export folder": read_export, **folder, "Meta file": meta}
 
 
 def read_export(folder: pathlib.Path, parts: tuple[str, ...]) -> dict | None:
-    """The encoder of a safetensors or stablehlo export, the EMA target of its run."""
+    """The encoder of a safetensors or stablehlo export, and the predictor if it is there."""
     params = artifacts.read_params(folder)
-    return None if params is None else {"encoder": Weights(params)}
+    if params is None:
+        return None
+    both = params if params.keys() == {"encoder", "predictor"} else {"encoder": params}
+    return {name: Weights(part) for name, part in both.items()}
 
 
 def read_published(
@@ -82,20 +91,45 @@ def read_meta(path: pathlib.Path, parts: tuple[str, ...], *, modules: dict):
         return None
     content = meta_weights.read_file(path)
     entries = meta_weights.entries_of(content, parts)
-    networks = modules["encoder"], modules["predictor"]
     found = {}
     for part, entry in entries.items():
         if part == "opt":
-            moments = meta_weights.read_moments(path, content, networks)
-            found[part] = Weights(moments, entry)
+            found[part] = Weights(
+                meta_weights.read_moments(path, content, modules), entry
+            )
             continue
         network = "predictor" if part == "predictor" else "encoder"
         where = f"init_from {path}: {entry}"
-        theirs = meta_weights.fields_of(network, content[entry], where)
-        check_same_network(network, theirs, modules[network], path)
-        params = meta_weights.read_part(path, network, content[entry], networks, entry)
+        shapes = {name: tensor.shape for name, tensor in content[entry].items()}
+        kind, module = meta_names.kind_of(network, shapes), modules[network]
+        if kind is ActionPredictor is not type(module) and "encoder" in parts:
+            continue  # of another method, beside an encoder of V-JEPA 2
+        check_kind(kind, module, shapes, where)
+        theirs = meta_names.fields_of(kind, shapes, where)
+        check_same_network(network, theirs, module, path)
+        params = meta_weights.read_part(path, content[entry], module, entry)
         found[part] = Weights(params, entry)
     return found
+
+
+def check_kind(kind: type, module, shapes: dict, where: str) -> None:
+    """Raise ValueError if a file's network, of class `kind`, is not that of the config.
+
+    shapes: of the file's tensors by name.
+    """
+    if kind is type(module):
+        return
+    what, ours = meta_names.METHODS[kind], meta_names.METHODS[type(module)]
+    sign = meta_names.sign_of(kind, shapes)
+    what = f"{sign} belongs to {what}" if sign else f"the weights are those of {what}"
+    hint = "--config.init_parts=encoder"
+    if kind in PRESETS:
+        version, sizes = PRESETS[kind]
+        width = shapes.get("patch_embed.proj.weight", (0,))[0]
+        size = next((x for x in sizes if SIZES[x][0] == width), sizes[-1])
+        letter = size if size in "gG" else size.lower()
+        hint = f"a config such as configs/jepa.py:{version}_{letter}"
+    raise ValueError(f"{where}: {what}; the config's network is of {ours}; use {hint}")
 
 
 def agrees(a: dict, b: dict) -> bool:

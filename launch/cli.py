@@ -15,6 +15,7 @@ flags.disclaim_key_flags()  # those that are defined here belong to the command'
 
 LEAVE_S, LEAVE_TOGETHER_S = 5.0, 180.0  # until a process that should end is ended
 DONE, USER_ERROR, INTERNAL, PREEMPTED = 0, 1, 2, 75
+PASSED = "passed_flags"
 
 
 def define_config(
@@ -53,9 +54,19 @@ def open_state(workdir, step, wait, weights, config_flag, out):
     return opened._replace(folder=local_folder(out, what="--out")) if out else opened
 
 
-def parse(argv) -> None:
-    """Parse absl flags and config overrides; raises ValueError on any mistake."""
-    known = flags.FLAGS
+def define_passed_flags() -> flags.FlagHolder:
+    """Define that what follows `--` is passed on; `parse` makes it the value."""
+    return flags.DEFINE_multi_string(PASSED, [], "Flags to pass on")
+
+
+def parse(argv, known=flags.FLAGS) -> None:
+    """Parse absl flags and config overrides; raises ValueError on any mistake.
+
+    known: the flags that exist.
+    """
+    if "--" in argv and PASSED in known:
+        at = argv.index("--")
+        argv, known[PASSED].value = argv[:at], list(argv[at + 1 :])
     try:
         rest = known(argv, known_only=True)[1:]
     except flags.IllegalFlagValueError as error:
@@ -90,7 +101,9 @@ def usage() -> str:
         default = (
             "" if value in (None, "") or value is False else f" (default: {value})"
         )
-        lines.append(f"  --{flag.name}: {flag.help}{default}")
+        name = "-- FLAGS" if flag.name == PASSED else f"--{flag.name}"
+        text = flag.help.split(";\n")[0]  # absl adds how lists are written
+        lines.append(f"  {name}: {text}{default}")
     if "config" in flags.FLAGS:
         lines.append("  --config.section.field=VALUE: Override any field of the config")
     return "\n".join(lines)
@@ -141,8 +154,20 @@ def alone() -> bool:
     )
 
 
+def is_lost_peer(error: Exception) -> bool:
+    """`core.parallel.peers.is_lost_peer`, of a process that has imported JAX."""
+    from core.parallel import peers
+
+    return peers.is_lost_peer(error)
+
+
 def report_error(error: Exception) -> int:
     """Print an error, a user's mistake as one sentence; returns the exit code."""
+    if not alone() and is_lost_peer(error):
+        from core.parallel.peers import GONE
+
+        print(f"error: {GONE} ({one_line(error)[:120]})", file=sys.stderr, flush=True)
+        os._exit(USER_ERROR)  # there is nobody to agree with on an end
     out_of_memory = "RESOURCE_EXHAUSTED" in str(error)
     if isinstance(error, ValueError | OSError) or out_of_memory:
         cure = "; lower batch or split more axes in mesh" if out_of_memory else ""

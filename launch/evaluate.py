@@ -69,7 +69,7 @@ def classify(opened):
     about = {"checkpoint": str(opened.checkpoint), "step": opened.step}
     with stop_on_signals() as stopping, evaluate.open_state(opened) as state:
         try:
-            evaluate_frozen(
+            report = evaluate_frozen(
                 opened.method.frozen,
                 state,
                 data,
@@ -81,6 +81,7 @@ def classify(opened):
                 stopping=stopping,
                 say=lambda text: print(text, flush=True),
             )
+            evaluate.record(opened, "labels", report["encoders"])
         except Stopped:
             print("stopped; features are kept: the same command goes on", flush=True)
             return cli.PREEMPTED

@@ -12,6 +12,15 @@ ALLOW_CHANGE = flags.DEFINE_bool(
 ALLOW_DATA = flags.DEFINE_bool(
     "allow_data_change", False, "Resume a run although its data differs"
 )
+RESTORE = flags.DEFINE_integer(
+    "restore_step", None, "Resume from this checkpoint; later ones are set aside"
+)
+CACHE = flags.DEFINE_bool(
+    "compile_cache", True, "Keep compiled programs in the workdir, for faster restarts"
+)
+PEERS = flags.DEFINE_integer(
+    "peer_timeout_s", 60, "Seconds until a process that died ends the others"
+)
 COORDINATOR = flags.DEFINE_string(
     "coordinator", None, "HOST:PORT of process 0, if no scheduler sets it"
 )
@@ -19,23 +28,32 @@ PROCESSES = flags.DEFINE_integer(
     "num_processes", None, "Number of processes of the job, if no scheduler sets it"
 )
 PROCESS = flags.DEFINE_integer("process_id", None, "Number of this process, from 0")
+CONNECT = flags.DEFINE_float(
+    "connect_s", 1800.0, "Seconds to wait for the other processes of the job"
+)
 
 
 def main():
     if CONFIG.value is None or not WORKDIR.value:
         raise ValueError("--config=FILE[:preset] and --workdir=DIR are both needed")
+    from core.base.places import local_folder
     from core.parallel import distributed
+    from core.runs.compile_cache import keep_programs
     from core.runs.preemption import Preempted
     from core.runs.working import say
     from core.train import fit
 
-    distributed.start(COORDINATOR.value, PROCESSES.value, PROCESS.value)
+    job = COORDINATOR.value, PROCESSES.value, PROCESS.value
+    distributed.start(*job, connect_s=CONNECT.value, peer_timeout_s=PEERS.value)
+    if CACHE.value:
+        keep_programs(local_folder(WORKDIR.value, what="--workdir"))
     try:
         fit(
             CONFIG.value,
             WORKDIR.value,
             allow_config_change=ALLOW_CHANGE.value,
             allow_data_change=ALLOW_DATA.value,
+            restore_step=RESTORE.value,
         )
     except Preempted as stop:
         say(str(stop), everywhere=True)

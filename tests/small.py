@@ -133,8 +133,13 @@ def share_programs(patch) -> None:
 TINY = "configs/jepa.py:tiny"
 
 
-def start(config, workdir, *flags, preset=TINY, **options) -> subprocess.Popen:
-    """`python -m launch.train` on this config, in a process group and with one device."""
+def start(
+    config, workdir, *flags, preset=TINY, command=("launch.train",), **options
+) -> subprocess.Popen:
+    """`python -m launch.train` on this config, in a process group and with one device.
+
+    command: another module, and its arguments before these.
+    """
     from core.runs.run_folder import flatten
     from launch.config import load
 
@@ -144,7 +149,7 @@ def start(config, workdir, *flags, preset=TINY, **options) -> subprocess.Popen:
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     return subprocess.Popen(
         [
-            *(sys.executable, "-m", "launch.train", f"--config={preset}"),
+            *(sys.executable, "-m", *command, f"--config={preset}"),
             *changed,
             f"--workdir={workdir}",
             *flags,

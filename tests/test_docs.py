@@ -22,6 +22,7 @@ TODAY = [page for page in PAGES if page.name != "CHANGELOG.md"]
 # Fields and flags that prose names without a config.
 PRESETS = (
     "configs/jepa.py:tiny",
+    "configs/jepa.py:tiny_dense",
     "configs/dreamer.py:tiny",
     "configs/dreamer.py:reach",
 )
@@ -168,6 +169,8 @@ def test_other_commands_name_what_exists(page):
                     path, _, name = word.partition("::")
                     if not path.startswith("-"):
                         assert f"def {name}" in (ROOT / path).read_text(), command
+            case ["python", script, *_] if script.endswith(".py"):
+                assert (ROOT / script).is_file(), command
             case ["ruff" | "pyright", *_]:
                 pass
             case [script]:

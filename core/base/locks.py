@@ -5,8 +5,11 @@ import fcntl
 import os
 import pathlib
 import socket
+import threading
 import time
 from collections.abc import Iterator
+
+BEAT_S, STALE_S = 10.0, 60.0  # of holders on file systems without locks
 
 
 @contextlib.contextmanager
@@ -41,6 +44,47 @@ def try_lock(file, kind: int = fcntl.LOCK_EX) -> bool | None:
     except OSError:  # ENOLCK, ENOTSUP, ENOSYS: such as some NFS and Lustre mounts
         return None
     return True
+
+
+@contextlib.contextmanager
+def hold_by_beats(path: pathlib.Path, doing: str) -> Iterator[None]:
+    """Hold a file where there are no locks: a thread touches it every BEAT_S seconds.
+
+    A holder that has not touched it for STALE_S is gone. Two that begin within a moment of
+    each other may both hold it. Raises ValueError if another one holds it.
+    """
+    try:
+        quiet = time.time() - path.stat().st_mtime
+        if path.read_text() and quiet < STALE_S:
+            raise ValueError(
+                f"{path.read_text()} {doing}: it gave a sign {quiet:.0f} s ago; wait for it "
+                f"or stop it. One that crashed is gone after {STALE_S:.0f} s"
+            )
+    except FileNotFoundError:
+        pass
+    path.write_text(f"process {os.getpid()} on {socket.gethostname()}")
+    done = threading.Event()
+
+    def beat():
+        while not done.wait(BEAT_S):
+            with contextlib.suppress(OSError):
+                path.touch()
+
+    thread = threading.Thread(target=beat, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+        with contextlib.suppress(OSError):
+            path.write_text("")
+
+
+def wait_for_lock(file) -> None:
+    """Lock an open file until it is closed; returns at once where there are no locks."""
+    with contextlib.suppress(OSError):  # as in `try_lock`
+        fcntl.flock(file, fcntl.LOCK_EX)
 
 
 def _open_locked(path, doing):

@@ -80,3 +80,15 @@ def files_left() -> float:
     if limit == resource.RLIM_INFINITY or not os.path.isdir("/proc/self/fd"):
         return float("inf")
     return limit - len(os.listdir("/proc/self/fd"))
+
+
+def seconds_alive() -> float:
+    """Seconds since this process was started, as far as the system says so; else 0."""
+    try:
+        with open("/proc/self/stat") as file:
+            ticks = int(file.read().rpartition(")")[2].split()[19])
+        with open("/proc/uptime") as file:
+            up = float(file.read().split()[0])
+    except (OSError, ValueError, IndexError):
+        return 0.0
+    return max(0.0, up - ticks / os.sysconf("SC_CLK_TCK"))

@@ -1,8 +1,8 @@
 """Artifact folders: safetensors, StableHLO programs, a model card and provenance.
 
 NAME.stablehlo is a function of (params, inputs) for any batch size; all programs of a
-folder share `params.safetensors`. The code in its README.md runs them with jax, numpy and
-safetensors alone.
+folder share `params.safetensors`. The code in its README.md runs them with jax and numpy,
+and flatbuffers, without which jax.export reads no program.
 """
 
 import json
@@ -17,22 +17,26 @@ from safetensors.numpy import load_file, save_file
 from core.base.digests import digest_files, find_damage
 from core.base.files import read_json, write_json
 from core.base.nested import nest
+from core.base.text import short
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 WEIGHTS = "params.safetensors"
 PROVENANCE = "provenance.json"
 
 USAGE = f"""\
-from pathlib import Path
-import jax.export, numpy as np, safetensors.numpy
+# pip install jax numpy flatbuffers
+import json, jax.export, numpy as np
 
-params = safetensors.numpy.load_file("{WEIGHTS}")
+raw = np.fromfile("{WEIGHTS}", "u1")
+start = 8 + int(raw[:8].view("u8")[0])
+names = json.loads(bytes(raw[8:start]))
+read = lambda x: raw[start:][slice(*x["data_offsets"])].view("f4").reshape(x["shape"])
+params = {{k: read(x) for k, x in names.items() if k != "__metadata__"}}
 """
 
 USAGE_PROGRAM = """\
-program = jax.export.deserialize(bytearray(Path("{name}.stablehlo").read_bytes()))
-inputs = {inputs}
-outputs = program.call(params, inputs)
+program = jax.export.deserialize(bytearray(open("{name}.stablehlo", "rb").read()))
+outputs = program.call(params, {inputs})
 """
 
 USAGE_PARAMS = f"""\
@@ -61,6 +65,10 @@ CARD = """\
 ```python
 {usage}
 ```
+
+## Evaluation
+
+{findings}
 
 ## Provenance
 
@@ -121,9 +129,19 @@ def write_stablehlo(folder, programs: dict, params: dict, *, platforms=PLATFORMS
         name: make_program(fn, specs, params, platforms)
         for name, (fn, specs) in programs.items()
     }
+    check_float32(params)
     write_safetensors(folder, params, {"format": "flax"})
     for name, program in made.items():
         (pathlib.Path(folder) / f"{name}.stablehlo").write_bytes(program.serialize())
+
+
+def check_float32(params: dict):
+    """Raise ValueError for weights that the code of the card would misread."""
+    for name, x in flatten(params).items():
+        if x.dtype != np.float32:
+            raise ValueError(
+                f"params: {name} is {x.dtype}; programs take float32 weights"
+            )
 
 
 def make_program(fn, specs, params: dict, platforms):
@@ -219,13 +237,15 @@ def export_safetensors(folder, params: dict, *, origin: dict, **words) -> float:
 
 
 def sample(specs, *, batch: int, seed: int = 0):
-    """Random inputs shaped like `specs`, [batch, ...]; zeros for other integers than uint8."""
+    """Random inputs shaped like `specs`, [batch, ...]; zeros for integers except uint8."""
     rng = np.random.default_rng(seed)
 
     def one(spec):
         shape = (batch, *spec.shape[1:])
         if spec.dtype == np.uint8:
             return rng.integers(0, 256, shape, np.uint8)
+        if spec.dtype == np.bool_:
+            return rng.random(shape) < 0.5
         if np.issubdtype(spec.dtype, np.floating):
             return rng.standard_normal(shape).astype(spec.dtype)
         return np.zeros(shape, spec.dtype)
@@ -283,17 +303,47 @@ def card(
       config: the resolved config of the training run.
       origin: of `core.runs.run_folder.provenance`.
     """
-    lines = [f"- {key}: {origin[key]}" for key in ("parent", "revision", "devices")]
-    lines += [f"- {name} {version}" for name, version in origin["packages"].items()]
     return CARD.format(
         title=title,
         what=what,
         network=network,
         inputs=inputs,
         usage=usage.strip(),
-        origin="\n".join(lines),
+        findings=findings_table(origin),
+        origin="\n".join(f"- {line}" for line in origin_lines(origin)),
         config=json.dumps(config, indent=2),
     )
+
+
+def findings_table(origin: dict) -> str:
+    """A Markdown table of the findings of the checkpoint, if there are any."""
+    if not origin.get("findings"):
+        return "This checkpoint was not evaluated."
+    lines = ["| finding | value | 95% interval |", "|---|---|---|"]
+    for name, value in origin["findings"].items():
+        ends = origin["intervals"].get(name)
+        span = f"{short(ends[0])} to {short(ends[1])}" if ends else ""
+        lines.append(f"| {name} | {short(float(value))} | {span} |")
+    return "\n".join(lines)
+
+
+def origin_lines(origin: dict) -> list[str]:
+    """Where weights come from: checkpoint, training, data, code."""
+    run = origin.get("run", {})
+    lines = [f"checkpoint: {origin['parent']}"]
+    if run:
+        lines.append(f"training began from: {run.get('parent') or 'fresh weights'}")
+        lines.append(f"code of the training: {run.get('revision', 'unknown')}")
+    for one in run.get("data", ()):
+        about = f"{one.get('files')} files, digest {one.get('digest')}"
+        lines.append(
+            f"data: {one['place'] + ', ' + about if one['place'] else 'computed'}"
+        )
+    lines += [
+        f"code of the export: {origin['revision']}",
+        f"made on {origin['devices']}",
+    ]
+    return [*lines, *(f"{name} {x}" for name, x in origin["packages"].items())]
 
 
 def finish(folder, *, card: str, origin: dict):

@@ -11,7 +11,7 @@ from core.base.digests import find_damage
 from core.base.files import read_json
 from core.base.text import one_line
 from core.export import artifacts
-from core.runs import checkpoint, integrity, run_folder
+from core.runs import checkpoint, integrity, lineage, run_folder
 
 MADE_BY_HAND = "README.md"  # people edit a model card: a note, no damage
 
@@ -35,6 +35,8 @@ def verify_run(folder: pathlib.Path) -> Iterator[Finding]:
         yield explained(path.relative_to(folder), verify_json, path)
     if (folder / run_folder.METRICS).exists():
         yield explained(run_folder.METRICS, verify_lines, folder)
+    if (folder / lineage.LINEAGE).exists():
+        yield explained(lineage.LINEAGE, verify_lineage, folder / lineage.LINEAGE)
     saved = folder / "checkpoints"
     for step in checkpoint.steps_in(saved):
         found = explained(f"checkpoints/{step}", verify_checkpoint, saved / str(step))
@@ -91,6 +93,14 @@ def verify_lines(folder: pathlib.Path) -> str:
         except (ValueError, KeyError, TypeError):
             raise ValueError(f"line {number} is damaged") from None
     return f"{len(lines) - 1} lines"
+
+
+def verify_lineage(path: pathlib.Path) -> str:
+    """The number of lines of a lineage. Raises ValueError naming the first damaged one."""
+    lines = list(lineage.read(path))
+    if damaged := [line for line in lines if isinstance(line, str)]:
+        raise ValueError(damaged[0])
+    return f"{len(lines)} lines"
 
 
 def verify_checkpoint(folder: pathlib.Path) -> str:

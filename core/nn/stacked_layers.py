@@ -1,4 +1,4 @@
-"""Weights of equal layers as one stacked pytree: axis names, initial scale, unstacking."""
+"""Weights of equal layers as one stacked pytree: axis names, initial scale, parts."""
 
 from typing import Any
 
@@ -13,6 +13,17 @@ def unstack(params, depth: int) -> list[Any]:
     leaves, tree = jax.tree.flatten(params)
     layers = zip(*(jnp.unstack(w) for w in leaves), strict=True)
     return [jax.tree.unflatten(tree, layer) for layer in layers]
+
+
+def stretches(params, ends: tuple[int, ...]) -> list[Any]:
+    """The stack in parts, each up to and with one of the layers `ends`; whole if empty."""
+    if not ends:
+        return [params]
+    starts = (0, *(end + 1 for end in ends[:-1]))
+    return [
+        jax.tree.map(lambda w, a=a, b=b: w[a : b + 1], params)
+        for a, b in zip(starts, ends, strict=True)
+    ]
 
 
 def name_layers(params, depth: int, rescale: bool):

@@ -22,7 +22,7 @@ from core.nn.cache import Cache, LayerCache, empty_cache
 from core.nn.kernels import VALID_FIRST
 from core.nn.masks import FULL, Mask
 from core.nn.remat import POLICIES
-from core.nn.stacked_layers import name_layers, unstack
+from core.nn.stacked_layers import name_layers, stretches, unstack
 from core.parallel.collectives import current_mesh, gather_weight, local_part
 from core.parallel.layouts import (
     is_kernel,
@@ -46,6 +46,8 @@ class Transformer(nn.Module):
       attention: one of core/nn/kernels.py.
       kv_heads, qk_norm, mask: as in AttentionOptions; kv_heads None is `heads`.
       head_dim: channels per head; None is width / heads.
+      levels: blocks, counted from 0, whose outputs are returned side by side on the
+        channels, ascending, the last block among them; () is the last block alone.
     """
 
     depth: int
@@ -61,6 +63,7 @@ class Transformer(nn.Module):
     head_dim: int | None = None
     qk_norm: str = "none"
     mask: Mask = FULL
+    levels: tuple[int, ...] = ()
 
     @nn.compact
     def __call__(
@@ -72,6 +75,8 @@ class Transformer(nn.Module):
         condition: jax.Array | None = None,
     ) -> jax.Array:
         """All blocks on tokens [B, N, D], of one device's rows or of all: [B, N, D].
+
+        With `levels` the result is [B, N, len(levels) D].
 
         Args:
           rope: tables of core/nn/positions.py, [B or 1, N, 2, head_dim / 2], or None.
@@ -88,6 +93,14 @@ class Transformer(nn.Module):
         if self.remat not in ("none", *POLICIES):
             raise ValueError(
                 f"remat is {self.remat!r}; expected 'none' or one of {list(POLICIES)}"
+            )
+        if self.levels and (
+            self.levels[-1] != self.depth - 1
+            or sorted({*self.levels}) != [*self.levels]
+        ):
+            raise ValueError(
+                f"levels are {self.levels}; expected ascending numbers of blocks that end "
+                f"with {self.depth - 1}"
             )
         if not self.depth:
             return x
@@ -282,12 +295,18 @@ class Transformer(nn.Module):
             x, _ = block.apply({"params": weights}, *args)
             return x, None
 
+        outputs = []
         if self.remat != "none":
             body = jax.checkpoint(body, prevent_cse=False, policy=POLICIES[self.remat])
-            x, _ = jax.lax.scan(body, x, params)
+            for part in stretches(params, self.levels):
+                x, _ = jax.lax.scan(body, x, part)
+                outputs.append(x)
         else:
-            for weights in unstack(params, self.depth):
+            for i, weights in enumerate(unstack(params, self.depth)):
                 x, _ = body(x, weights)
+                if i in self.levels:
+                    outputs.append(x)
+        x = jnp.concatenate(outputs, -1) if self.levels else x
         if shard.tokens:
             x = jax.lax.all_gather(x, shard.tokens, axis=1, tiled=True)
         return x

@@ -17,6 +17,17 @@ def make_mesh(*, devices=None, **sizes: int) -> Mesh:
     devices: all by default. Raises ValueError for sizes that do not fit them.
     """
     devices = jax.devices() if devices is None else devices
+    shape = mesh_shape(sizes, len(devices))
+    return Mesh(
+        arrange_devices(shape, devices), AXES, axis_types=(AxisType.Auto,) * len(AXES)
+    )
+
+
+def mesh_shape(sizes: dict[str, int], devices: int) -> list[int]:
+    """The sizes of all AXES for a number of devices.
+
+    Raises ValueError for unknown axes and sizes that do not fit.
+    """
     unknown = sorted(set(sizes) - set(AXES))
     if unknown:
         raise ValueError(f"mesh axis {unknown[0]!r} is unknown; axes are {AXES}")
@@ -27,21 +38,19 @@ def make_mesh(*, devices=None, **sizes: int) -> Mesh:
             f"mesh sizes are {sizes}; expected positive integers and at most one -1"
         )
     if -1 in shape:
-        if len(devices) % known:
-            near = max(n for n in range(1, known) if len(devices) % n == 0)
+        if devices % known:
+            near = max(n for n in range(1, known) if devices % n == 0)
             raise ValueError(
                 f"mesh sizes {sizes} take {known} devices at once but there are "
-                f"{len(devices)}; use sizes whose product divides that, such as {near}"
+                f"{devices}; use sizes whose product divides that, such as {near}"
             )
-        shape[shape.index(-1)] = len(devices) // known
-    if math.prod(shape) != len(devices):
+        shape[shape.index(-1)] = devices // known
+    if math.prod(shape) != devices:
         raise ValueError(
             f"mesh {dict(zip(AXES, shape, strict=True))} needs {math.prod(shape)} devices "
-            f"but there are {len(devices)}; set one axis to -1 to take the remaining devices"
+            f"but there are {devices}; set one axis to -1 to take the remaining devices"
         )
-    return Mesh(
-        arrange_devices(shape, devices), AXES, axis_types=(AxisType.Auto,) * len(AXES)
-    )
+    return shape
 
 
 def arrange_devices(shape: Sequence[int], devices) -> np.ndarray:

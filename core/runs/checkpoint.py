@@ -5,16 +5,19 @@ import gc
 import pathlib
 import shutil
 import time
+from collections.abc import Callable
 
 import jax
 import numpy as np
 from orbax.checkpoint import v1 as ocp
 
+from core.parallel import peers
 from core.parallel.layouts import path_name, unbox
 from core.runs import integrity
 from core.runs.orbax_errors import quiet_orbax, reason
 
 UNFINISHED = ".orbax-checkpoint-tmp"  # after the step in the name of a folder
+PAUSES = (1.0, 5.0, 25.0)  # seconds before a failed write is tried again
 SETTLE_SECONDS = 0.2  # after a failed load: its other reads, still running, fail too
 
 
@@ -22,18 +25,35 @@ class CheckpointError(ValueError):
     """A checkpoint cannot be written or read; the message is one sentence."""
 
 
+class Damaged(CheckpointError):
+    """The files of a checkpoint are not what was written.
+
+    why: what was found. whole: the newest older step that is whole, None without any.
+    """
+
+    def __init__(self, text: str, *, why: str, whole: int | None):
+        super().__init__(text)
+        self.why, self.whole = why, whole
+
+
 class Checkpoints:
     """The checkpoints of one run by step, written in the background; a context manager.
 
     A save that is interrupted leaves a temporary folder, which the next start removes.
-    Finished checkpoints are never changed; the newest `keep` stay.
+    Finished checkpoints are never changed; the newest `keep` stay, and an older one is
+    removed when the next is complete.
     """
 
-    def __init__(self, workdir, *, keep: int):
+    def __init__(self, workdir, *, keep: int, say: Callable[[str], None] = print):
+        self._say = say
         self.folder = pathlib.Path(workdir).absolute() / "checkpoints"
         self._writing = None  # the step whose write was started last
         self._quiet = contextlib.ExitStack()
-        newest = ocp.training.preservation_policies.LatestN(keep)
+        self._keep = keep
+        self._open()
+
+    def _open(self):
+        newest = ocp.training.preservation_policies.LatestN(self._keep)
         # Called by process 0, in the background, before the folder gets its name. Orbax
         # copies its options deeply: a bound method would come with a copy of this object.
         seal = ocp.options.AsyncOptions(post_finalization_callback=lambda: self._seal())
@@ -53,15 +73,64 @@ class Checkpoints:
         found = self._inner.latest
         return None if found is None else found.step
 
-    def save(self, step: int, state, cursor: dict):
-        """Start writing `step` in the background, unless it was saved already.
+    def save(self, step: int, state, cursor: dict, *, whole: bool = False):
+        """Write `step` in the background, unless it was saved already.
 
-        `cursor` is what the source's `get_state` returned. Raises CheckpointError if this
-        write cannot begin or the one before it failed.
+        If the write before this one failed, or this one cannot begin, it is tried again
+        after each of PAUSES; the run stands still meanwhile.
+
+        Args:
+          cursor: what the source's `get_state` returned.
+          whole: return when the checkpoint is on disk; a write that fails is tried again.
+
+        Raises CheckpointError if the last try fails; earlier checkpoints are intact.
         """
-        if step == self.latest():
-            return
-        self.wait()
+        for pause in (*PAUSES, None):
+            try:
+                if step != self._writing:
+                    self.wait()
+                if step != self.latest():
+                    self._start(step, state, cursor)
+                if whole:
+                    self.wait()
+                return
+            except CheckpointError as error:
+                if pause is None or jax.process_count() > 1:
+                    raise  # several processes would have to agree to try again
+                self._say(f"{error}; trying again in {pause:g} s")
+            time.sleep(pause)
+            self._reopen()
+
+    def failed(self) -> bool:
+        """Whether the last write has failed; known in a job of one process only."""
+        if jax.process_count() > 1 or self._writing is None:
+            return False
+        if self._inner.is_saving_in_progress():
+            return False
+        return self._writing not in steps_in(self.folder)
+
+    def set_aside(self, step: int) -> pathlib.Path:
+        """Move a checkpoint to FOLDER/set_aside/STEP; returns where it is."""
+        place = self.folder.parent / "set_aside" / str(step)
+        if jax.process_index() == 0:
+            place.parent.mkdir(exist_ok=True)
+            while place.exists():
+                place = place.with_name(f"{place.name}_")
+            (self.folder / str(step)).rename(place)
+        peers.meet(f"set_aside/{step}")
+        with quiet_orbax():
+            self._inner.reload()
+        return place
+
+    def _reopen(self):
+        """Forget a failed write; removes what it left behind."""
+        with quiet_orbax(), contextlib.suppress(Exception):
+            self._inner.close()
+        self._writing = None
+        self._open()
+
+    def _start(self, step: int, state, cursor: dict):
+        """Begin to write a step."""
         self._writing = step
         with self._explain_failed_write():
             self._inner.save_checkpointables_async(
@@ -83,8 +152,8 @@ class Checkpoints:
     def restore(self, shapes, layouts):
         """(state, cursor) of the newest checkpoint, laid out by `layouts` on their mesh.
 
-        Raises CheckpointError if the checkpoint is damaged, of another network or of
-        another step than its name. An older one is never taken instead; the error names it.
+        Raises Damaged if its files are not what was written, CheckpointError if it is of
+        another network or of another step than its name. The error names an older one.
         """
         step, like = self.latest(), abstract(shapes, layouts)
         folder, parts = self.folder / str(step), {"state": like, "source": None}
@@ -296,4 +365,5 @@ def load_whole(load, folder: pathlib.Path, *, cure: str):
         rest = "no older one is known to be whole: move that folder away or use another"
     else:
         rest = f"step {whole} is whole: {cure}"
-    raise CheckpointError(f"checkpoint {folder} is damaged ({why}); {rest}")
+    text = f"checkpoint {folder} is damaged ({why}); {rest}"
+    raise Damaged(text, why=why, whole=whole)

@@ -68,6 +68,17 @@ def marked(folder: pathlib.Path) -> bool:
         return False
 
 
+def began(folder: pathlib.Path) -> float:
+    """When the write of a checkpoint began, in seconds since 1970.
+
+    That of the folder itself where the checkpoint's own metadata does not say it.
+    """
+    try:
+        return json.loads((folder / METADATA).read_text())["init_timestamp_nsecs"] / 1e9
+    except (OSError, ValueError, KeyError, TypeError):
+        return folder.stat().st_mtime if folder.exists() else 0.0
+
+
 def newest_whole(folder: pathlib.Path, steps) -> int | None:
     """The last of `steps` that has digests and no damage. Process-local, so it may be slow."""
     for step in sorted(steps, reverse=True):

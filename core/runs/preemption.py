@@ -6,10 +6,11 @@ import signal
 import time
 
 import jax
-from jax.experimental import multihost_utils
 
 from core.base.processes import STOP_SIGNALS
 from core.base.waiting import Stopped
+from core.parallel import peers
+from core.parallel.stop_agreement import StopAgreement
 
 NOTICE = b"\nstopping: the run is saved first; Ctrl-C again ends it at once\n"
 GRACE_S = 4.0  # that a batch or an evaluation gets to be completed
@@ -27,21 +28,19 @@ class Interrupted(BaseException):
 class StopRequest:
     """Callable that says whether the run has to stop; once True it stays True.
 
-    All processes must call this equally often; the count is the sync point.
+    All processes must call this equally often, at the same places.
     """
 
     def __init__(self, terminal: int):
         self.terminal = terminal  # file descriptor of the notice
-        self.calls, self.requested = 0, False
-        self.since = float(
-            "inf"
-        )  # when the first signal came, if this process is alone
+        self.agreement: StopAgreement | None = None  # of several processes
+        self.requested = False  # by a signal to this process, or by agreement
+        self.since = float("inf")  # when this process heard of the first signal
         self.grace = float("inf")  # seconds from then on after which to interrupt
 
     def __call__(self) -> bool:
-        if jax.process_count() > 1 and not self.requested:
-            self.calls += 1
-            self.requested = multihost_utils.reached_preemption_sync_point(self.calls)
+        if self.agreement is not None and not self.requested:
+            self.requested = self.agreement.reached()
         return self.requested
 
     def check(self) -> None:
@@ -54,6 +53,10 @@ class StopRequest:
 
         Those would wait for this one at the next collective, so it goes on as well.
         """
+        return self.agreement is None and self.late()
+
+    def late(self) -> bool:
+        """Whether a stop was requested GRACE_S ago, of this process or another one."""
         return time.monotonic() - self.since >= GRACE_S
 
     def handle(self, number, frame):
@@ -63,17 +66,26 @@ class StopRequest:
         if number == signal.SIGINT:
             os.write(self.terminal, NOTICE)  # print is not safe in a signal handler
             signal.signal(signal.SIGINT, signal.SIG_DFL)
-        if jax.process_count() > 1:
-            os.kill(os.getpid(), signal.SIGTERM)
+        if self.agreement is not None:
+            self.agreement.request()
         elif not self.requested:
-            self.requested, self.since = True, time.monotonic()
-            signal.setitimer(signal.ITIMER_REAL, GRACE_S, AGAIN_S)
-            self.interrupt()
+            self.requested = True
+            self.heard()
+
+    def heard(self):
+        """A stop was requested: begin to count GRACE_S; may be called from a thread."""
+        self.since = time.monotonic()
+        os.kill(os.getpid(), signal.SIGALRM)
 
     def interrupt(self, *_):
-        """Handler of the timer: raise Interrupted where that is allowed."""
-        if time.monotonic() - self.since >= self.grace:
+        """Handler of SIGALRM: raise Interrupted where that is allowed, now and later."""
+        past = time.monotonic() - self.since
+        if past < 0:
+            return
+        if past >= self.grace:
+            signal.setitimer(signal.ITIMER_REAL, AGAIN_S, AGAIN_S)
             raise Interrupted
+        signal.setitimer(signal.ITIMER_REAL, max(GRACE_S - past, AGAIN_S), AGAIN_S)
 
     def breakable(self, evaluate):
         """`evaluate`, which raises Interrupted if a requested stop has to wait for it."""
@@ -89,8 +101,8 @@ class StopRequest:
         """Raises Interrupted inside, `grace` seconds after a stop was requested.
 
         Python sees a signal between two instructions: one that arrives while a program is
-        compiled is handled when the compiler returns. With several processes nothing is
-        interrupted.
+        compiled is handled when the compiler returns. Nothing inside may be a collective of
+        several processes.
         """
         before, self.grace = self.grace, grace
         try:
@@ -104,33 +116,36 @@ class StopRequest:
 def stop_on_signals():
     """Yields a StopRequest that STOP_SIGNALS set; restores the handlers.
 
-    A SIGHUP that is ignored, as under nohup, stays ignored. With several processes
-    SIGTERM stays with the handler of jax.distributed, which informs the others; the other
-    signals are forwarded to it.
+    A SIGHUP that is ignored, as under nohup, stays ignored. With several processes a signal
+    to one stops all; jax.distributed's own handler of SIGTERM is replaced.
     """
-    alone = jax.process_count() == 1
-    numbers = set(STOP_SIGNALS) - ({signal.SIGTERM} if not alone else set())
+    numbers = set(STOP_SIGNALS)
     if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
         numbers.remove(signal.SIGHUP)
     stop = StopRequest(os.dup(2))
     handlers = {number: stop.handle for number in numbers}
-    handlers |= {signal.SIGALRM: stop.interrupt} if alone else {}
+    handlers |= {signal.SIGALRM: stop.interrupt}
     before = {number: signal.signal(number, f) for number, f in handlers.items()}
     try:
-        yield stop
+        with contextlib.ExitStack() as stack:
+            if (store := peers.store()) is not None:
+                place = jax.process_index(), jax.process_count()
+                agreement = StopAgreement(store, *place, stop.heard)
+                stop.agreement = stack.enter_context(agreement)
+            yield stop
     finally:
-        if alone:
-            signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.setitimer(signal.ITIMER_REAL, 0)
         for number, handler in before.items():
-            signal.signal(number, handler)
+            signal.signal(number, handler or signal.SIG_DFL)  # None: set by C code
         os.close(stop.terminal)
 
 
 @contextlib.contextmanager
 def nothing_to_save(stop: StopRequest, folder):
-    """A stop that is requested inside raises Preempted at once."""
+    """A stop that is requested inside raises Preempted at once, in a job of one process."""
+    alone = stop.agreement is None
     try:
-        with stop.interruptible(0.0):
+        with stop.interruptible(0.0) if alone else contextlib.nullcontext():
             yield
     except Interrupted:
         raise Preempted(

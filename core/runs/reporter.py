@@ -7,16 +7,26 @@ import time
 import jax
 
 from core.base.files import write_json
+from core.base.processes import seconds_alive
 from core.base.text import short
 from core.hardware import mfu
 from core.method import Metrics, Report
 from core.parallel.layout_report import layout_report, replicated
-from core.runs import run_folder
+from core.runs import lineage, run_folder
 from core.runs.findings import raised_alarms, split_findings
+from core.runs.goodput import (
+    FILE,
+    add_up,
+    describe,
+    read_sessions,
+    share,
+    write_session,
+)
 from core.runs.throughput import (
     Interruptions,
     Throughput,
     device_memory,
+    fitting,
     grid,
     peak_host_bytes,
     progress_line,
@@ -52,13 +62,18 @@ class Reporter:
         self.writer = None  # until `opening`
         rank = "" if self.main else f".{jax.process_index()}"
         self.bad_samples = folder / f"bad_samples{rank}.jsonl"
-        self.clock = Throughput()
+        self.clock, self.sessions = Throughput(), read_sessions(folder)
+        # After a rollback this session begins where the one before ended.
+        before = [session["until"] for session in self.sessions[-1:]]
+        self.began = max(time.time() - seconds_alive(), *before, 0.0)
+        self.started_s = time.time() - self.began
         self.first = True  # until the first step was dispatched
         self.compiled = {}  # how long that took, until it is written
         earlier = last_values(written(folder))
         self.usual_s = earlier.get(COMPILED)
+        every = config.eval_steps.to_dict()
         self.interruptions = Interruptions(
-            config.eval_steps.to_dict() | {CHECKPOINT: config.save_steps},
+            fitting(every, config.steps) | {CHECKPOINT: config.save_steps},
             config.steps,
             {CHECKPOINT: 0.0}  # until the first
             | {
@@ -114,7 +129,7 @@ class Reporter:
     def first_step(self, batch):
         """Around the first step, which compiles; of a new run, its batch is drawn first."""
         draw = self.method.tools.draw
-        with self.clock.pause():
+        with self.clock.pause("compile"):
             if draw and self.main and not self.start:
                 with jax.transfer_guard("allow"):
                     self.writer.write(1, {}, {"batch": draw(batch)})
@@ -147,7 +162,8 @@ class Reporter:
         rates = self.clock.report(self.config.steps - step)
         eta = rates.eta_seconds + self.interruptions.left(step)
         rates = rates._replace(eta_seconds=eta)
-        self.writer.write(step, scalars | self.timing(rates) | self.compiled)
+        scalars |= self.timing(rates) | self.compiled | self.account(step)
+        self.writer.write(step, scalars)
         self.compiled = {}
         shown = {k: scalars[k] for k in SHOWN if k in scalars}
         shown |= {k: scalars[k] for k in SHOWN_UNLESS_ZERO if scalars.get(k)}
@@ -160,13 +176,17 @@ class Reporter:
         """Raise Diverged after `max_bad_steps` bad updates in a row since the start."""
         self.bad_steps = bad_steps
         if bad_steps == 1:
-            say(f"step {step}: loss or gradient is not finite; update not applied")
+            above = ", or above guard.norm" if self.config.guard.norm else ""
+            say(
+                f"step {step}: loss or gradient is not finite{above}; update not applied"
+            )
         if min(bad_steps, step - self.start) >= self.config.max_bad_steps:
             raise Diverged(
                 f"loss or gradient was not finite in the last {bad_steps} steps up to "
                 f"{step}, whose updates were not applied; no checkpoint was made of them. "
                 "Lower the learning rate and go on from the last checkpoint with "
-                "--allow_config_change; delete the newest to go on from the one before"
+                "--allow_config_change; --restore_step chooses an earlier one, and "
+                "guard.rollback skips the data since"
             )
 
     def timing(self, rates):
@@ -184,13 +204,39 @@ class Reporter:
         }
         return seen | ({"time/mfu": used} if used is not None else {})
 
+    def account(self, step: int) -> dict[str, float]:
+        """Write where the time went so far; returns the share that trained, by name."""
+        session = {
+            "first": self.start,
+            "step": step,
+            "began": self.began,
+            "until": time.time(),
+            "seconds": {"start": self.started_s, **self.clock.totals()},
+        }
+        if self.main:
+            with writing(self.folder / FILE):
+                write_session(self.folder, self.sessions, session)
+        return {"time/goodput": share(add_up([*self.sessions, session]))}
+
+    @contextlib.contextmanager
+    def saving(self):
+        """Around a save: the time that it takes is no training."""
+        with self.clock.pause("checkpoint"), self.interruptions.timed(CHECKPOINT):
+            yield
+
     def evaluation(self, step: int, name: str, evaluate, state):
         """Evaluate `state`; write numbers and pictures, print alarms and numbers.
 
         The duration is written too: by it a resumed run knows which evaluations are done.
         """
-        with self.interruptions.timed(name), log_compiler(self.folder):
+        usual = self.interruptions.seconds.get(name)
+        evaluating = working(f"step {step}: {name}", usual_s=usual, at_once=False)
+        with evaluating, self.interruptions.timed(name), log_compiler(self.folder):
             numbers, pictures, sentences = split_findings(evaluate(state))
+        if self.main:
+            about = lineage.subject(self.folder / "checkpoints" / str(step), step)
+            path = self.folder / lineage.LINEAGE
+            lineage.record_evaluation(path, about, name, numbers)
         seconds = {duration_name(name): self.interruptions.seconds[name]}
         self.writer.write(step, numbers | seconds, pictures)
         alarms = [text for texts in sentences.values() for text in texts]
@@ -215,6 +261,16 @@ class Reporter:
             write_json(self.folder / SUMMARY, summary)
             for line in grid(summary):
                 say(line)
+            self.account(self.config.steps)
+            for line in describe(read_sessions(self.folder)):
+                say(line)
+        every = self.config.eval_steps.to_dict()
+        kept = fitting(every, self.config.steps)
+        if names := [name for name in every if kept[name] != every[name]]:
+            say(
+                f"not evaluated: {', '.join(names)}; the run is shorter than their "
+                f"eval_steps. python -m launch.evaluate --workdir={self.folder} runs them"
+            )
         say(f"done: {self.config.steps} steps; summary in {self.folder / SUMMARY}")
 
 

@@ -14,7 +14,7 @@ from core.config import load_method
 from core.method import Method
 from core.parallel.layouts import shardings
 from core.program import build_program
-from core.runs import checkpoint, run_folder
+from core.runs import checkpoint, lineage, run_folder
 from core.runs.start import read_frozen
 
 
@@ -24,6 +24,7 @@ class Opened(NamedTuple):
     folder: of the run, or of the results for published weights. checkpoint: the folder of
     the step, or the path of the weights. step: 0 for published weights. read: mesh -> the
     state as far as `method.frozen_fields`, and lines that say where its arrays are from.
+    lineage: the file of core/runs/lineage.py where evaluations and exports are recorded.
     """
 
     folder: pathlib.Path
@@ -32,6 +33,7 @@ class Opened(NamedTuple):
     checkpoint: pathlib.Path
     step: int
     read: Callable[[jax.sharding.Mesh], tuple[Any, list[str]]]
+    lineage: pathlib.Path
 
 
 def open_run(workdir, step: int | None = None, *, wait_s: float = 0) -> Opened:
@@ -47,7 +49,8 @@ def open_run(workdir, step: int | None = None, *, wait_s: float = 0) -> Opened:
     path = find_checkpoint(folder / "checkpoints", step)
     method = load_method(ConfigDict(tuples(config)))
     read = functools.partial(read_checkpoint, config, method, path)
-    return Opened(folder, config, method, path, int(path.name), read)
+    step, lines = int(path.name), folder / lineage.LINEAGE
+    return Opened(folder, config, method, path, step, read, lines)
 
 
 def open_weights(config: ConfigDict, weights, folder) -> Opened:
@@ -64,7 +67,8 @@ def open_weights(config: ConfigDict, weights, folder) -> Opened:
         return state, report
 
     folder = local_folder(folder, what="--out")
-    return Opened(folder, config.to_dict(), method, path, 0, read)
+    lines = folder / lineage.LINEAGE
+    return Opened(folder, config.to_dict(), method, path, 0, read, lines)
 
 
 def wait_for(folder: pathlib.Path, step: int | None, seconds: float):

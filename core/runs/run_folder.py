@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import functools
 import importlib.metadata
 import json
 import pathlib
@@ -14,7 +15,7 @@ import jax
 
 from core.base import nested
 from core.base.files import digest, os_error_text, read_json, write_json
-from core.base.locks import try_lock
+from core.base.locks import hold_by_beats, try_lock
 from core.base.places import local_folder
 from core.config import current_name
 from core.runs import checkpoint
@@ -24,9 +25,9 @@ LOCK = ".lock"
 METRICS = "metrics.jsonl"
 PROVENANCE = "provenance.json"
 # Fields that older runs lack, with the value by which they go on.
-ADDED = {"data.frame_tolerance": 0.5}
+ADDED = {"data.frame_tolerance": 0.5, "guard.norm": 0.0}
 # Fields that change no result; older runs lack some of them.
-FREE = ("data.stall_s",)
+FREE = ("data.stall_s", "guard.hang_s", "guard.rollback")
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 
 
@@ -71,14 +72,21 @@ def hold_lock(folder: pathlib.Path):
     if jax.process_index() > 0:
         yield
         return
-    with open(folder / LOCK, "w") as file:
-        if try_lock(file) is False:
+    path = folder / LOCK
+    with open(path, "a") as file:
+        got = try_lock(file)
+        if got is False:
             time.sleep(0.2)  # `is_training` holds the lock for a moment
-        if try_lock(file) is False:
+            got = try_lock(file)
+        if got is False:
             raise ValueError(
                 f"another process is training in {folder}; wait for it or stop it"
             )
-        yield
+        if got:
+            yield
+        else:  # the file system has no locks
+            with hold_by_beats(path, f"is training in {folder}"):
+                yield
 
 
 def is_training(folder: pathlib.Path) -> bool:
@@ -151,8 +159,12 @@ def differences(old: dict, new: dict) -> list[str]:
     ]
 
 
+@functools.cache
 def revision() -> str:
-    """The code's git commit, followed by "+" if the tree has changes; else "unknown"."""
+    """The code's git commit, followed by "+" if the tree has changes; else "unknown".
+
+    That of the first call: later changes are not those of the code that runs.
+    """
     here = pathlib.Path(__file__).parent
     try:
         run = {"cwd": here, "capture_output": True, "text": True, "check": True}

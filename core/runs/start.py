@@ -14,6 +14,8 @@ from core.base.text import short
 from core.method import Method, Weights
 from core.parallel.layouts import unbox
 from core.runs import checkpoint
+from core.runs.resume import resume
+from core.runs.working import say
 
 
 class Start(NamedTuple):
@@ -25,11 +27,19 @@ class Start(NamedTuple):
 
 
 def begin(
-    method: Method, plan, checkpoints, source, *, init_from: str, init_parts: str = ""
+    method: Method,
+    plan,
+    checkpoints,
+    source,
+    *,
+    init_from: str,
+    init_parts: str = "",
+    restore_step: int | None = None,
 ) -> Start:
     """The state that a run begins with: the first that applies of three ways.
 
-    1. Resume this run from its newest checkpoint, and its source from the cursor there.
+    1. Resume this run from its newest whole checkpoint, or that of `restore_step`, and its
+       source from the cursor there.
     2. Start from `init_from`: a run's folder, its checkpoints/STEP, or what one of
        `method.readers` reads. Steps count anew.
     3. Start afresh.
@@ -43,10 +53,16 @@ def begin(
       ValueError: naming the array, part or field that cannot be taken.
     """
     if checkpoints.latest() is not None:
-        state, cursor = checkpoints.restore(plan.shapes, plan.layouts)
+        state, cursor = resume(
+            checkpoints, plan.shapes, plan.layouts, step=restore_step, say=say
+        )
         source.set_state(cursor)
         step = int(state.step)
         return Start(state, step, [f"all arrays: resumed from step {step} of this run"])
+    if restore_step is not None:
+        raise ValueError(
+            f"--restore_step is {restore_step}, but this run has no checkpoint"
+        )
     names = part_names(method, init_from, init_parts)
     if not init_from:
         return Start(plan.create(), 0, ["all arrays: fresh"])

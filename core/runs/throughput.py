@@ -4,12 +4,15 @@ import math
 import resource
 import sys
 import time
+from collections.abc import Mapping
 from contextlib import contextmanager
 from typing import NamedTuple
 
 import jax
 
 from core.base.text import duration, short
+
+WORK, WAIT = "train", "data"  # kinds of core/runs/goodput.py
 
 
 class Rates(NamedTuple):
@@ -24,34 +27,40 @@ class Rates(NamedTuple):
 class Throughput:
     """A clock for the train loop that separates waiting for data from working.
 
-    Time inside `pause`, waits included, is not counted; all time outside `wait` and
-    `pause` is work. Pause the first step: it compiles.
+    Time inside `pause`, waits included, is not counted in the rates; all time outside `wait`
+    and `pause` is work. Pause the first step: it compiles.
     """
 
     def __init__(self, *, now=time.perf_counter):
         self._now = now
         self._mark = now()
-        self._kind = "work"
+        self._kind = WORK
+        self._totals: dict[str, float] = {}  # since the beginning
         self._clear()
 
     def wait(self):
         """`with clock.wait(): batch = next(...)`."""
-        return self._as("wait")
+        return self._as(WAIT)
 
-    def pause(self):
-        """`with clock.pause(): evaluate()`; also for checkpoints and compilation."""
-        return self._as("pause")
+    def pause(self, why: str):
+        """`with clock.pause("evaluate"): ...`; also for checkpoints and compilation."""
+        return self._as(why)
 
     def count(self, examples: int) -> None:
         """Count one more step with this many examples."""
         self._steps += 1
         self._examples += examples
 
+    def totals(self) -> dict[str, float]:
+        """Seconds by kind since the beginning: WORK, WAIT, and the reasons of pauses."""
+        self._settle()
+        return dict(self._totals)
+
     def report(self, steps_left: int) -> Rates:
         """Rates since the last report; the next report begins here."""
         self._settle()
-        seconds = self._spent["work"] + self._spent["wait"]
-        steps, examples, wait = self._steps, self._examples, self._spent["wait"]
+        seconds = self._spent[WORK] + self._spent[WAIT]
+        steps, examples, wait = self._steps, self._examples, self._spent[WAIT]
         self._clear()
         if not steps or not seconds > 0:
             return Rates(math.nan, math.nan, math.nan, math.nan)
@@ -59,19 +68,20 @@ class Throughput:
         return Rates(each, examples / seconds, wait / seconds, each * steps_left)
 
     def _clear(self):
-        self._spent = {"work": 0.0, "wait": 0.0, "pause": 0.0}
+        self._spent = {WORK: 0.0, WAIT: 0.0}
         self._steps = self._examples = 0
 
     def _settle(self):
         now = self._now()
-        self._spent[self._kind] += now - self._mark
+        for sums in (self._spent, self._totals):
+            sums[self._kind] = sums.get(self._kind, 0.0) + now - self._mark
         self._mark = now
 
     @contextmanager
     def _as(self, kind):
         outer = self._kind
         self._settle()
-        self._kind = "pause" if outer == "pause" else kind
+        self._kind = kind if outer in (WORK, WAIT) else outer
         try:
             yield
         finally:
@@ -89,6 +99,17 @@ def dues_left(every: int, step: int, last: int) -> int:
     if not every:
         return 1
     return last // every - (step - 1) // every + (last % every > 0)
+
+
+def fitting(every: Mapping[str, int], last: int) -> dict[str, int]:
+    """Steps between evaluations of a run of `last` steps; -1, never, for those it leaves out.
+
+    A run ends with an evaluation only if it is as long as the steps between two of them,
+    or, if they are 0, as the longest of the section: a short run does not pay for a long
+    one.
+    """
+    longest = max(every.values(), default=0)
+    return {name: n if (n or longest) <= last else -1 for name, n in every.items()}
 
 
 class Interruptions:

@@ -105,6 +105,10 @@ def test_networks_of_other_methods_are_named(tmp_path):
     assert "--config.init_parts=encoder" in text
     found = read(write(tmp_path, predictor=conditioned), ("encoder",))
     same(found["encoder"].arrays, PARAMS["encoder"])
+    # Evaluations ask for all parts; they go on without a predictor of another method.
+    path = write(tmp_path, predictor=conditioned)
+    found = read(path, ("encoder", "target", "predictor"))
+    assert found.keys() == {"encoder", "target"}
 
 
 def changed(name, x):

@@ -18,6 +18,8 @@ from core.section import Section
 from jepa import pretrain
 
 PRESETS = [name.strip() for name in WORDS.split(",")]
+DENSE = [name for name in PRESETS if name.startswith("v2_1_")]
+MASKED = [name for name in PRESETS if name not in ("tiny", "tiny_dense", *DENSE)]
 # Millions of parameters of the released encoders, and of predictors with ten tokens. Of G
 # there is the encoder of V-JEPA 2.1 alone, 1845.2; it has an embedding of images besides.
 ENCODERS = {"l": 303.9, "h": 631.6, "g": 1012.2, "G": 1845.2 - 768 * 1664 / 1e6}
@@ -45,7 +47,7 @@ def test_a_method_changes_nothing_in_its_config():
 
 
 def test_the_list_of_presets_is_whole():
-    assert len(PRESETS) == len(set(PRESETS)) == 12
+    assert len(PRESETS) == len(set(PRESETS)) == 17
     with pytest.raises(ValueError, match="no preset 'vitl'; use one of tiny, v1_l"):
         get_config("vitl")
     assert get_config() == get_config("tiny")
@@ -64,7 +66,7 @@ def test_state_is_whole(preset):
     assert method.batch == config.batch and method.costs.flops > 0
 
 
-@pytest.mark.parametrize("preset", PRESETS[1:])
+@pytest.mark.parametrize("preset", MASKED)
 def test_parameters_are_as_many_as_published(preset):
     config, _, shapes = made(preset)
     version, size = preset[:2], preset[3]
@@ -77,6 +79,32 @@ def test_parameters_are_as_many_as_published(preset):
         predictor += 8 * 384  # beside the ten tokens of V-JEPA 2
         assert abs(predictor / 1e6 - 22) < 0.5
     assert round(predictor / 1e6, 1) == published
+
+
+# Millions of the public checkpoints of V-JEPA 2.1. The predictors of the distilled B and L
+# have 12 blocks and one level, as wide as their teacher G.
+PUBLIC = {
+    "v2_1_b": (86.8, 22.9), "v2_1_l": (304.7, 23.0), "v2_1_g": (1013.3, 55.4),
+    "v2_1_G": (1845.2, 59.4),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("preset", DENSE)
+def test_dense_presets_are_the_public_checkpoints(preset):
+    config, _, shapes = made(preset)
+    counts = [count(shapes.params[k]) / 1e6 for k in ("encoder", "predictor")]
+    assert tuple(round(n, 1) for n in counts) == PUBLIC[preset]
+    optimizer, context = config.optimizer, config.objective.context
+    found = (config.data.frames, config.data.size, config.batch, config.steps)
+    assert found == (16, 256, 128, 135_000)
+    assert rate(optimizer.lr.to_dict()) == (1e-4, 5.25e-4, 5.25e-4, 12_000)
+    assert ends(optimizer.decay.to_dict()) == (0.04, 0.04)
+    assert ends(optimizer.momentum.to_dict()) == (0.99925, 0.99925)
+    assert (context.weight, context.image_weight, context.distance) == (0.5, 0.7, True)
+    found = context.start * config.steps, context.full * config.steps
+    np.testing.assert_allclose(found, (15_000, 30_000))
+    (image,) = config.masks.image_patterns.to_dict().values()
+    assert (image["blocks"], image["spatial_scale"]) == (10, (0.15, 0.15))
 
 
 # Frames, crop, clips, steps, schedule of the rate (start, peak, final, warm-up), weight
@@ -151,10 +179,11 @@ def test_masks_fit_the_grid(preset):
     data, patch = config.data, config.encoder.patch
     h, w = data.size // patch[1], data.size // patch[2]
     masks = config.masks.to_dict()
-    for name, pattern in masks["patterns"].items():
+    images = {f"image {k}": v for k, v in masks.get("image_patterns", {}).items()}
+    for name, pattern in (masks["patterns"] | images).items():
         assert min(pattern["context"], pattern["target"]) > 0
         assert pattern["context"] + pattern["target"] <= h * w, name
-    if preset != "tiny":
+    if not preset.startswith("tiny"):
         assert masks["truncation"] == "prefix"
         short, long = masks["patterns"]["short"], masks["patterns"]["long"]
         assert (short["blocks"], short["spatial_scale"]) == (8, (0.15, 0.15))

@@ -1,8 +1,10 @@
 """A small run is evaluated and exported; artifacts equal the live model."""
 
 import dataclasses
+import hashlib
 import json
 import pathlib
+import re
 import shutil
 import subprocess
 import sys
@@ -16,14 +18,28 @@ from small import ROOT, small
 from core.base.pictures import encode_png
 from core.evals.evaluate import evaluate_run
 from core.export import artifacts
-from core.export.export_run import export_run
+from core.export.export_run import Conditions, export_run
+from core.export.listing import origin_lines
+from core.method import Watch
+from core.nn.layers import normalize
 from core.nn.token_order import take
+from core.nn.transformer import Transformer
 from core.parallel.mesh import make_mesh
-from core.runs import restore
+from core.runs import lineage, restore
 from core.train import fit
 from jepa import weights
 from jepa.encode import make_encode
-from jepa.model import Encoder, Predictor, encoder_size, grid_of, standardize
+from jepa.model import (
+    SIZES,
+    Encoder,
+    Predictor,
+    encoder_size,
+    grid_of,
+    patchify,
+    positional,
+    standardize,
+)
+from jepa.readers import read_export
 
 FORMATS = ("hf", "stablehlo", "safetensors")
 
@@ -59,12 +75,12 @@ def clip():
     return rng.integers(0, 256, shape, np.uint8)
 
 
-def features(state):
-    """Features of `clip` by the live target encoder, built from the config."""
+def features(state, params=None):
+    """Features of `clip` by the live encoder built from the config, by default the target."""
     fields = config().encoder
     place = {"patch": fields.patch, "positions": fields.positions}
     encoder = Encoder(**encoder_size(fields.size), **place)
-    return jax.jit(make_encode(encoder))(state.target, {"video": clip()})
+    return jax.jit(make_encode(encoder))(params or state.target, {"video": clip()})
 
 
 def test_a_restored_config_equals_the_original(trained):
@@ -101,7 +117,7 @@ def test_every_evaluation_is_written(trained, capsys):
             else:
                 assert entries[name][key] == value
     with jax.set_mesh(make_mesh(fsdp=-1)):
-        live = restore.open_run(folder).method.evals["health"](state)
+        live = restore.open_run(folder).method.evals["health"](state, Watch())
     for key, value in live.items():
         assert found["health"][key] == pytest.approx(value, rel=1e-3), key
 
@@ -181,6 +197,168 @@ def test_artifacts_hold_their_provenance(trained, exported, name):
     card = (exported / name / "README.md").read_text()
     assert '"positions": "tiled"' in card and "checkpoints/2" in card
     assert "target encoder" in card
+
+
+@pytest.fixture(scope="module")
+def chosen(trained, tmp_path_factory):
+    """An export of the online encoder with predictor and two levels."""
+    out = tmp_path_factory.mktemp("chosen")
+    options = {"encoder": "online", "predictor": True, "levels": (0, 2)}
+    export_run(trained[0], out, ["stablehlo", "safetensors"], **options)
+    return out
+
+
+def test_levels_are_those_of_a_shorter_encoder(trained, chosen):
+    """Block 2 of four, then the final norm, by the parts of the network themselves."""
+    online = trained[1].params["encoder"]
+    found = artifacts.load(chosen / "stablehlo", "model")({"video": clip()})
+    assert set(found) == {"features", "block0", "block2"}
+    artifacts.check_same(found["features"], features(trained[1], online), atol=1e-5)
+    fields = config().encoder
+    e = Encoder(**encoder_size(fields.size), positions=fields.positions)
+    patches = standardize(patchify(clip(), e.patch))
+    grid = grid_of(clip().shape, e.patch)
+    _, rope = positional(
+        np.arange(patches.shape[1])[None], grid,
+        positions=e.positions, width=e.width, heads=e.heads,
+    )  # fmt: skip
+    x = patches @ online["embed"]["kernel"] + online["embed"]["bias"]
+    stack = Transformer(1, e.heads, e.hidden, e.eps)
+    for i in range(3):
+        blocks = jax.tree.map(lambda w, i=i: w[i : i + 1], online["stack"]["blocks"])
+        x = stack.apply({"params": {"blocks": blocks}}, x, rope)
+    scale, bias = online["norm"]["scale"], online["norm"]["bias"]
+    expected = np.asarray(normalize(x, eps=e.eps) * scale + bias)
+    artifacts.check_same(np.asarray(found["block2"]), expected, atol=1e-5)
+
+
+def test_the_predictor_of_an_export_predicts_hidden_tokens(trained, chosen):
+    state, tokens = trained[1], features(trained[1], trained[1].params["encoder"])
+    N, fields = tokens.shape[1], config().predictor
+    visible = np.random.default_rng(1).permutation(np.arange(N) % 3 > 0)
+    context, target = (np.tile(np.flatnonzero(x), (3, 1)) for x in (visible, ~visible))
+    e = config().encoder
+    predictor = Predictor(
+        **fields.to_dict(), out=tokens.shape[-1], positions=e.positions
+    )
+    expected = predictor.apply(
+        {"params": state.params["predictor"]}, take(tokens, context), context, target,
+        grid=grid_of(clip().shape, e.patch), use=(0,),
+    )  # fmt: skip
+    guess = artifacts.load(chosen / "stablehlo", "predictor")
+    found = guess({"features": tokens, "visible": np.tile(visible, (3, 1))})
+    found = np.asarray(take(found, target))
+    assert found.std() > 0.01
+    artifacts.check_same(found, np.asarray(expected), atol=1e-5)
+
+
+def test_an_export_says_what_was_chosen_and_can_be_read(trained, chosen):
+    online = trained[1].params["encoder"]
+    for name in ("stablehlo", "safetensors"):
+        parts = read_export(chosen / name, ())
+        assert parts.keys() == {"encoder", "predictor"}
+        artifacts.check_same(parts["encoder"].arrays, online, atol=0)
+        text = (chosen / name / "README.md").read_text()
+        assert "The online encoder" in text and "Features of blocks 0, 2" in text
+        about = json.loads((chosen / name / "provenance.json").read_text())["exported"]
+        picked = (about["encoder"], about["predictor"], about["levels"])
+        assert picked == ("online", True, [0, 2])
+
+
+@pytest.mark.parametrize(
+    ("format", "options", "words"),
+    [
+        ("hf", {"levels": (1,)}, "gives the tokens after every block by output_hidden"),
+        (
+            "hf",
+            {"predictor": False},
+            "folder always holds a predictor; transformers skips",
+        ),
+        ("safetensors", {"levels": (4,)}, "--levels names block 4; expected 0 to 3"),
+        (
+            "safetensors",
+            {"encoder": "best"},
+            "encoder 'best'; there are online, target",
+        ),
+        (
+            "safetensors",
+            {"color": 1},
+            "--color=1: format 'safetensors' of this method has",
+        ),
+    ],
+)
+def test_choices_that_a_format_lacks_are_refused(
+    format, options, words, trained, tmp_path
+):
+    with pytest.raises(ValueError, match=words):
+        export_run(trained[0], tmp_path, [format], **options)
+    assert not list(tmp_path.iterdir())
+
+
+def test_weights_that_are_not_finite_are_refused(trained, tmp_path, monkeypatch):
+    opened = restore.open_run(trained[0])
+
+    def read(mesh):
+        state, report = opened.read(mesh)
+        bad = jax.tree.map(lambda x: x.at[(0,) * x.ndim].set(np.nan), state.target)
+        return state.replace(target=bad), report
+
+    bad = opened._replace(read=read)
+    monkeypatch.setattr(restore, "open_run", lambda *_, **__: bad)
+    with pytest.raises(ValueError, match="2: target/.* has values that are not finite"):
+        export_run(trained[0], tmp_path, ["safetensors"])
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_checkpoint_with_fewer_layers_than_its_config_claims(
+    trained, tmp_path, monkeypatch
+):
+    monkeypatch.setitem(SIZES, "deep", (128, 6, 4, 512))
+    run = with_config(trained[0], tmp_path / "run", size="deep")
+    with pytest.raises(ValueError, match=r"another network: .*blocks.* \(4, .* \(6, "):
+        export_run(run, tmp_path / "out", ["safetensors"])
+
+
+def test_promotion(trained, tmp_path, capsys):
+    """Refused before the evaluation, promoted after it, then the measure of others."""
+    folder, out = trained[0], tmp_path / "out"
+    run = shutil.copytree(folder, tmp_path / "run")
+    (run / lineage.LINEAGE).unlink(missing_ok=True)
+    gate = Conditions(["health.loss_masked>0"])
+    with pytest.raises(ValueError, match="'health' is missing in .*; run python -m"):
+        export_run(run, out, ["safetensors"], conditions=gate)
+    found = evaluate_run(run, ["health"])["health"]
+    with pytest.raises(ValueError, match="health.loss_masked is 0.*, wanted >5"):
+        strict = Conditions(["health.loss_masked>5"])
+        export_run(run, out, ["safetensors"], conditions=strict)
+    assert not out.exists()
+    export_run(run, out, ["safetensors"], conditions=gate)
+    first = out / "safetensors"
+    assert "promoted by health.loss_masked>0" in capsys.readouterr().out
+    known = json.loads((first / "provenance.json").read_text())
+    assert known["findings"]["health.loss_masked"] == found["loss_masked"]
+    assert f"| health.rank_tokens | {found['rank_tokens']:.3g}" in (
+        first / "README.md"
+    ).read_text().replace("0 |", " |")
+    again = Conditions([], str(first))
+    export_run(run, tmp_path / "same", ["safetensors"], conditions=again)
+    known["findings"]["health.loss_masked"] /= 2
+    (first / "provenance.json").write_text(json.dumps(known))
+    with pytest.raises(
+        ValueError, match="is worse than .*health.loss_masked is .*, was"
+    ):
+        export_run(run, tmp_path / "worse", ["safetensors"], conditions=again)
+    lines = [x for x in lineage.read(run / lineage.LINEAGE) if x["kind"] == "export"]
+    manifest = (run / "checkpoints" / "2" / "SHA256SUMS").read_bytes()
+    for line in lines:
+        assert line["digest"] == hashlib.sha256(manifest).hexdigest()
+    assert [x["artifact"] for x in lines] == [
+        str(first),
+        f"{tmp_path}/same/safetensors",
+    ]
+    assert [x["promoted"] for x in lines] == [
+        ["health.loss_masked>0"], [f"not worse than {first}"],
+    ]  # fmt: skip
 
 
 def with_config(folder, place, **encoder):
@@ -266,6 +444,39 @@ def test_mistakes_are_reported_in_one_sentence(name, flags, words):
     assert done.returncode == 1 and not done.stdout
     (line,) = done.stderr.splitlines()
     assert line.startswith("error: ") and words in line
+
+
+def test_exports_are_listed_and_know_their_checkpoint(trained, tmp_path):
+    run, out = shutil.copytree(trained[0], tmp_path / "run"), tmp_path / "out"
+    (run / lineage.LINEAGE).unlink(missing_ok=True)
+    for step in (1, 2):
+        export_run(run, out / str(step), ["safetensors"], step=step)
+    export_run(run, out / "gone", ["safetensors"])
+    shutil.rmtree(out / "gone")
+    robot = shutil.copytree(out / "1" / "safetensors", tmp_path / "robot")
+    with open(out / "2" / "safetensors" / artifacts.WEIGHTS, "ab") as file:
+        file.write(b"x")
+    done = command("export", "--list", f"--workdir={tmp_path}")
+    assert done.returncode == 0, done.stderr
+    parts = [re.sub(r"\d{4}-[^,]*", "TIME", x) for x in done.stdout.splitlines()]
+    saved = run / "checkpoints"
+    assert parts == [
+        f"{out}/1/safetensors: from {saved}/1, TIME, not promoted, unchanged: 1 of 1 files "
+        "are what was written",
+        f"{out}/2/safetensors: from {saved}/2, TIME, not promoted, CHANGED: "
+        "params.safetensors is not what was written, by its SHA-256",
+        f"{out}/gone/safetensors: from {saved}/2, TIME, not promoted, no longer there",
+    ]
+    shutil.rmtree(run)
+    shutil.rmtree(out)
+    lines = list(origin_lines(robot))
+    assert lines[:2] == [
+        f"{robot}: unchanged: 1 of 1 files are what was written",
+        f"checkpoint: {saved}/1",
+    ]
+    assert "data: computed" in lines and "not promoted" in lines
+    with pytest.raises(ValueError, match="provenance.json does not exist"):
+        list(origin_lines(tmp_path))
 
 
 def test_commands_evaluate_and_export(trained, tmp_path):

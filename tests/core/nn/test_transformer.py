@@ -273,6 +273,28 @@ def test_a_cache_on_a_mesh(mesh):
         close(two(params, x), whole)
 
 
+@pytest.mark.parametrize(
+    ("remat", "mesh"), [("none", None), ("block", None), ("dots", MESHES[-1])], ids=str
+)
+def test_levels_are_the_outputs_of_shorter_stacks(remat, mesh):
+    stack, params, x = setup(remat=remat)
+    first = jax.tree.map(lambda w: w[:1], params)
+    one = Transformer(**SIZES | {"depth": 1})
+    short = jax.jit(one.apply)(first, x, rope())
+    whole = jax.jit(stack.apply)(params, x, rope())
+
+    def run():
+        levels = stack.clone(levels=(0, 1))
+        return jax.jit(levels.apply)(params, x, rope())
+
+    if mesh is None:
+        found = run()
+    else:
+        with jax.set_mesh(make_mesh(devices=jax.devices()[:8], **mesh)):
+            found = run()
+    close(found, jnp.concatenate([short, whole], -1))
+
+
 def apply(mesh=None, **options):
     stack, params, x = setup(**options)
     if mesh is None:
@@ -296,6 +318,7 @@ def extend(n, capacity=N, **options):
             "mesh.tensor 4 does not divide 2 kv_heads; use 2",
         ),
         (lambda: apply(qk_norm="l2"), "qk_norm is 'l2'; expected 'none', 'rms' or"),
+        (lambda: setup(levels=(0,)), r"levels are \(0,\); expected .* end with 1"),
         (lambda: setup(condition=normal(0, B, 5, C)), "5 steps, which do not divide"),
         (lambda: extend(4), "extend needs a causal or block-causal mask"),
         (

@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 from core.evals.collapse import health_alarms
 from core.evals.evaluate import report_findings
 from core.method import Costs
+from core.runs import lineage
 from core.runs.findings import READINGS, LastingAlarm, raised_alarms
 from core.runs.reporter import Reporter
 from core.runs.throughput import Rates
@@ -32,6 +33,18 @@ def evaluate(opened, step, ratio, **numbers):
     numbers = {"copy_ratio": ratio, **numbers}
     found = numbers | {"alarms": health_alarms(numbers)}
     opened.evaluation(step, "health", lambda state: found, None)
+
+
+def test_an_evaluation_in_training_is_in_the_lineage(tmp_path):
+    opened = reporter(tmp_path)
+    evaluate(opened, 4, math.nan, loss=0.5)
+    opened.main = False  # of several processes, one writes
+    evaluate(opened, 8, 0.5)
+    opened.close()
+    [line] = lineage.read(tmp_path / "lineage.jsonl")
+    assert line["findings"] == {"copy_ratio": "nan", "loss": 0.5}
+    assert (line["evaluation"], line["step"]) == ("health", 4)
+    assert line["digest"] == "" and line["checkpoint"] == f"{tmp_path}/checkpoints/4"
 
 
 def alarm_steps(text):

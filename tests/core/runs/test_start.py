@@ -1,9 +1,11 @@
 """How a state begins: resumed, from a checkpoint, an export, a Hugging Face folder, afresh."""
 
+import functools
 import json
 import shutil
 
 import jax
+import jax.numpy as jnp
 import meta_files
 import numpy as np
 import pytest
@@ -15,6 +17,9 @@ from core import train
 from core.config import load_method
 from core.export import artifacts
 from core.export.export_run import export_run
+from core.method import open_source
+from core.nn.token_order import take
+from core.parallel.layouts import unbox
 from core.parallel.mesh import make_mesh
 from core.program import build_program
 from core.runs import checkpoint
@@ -111,6 +116,53 @@ def test_hugging_face_folder_fills_encoder_target_and_predictor(tmp_path, mesh):
         "opt: 87 arrays, 0.523M values, fresh",
         "bad_steps: 0",
     ]
+
+
+def test_the_first_loss_is_that_of_the_published_weights(trained):
+    """By the equation of arXiv 2506.09985, pattern after pattern, from the file itself."""
+    config = matching()
+    method = load_method(config)
+    with open_source(method) as source:
+        batch = source.next()
+    halves = {name: np.split(x, 2, 1) for name, x in batch.items() if name != "video"}
+    clips = (batch["video"] / np.float32(255) - model.MEAN) / model.STD
+
+    @jax.jit
+    def loss(params):
+        encoder, predictor = (
+            make(**fields)
+            for make, fields in zip(
+                (model.Encoder, model.Predictor), weights.read_hf(FIXTURE), strict=False
+            )
+        )
+        grid = model.grid_of(clips.shape, encoder.patch)
+        encode = functools.partial(
+            encoder.apply, {"params": params["encoder"]}, grid=grid
+        )
+        patches = model.patchify(clips, encoder.patch)
+        truth, terms = encode(patches), []
+        mean, variance = truth.mean(-1, keepdims=True), truth.var(-1, keepdims=True)
+        truth = (truth - mean) / jnp.sqrt(variance + 1e-5)
+        for i in range(2):
+            seen, hidden, valid, there = (
+                halves[name][i]
+                for name in ("context", "target", "context_valid", "target_valid")
+            )
+            guess = predictor.apply(
+                {"params": params["predictor"]},
+                encode(take(patches, seen), seen, valid=valid), seen, hidden, grid=grid,
+                use=(0,), context_valid=valid, target_valid=there,
+            )  # fmt: skip
+            error = jnp.abs(guess - take(truth, hidden)).mean(-1)
+            terms.append((error * there).sum() / there.sum())
+        return jnp.stack(terms).mean()
+
+    lines = (trained[0] / "metrics.jsonl").read_text().splitlines()
+    first = json.loads(lines[0])
+    assert first["step"] == 1
+    assert first["loss"] == pytest.approx(float(loss(PARAMS)), rel=1e-5)
+    fresh = unbox(method.init(jax.random.key(config.seed))).params
+    assert abs(first["loss"] - float(loss(fresh))) > 0.01
 
 
 def test_meta_file_fills_all_parts_or_those_named(tmp_path):

@@ -13,6 +13,7 @@ from core.runs.throughput import (
     Throughput,
     device_memory,
     dues_left,
+    fitting,
     grid,
     peak_host_bytes,
     progress_line,
@@ -40,24 +41,25 @@ def test_throughput_separates_waiting_from_working_and_skips_pauses():
             time.passes(0.5)
         time.passes(1.5)
         clock.count(10)
-    with clock.pause():
+    with clock.pause("evaluate"):
         time.passes(100)
         with clock.wait():  # an evaluation reads its own data
             time.passes(50)
     assert clock.report(30) == Rates(2.0, 5.0, 0.25, 60.0)
-    with clock.pause():
+    with clock.pause("evaluate"):
         clock.report(29)  # a report does not end the pause
         time.passes(7)
     time.passes(4)
     clock.count(10)
     assert clock.report(10) == Rates(4.0, 2.5, 0.0, 40.0)
     assert all(math.isnan(x) for x in clock.report(10))
+    assert clock.totals() == {"train": 10.0, "data": 2.0, "evaluate": 157.0}
 
 
 def test_throughput_continues_after_an_error():
     time = Time()
     clock = Throughput(now=time)
-    with pytest.raises(RuntimeError), clock.pause():
+    with pytest.raises(RuntimeError), clock.pause("evaluate"):
         time.passes(5)
         raise RuntimeError
     time.passes(2)
@@ -83,6 +85,13 @@ def test_what_is_due_from_a_step_on_is_counted(every):
     assert [dues_left(every, step, 10) for step in range(1, 12)] == [
         sum(dues[step:]) for step in range(11)
     ]
+
+
+def test_a_short_run_leaves_out_evaluations_of_a_long_one():
+    every = {"health": 4, "probe": 10, "baselines": 0, "never": -1}
+    assert fitting(every, 10) == every
+    assert fitting(every, 9) == every | {"probe": -1, "baselines": -1}
+    assert fitting({"final": 0, "never": -1}, 1) == {"final": 0, "never": -1}
 
 
 def test_the_time_of_evaluations_still_due_is_added():

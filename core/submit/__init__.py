@@ -1,0 +1,1 @@
+"""Jobs for schedulers: one description, rendered for Slurm, GKE, TPU VMs, SkyPilot."""
