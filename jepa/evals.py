@@ -108,9 +108,8 @@ def make_score(
         return drawn[part]
 
     readout = probe.Readout(bodies=train.bodies, grid=grid, frames=train.frames)
-    tokens = jax.jit(
-        functools.partial(tokens_of, encoder, grid)
-    )  # once for all weights
+    # Compiled once for all weights.
+    tokens = jax.jit(functools.partial(tokens_of, encoder, grid))
 
     def score(params, watch, what):
         fitted = clips("train", train, train_clips, watch)

@@ -102,9 +102,9 @@ LEVEL = {"constant", "warmup_constant"}  # schedules that do not depend on `step
 def program_fields(config) -> str:
     """The fields of a config that can change its program."""
     fields = config.to_dict()
-    optimizer = fields.get("optimizer", {})
-    schedules = [x for x in optimizer.values() if isinstance(x, dict)]
-    level = all(x["kind"] in LEVEL for x in schedules)
+    optimizer = fields.get("optimizer", {}).values()
+    schedules = [x["kind"] for x in optimizer if isinstance(x, dict)]
+    level = schedules and LEVEL.issuperset(schedules)
     leave_out = LOOP | {"steps"} if level else LOOP
     return json.dumps({k: fields[k] for k in sorted(fields.keys() - leave_out)})
 

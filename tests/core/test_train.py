@@ -37,7 +37,7 @@ def planned():
     """(config, method, plan) on one device; the plan is shared with runs of `steady`."""
     config = steady()
     method, mesh = train.load_method(config), train.make_mesh(**config.mesh)
-    options = {"seed": config.seed, "offload": config.offload}
+    options = {"seed": config.seed, "offload": config.offload, "norm": 0.0}
     return config, method, train.build_program(method, mesh, **options)
 
 

@@ -243,10 +243,9 @@ def test_bad_settings_are_errors():
         load_method(small(imagination__last=1))
 
 
-def test_a_killed_run_resumes(tmp_path):
+def test_a_killed_run_resumes(tmp_path, capfd):
     config = small(steps=4000, save_steps=5, log_steps=5)
-    preset = "configs/dreamer.py:reach"
-    process = start(config, tmp_path, preset=preset)
+    process = start(config, tmp_path, preset="configs/dreamer.py:reach")
     folder = tmp_path / "checkpoints"
     while len(checkpoint.steps_in(folder)) < 3 and process.poll() is None:
         time.sleep(0.05)
@@ -255,10 +254,8 @@ def test_a_killed_run_resumes(tmp_path):
     process.communicate()
     saved = checkpoint.steps_in(folder)[-1]
     config.steps = saved + 5
-    process = start(config, tmp_path, "--allow_config_change", preset=preset)
-    out, err = process.communicate()
-    assert process.returncode == 0, err
-    assert f"resuming after step {saved} " in out
+    train.fit(config, tmp_path, allow_config_change=True)
+    assert f"resuming after step {saved} " in capfd.readouterr().out
     lines = written(tmp_path)
     assert lines[saved + 5]["env_steps"] == 52 + 4 * (saved + 5)
     assert lines[saved + 5]["replay_steps"] == min(4000, 52 + 4 * (saved + 5))
