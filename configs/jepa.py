@@ -21,7 +21,7 @@ docs/scaling.md says what to expect there.
 from ml_collections import ConfigDict
 
 WORDS = (
-    "tiny, v1_l, v1_h, v1_h384, v2_l, v2_h, v2_g, v2_G, v2_l_cooldown, v2_h_cooldown, "
+    "tiny, atari, v1_l, v1_h, v1_h384, v2_l, v2_h, v2_g, v2_G, v2_l_cooldown, v2_h_cooldown, "
     "v2_g_cooldown, v2_g384_cooldown"
 )
 
@@ -64,7 +64,7 @@ MACHINES = {
 
 def get_config(size="tiny"):
     """The config of a preset; raises ValueError for unknown names."""
-    makers = {"tiny": tiny}
+    makers = {"tiny": tiny, "atari": atari}
     for letter in "lh":
         makers[f"v1_{letter}"] = lambda letter=letter: v1(letter.upper())
     makers["v1_h384"] = lambda: v1("H", size=384)
@@ -315,4 +315,19 @@ def tiny():
     config["objective"] |= {"mask_token_per_pattern": False}
     config["data"] |= {"frames": 8, "size": 64, "workers": 2}
     config["probe"] |= {"train_clips": 3000, "steps": 1000, "lr": 4e-3}
+    return config
+
+
+def atari():
+    """The encoder of `tiny` on the screen of an Atari game, half a second of play."""
+    config = tiny()
+    config["steps"] = 3000
+    config["data"] |= {
+        "source": "camera:data/pong",  # of launch.prepare --from=atari:pong:160
+        "fps": 15.0,  # all recorded steps
+        "scale": (1.0, 1.0),  # the whole screen, as positions are of the screen
+        "aspect": (1.0, 1.0),
+        "flip": False,
+    }
+    config["eval_steps"] |= {"probe": -1, "baselines": -1}
     return config
