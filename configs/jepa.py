@@ -329,5 +329,11 @@ def atari():
         "aspect": (1.0, 1.0),
         "flip": False,
     }
-    config["eval_steps"] |= {"probe": -1, "baselines": -1}
+    config["eval_steps"] |= {"probe": -1, "baselines": -1, "objects": -1}
+    config["objects"] = {
+        "train_clips": 1200,
+        "held_clips": 400,
+        "horizon_s": 1.0,
+        "twin": {"steps": 1500, "batch": 8, "lr": 1e-3},
+    }
     return config

@@ -14,7 +14,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from core.base.pictures import draw_points, tile
 from core.data import source_names
 from core.data.games.windows import Windows, read_windows
 from core.evals.classification import Options
@@ -22,15 +21,24 @@ from core.evals.extract import Features
 from core.evals.readout import in_batches
 from core.evals.regression import known_squares, score_targets
 from core.parallel.layouts import unbox
+from core.runs.working import say
 from core.section import Section
 from jepa.model import patchify, standardize
 
-PICTURED = 4  # clips in the picture
 PIXEL = 1 / 160  # of an Atari screen; targets that vary less are left out
 
 
 def make_objects(
-    encoder, grid, init, *, data: Section, seed, train_clips, held_clips, horizon_s, twin
+    encoder,
+    grid,
+    init,
+    *,
+    data: Section,
+    seed,
+    train_clips,
+    held_clips,
+    horizon_s,
+    twin,
 ):
     """state -> R2 of each target, with 95% intervals over episodes, for each encoder.
 
@@ -39,7 +47,7 @@ def make_objects(
       data: of the config; its source is a camera of prepared games.
       train_clips, held_clips: clips that ridge is fitted to and scored on.
       horizon_s: seconds after a clip in which the ball may turn.
-      twin: keywords of `fit_twin`; none with 0 steps.
+      twin: keywords of `fit_twin`.
     """
 
     @functools.cache
@@ -49,29 +57,38 @@ def make_objects(
     def evaluate(state):
         train, held = windows()
         fresh = jax.jit(lambda: unbox(init(jax.random.key(seed))).target)()
-        weights = {"trained": state.target, "untrained": fresh, "pixels": None}
-        if twin["steps"]:
-            weights["twin"] = fit_twin(encoder, grid, fresh, train, seed=seed, **twin)
-        train, held = spread(train, train_clips), spread(held, held_clips)
-        names = varying(train)
-        found = {}
-        for name, params in weights.items():
-            parts = [features(encoder, grid, params, part) for part in (train, held)]
-            targets = tuple({k: part.targets[k] for k in names} for part in (train, held))
+        made = {
+            "trained": lambda: state.target,
+            "untrained": lambda: fresh,
+            "pixels": lambda: None,
+            "twin": lambda: fit_twin(encoder, grid, fresh, train, seed=seed, **twin),
+        }
+        parts = spread(train, train_clips), spread(held, held_clips)
+        names, found = varying(parts[0]), {}
+        for name, weights in made.items():
+            params = weights()
+            read = [features(encoder, grid, params, part) for part in parts]
+            targets = [{k: part.targets[k] for k in names} for part in parts]
+            groups = tuple(part.episode for part in parts)
             scores = score_targets(
-                "ridge",
-                *parts,
-                targets,
-                options=Options(),
-                groups=(train.episode, held.episode),
+                "ridge", *read, tuple(targets), options=Options(), groups=groups
             )
             for target, score in scores.items():
-                found[f"{name}/{target}"] = score["r2"]
                 low, high = score["interval"]
-                found[f"{name}/{target}/low"], found[f"{name}/{target}/high"] = low, high
+                found[f"{name}/{target}"] = score["r2"]
+                found |= {f"{name}/{target}/low": low, f"{name}/{target}/high": high}
+            say(f"objects: {name}: {line_of(scores)}")
         return found
 
     return evaluate
+
+
+def line_of(scores) -> str:
+    """R2 and interval of each target, for people."""
+    return ", ".join(
+        "{} {:.2f} ({:.2f} to {:.2f})".format(name, x["r2"], *x["interval"])
+        for name, x in scores.items()
+    )
 
 
 def open_windows(data: Section, split: str, horizon_s: float) -> Windows:

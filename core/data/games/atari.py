@@ -45,7 +45,9 @@ class Game(NamedTuple):
 GAMES = {
     "boxing": Game((32, 186), ("Player", "Enemy"), target=1),
     "breakout": Game((32, 196), ("Player", "Ball"), target=1),
-    "freeway": Game((24, 196), ("Chicken", "Chicken2", *(f"Car{i}" for i in range(10))), 2),
+    "freeway": Game(
+        (24, 196), ("Chicken", "Chicken2", *(f"Car{i}" for i in range(10))), 2
+    ),
     "pong": Game((34, 194), ("Player", "Ball", "Enemy"), target=1, vertical=True),
     "tennis": Game((26, 190), ("Player", "Enemy", "Ball", "BallShadow"), target=2),
 }
@@ -96,7 +98,9 @@ class Episodes:
             "rate": RATE,
             "names": {POSITION: list(GAMES[self.game].objects)},
             "units": {POSITION: "sides of the picture"},
-            "action": [{"classes": len(open_console(self.game, 0).getMinimalActionSet())}],
+            "action": [
+                {"classes": len(open_console(self.game, 0).getMinimalActionSet())}
+            ],
         }
 
     def name(self, index):
@@ -126,7 +130,10 @@ def open_console(game: str, seed: int):
 def play(game: str, seed: int) -> dict:
     """The steps of one episode (core/data/episodes/steps.py), at most STEPS."""
     known, rng = GAMES[game], np.random.default_rng(seed)
-    console, reader = open_console(game, seed), ObjectReader(game, len(GAMES[game].objects))
+    console, reader = (
+        open_console(game, seed),
+        ObjectReader(game, len(GAMES[game].objects)),
+    )
     keys = console.getMinimalActionSet()
     for _ in range(rng.integers(MOST_IDLE + 1)):
         console.act(0)
@@ -138,7 +145,10 @@ def play(game: str, seed: int) -> dict:
         if len(images) == STEPS or console.game_over():
             break
         if not left:
-            key, left = choose_key(keys, known, places[-1], rng), rng.integers(MOST_HELD) + 1
+            key, left = (
+                choose_key(keys, known, places[-1], rng),
+                rng.integers(MOST_HELD) + 1,
+            )
         left -= 1
         actions.append(key)
         rewards.append(sum(console.act(keys[key]) for _ in range(SKIP)))

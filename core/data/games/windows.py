@@ -1,6 +1,6 @@
 """Clips of recorded games with what is known of their objects: position, velocity, bounce."""
 
-from typing import NamedTuple
+import dataclasses
 
 import numpy as np
 
@@ -14,7 +14,8 @@ BALL = "Ball"  # the object whose bounces are labels
 STILL = 0.5 / 160  # in sides of the picture; less than this is no movement
 
 
-class Windows(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Windows:
     """All clips of some episodes, by row.
 
     images: per episode, uint8 [T, S, S, 3]. episode, start: of each clip, int [n]. ahead:
@@ -42,9 +43,8 @@ class Windows(NamedTuple):
     def take(self, rows) -> "Windows":
         """Some of the clips."""
         targets = {name: y[rows] for name, y in self.targets.items()}
-        return self._replace(
-            episode=self.episode[rows], start=self.start[rows], targets=targets
-        )
+        where = {"episode": self.episode[rows], "start": self.start[rows]}
+        return dataclasses.replace(self, targets=targets, **where)
 
 
 def read_windows(
@@ -125,7 +125,9 @@ def label(steps, objects, ahead, horizon: int, rate: float) -> dict[str, np.ndar
         turned = np.append(turned, len(ball) + horizon)  # never, after the last
         following = turned[np.searchsorted(turned, last)]
         late = following > last + horizon
-        found["bounce/time"] = np.where(late, np.nan, (following - last) / rate)[:, None]
+        found["bounce/time"] = np.where(late, np.nan, (following - last) / rate)[
+            :, None
+        ]
         where = ball[np.where(late, 0, following)]
         found["bounce/place"] = np.where(late[:, None], np.nan, where)
     return {name: x.astype(np.float32) for name, x in found.items()}
