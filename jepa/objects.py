@@ -54,6 +54,8 @@ def make_objects(
     def windows():
         return tuple(open_windows(data, s, horizon_s) for s in ("train", "validation"))
 
+    encode = jax.jit(functools.partial(tokens_of, encoder, grid))
+
     def evaluate(state):
         train, held = windows()
         fresh = jax.jit(lambda: unbox(init(jax.random.key(seed))).target)()
@@ -63,11 +65,11 @@ def make_objects(
             "pixels": lambda: None,
             "twin": lambda: fit_twin(encoder, grid, fresh, train, seed=seed, **twin),
         }
-        parts = spread(train, train_clips), spread(held, held_clips)
+        parts = evenly(train, train_clips), evenly(held, held_clips)
         names, found = varying(parts[0]), {}
         for name, weights in made.items():
             params = weights()
-            read = [features(encoder, grid, params, part) for part in parts]
+            read = [features(functools.partial(encode, params), part) for part in parts]
             targets = [{k: part.targets[k] for k in names} for part in parts]
             groups = tuple(part.episode for part in parts)
             scores = score_targets(
@@ -105,7 +107,7 @@ def open_windows(data: Section, split: str, horizon_s: float) -> Windows:
     return read_windows(recordings, camera=camera, horizon_s=horizon_s, **clip)
 
 
-def spread(windows: Windows, count: int) -> Windows:
+def evenly(windows: Windows, count: int) -> Windows:
     """`count` clips, evenly over all episodes; all if there are fewer."""
     rows = np.linspace(0, len(windows) - 1, min(count, len(windows)))
     return windows.take(rows.astype(int))
@@ -129,9 +131,8 @@ def tokens_of(encoder, grid, params, video):
     return encoder.apply({"params": params}, patches, grid=grid)
 
 
-def features(encoder, grid, params, windows: Windows) -> Features:
-    """Tokens float16 [n, 1, N, D] of all clips."""
-    encode = jax.jit(functools.partial(tokens_of, encoder, grid, params))
+def features(encode, windows: Windows) -> Features:
+    """Tokens float16 [n, 1, N, D] of all clips. encode: uint8 clips -> tokens [b, N, D]."""
     rows = np.arange(len(windows))
     tokens = in_batches(
         lambda some: np.asarray(encode(windows.video(some)), np.float16), rows

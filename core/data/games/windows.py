@@ -19,8 +19,8 @@ class Windows:
     """All clips of some episodes, by row.
 
     images: per episode, uint8 [T, S, S, 3]. episode, start: of each clip, int [n]. ahead:
-    frames of a clip, in steps from its start. rate: steps per second. targets: by name float32 [n, K], NaN where
-    unknown. objects: their names.
+    frames of a clip, in steps from its start. rate: steps per second. targets: by name
+    float32 [n, K], NaN where unknown. objects: their names.
     """
 
     images: list[np.ndarray]

@@ -77,7 +77,10 @@ def test_position_and_velocity_are_those_of_the_last_frame(windows):
 def test_the_next_turn_is_where_the_wave_turns(windows):
     # Turns are at the steps nearest to 1 / SPEED, 2 / SPEED and so on.
     turning = np.array([14, 29, 43, 57])  # 14.3, 28.6, 42.9, 57.1
-    times, places = windows.targets["bounce/time"][:, 0], windows.targets["bounce/place"]
+    times, places = (
+        windows.targets["bounce/time"][:, 0],
+        windows.targets["bounce/place"],
+    )
     for start, seconds in enumerate(times):
         place = places[start]
         last = start + 4
