@@ -76,10 +76,27 @@ class Source(Protocol):
     def close(self) -> None: ...
 
 
-class Eval(Protocol):
-    """What to find out about a state: numbers, pictures and alarms by name."""
+class Watch(NamedTuple):
+    """What a long evaluation reports to, and asks whether to stop; silent by default.
 
-    def __call__(self, state: Any) -> Findings: ...
+    say: takes a line for the user. stopping: whether to raise core.base.waiting.Stopped
+    now. `core/evals/progress.py:watched` does both for a loop.
+    """
+
+    say: Callable[[str], None] = lambda text: None
+    stopping: Callable[[], bool] = lambda: False
+
+
+UNWATCHED = Watch()  # silent, and never stopped
+
+
+class Eval(Protocol):
+    """What to find out about a state: numbers, pictures and alarms by name.
+
+    Raises Stopped where `watch.stopping()`; it is then repeated when the run resumes.
+    """
+
+    def __call__(self, state: Any, watch: Watch) -> Findings: ...
 
 
 class Export(Protocol):

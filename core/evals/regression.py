@@ -79,7 +79,7 @@ def check_targets(targets: Targets, rows: int) -> None:
     """Raise ValueError for a target that no regression can be fitted to or scored on."""
     for name, y in targets.items():
         assert y.ndim == 2 and len(y) == rows, (name, y.shape, rows)
-        known = int(np.isfinite(y).all(1).sum())
+        known = int(np.isfinite(y).sum(0).min())
         if known < 2 * SELECT_ONE_IN:
             raise ValueError(
                 f"target {name} is known for {known} of {rows} clips; expected at least "
