@@ -9,7 +9,7 @@ import jax
 
 from core.base.waiting import SourceFailed, Stopped
 from core.config import check_config, check_section_names, load_method
-from core.method import Eval, Method, Source
+from core.method import Eval, Method, Source, Watch
 from core.parallel.batches import host_shard, to_device
 from core.parallel.mesh import copy_to_local_mesh, make_mesh
 from core.program import Program, build_program
@@ -17,6 +17,7 @@ from core.runs import checkpoint, data_change, preemption, run_folder
 from core.runs.preemption import Preempted
 from core.runs.reporter import CHECKPOINT, Reporter
 from core.runs.start import Start, begin
+from core.runs.throughput import fitting
 from core.runs.working import log_compiler, say, working
 
 
@@ -157,7 +158,7 @@ def advance(run: Run, state, reporter, stopping):
 
 
 def due(step: int, every: int, last: int) -> bool:
-    """Whether something that happens `every` steps is due; always after the last step.
+    """Whether something that happens `every` steps is due, or is due after the last step.
 
     0 means only after the last step, -1 never.
     """
@@ -167,14 +168,17 @@ def due(step: int, every: int, last: int) -> bool:
 
 def due_evals(method: Method, config, step: int) -> dict[str, Eval]:
     """The evaluations that are due after a step, by name."""
-    every, last = config.eval_steps, config.steps
-    return {k: f for k, f in method.evals.items() if due(step, every[k], last)}
+    every = fitting(config.eval_steps.to_dict(), config.steps)
+    return {k: f for k, f in method.evals.items() if due(step, every[k], config.steps)}
 
 
 def run_evals(
     evals: dict[str, Eval], step: int, state, *, program: Program, reporter, stopping
 ) -> bool:
-    """Run evaluations in order; returns whether all have run, False after a stop."""
+    """Run evaluations in order; returns whether all have run, False after a stop.
+
+    A stop is asked for by `watch`, or breaks off what does not ask.
+    """
     mesh = program.mesh
     if evals:
         state = jax.device_put(state, program.device_layouts)
@@ -183,8 +187,15 @@ def run_evals(
         for name, evaluate in evals.items():
             if stopping():
                 return False
+            watch = Watch(functools.partial(say_at, step, name), stopping.overdue)
+            evaluate = stopping.breakable(functools.partial(evaluate, watch=watch))
             try:
-                reporter.evaluation(step, name, stopping.breakable(evaluate), state)
-            except preemption.Interrupted:
+                reporter.evaluation(step, name, evaluate, state)
+            except (preemption.Interrupted, Stopped):
                 return False
     return True
+
+
+def say_at(step: int, name: str, text: str) -> None:
+    """Print what an evaluation says of its progress."""
+    say(f"step {step}: {name}: {text}")

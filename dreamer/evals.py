@@ -9,6 +9,7 @@ import numpy as np
 
 from core.base.pictures import rgb
 from core.evals.readout import fit_readout, in_batches
+from core.method import UNWATCHED
 from dreamer import world_model
 from dreamer.layers import Head
 from dreamer.nets import decoded_values
@@ -67,9 +68,11 @@ def make_dream(model, validation, train, *, context, read_steps):
         states, _ = world_model.observe(model, params, first, batch, gumbel)
         return states.features().swapaxes(0, 1)
 
-    def evaluate(state):
+    def evaluate(state, watch):
         batch, found = validation(), {}
-        predicted, features = in_batches(partial(run, state.params), batch, PART)
+        predicted, features = in_batches(
+            partial(run, state.params), batch, PART, watch=watch, what="dream"
+        )
         # Predictions are compared until the episode ends.
         same = ~np.logical_or.accumulate(batch["is_first"][:, context:], 1)
         for name, space in model.spaces:
@@ -82,8 +85,14 @@ def make_dream(model, validation, train, *, context, read_steps):
                 shown = panels(values[:PICTURED], true[:PICTURED], context)
                 found |= {f"dream_{name}": strip(shown), f"film_{name}": film(shown)}
         if PLACE in batch:
-            x = in_batches(partial(observe, state.params), train(), PART)
-            read = fit_reader(x, flat(train()[PLACE]), steps=read_steps)
+            x = in_batches(
+                partial(observe, state.params),
+                train(),
+                PART,
+                watch=watch,
+                what="states",
+            )
+            read = fit_reader(x, flat(train()[PLACE]), steps=read_steps, watch=watch)
             found |= positions(read(features), flat(batch[PLACE]), context)
         return found
 
@@ -169,7 +178,7 @@ def film(x):
     return x.transpose(2, 1, 3, 0, 4, 5).reshape(T, rows * h, n * w, 3)
 
 
-def fit_reader(x, y, *, steps):
+def fit_reader(x, y, *, steps, watch=UNWATCHED):
     """A two-layer readout fitted to predict y [n, T, P] from x [n, T, F]: x -> y.
 
     Not linear, since a position is encoded jointly by several categorical latents.
@@ -177,5 +186,7 @@ def fit_reader(x, y, *, steps):
     mean, std = x.mean((0, 1)), x.std((0, 1)) + 1e-3
     rows, true = ((x - mean) / std).reshape(-1, x.shape[-1]), y.reshape(-1, y.shape[-1])
     head = Head(2, READER, true.shape[1:])
-    params, _ = fit_readout(head, rows, true, steps=steps, batch=READER_BATCH, lr=2e-3)
+    params, _ = fit_readout(
+        head, rows, true, steps=steps, batch=READER_BATCH, lr=2e-3, watch=watch
+    )
     return lambda x: np.asarray(head.apply({"params": params}, (x - mean) / std))

@@ -9,6 +9,8 @@ import optax
 
 from core.base.pictures import draw_points, tile
 from core.data.loading.pipeline import make_source
+from core.evals.progress import watched
+from core.method import UNWATCHED, Watch
 from core.parallel.layouts import unbox
 from core.section import Section
 from jepa import probe
@@ -63,12 +65,13 @@ def make_evals(encoder, predictor, masker, init, read, *, use, config: Section) 
     }
 
 
-def clips_of(records, count: int) -> dict:
+def clips_of(records, count: int, watch: Watch) -> dict:
     """The first `count` labelled clips of the world, stacked.
 
     video uint8 [n, T, H, W, 3]; position and velocity float32 [n, T, K, 2].
     """
-    items = [records.load(i) for i in range(count)]
+    rows = watched(range(count), "drawing labelled clips", watch)
+    items = [records.load(i) for i in rows]
     names = ("video", "position", "velocity")
     return {name: np.stack([item[name] for item in items]) for name in names}
 
@@ -84,9 +87,9 @@ def tokens_of(encoder, grid, params, video):
 def make_score(
     encoder, grid, *, train, validation, train_clips, held_clips, steps, batch, lr
 ):
-    """score(params) -> ({"position": R2, "velocity": R2}, picture of the predictions).
+    """score(params, watch, what) -> ({"position": R2, "velocity": R2}, picture).
 
-    params: an encoder's weights, or None to probe raw tubelets.
+    params: an encoder's weights, or None to probe raw tubelets. picture: of the predictions.
 
     Args:
       train, validation: records of the embedded world, to fit and to score the probe on.
@@ -94,15 +97,22 @@ def make_score(
       steps, batch, lr: the probe's training.
     """
     fit = {"steps": steps, "batch": batch, "lr": lr}
-    clips = functools.cache(
-        lambda: (clips_of(train, train_clips), clips_of(validation, held_clips))
-    )
+    drawn: dict[str, dict] = {}  # those of a part, once they are drawn
+
+    def clips(part, records, count, watch):
+        if part not in drawn:
+            drawn[part] = clips_of(records, count, watch)
+        return drawn[part]
+
     readout = probe.Readout(bodies=train.bodies, grid=grid, frames=train.frames)
 
-    def score(params):
-        fitted, scored = clips()
+    def score(params, watch, what):
+        fitted = clips("train", train, train_clips, watch)
+        scored = clips("validation", validation, held_clips, watch)
         encode = jax.jit(functools.partial(tokens_of, encoder, grid, params))
-        scores, predicted = probe.probe(encode, fitted, scored, readout, **fit)
+        scores, predicted = probe.probe(
+            encode, fitted, scored, readout, watch=watch, what=what, **fit
+        )
         names = ("position", "velocity")
         picture = draw_predictions(scored, predicted, seconds=1 / train.fps)
         return dict(zip(names, scores, strict=True)), picture
@@ -116,8 +126,8 @@ def make_probe(score):
     score: what `make_score` returns.
     """
 
-    def evaluate(state):
-        scores, picture = score(state.target)
+    def evaluate(state, watch):
+        scores, picture = score(state.target, watch, "probe")
         return {f"trained/{k}": v for k, v in scores.items()} | {"reading": picture}
 
     return evaluate
@@ -134,37 +144,39 @@ def make_baselines(score, init, train_twin, *, seed):
       train_twin: what `make_twin` returns.
     """
 
-    def evaluate(state):
+    def evaluate(state, watch):
         fresh = jax.jit(lambda: unbox(init(jax.random.key(seed))).target)
         untrained = fresh()
         found = {"pixels": None, "untrained": untrained}
-        found["twin"] = train_twin(untrained, int(state.step))
+        found["twin"] = train_twin(untrained, int(state.step), watch)
         return {
             f"{name}/{k}": v
             for name, params in found.items()
-            for k, v in score(params)[0].items()
+            for k, v in score(params, watch, f"baseline {name}")[0].items()
         }
 
     return evaluate
 
 
 def make_twin(encoder, grid, *, source, lr=1e-3, decay=0.01):
-    """train(params, steps) -> the encoder's weights, trained with the probe on labels.
+    """train(params, steps, watch) -> the encoder's weights, trained with the probe on labels.
 
     source: () -> a source of batches with video, position and velocity.
     """
 
-    def train(params, steps):
+    def train(params, steps, watch):
         batches = source()
         try:
-            return fit_twin(encoder, grid, params, batches, steps, lr, decay)
+            return fit_twin(encoder, grid, params, batches, steps, lr, decay, watch)
         finally:
             batches.close()
 
     return train
 
 
-def fit_twin(encoder, grid, params, batches, steps: int, lr: float, decay: float):
+def fit_twin(
+    encoder, grid, params, batches, steps: int, lr: float, decay: float, watch=UNWATCHED
+):
     """Train encoder and readout end to end on labels of unit variance, with AdamW.
 
     Args:
@@ -173,6 +185,7 @@ def fit_twin(encoder, grid, params, batches, steps: int, lr: float, decay: float
       batches: core.method.Source of video uint8 [B, T, H, W, 3], position and velocity
         float32 [B, T, K, 2] of K bodies. T must be a multiple of t.
       steps: updates; lr: peak of their one-cycle rate; decay: of all weights.
+      watch: for lines of progress.
 
     Returns:
       the encoder's new weights.
@@ -201,7 +214,7 @@ def fit_twin(encoder, grid, params, batches, steps: int, lr: float, decay: float
 
     params = jax.tree.map(jnp.array, params)  # copies, because the step donates them
     opt = jax.jit(tx.init)(params)
-    for _ in range(steps):
+    for _ in watched(range(steps), "supervised twin: steps", watch):
         labels = (probe.labels_of(batch) - mean) / std
         params, opt = step(params, opt, batch["video"], labels)
         batch = batches.next()

@@ -96,7 +96,7 @@ def make_health(encoder, predictor, masker, *, mask_tokens, batch):
         }
         return scalars, truth.mean(1), truth.reshape(-1, truth.shape[-1])
 
-    def health(state):
+    def health(state, watch):
         if state.params["predictor"] is None:
             raise ValueError(
                 "health needs a predictor, which these weights lack; name other "

@@ -69,7 +69,7 @@ def make_pictures(encoder, masker, *, batch, clips=6):
         patches = standardize(patchify(video, encoder.patch))
         return encoder.apply({"params": target}, patches, grid=masker.grid)
 
-    def pictures(state):
+    def pictures(state, watch):
         validation = batch()
         video = validation["video"][:clips]
         features = np.asarray(encode(state.target, video), np.float32)

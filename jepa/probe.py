@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from core.evals.readout import fit_readout, in_batches
+from core.method import UNWATCHED
 from core.nn.positions import sincos
 
 VALUES = 4  # x, y and their velocities
@@ -92,7 +93,18 @@ def moments(labels):
     return labels.mean((0, 1)), labels.std((0, 1)) + 1e-6
 
 
-def probe(encode, train, validation, readout, *, steps=500, batch=64, lr=2e-3):
+def probe(
+    encode,
+    train,
+    validation,
+    readout,
+    *,
+    steps=500,
+    batch=64,
+    lr=2e-3,
+    watch=UNWATCHED,
+    what="probe",
+):
     """Fit a readout on frozen features of training clips, score it on validation clips.
 
     Args:
@@ -100,13 +112,14 @@ def probe(encode, train, validation, readout, *, steps=500, batch=64, lr=2e-3):
       train, validation: dicts of video uint8 [n, T, H, W, 3], position and velocity
         float32 [n, T, K, 2].
       readout: Readout; steps, batch, lr: of its training.
+      watch, what: for lines of progress.
 
     Returns:
       ((position R2, velocity R2), predicted labels [n, T, K, 4] of the validation clips).
     """
     half = lambda video: np.asarray(encode(video), np.float16)  # noqa: E731
     mean, std = moments(labels_of(train))
-    features = jnp.asarray(in_batches(half, train["video"]))
+    features = jnp.asarray(in_batches(half, train["video"], watch=watch, what=what))
     params, _ = fit_readout(
         readout,
         features,
@@ -114,6 +127,8 @@ def probe(encode, train, validation, readout, *, steps=500, batch=64, lr=2e-3):
         steps=steps,
         batch=batch,
         lr=lr,
+        watch=watch,
+        what=what,
     )
     del features
     read = jax.jit(
@@ -121,5 +136,6 @@ def probe(encode, train, validation, readout, *, steps=500, batch=64, lr=2e-3):
             {"params": params}, encode(v).astype(jnp.float16).astype(jnp.float32)
         )
     )
-    predicted = in_batches(read, validation["video"]) * std + mean
+    found = in_batches(read, validation["video"], watch=watch, what=what)
+    predicted = found * std + mean
     return r2(predicted, labels_of(validation)), predicted

@@ -9,6 +9,8 @@ from core.agents.envs.pool import Pool
 from core.agents.policy import Policy, jit_policy, observed, zero_actions
 from core.agents.spaces import Spaces
 from core.base.pictures import rgb
+from core.base.waiting import Stopped, never
+from core.method import Watch
 
 SEED_OFFSET = 1 << 20  # added to the seed of training's environments
 FRAMES = 64  # of a film at least, and less than twice as many, of a long episode
@@ -31,7 +33,7 @@ def make_episodes(
     """
     policy_step = jit_policy(policy, actions, seed=seed + SEED_OFFSET)
 
-    def evaluate(state) -> dict:
+    def evaluate(state, watch: Watch) -> dict:
         def act(carry, step, i):
             observation = observed(spaces, step)
             carry, named, _ = policy_step(state.params, carry, observation, i)
@@ -41,7 +43,9 @@ def make_episodes(
         try:
             carry = jax.jit(policy.first_carry, static_argnums=0)(count)
             first = zero_actions(actions, count)
-            scores, lengths, frames = play(pool, act, carry, first, most_steps)
+            scores, lengths, frames = play(
+                pool, act, carry, first, most_steps, watch.stopping
+            )
         finally:
             pool.close()
         found = {
@@ -54,16 +58,26 @@ def make_episodes(
     return evaluate
 
 
-def play(pool: Pool, act: Callable, carry, first: dict, most_steps: int):
+def play(
+    pool: Pool,
+    act: Callable,
+    carry,
+    first: dict,
+    most_steps: int,
+    stopping: Callable[[], bool] = never,
+):
     """Play one episode in every environment: scores [E], lengths [E], frames of the first.
 
-    act: (carry, step, number) -> (carry, actions by name). first: actions of the reset.
+    act: (carry, step, number) -> (carry, actions by name). first: actions of the reset. Raises
+    Stopped if `stopping()`.
     """
     reset = np.ones(pool.count, bool)
     pool.send(first | {"reset": reset})
     scores, lengths = np.zeros(pool.count), np.zeros(pool.count, int)
     over, frames, every = ~reset, [], 1
     for i in range(most_steps):
+        if stopping():
+            raise Stopped
         step = pool.receive()
         scores += step["reward"] * ~over
         lengths += ~over

@@ -3,7 +3,7 @@
 import contextlib
 import math
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -12,10 +12,11 @@ from core.base import pictures
 from core.base.files import read_json, write_json
 from core.base.names import choose
 from core.base.text import short
-from core.method import Findings
+from core.method import Findings, Watch
 from core.parallel.mesh import copy_to_local_mesh, make_mesh
 from core.runs import restore
 from core.runs.findings import LastingAlarm, split_findings
+from core.runs.working import say
 
 
 def evaluate_run(
@@ -36,11 +37,16 @@ def evaluate(opened: restore.Opened, names=()) -> dict:
     found = {}
     with open_state(opened) as state:
         for name, evaluation in evals.items():
-            found[name] = evaluation(state)
+            found[name] = evaluation(state, Watch(say=say_of(name)))
             if jax.process_index() == 0:
                 folder = opened.folder / "evaluations"
                 report_findings(folder, opened.step, name, found[name])
     return found
+
+
+def say_of(name: str) -> Callable[[str], None]:
+    """A function that prints what an evaluation says of its progress."""
+    return lambda text: say(f"{name}: {text}")
 
 
 @contextlib.contextmanager

@@ -17,6 +17,7 @@ from core.runs.throughput import (
     Interruptions,
     Throughput,
     device_memory,
+    fitting,
     grid,
     peak_host_bytes,
     progress_line,
@@ -57,8 +58,9 @@ class Reporter:
         self.compiled = {}  # how long that took, until it is written
         earlier = last_values(written(folder))
         self.usual_s = earlier.get(COMPILED)
+        every = config.eval_steps.to_dict()
         self.interruptions = Interruptions(
-            config.eval_steps.to_dict() | {CHECKPOINT: config.save_steps},
+            fitting(every, config.steps) | {CHECKPOINT: config.save_steps},
             config.steps,
             {CHECKPOINT: 0.0}  # until the first
             | {
@@ -189,7 +191,9 @@ class Reporter:
 
         The duration is written too: by it a resumed run knows which evaluations are done.
         """
-        with self.interruptions.timed(name), log_compiler(self.folder):
+        usual = self.interruptions.seconds.get(name)
+        evaluating = working(f"step {step}: {name}", usual_s=usual, at_once=False)
+        with evaluating, self.interruptions.timed(name), log_compiler(self.folder):
             numbers, pictures, sentences = split_findings(evaluate(state))
         seconds = {duration_name(name): self.interruptions.seconds[name]}
         self.writer.write(step, numbers | seconds, pictures)
@@ -215,6 +219,13 @@ class Reporter:
             write_json(self.folder / SUMMARY, summary)
             for line in grid(summary):
                 say(line)
+        every = self.config.eval_steps.to_dict()
+        kept = fitting(every, self.config.steps)
+        if names := [name for name in every if kept[name] != every[name]]:
+            say(
+                f"not evaluated: {', '.join(names)}; the run is shorter than their "
+                f"eval_steps. python -m launch.evaluate --workdir={self.folder} runs them"
+            )
         say(f"done: {self.config.steps} steps; summary in {self.folder / SUMMARY}")
 
 

@@ -4,6 +4,7 @@ import math
 import resource
 import sys
 import time
+from collections.abc import Mapping
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -89,6 +90,17 @@ def dues_left(every: int, step: int, last: int) -> int:
     if not every:
         return 1
     return last // every - (step - 1) // every + (last % every > 0)
+
+
+def fitting(every: Mapping[str, int], last: int) -> dict[str, int]:
+    """Steps between evaluations of a run of `last` steps; -1, never, for those it leaves out.
+
+    A run ends with an evaluation only if it is as long as the steps between two of them,
+    or, if they are 0, as the longest of the section: a short run does not pay for a long
+    one.
+    """
+    longest = max(every.values(), default=0)
+    return {name: n if (n or longest) <= last else -1 for name, n in every.items()}
 
 
 class Interruptions:

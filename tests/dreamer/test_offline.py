@@ -18,6 +18,7 @@ from core.config import load_method
 from core.data.episodes.steps import FLAGS
 from core.data.formats import chunks
 from core.data.records import BadSample
+from core.method import Watch
 from core.parallel.layouts import unbox
 from core.prepare import run
 from core.prepare.trajectory_pieces import TrajectoryPlan, load_prepared_steps
@@ -77,7 +78,7 @@ LOOK = ("source", "size", "level", "bodies", "fps")
 
 def test_predictions_are_compared_with_the_last_frame(tmp_path):
     state = train.fit(small(steps=1), tmp_path)
-    found = load_method(small()).evals["dream"](state)
+    found = load_method(small()).evals["dream"](state, Watch())
     assert {"dream/position_1", "still/position_1", "dream/image_1"} <= found.keys()
     # Rows of truth, dream and difference for each of four clips, eight frames wide.
     assert found["dream_image"].shape == (4 * 3 * 52, 8 * 52, 3)
@@ -203,7 +204,7 @@ def test_unreadable_windows_are_left_out_of_the_evaluation(tmp_path):
     method = load_method(small(**fields))
     shapes = jax.eval_shape(method.init, jax.random.key(0))
     state = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), unbox(shapes))
-    found = method.evals["dream"](state)
+    found = method.evals["dream"](state, Watch())
     # Zero weights predict zero, and nothing moves: the mean of 0, 1, 4, 9, 16 and 25.
     np.testing.assert_allclose(found["dream/height_1"], 55 / 6, rtol=1e-5)
     assert found["still/height_1"] == 0

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from core.method import Watch
 from core.parallel.layouts import unbox
 from jepa import health
 from jepa.masks import Masker, Pattern
@@ -89,7 +90,7 @@ def targets(panel, params):
 
 
 def test_panel_of_a_fresh_model(panel):
-    found = panel.measure(panel.state)
+    found = panel.measure(panel.state, Watch())
     assert found["ema_distance"] == 0
     truth = targets(panel, panel.state.target)
     np.testing.assert_allclose(found["target_std"], truth.std((0, 1)).mean(), rtol=1e-5)
@@ -118,7 +119,7 @@ def test_copying_is_that_of_a_loop(panel):
                     near = seen[np.square(places - here).sum(-1).argmin()]
                     gap = truth[b, near] - truth[b, batch["target"][b, j]]
                     total, count = total + np.abs(gap).mean(), count + 1
-    found = panel.measure(panel.state)
+    found = panel.measure(panel.state, Watch())
     copied = found["loss_masked"] / found["copy_ratio"]
     np.testing.assert_allclose(copied, total / count, rtol=1e-4)
 
@@ -128,7 +129,9 @@ def test_collapse_raises_alarms(panel):
     state = panel.state
     target = jax.tree.map(jnp.zeros_like, state.target)
     target["norm"]["bias"] = jnp.arange(24.0)
-    found = panel.measure(State(state.step, state.params, target, state.opt, 0))
+    found = panel.measure(
+        State(state.step, state.params, target, state.opt, 0), Watch()
+    )
     assert found["target_std"] < 1e-3 and found["target_std_clips"] < 1e-3
     assert any("targets have collapsed" in text for text in found["alarms"])
     assert found["ema_distance"] > 0.5
@@ -137,5 +140,7 @@ def test_collapse_raises_alarms(panel):
 def test_drift_is_relative(panel):
     state = panel.state
     target = jax.tree.map(lambda x: 0.9 * x, state.params["encoder"])
-    found = panel.measure(State(state.step, state.params, target, state.opt, 0))
+    found = panel.measure(
+        State(state.step, state.params, target, state.opt, 0), Watch()
+    )
     np.testing.assert_allclose(found["ema_distance"], 0.1, rtol=1e-4)

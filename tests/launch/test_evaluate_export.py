@@ -17,6 +17,7 @@ from core.base.pictures import encode_png
 from core.evals.evaluate import evaluate_run
 from core.export import artifacts
 from core.export.export_run import export_run
+from core.method import Watch
 from core.nn.token_order import take
 from core.parallel.mesh import make_mesh
 from core.runs import restore
@@ -101,7 +102,7 @@ def test_every_evaluation_is_written(trained, capsys):
             else:
                 assert entries[name][key] == value
     with jax.set_mesh(make_mesh(fsdp=-1)):
-        live = restore.open_run(folder).method.evals["health"](state)
+        live = restore.open_run(folder).method.evals["health"](state, Watch())
     for key, value in live.items():
         assert found["health"][key] == pytest.approx(value, rel=1e-3), key
 

@@ -10,6 +10,7 @@ import walk
 from core.agents.episodes import make_episodes
 from core.agents.policy import Policy
 from core.agents.spaces import Space
+from core.method import Watch
 
 STATE = types.SimpleNamespace(params={"step": np.float32(0.5)})
 SPACES = {"spaces": walk.SPACES, "actions": walk.ACTIONS}
@@ -19,7 +20,7 @@ def test_scores_are_sums_of_rewards():
     evaluate = make_episodes(
         walk.POLICY, walk.make_pool, **SPACES, seed=0, count=3, most_steps=20
     )
-    found, again = evaluate(STATE), evaluate(STATE)
+    found, again = (evaluate(STATE, Watch()) for _ in range(2))
     assert found["episodes/steps"] == walk.STEPS + 1
     assert found["episodes/score"] == again["episodes/score"]
     assert found["episodes/score_deviation"] > 0
@@ -32,7 +33,7 @@ def test_unfinished_episodes_count_as_far_as_they_went():
     evaluate = make_episodes(
         walk.POLICY, walk.make_pool, **SPACES, seed=0, count=3, most_steps=4
     )
-    assert evaluate(STATE)["episodes/steps"] == 4
+    assert evaluate(STATE, Watch())["episodes/steps"] == 4
 
 
 class Ticks:
@@ -73,7 +74,7 @@ TICKING = {
 
 def test_an_episode_is_a_film():
     evaluate = make_episodes(STILL, Ticks, **TICKING, seed=0, count=2, most_steps=9)
-    found = evaluate(STATE)
+    found = evaluate(STATE, Watch())
     assert found["episodes/score"] == 15 and found["episodes/steps"] == 5
     film = found["episode"]
     assert film.shape == (5, 48, 48, 3)
@@ -84,7 +85,7 @@ def test_long_episodes_show_steps_equally_far_apart(monkeypatch):
     monkeypatch.setattr("core.agents.episodes.FRAMES", 2)
     ticks = functools.partial(Ticks, steps=11)
     evaluate = make_episodes(STILL, ticks, **TICKING, seed=0, count=1, most_steps=20)
-    film = evaluate(STATE)["episode"]
+    film = evaluate(STATE, Watch())["episode"]
     assert film[:, 0, 0, 0].tolist() == [10, 50, 90]
 
 
@@ -94,5 +95,5 @@ def test_a_failing_policy_closes_its_environments(monkeypatch):
     broken = STILL._replace(act=lambda *args: 1 / 0)
     evaluate = make_episodes(broken, Ticks, **TICKING, seed=0, count=1, most_steps=9)
     with pytest.raises(ZeroDivisionError):
-        evaluate(STATE)
+        evaluate(STATE, Watch())
     assert closed == [1]

@@ -54,10 +54,17 @@ def test_every_stop_signal_requests_a_stop_that_becomes_overdue(number):
     assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
 
 
-def test_an_evaluation_that_takes_long_is_broken_off():
+def wait_for_stop(state, watch):
+    """An evaluation in which signals are not seen, but that asks."""
+    while not watch.stopping():
+        time.sleep(0.01)
+    raise Stopped
+
+
+def test_an_evaluation_that_takes_long_is_broken_off(monkeypatch):
     caught = []
 
-    def hang(state):
+    def hang(state, watch):
         send(signal.SIGUSR1, after=0.0)
         for _ in range(2):
             try:
@@ -77,8 +84,14 @@ def test_an_evaluation_that_takes_long_is_broken_off():
             "reporter": types.SimpleNamespace(evaluation=evaluation),
             "stopping": stopping,
         }
-        assert train.run_evals({"quick": lambda state: None}, 1, 0, **given)
+        assert train.run_evals({"quick": lambda state, watch: None}, 1, 0, **given)
         assert not train.run_evals({"long": hang}, 1, 0, **given)
+        asks = {"asks": wait_for_stop}  # for those that no signal interrupts
+        stopping.grace = float("inf")
+        with monkeypatch.context() as patch:
+            patch.setattr(stopping, "requested", False)
+            patch.setattr(stopping, "breakable", lambda evaluate: evaluate)
+            assert not train.run_evals(asks, 1, 0, **given)
     assert caught == [preemption.Interrupted] * 2
     assert 0.2 <= time.monotonic() - begin < 10
 

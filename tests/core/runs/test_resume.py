@@ -61,7 +61,7 @@ def happens(monkeypatch):
             signal.raise_signal(signals.pop((what, step)))
 
     def evaluation(name):
-        def evaluate(state):
+        def evaluate(state, watch):
             note(name, int(state.step))
             return {
                 f"{name}_mean": float(state.params["encoder"]["norm"]["scale"].mean())

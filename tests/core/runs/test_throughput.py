@@ -13,6 +13,7 @@ from core.runs.throughput import (
     Throughput,
     device_memory,
     dues_left,
+    fitting,
     grid,
     peak_host_bytes,
     progress_line,
@@ -83,6 +84,13 @@ def test_what_is_due_from_a_step_on_is_counted(every):
     assert [dues_left(every, step, 10) for step in range(1, 12)] == [
         sum(dues[step:]) for step in range(11)
     ]
+
+
+def test_a_short_run_leaves_out_evaluations_of_a_long_one():
+    every = {"health": 4, "probe": 10, "baselines": 0, "never": -1}
+    assert fitting(every, 10) == every
+    assert fitting(every, 9) == every | {"probe": -1, "baselines": -1}
+    assert fitting({"final": 0, "never": -1}, 1) == {"final": 0, "never": -1}
 
 
 def test_the_time_of_evaluations_still_due_is_added():
