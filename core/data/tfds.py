@@ -4,12 +4,15 @@ Such a data set is a folder DATA_DIR/NAME[/CONFIG]/VERSION with a dataset_info.j
 features.json and shards in array_record or TFRecord (core/data/files/tfrecord.py).
 """
 
+import contextlib
 import dataclasses
 import functools
 import itertools
 import os
 import pathlib
 from bisect import bisect_right
+
+import numpy as np
 
 from core.base.files import read_json
 from core.base.names import nearest
@@ -209,7 +212,26 @@ def open_builder(place: str):
     if damage := known_damage(path):
         raise ValueError(f"{path} {damage}")
     read_json(path)  # raises ValueError, with the path, if it is cut
-    return tensorflow_datasets.builder_from_directory(place)
+    with videos_as_images(tensorflow_datasets.features):
+        return tensorflow_datasets.builder_from_directory(place)
+
+
+@contextlib.contextmanager
+def videos_as_images(features):
+    """Inside, the feature Video is what it is on disk: the bytes of an image per frame.
+
+    The class itself needs TensorFlow, for its dtype alone.
+    """
+
+    def read(value):
+        return features.Sequence(features.Scalar(np.object_))
+
+    before = features.Video.from_json_content
+    features.Video.from_json_content = staticmethod(read)
+    try:
+        yield
+    finally:
+        features.Video.from_json_content = before
 
 
 @functools.lru_cache
