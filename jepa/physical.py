@@ -15,7 +15,7 @@ from core.data.bodies.world import World
 from core.evals import fit
 from core.evals.classification import Options
 from core.evals.encoders import encoders_of, features_in_memory
-from core.evals.measures import measured
+from core.evals.measures import cell, flat, measured
 from core.evals.progress import progress_line, watched
 from core.evals.regression import score_targets, work_of
 from core.method import UNWATCHED, Frozen, Watch
@@ -101,12 +101,6 @@ def with_occluder(world: World) -> World:
     return dataclasses.replace(world, overrides=overrides)
 
 
-def flat(key: str, measure: str, numbers) -> dict[str, float]:
-    """Findings of one measure: its value and the ends of its interval."""
-    low, high = numbers["interval"]
-    return {key: numbers[measure], f"{key}_low": low, f"{key}_high": high}
-
-
 def table(found) -> str:
     """Markdown: a row per question and head, a column per encoder."""
     columns = [*ENCODERS, COPY]
@@ -121,9 +115,3 @@ def table(found) -> str:
             cells.append(show(f"{COPY}/{question}"))
             lines.append(f"| {question} | {measure} | {head} | {' | '.join(cells)} |")
     return "\n".join(lines)
-
-
-def cell(found, key: str) -> str:
-    """A value with its interval, for a table."""
-    low, high = found[f"{key}_low"], found[f"{key}_high"]
-    return f"{found[key]:.2f} ({low:.2f} to {high:.2f})"

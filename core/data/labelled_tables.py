@@ -60,7 +60,9 @@ def read_table(path: pathlib.Path) -> list[Row]:
                 f"{path} row {number} has the path {shown!r}; expected a video "
                 f"({', '.join(SUFFIXES)})"
             )
-        row = Row(listed_path(path.parent, name), str(label).strip(), str(split).strip())
+        row = Row(
+            listed_path(path.parent, name), str(label).strip(), str(split).strip()
+        )
         check_same(found.setdefault(row.path, row), row, path)
     if not found:
         raise ValueError(f"{path} has no rows")
@@ -101,9 +103,7 @@ def csv_columns(path: pathlib.Path) -> dict[str, list]:
             reader = csv.DictReader(file, skipinitialspace=True, strict=True)
             rows = list(reader)
     except (csv.Error, UnicodeDecodeError) as error:
-        raise ValueError(
-            f"{path} cannot be read as CSV: {one_line(error)}"
-        ) from error
+        raise ValueError(f"{path} cannot be read as CSV: {one_line(error)}") from error
     names = reader.fieldnames or []
     for number, row in enumerate(rows, 1):
         if None in row or None in row.values():

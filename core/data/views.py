@@ -76,9 +76,7 @@ def clip_starts(duration: float, *, span: float, clips: int) -> np.ndarray:
     return spare * (np.arange(clips) + 0.5) / clips
 
 
-def show_pictures(
-    pictures: Sequence, rows, make_views: Callable
-) -> np.ndarray:
+def show_pictures(pictures: Sequence, rows, make_views: Callable) -> np.ndarray:
     """Views of the pictures of these rows, the last for rows beyond; raises BadSample."""
     rows = np.minimum(rows, len(pictures) - 1)
     shown, known = None, {}

@@ -12,6 +12,7 @@ import numpy as np
 FLOOR = 2  # of the four walls in `contact`
 STEP = 2  # frames before the end from which naive answers carry on
 HIDDEN, SEEN = 0.2, 0.5  # shares of a body that are visible
+COVERED = 0.2  # share of a tubelet from which it shows a body
 OCCLUDER = {"occluders": 1}  # of a level, for `hidden_answers`
 
 Clips = Mapping[str, np.ndarray]
@@ -102,3 +103,19 @@ def hidden_answers(clips: Clips) -> Answers:
             "hidden_place": position[rows, last[rows, body], body],
         },
     )
+
+
+def patch_classes(masks, patch: tuple[int, int, int], bodies: int) -> np.ndarray:
+    """Which body covers each tubelet: int [n, tokens], 0 for none, else 1 + its number.
+
+    The body with most pixels, if it covers COVERED of the tubelet.
+
+    masks: uint8 [n, T, H, W] of a World. patch: frames, rows, columns of a tubelet.
+    """
+    n, T, H, W = masks.shape
+    pt, ph, pw = patch
+    x = masks.reshape(n, T // pt, pt, H // ph, ph, W // pw, pw)
+    shares = np.stack(
+        [(x == k).mean((2, 4, 6)).reshape(n, -1) for k in range(1, bodies + 1)], -1
+    )
+    return np.where(shares.max(-1) >= COVERED, 1 + shares.argmax(-1), 0)
