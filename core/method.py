@@ -174,6 +174,7 @@ class Frozen(NamedTuple):
     weights: name -> state -> weights of an encoder, or None; baselines among them.
     encode: (weights, uint8 clips [B, T, H, W, 3]) -> tokens [B, N, D], pure.
     frames, fps, size: of a clip.
+    surprise: as core.evals.surprise.Surprise; empty if the method predicts nothing.
     """
 
     weights: Mapping[str, Callable[[Any], Any]]
@@ -181,6 +182,7 @@ class Frozen(NamedTuple):
     frames: int
     fps: float
     size: int
+    surprise: Mapping[str, Callable[[Any], Callable[[np.ndarray], np.ndarray]]] = {}
 
 
 class Method(NamedTuple):

@@ -1,4 +1,4 @@
-"""Evaluations of V-JEPA: health, pictures, a frozen probe on the embedded world, baselines."""
+"""Evaluations of V-JEPA: health, pictures, read-outs on the embedded world, baselines."""
 
 import functools
 
@@ -10,14 +10,17 @@ import optax
 from core.base.pictures import draw_points, tile
 from core.data.loading.pipeline import make_source
 from core.evals.progress import watched
-from core.method import UNWATCHED, Watch
+from core.method import UNWATCHED, Frozen, Watch
 from core.parallel.layouts import unbox
 from core.section import Section
 from jepa import probe
 from jepa.data import make_records
+from jepa.dense import make_dense
 from jepa.health import make_health
 from jepa.model import patchify, standardize
+from jepa.physical import make_physical
 from jepa.pictures import make_pictures
+from jepa.twins import make_twins
 
 PICTURED = 4  # clips in the picture of a probe's predictions
 FITTING = (
@@ -25,8 +28,10 @@ FITTING = (
 )  # added to the seed: clips for the probe, which no encoder is trained on
 
 
-def make_evals(encoder, predictor, masker, init, read, *, use, config: Section) -> dict:
-    """name -> core.method.Eval: "health", "pictures", "probe", "baselines".
+def make_evals(
+    encoder, predictor, masker, init, read, *, use, frozen: Frozen, config: Section
+) -> dict:
+    """name -> core.method.Eval.
 
     Args:
       init: key -> boxed state, for the untrained encoder.
@@ -35,13 +40,18 @@ def make_evals(encoder, predictor, masker, init, read, *, use, config: Section) 
     """
     data, seed = config["data"], config["seed"]
     world = functools.partial(data.into, make_records)
+    worlds = {
+        "train": world(split="world", seed=seed + FITTING)[0],
+        "validation": world(split="world_validation", seed=seed)[0],
+    }
     score = config["probe"].into(
         make_score,
         encoder=encoder,
         grid=masker.grid,
-        train=world(split="world", seed=seed + FITTING)[0],
-        validation=world(split="world_validation", seed=seed)[0],
+        **worlds,
     )
+    # Runs of older versions lack the section.
+    sizes = config["physical"] if "physical" in config else Section({})
 
     @functools.cache
     def validation_batch():
@@ -62,6 +72,17 @@ def make_evals(encoder, predictor, masker, init, read, *, use, config: Section) 
         "pictures": make_pictures(encoder, **shared),
         "probe": make_probe(score),
         "baselines": make_baselines(score, init, twin, seed=seed),
+        "physical": sizes.without("pairs").into(make_physical, frozen=frozen, **worlds),
+        "dense": sizes.without("pairs").into(
+            make_dense,
+            frozen=frozen,
+            grid=masker.grid,
+            patch=encoder.patch,
+            **worlds,
+        ),
+        "surprise": sizes.without("train_clips", "held_clips", "steps").into(
+            make_twins, surprise=frozen.surprise, world=worlds["validation"]
+        ),
     }
 
 

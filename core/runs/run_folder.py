@@ -25,8 +25,14 @@ METRICS = "metrics.jsonl"
 PROVENANCE = "provenance.json"
 # Fields that older runs lack, with the value by which they go on.
 ADDED = {"data.frame_tolerance": 0.5}
+ADDED |= dict.fromkeys(
+    (f"eval_steps.{x}" for x in ("physical", "dense", "surprise")), -1
+)
 # Fields that change no result; older runs lack some of them.
-FREE = ("data.stall_s",)
+FREE = (
+    "data.stall_s",
+    *(f"physical.{x}" for x in ("train_clips", "held_clips", "steps", "pairs")),
+)
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 
 
