@@ -39,7 +39,7 @@ def test_only_a_body_that_alone_went_into_hiding_is_asked_for():
     visible = np.ones((5, 4, 3))
     visible[0, 2:, 1] = 0.1  # body 1 hides, last seen in frame 1
     visible[1, 3, :2] = 0.0  # two hide
-    visible[2, :, 2] = 0.0  # one was never seen
+    visible[2, :, 2] = visible[2, 3, 0] = 0.0  # one was never seen, another hides
     visible[3, 1:3, 0] = 0.0  # one hid, and is back
     visible[4, 3, 2] = 0.3  # one is half hidden
     position = np.random.default_rng(0).random((5, 4, 3, 2))
