@@ -15,7 +15,7 @@ from core.parallel.layouts import unbox
 from core.section import Section
 from jepa import probe
 from jepa.data import make_records
-from jepa.dense import make_dense
+from jepa.patch_readouts import make_dense
 from jepa.health import make_health
 from jepa.model import patchify, standardize
 from jepa.physical import make_physical

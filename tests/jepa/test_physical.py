@@ -10,7 +10,7 @@ from core.base.waiting import Stopped
 from core.data.bodies import tasks
 from core.data.bodies.world import World
 from core.method import Frozen, Watch
-from jepa import dense, physical, surprise, twins
+from jepa import patch_readouts, physical, surprise, twins
 
 PATCH, GRID = (2, 4, 4), (4, 8, 8)
 TRAIN, VALIDATION = (World(seed, size=32, fps=4.0, level="plain") for seed in (1, 2))
@@ -63,7 +63,7 @@ def test_questions_are_answered_from_features(monkeypatch):
 
 
 def test_patches_are_read_and_drawn():
-    evaluate = dense.make_dense(
+    evaluate = patch_readouts.make_dense(
         FROZEN,
         **WORLDS,
         grid=GRID,
