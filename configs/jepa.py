@@ -135,13 +135,28 @@ def base():
         "colour": {"brightness": 0.0, "contrast": 0.0, "saturation": 0.0},
         "objective": {"sigreg": 0.0, "vicreg": 0.0},
         # Evaluations by number of steps between them; 0: after the last, -1: never.
-        "eval_steps": {"health": 500, "pictures": 5000, "probe": -1, "baselines": -1},
+        "eval_steps": {
+            "health": 500,
+            "pictures": 5000,
+            "probe": -1,
+            "baselines": -1,
+            "physical": -1,
+            "dense": -1,
+            "surprise": -1,
+        },
         "probe": {
             "train_clips": 2000,
             "held_clips": 500,
             "steps": 500,
             "batch": 64,
             "lr": 2e-3,
+        },
+        # Of physical, dense and surprise: clips, steps of their heads, pairs of twins.
+        "physical": {
+            "train_clips": 800,
+            "held_clips": 400,
+            "steps": 200,
+            "pairs": 300,
         },
     }
 
@@ -353,7 +368,6 @@ def tiny():
             "hidden": 256,
             "mask_tokens": 1,
         },
-        "eval_steps": {"health": 250, "pictures": 1000, "probe": 1000, "baselines": 0},
         "optimizer": {
             "lr": {
                 "kind": "warmup_cosine",
@@ -376,6 +390,8 @@ def tiny():
     }
     config["objective"] |= {"mask_token_per_pattern": False}
     config["data"] |= {"frames": 8, "size": 64, "workers": 2}
+    often = {"health": 250, "pictures": 1000, "probe": 1000, "baselines": 0}
+    config["eval_steps"] |= often
     config["probe"] |= {"train_clips": 3000, "steps": 1000, "lr": 4e-3}
     return config
 

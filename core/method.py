@@ -191,7 +191,8 @@ class Frozen(NamedTuple):
     weights: name -> state -> weights of an encoder, or None; the main one first, baselines
     among them. encode: (weights, uint8 clips [B, T, H, W, 3]) -> tokens [B, N, D], pure.
     frames, fps, size: of a clip. classifier: path -> the classifier there, None if there is
-    none; raises ValueError if it is damaged.
+    none; raises ValueError if it is damaged. surprise: as core.evals.surprise.Surprise;
+    empty if the method predicts nothing.
     """
 
     weights: Mapping[str, Callable[[Any], Any]]
@@ -200,6 +201,7 @@ class Frozen(NamedTuple):
     fps: float
     size: int
     classifier: Callable[[pathlib.Path], Classifier | None] = lambda path: None
+    surprise: Mapping[str, Callable[[Any], Callable[[np.ndarray], np.ndarray]]] = {}
 
 
 class Method(NamedTuple):

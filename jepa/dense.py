@@ -119,6 +119,7 @@ def make(config: Section) -> Method:
             check_trainable(encoder, predictor)
         return read(split, shard, folder, batch=batch)
 
+    frozen = make_frozen(encoder, init, seed=seed, data=data)
     exports = make_exports(encoder, predictor, use=clips.use, config=config.to_dict())
     return Method(
         init=init,
@@ -126,7 +127,7 @@ def make(config: Section) -> Method:
         source=source,
         evals=evals.make_evals(
             encoder, predictor, clips.masker, init, read, use=clips.use, config=config,
-            health=make_health,
+            frozen=frozen, health=make_health,
         ),
         exports=exports | {"hf": refuse_hf},
         batch=batch,
@@ -134,7 +135,7 @@ def make(config: Section) -> Method:
         frozen_fields=("step", "params", "target"),
         parts=readers.PARTS,
         readers=readers.make_readers(encoder, predictor),
-        frozen=make_frozen(encoder, init, seed=seed, data=data),
+        frozen=frozen,
         costs=flops.make_dense_costs(
             encoder, predictor,
             [(p.masker, encoder.patch_of(1) if p.prefix else encoder.patch) for p in parts],

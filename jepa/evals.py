@@ -1,4 +1,4 @@
-"""Evaluations of V-JEPA: health, pictures, frozen probes on bodies or objects, baselines."""
+"""Evaluations of V-JEPA: health, pictures, read-outs of bodies or objects, baselines."""
 
 import functools
 
@@ -10,7 +10,7 @@ import optax
 from core.base.pictures import draw_points, tile
 from core.data.loading.pipeline import make_source
 from core.evals.progress import watched
-from core.method import UNWATCHED, Watch
+from core.method import UNWATCHED, Frozen, Watch
 from core.parallel.layouts import unbox
 from core.section import Section
 from jepa import probe
@@ -18,7 +18,10 @@ from jepa.data import make_records
 from jepa.health import make_health
 from jepa.model import patchify, standardize
 from jepa.objects import make_objects
+from jepa.patch_readouts import make_dense
+from jepa.physical import make_physical
 from jepa.pictures import make_pictures
+from jepa.twins import make_twins
 
 PICTURED = 4  # clips in the picture of a probe's predictions
 FITTING = (
@@ -27,10 +30,18 @@ FITTING = (
 
 
 def make_evals(
-    encoder, predictor, masker, init, read, *, use, config: Section, health=make_health
+    encoder,
+    predictor,
+    masker,
+    init,
+    read,
+    *,
+    use,
+    frozen: Frozen,
+    config: Section,
+    health=make_health,
 ) -> dict:
-    """name -> core.method.Eval: "health", "pictures", "probe", "baselines"; and "objects" if
-    the config has a section of this name.
+    """name -> core.method.Eval; "objects" if the config has a section of this name.
 
     Args:
       init: key -> boxed state, for the untrained encoder.
@@ -40,13 +51,18 @@ def make_evals(
     """
     data, seed = config["data"], config["seed"]
     world = functools.partial(data.into, make_records)
+    worlds = {
+        "train": world(split="world", seed=seed + FITTING)[0],
+        "validation": world(split="world_validation", seed=seed)[0],
+    }
     score = config["probe"].into(
         make_score,
         encoder=encoder,
         grid=masker.grid,
-        train=world(split="world", seed=seed + FITTING)[0],
-        validation=world(split="world_validation", seed=seed)[0],
+        **worlds,
     )
+    # Runs of older versions lack the section.
+    sizes = config["physical"] if "physical" in config else Section({})
 
     @functools.cache
     def validation_batch():
@@ -73,7 +89,25 @@ def make_evals(
         "pictures": make_pictures(encoder, **shared),
         "probe": make_probe(score),
         "baselines": make_baselines(score, init, twin, seed=seed),
+        "physical": sizes.without("pairs").into(make_physical, frozen=frozen, **worlds),
+        "dense": sizes.without("pairs").into(
+            make_dense,
+            frozen=frozen,
+            grid=masker.grid,
+            patch=encoder.patch,
+            **worlds,
+        ),
+        "surprise": sizes.without("train_clips", "held_clips", "steps").into(
+            make_twins, surprise=frozen.surprise, world=worlds["validation"]
+        )
+        if frozen.surprise
+        else refuse_surprise,
     }
+
+
+def refuse_surprise(state, watch):
+    """The evaluation "surprise" of a method that `frozen.surprise` does not cover."""
+    raise ValueError("--eval=surprise needs the predictor of jepa.pretrain")
 
 
 def clips_of(records, count: int, watch: Watch) -> dict:

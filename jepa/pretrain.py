@@ -23,6 +23,7 @@ from jepa.masks import Masker, make_patterns
 from jepa.model import patchify
 from jepa.networks import make_networks, mask_tokens_of, token_grid
 from jepa.pictures import mask_picture
+from jepa.surprise import make_surprise
 
 JITTER_STREAM = 1  # of keys, folded into that of the step
 # R2 of probes; encoders beside the target are baselines.
@@ -242,13 +243,16 @@ def make(config: Section) -> Method:
         seed=seed,
         **schedules,
     )
+    frozen = make_frozen(encoder, init, seed=seed, data=data)._replace(
+        surprise=make_surprise(encoder, predictor, init, grid=grid, use=use, seed=seed)
+    )
     read = functools.partial(make_train_source, masker=masker, seed=seed, data=data)
     return Method(
         init=init,
         step=step,
         source=functools.partial(read, batch=batch),
         evals=evals.make_evals(
-            **networks, init=init, read=read, use=use, config=config
+            **networks, init=init, read=read, use=use, frozen=frozen, config=config
         ),
         exports=make_exports(encoder, predictor, use=use, config=config.to_dict()),
         batch=batch,
@@ -256,7 +260,7 @@ def make(config: Section) -> Method:
         frozen_fields=("step", "params", "target"),
         parts=readers.PARTS,
         readers=readers.make_readers(encoder, predictor),
-        frozen=make_frozen(encoder, init, seed=seed, data=data),
+        frozen=frozen,
         better=BETTER,
         costs=flops.make_costs(encoder, predictor, masker, accumulate=accumulate),
         tools=Tools(

@@ -21,6 +21,11 @@ LABELS = flags.DEFINE_string(
     None,
     "Labelled videos to classify instead: CLASS/NAME, a list or table, TRAIN,VAL, tfds:NAME",
 )
+PAIRS = flags.DEFINE_string(
+    "pairs",
+    None,
+    "Surprise instead: a table of possible and impossible videos (path, scene, possible)",
+)
 HEADS = flags.DEFINE_list(
     "heads",
     [],
@@ -72,6 +77,8 @@ def main():
         evaluate.check_results_folder(opened)
     if LABELS.value:
         return classify(opened)
+    if PAIRS.value:
+        return compare(opened)
     evaluate.evaluate(opened, EVAL.value)
 
 
@@ -142,6 +149,37 @@ def find_classifier(opened):
             "VJEPA2ForVideoClassification, or Meta's probe file"
         )
     return found
+
+
+def compare(opened):
+    """Surprise at possible and impossible videos; returns the exit code."""
+    from core.base.waiting import Stopped
+    from core.data.pairs import read_pairs
+    from core.evals import evaluate
+    from core.evals.paired_videos import evaluate_pairs
+    from core.method import Watch
+    from core.runs.preemption import stop_on_signals
+
+    if opened.method.frozen is None:
+        raise ValueError(
+            "--pairs needs a method that predicts clips, such as jepa.pretrain"
+        )
+    scenes = read_pairs(PAIRS.value)
+    about = {"checkpoint": str(opened.checkpoint), "step": opened.step}
+    with stop_on_signals() as stopping, evaluate.open_state(opened) as state:
+        try:
+            evaluate_pairs(
+                opened.method.frozen,
+                state,
+                scenes,
+                opened.folder / "evaluations",
+                about=about | {"config": opened.config},
+                clips=CLIPS.value,
+                watch=Watch(evaluate.say_of("pairs"), stopping),
+            )
+        except Stopped:
+            print("stopped", flush=True)
+            return cli.PREEMPTED
 
 
 if __name__ == "__main__":

@@ -42,6 +42,7 @@ def small(**fields):
         "predictor": {"width": 48, "depth": 1},
         "eval_steps": dict.fromkeys(config.eval_steps, -1),
         "probe": {"train_clips": 8, "held_clips": 4, "steps": 2, "batch": 4},
+        "physical": {"train_clips": 48, "held_clips": 48, "steps": 2, "pairs": 8},
         "mesh": {"data": 1, "fsdp": 1},
     }
     return changed(config, changes, **fields)

@@ -113,14 +113,14 @@ def csv_columns(path: pathlib.Path) -> dict[str, list]:
     return {name.strip().lower(): [row[name] for row in rows] for name in names}
 
 
-def parquet_columns(path: pathlib.Path) -> dict[str, list]:
-    """Those of COLUMNS that a Parquet file has. Raises ValueError."""
+def parquet_columns(path: pathlib.Path, columns=COLUMNS) -> dict[str, list]:
+    """Those of `columns` that a Parquet file has. Raises ValueError."""
     import pyarrow
     from pyarrow import parquet  # slow to import, and most tables are text
 
     try:
         names = parquet.read_schema(path).names
-        wanted = [name for name in COLUMNS if name in names]
+        wanted = [name for name in columns if name in names]
         return parquet.read_table(path, columns=wanted).to_pydict()
     except (pyarrow.ArrowException, OSError) as error:
         raise ValueError(

@@ -58,6 +58,11 @@ def accuracy(weights, predicted, true):
     return weights @ right / np.where(count > 0, count, np.nan)
 
 
+def mean(weights, predicted, true):
+    """Mean of numbers that are scores already, whatever the truth."""
+    return weights @ predicted.mean(1) / weights.sum(1)
+
+
 def mean_of_known(x):
     """Mean over the last axis of what is not NaN; NaN if nothing is left."""
     known = np.isfinite(x)
@@ -70,6 +75,7 @@ MEASURES: Mapping[str, Callable[..., np.ndarray]] = {
     "r2": r2,
     "auc": auc,
     "accuracy": accuracy,
+    "mean": mean,
 }
 
 
@@ -107,3 +113,15 @@ def resampled(groups, *, seed: int = 0, draws: int = 1000) -> np.ndarray:
         for _ in range(draws)
     ]
     return np.asarray(times, np.float64)[:, group]
+
+
+def flat(key: str, measure: str, numbers) -> dict[str, float]:
+    """Findings of one measure: its value and the ends of its interval."""
+    low, high = numbers["interval"]
+    return {key: numbers[measure], f"{key}_low": low, f"{key}_high": high}
+
+
+def cell(found, key: str) -> str:
+    """A value with its interval, for a table."""
+    low, high = found[f"{key}_low"], found[f"{key}_high"]
+    return f"{found[key]:.2f} ({low:.2f} to {high:.2f})"

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
 
@@ -10,14 +11,32 @@ from core.base.names import choose
 from core.evals import fit
 from core.evals.classification import SELECT_ONE_IN, Options, heads_of
 from core.evals.extract import Features
-from core.evals.heads import AttentiveHead
+from core.evals.heads import EPS, AttentiveHead
 from core.evals.measures import MEASURES, measured
+from core.nn.layers import LayerNorm
 
 # Relative to the mean squared length of a clip's standardized features.
 PENALTIES = tuple(10 ** (k / 2) for k in range(-10, 5))
 COLUMNS = 1 << 12  # features that are standardized at once, in float64
 
 Targets = Mapping[str, np.ndarray]
+
+
+class PlacedHead(nn.Module):
+    """The attentive head on normalized tokens plus a learned vector per token.
+
+    Without it the head could not say where something is unless features encode places.
+    """
+
+    outputs: int
+    heads: int
+
+    @nn.compact
+    def __call__(self, tokens):
+        """[B, N, D] -> [B, outputs]."""
+        place = self.param("place", nn.initializers.normal(0.5), tokens.shape[1:])
+        x = LayerNorm(EPS, name="norm")(tokens) + place
+        return AttentiveHead(self.outputs, 1, self.heads, name="attentive")(x)
 
 
 def score_targets(
@@ -39,7 +58,8 @@ def score_targets(
 
     Args:
       head: "ridge" on all tokens side by side, "ridge_mean" on the mean token,
-        "attentive1" on tokens, trained on all targets together.
+        "attentive1" on tokens, V-JEPA's probe with a learned vector per token, trained on
+        all targets together.
       targets: of both parts, by name: float [n, K] for the n clips that could be read;
         NaN where a target is undefined. K outputs each.
       groups: of both parts, [n], of clips that are alike, such as those of an episode:
@@ -79,7 +99,7 @@ def check_targets(targets: Targets, rows: int) -> None:
     """Raise ValueError for a target that no regression can be fitted to or scored on."""
     for name, y in targets.items():
         assert y.ndim == 2 and len(y) == rows, (name, y.shape, rows)
-        known = int(np.isfinite(y).all(1).sum())
+        known = int(np.isfinite(y).sum(0).min())
         if known < 2 * SELECT_ONE_IN:
             raise ValueError(
                 f"target {name} is known for {known} of {rows} clips; expected at least "
@@ -186,7 +206,7 @@ def by_attention(head, train, validation, targets, options, groups, measures, pr
     middle, std = np.nanmean(y[rest], 0), np.nanstd(y[rest], 0) + 1e-6
     labels = ((y[rest] - middle) / std).astype(np.float32)
     width = train.tokens.shape[-1]
-    module = AttentiveHead(y.shape[1], 1, heads_of(width))
+    module = PlacedHead(y.shape[1], heads_of(width))
 
     def take(rows):
         return train.tokens[train.rows[rest[rows]], train.tokens.shape[1] // 2]

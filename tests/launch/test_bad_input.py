@@ -202,11 +202,13 @@ def test_more_masked_tokens_than_there_are(tmp_path):
         ("optimizer.lr", "peek", "unknown field optimizer.lr.peek"),
         ("masks.patterns.tubes", "block", "unknown field masks.patterns.tubes.block"),
         ("probe", "epochs", "unknown field probe.epochs"),
+        ("physical", "clips", "unknown field physical.clips"),
         ("mesh", "model", "mesh axis 'model' is unknown; axes are"),
         (
             "eval_steps",
             "prob",
-            "eval_steps names baselines, health, pictures, prob, probe;",
+            "eval_steps names baselines, dense, health, physical, pictures, prob, probe, "
+            "surprise;",
         ),
         ("predictor", "out", "config sets predictor.out, which its method sets itself"),
     ],

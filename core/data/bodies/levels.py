@@ -38,6 +38,10 @@ class Level:
     # Moving blobs that are not bodies; half of them pass in front.
     distractors: int = 0
     distractor_size: tuple = (0.04, 0.08)  # radius
+    # Gray bars from top to bottom, in front of everything; each hides a body for a while.
+    occluders: int = 0
+    occluder_width: tuple = (0.34, 0.42)
+    occluder_shade: tuple = (60.0, 120.0)  # brightness
 
 
 LEVELS = {
@@ -141,6 +145,25 @@ def make_distractors(rng, level, *, frames, fps, base):
         shown=np.ones((frames, N), bool),
     )
     return [render.pick_sprites(blobs, slice(first, None, 2)) for first in (1, 0)]
+
+
+def make_occluders(rng, level, *, frames):
+    """Sprites that stand in front of all others: bars at random places."""
+    N = level.occluders
+    width, place, shade = rng.random((N, 3)).T
+    width = _between(level.occluder_width, width)
+    corners = np.array([[-0.5, -0.6], [0.5, -0.6], [0.5, 0.6], [-0.5, 0.6]])
+    outline = render.subdivide(corners) * np.stack([width, np.ones(N)], -1)[:, None]
+    x = width / 2 + (1 - width) * place
+    gray = _between(level.occluder_shade, shade)
+    return render.Sprites(
+        outline=outline,
+        colors=np.broadcast_to(gray[:, None, None], (N, 2, 3)),
+        convex=np.ones(N, bool),
+        position=np.broadcast_to(np.stack([x, np.full(N, 0.5)], -1), (frames, N, 2)),
+        angle=np.zeros((frames, N)),
+        shown=np.ones((frames, N), bool),
+    )
 
 
 def sprite_colors(draws, level, *, hue, jitter, base):

@@ -7,7 +7,7 @@ import numpy as np
 import pymunk
 
 CIRCLE, SQUARE, TRIANGLE = range(3)
-VANISH, TELEPORT, PASS_WALL = 1, 2, 3  # kinds of Breach
+VANISH, TELEPORT, PASS_WALL, PASS_BODY, RISE = range(1, 6)  # kinds of Breach
 
 # Corners around the center of mass of a body with the area of the unit disc.
 _SQUARE = sqrt(pi / 2)
@@ -87,11 +87,15 @@ def make_pushes(rng, frames):
     return held[:frames]
 
 
-def make_breach(rng, scene, motion, fps):
-    """Draw a Breach in the middle third of `motion`, the scene without a violation."""
+def make_breach(rng, scene, motion, fps, kinds):
+    """Draw a Breach in the middle third of `motion`, the scene without a violation.
+
+    kinds: those to draw from. One that passes something is possible only where the body
+    hits it; else it becomes a TELEPORT.
+    """
     T, K = motion.angle.shape
     low, high = ceil(T / 3), 2 * T // 3
-    kind, body = int(rng.integers(1, 4)), int(rng.integers(K))
+    kind, body = kinds[int(rng.integers(len(kinds)))], int(rng.integers(K))
     frame, pick = int(rng.integers(low, high + 1)), rng.random()
     places, where = rng.random((64, 2)), motion.position
 
@@ -101,8 +105,11 @@ def make_breach(rng, scene, motion, fps):
     turned = np.abs(where[1:] - free).max(-1) > 0.01
     touched = motion.contact[:, :, K:].any(-1)
     bounced = turned & touched[1:] & ~touched[:-1]
+    if kind == PASS_BODY:  # one that begins to touch another
+        touched = motion.contact[:, :, :K].any(-1)
+        bounced = touched[1:] & ~touched[:-1]
     hits = np.argwhere(bounced[low - 1 : high])
-    if kind == PASS_WALL:
+    if kind in (PASS_WALL, PASS_BODY):
         if len(hits):
             step, body = hits[int(pick * len(hits))]
             frame = low + int(step)
@@ -137,6 +144,11 @@ def simulate(scene, *, frames, fps, pushes=None, breach=None):
         due = breach is not None and breach.frame == t
         if due and breach.kind == PASS_WALL:
             shapes[breach.body].filter = pymunk.ShapeFilter(mask=_BODY)
+        if due and breach.kind == PASS_BODY:
+            alone = pymunk.ShapeFilter(categories=_BODY, mask=_WALL)
+            shapes[breach.body].filter = alone
+        if due and breach.kind == RISE:
+            bodies[breach.body].velocity_func = _rise
         if t and pushes is not None:
             push = pushes[t - 1] * PUSH * SIDE * bodies[0].mass
             bodies[0].apply_impulse_at_world_point(tuple(push), bodies[0].position)
@@ -157,11 +169,19 @@ def simulate(scene, *, frames, fps, pushes=None, breach=None):
     motion.velocity[:] /= SIDE
     # pymunk's Euler steps follow the exact parabola if velocities are half a step of
     # gravity ahead. build_space adds it, and it is removed here.
-    motion.velocity[..., 1] -= motion.present * (0.5 * scene.gravity * dt)
+    ahead = np.full(motion.present.shape, 0.5 * scene.gravity * dt) * motion.present
+    if breach is not None and breach.kind == RISE:
+        ahead[breach.frame :, breach.body] *= -1
+    motion.velocity[..., 1] -= ahead
     return motion
 
 
 _BODY, _WALL = 0b01, 0b10
+
+
+def _rise(body, gravity, damping, dt):
+    """Velocity update of a body that gravity pulls upward."""
+    pymunk.Body.update_velocity(body, -gravity, damping, dt)
 
 
 def build_space(scene, dt):

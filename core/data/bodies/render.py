@@ -156,6 +156,22 @@ def visible_share(sprites, points, slots, size):
     return share
 
 
+def body_masks(sprites, points, slots, size):
+    """Which body each pixel shows: uint8 [T, size, size], 0 for none, else 1 + its number.
+
+    points: `place_sprites(sprites)`. slots: the range of sprites that are bodies.
+    """
+    T, S = sprites.angle.shape
+    fixed = _fixed(points, size)
+    masks = np.zeros((T, size, size), np.uint8)
+    for t in range(T):
+        for s in range(slots.start, S):
+            if sprites.shown[t, s]:
+                value = s - slots.start + 1 if s in slots else 0
+                cv2.fillPoly(masks[t], [fixed[t, s]], value, cv2.LINE_8, SHIFT)
+    return masks
+
+
 def hue_color(hue, saturation):
     """Colors of full value: hues in turns [N], saturations [N] -> [N, 3] in 0..1."""
     wheel = np.abs((hue[:, None] + np.array([0, 2 / 3, 1 / 3])) % 1 * 6 - 3) - 1
@@ -182,7 +198,7 @@ def _window(texture, offset, added, size):
     return cv2.resize(cut, (size * FINE,) * 2, interpolation=cv2.INTER_NEAREST)
 
 
-def _subdivide(corners):
+def subdivide(corners):
     """POINTS points at equal distances along the sides of a polygon."""
     corners = np.array(corners)
     share = np.arange(0, 1, len(corners) / POINTS)[:, None]
@@ -194,5 +210,5 @@ _ANGLES = 2 * pi * np.arange(POINTS) / POINTS
 _DISC = np.stack([np.cos(_ANGLES), np.sin(_ANGLES)], -1)
 # A polygon with the area of the disc.
 _ROUND = _DISC * sqrt(2 * pi / POINTS / np.sin(2 * pi / POINTS))
-_OUTLINES = {0: _ROUND} | {k: _subdivide(corners) for k, corners in CORNERS.items()}
+_OUTLINES = {0: _ROUND} | {k: subdivide(corners) for k, corners in CORNERS.items()}
 _WEDGES = (np.arange(0, POINTS, 6)[:, None] + np.arange(4)) % POINTS

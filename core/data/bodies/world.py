@@ -13,7 +13,7 @@ VARIANTS = ("passive", "pushed", "violation")
 # One random stream per use, so that a change in one does not affect the others.
 STREAMS = (
     "physics", "push", "breach", "color", "texture", "light", "distractor", "noise",
-    "flicker",
+    "flicker", "occluder",
 )  # fmt: skip
 
 
@@ -25,6 +25,9 @@ class World:
     variant: "passive"; "pushed", where an agent pushes body 0; or "violation", where records
       2 j and 2 j + 1 are equal until the second one violates physics.
     level: a name in levels.LEVELS. overrides: fields of that Level to set otherwise.
+    breaches: kinds of physics.Breach that violations are drawn from.
+    future: frames that are simulated beyond the clip, for labels alone.
+    masks: whether records have the body that each pixel shows.
 
     Raises ValueError if a field is out of range.
     """
@@ -37,6 +40,9 @@ class World:
     level: str = "cluttered"
     fps: float = 8.0  # frames per simulated second
     overrides: Mapping | None = None
+    breaches: tuple[int, ...] = (physics.VANISH, physics.TELEPORT, physics.PASS_WALL)
+    future: int = 0
+    masks: bool = False
 
     def __post_init__(self):
         _check_choice("variant", self.variant, VARIANTS)
@@ -45,6 +51,7 @@ class World:
         _check_integer("frames", self.frames, 2, 1024)
         _check_integer("size", self.size, 16, 1024)
         _check_integer("bodies", self.bodies, 1, 12)
+        _check_integer("future", self.future, 0, 1024)
         if not 1 <= self.fps <= 240:
             raise ValueError(f"World.fps is {self.fps}; expected 1 to 240")
         known = [f.name for f in fields(Level)]
@@ -70,7 +77,10 @@ class World:
         color: [K, 3] in 0..1, before lighting. contact: bool [T, K, K + 4], contacts since
         the previous frame with bodies, then left, right, floor, ceiling. action: [T, 2],
         push of body 0 between this frame and the next. violation: int32 [], 0 or a kind of
-        physics.Breach; violation_frame: int32 [], or -1. rng is not used.
+        physics.Breach; violation_frame: int32 [], or -1. With a future of F frames,
+        future_position [F, K, 2] and future_contact [F, K, K + 4] go on after the clip.
+        With masks, mask: uint8 [T, size, size], 0 or 1 + the number of the body. rng is not
+        used.
         """
         index = int(index)
         if not 0 <= index < len(self):
@@ -89,13 +99,23 @@ class World:
         action, breach = np.zeros((self.frames, 2)), None
         if self.variant == "pushed":
             action = physics.make_pushes(stream("push"), self.frames)
-        length = {"frames": self.frames, "fps": self.fps}
-        motion = physics.simulate(scene, pushes=action, **length)
+        T, length = self.frames, {"frames": self.frames + self.future, "fps": self.fps}
+        pushes = np.pad(action, ((0, self.future), (0, 0)))
+        motion = physics.simulate(scene, pushes=pushes, **length)
         if pairs and index % 2:
-            breach = physics.make_breach(stream("breach"), scene, motion, self.fps)
+            clip = physics.Motion(*(x[:T] for x in motion))
+            breach = physics.make_breach(
+                stream("breach"), scene, clip, self.fps, self.breaches
+            )
             motion = physics.simulate(scene, breach=breach, **length)
-        video, visible, color = self._draw(level, scene, motion, stream)
-        return {
+        motion, later = (physics.Motion(*(x[s] for x in motion)) for s in
+                         (slice(T), slice(T, None)))  # fmt: skip
+        video, visible, color, masks = self._draw(level, scene, motion, stream)
+        more = {"mask": masks} if self.masks else {}
+        if self.future:
+            more["future_position"] = later.position
+            more["future_contact"] = later.contact
+        return more | {
             "video": video,
             "position": motion.position,
             "velocity": motion.velocity,
@@ -110,7 +130,7 @@ class World:
         }
 
     def _draw(self, level, scene, motion, stream):
-        """(video, visible shares, body colors) of a motion."""
+        """(video, visible shares, body colors, masks or None) of a motion."""
         T, K, size = self.frames, self.bodies, self.size
         span = {"frames": T, "fps": self.fps}
         ground, offset = levels.make_ground(stream("texture"), level, size=size, **span)
@@ -130,7 +150,8 @@ class World:
         behind, front = levels.make_distractors(
             stream("distractor"), level, base=base, **span
         )
-        sprites = render.stack_sprites([behind, bodies, front])
+        bars = levels.make_occluders(stream("occluder"), level, frames=T)
+        sprites = render.stack_sprites([behind, bodies, front, bars])
         points = render.place_sprites(sprites)
         flicker = levels.make_flicker(stream("flicker"), level, frames=T, size=size)
         video = render.draw_clip(ground, offset, flicker, sprites, points, size)
@@ -144,7 +165,11 @@ class World:
             video = render.light_clip(video, gain, noise)
         first = behind.angle.shape[1]
         slots = range(first, first + K)
-        return video, render.visible_share(sprites, points, slots, size), color
+        visible = render.visible_share(sprites, points, slots, size)
+        masks = None
+        if self.masks:
+            masks = render.body_masks(sprites, points, slots, size)
+        return video, visible, color, masks
 
 
 def _stream(seed, item, name):

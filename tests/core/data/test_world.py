@@ -336,3 +336,78 @@ def test_many_bodies_start_apart():
 def test_errors_name_the_field(wrong, words):
     with pytest.raises(ValueError, match=words):
         World(0, **wrong)
+
+
+def test_an_occluder_hides_bodies_and_changes_nothing_else():
+    free = World(3, level="plain")
+    behind = World(3, level="plain", overrides={"occluders": 1}, masks=True)
+    hidden = 0
+    for a, b in zip(clips(free, 20), clips(behind, 20), strict=True):
+        for name in ("position", "velocity", "contact", "color"):
+            np.testing.assert_array_equal(a[name], b[name])
+        # The bar is every column that is gray from top to bottom in all frames.
+        gray = np.ptp(b["video"].astype(int), -1).max((0, 1)) <= 3
+        bar = gray & (np.abs(a["video"].astype(int) - b["video"]).mean((0, 1, 3)) > 5)
+        assert 0.3 < bar.mean() < 0.45
+        x = (b["position"][..., 0] * 64).astype(int).clip(0, 63)
+        inside = (
+            bar[x]
+            & bar[np.minimum(x + 9, 63)]
+            & bar[np.maximum(x - 9, 0)]
+            & (np.abs(b["position"][..., 0] - 0.5) < 0.3)
+        )
+        assert (b["visible"][inside] < 0.1).all()
+        hidden += inside.sum()
+        assert not b["mask"][:, :, bar].any()
+    assert hidden > 20
+
+
+def test_masks_show_the_bodies_where_they_are():
+    for item in clips(World(2, level="plain", masks=True), 5):
+        for k in range(3):
+            t, y, x = np.nonzero(item["mask"] == k + 1)
+            for frame in range(8):
+                at = t == frame
+                middle = np.array([x[at].mean(), y[at].mean()]) + 0.5
+                place = 64 * item["position"][frame, k]
+                assert np.abs(middle - place).max() < 0.6
+                area = np.pi * (64 * item["radius"][k]) ** 2
+                # OpenCV's fill includes the pixels of the outline, of a triangle at most.
+                assert area < at.sum() < area + 0.7 * np.sqrt(12 * np.sqrt(3) * area)
+
+
+def test_the_future_is_what_a_longer_clip_shows():
+    longer = World(5, level="plain", frames=14, variant="passive").load(3)
+    item = World(5, level="plain", frames=8, future=6).load(3)
+    np.testing.assert_array_equal(item["position"], longer["position"][:8])
+    np.testing.assert_array_equal(item["future_position"], longer["position"][8:])
+    np.testing.assert_array_equal(item["future_contact"], longer["contact"][8:])
+
+
+@pytest.mark.parametrize("kind", [physics.PASS_BODY, physics.RISE])
+def test_bodies_pass_each_other_or_fall_upward(kind):
+    world = World(6, variant="violation", level="plain", frames=12, breaches=(kind,))
+    items = clips(world, 40)
+    pairs = [p for p in zip(items[::2], items[1::2], strict=True) if p[1]["violation"]]
+    pairs = [pair for pair in pairs if pair[1]["violation"] == kind]
+    assert len(pairs) > 5
+    overlap, turned = [], []
+    for lawful, broken in pairs:
+        frame = int(broken["violation_frame"])
+        np.testing.assert_array_equal(
+            lawful["position"][:frame], broken["position"][:frame]
+        )
+        assert (lawful["position"][frame:] != broken["position"][frame:]).any()
+        gaps = []
+        for item in (lawful, broken):
+            i, j = np.triu_indices(3, 1)
+            gap = np.linalg.norm(
+                item["position"][:, i] - item["position"][:, j], axis=-1
+            )
+            # Two bodies are at least as far apart as the radii of discs inside them.
+            gaps.append((gap / (0.6 * (item["radius"][i] + item["radius"][j]))).min())
+        assert gaps[0] > 1
+        overlap.append(gaps[1] < 1)
+        change = np.diff(broken["velocity"][frame - 1 :, :, 1], axis=0)
+        turned.append(change[0].min() < -0.01)
+    assert np.mean(overlap if kind == physics.PASS_BODY else turned) > 0.5

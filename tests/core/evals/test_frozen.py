@@ -408,14 +408,16 @@ def test_result_folders_of_others_are_refused(tmp_path):
     run.mkdir()
     (run / "config.json").write_text("{}")
     first, second = (run / "checkpoints" / str(step) for step in (1, 2))
-    check_results_folder(Opened(run, {}, method, first, 1, None))  # its own
+    check_results_folder(Opened(run, {}, method, first, 1, None, out))  # its own
     with pytest.raises(ValueError, match="run holds a config.json"):
-        check_results_folder(Opened(run, {}, method, tmp_path / "x.pt", 0, None))
+        check_results_folder(Opened(run, {}, method, tmp_path / "x.pt", 0, None, out))
     known = json.dumps({"about": {"checkpoint": str(first)}})
     (out / "evaluations" / "frozen.json").write_text(known)
-    check_results_folder(Opened(out, {}, method, second, 2, None))  # of the same run
+    check_results_folder(
+        Opened(out, {}, method, second, 2, None, out)
+    )  # of the same run
     with pytest.raises(ValueError, match="out holds results of .*checkpoints/1; give"):
-        check_results_folder(Opened(out, {}, method, tmp_path / "x.pt", 0, None))
+        check_results_folder(Opened(out, {}, method, tmp_path / "x.pt", 0, None, out))
 
 
 def test_top_five_and_classes_are_counted():

@@ -407,6 +407,11 @@ def test_a_field_that_is_new_and_empty_is_no_difference():
     assert differences({"data": {}}, now) == []
     now["data"]["frame_tolerance"] = 1.0
     assert differences({"data": {}}, now) == ["data.frame_tolerance was 0.5, is 1.0"]
+    # Evaluations that older runs lack, and their sizes.
+    now = {"eval_steps": {"surprise": -1}, "physical": {"pairs": 10}}
+    assert differences({}, now) == []
+    now["eval_steps"]["surprise"] = 0
+    assert differences({}, now) == ["eval_steps.surprise was -1, is 0"]
 
 
 @pytest.mark.parametrize("config", [small(), dream()], ids=["jepa", "dreamer"])
