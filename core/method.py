@@ -172,12 +172,26 @@ class Tools(NamedTuple):
     draw: Callable[[Batch], np.ndarray] | None = None
 
 
+class Classifier(NamedTuple):
+    """A classifier that was published for an encoder.
+
+    apply: (params, tokens [B, N, D]) -> logits [B, outputs], pure. classes: names by
+    number, empty if they have none.
+    """
+
+    apply: Callable[[Any, jax.Array], jax.Array]
+    params: Any
+    outputs: int
+    classes: tuple[str, ...] = ()
+
+
 class Frozen(NamedTuple):
     """What evaluations on labelled videos need of a method that encodes clips.
 
-    weights: name -> state -> weights of an encoder, or None; baselines among them.
-    encode: (weights, uint8 clips [B, T, H, W, 3]) -> tokens [B, N, D], pure.
-    frames, fps, size: of a clip.
+    weights: name -> state -> weights of an encoder, or None; the main one first, baselines
+    among them. encode: (weights, uint8 clips [B, T, H, W, 3]) -> tokens [B, N, D], pure.
+    frames, fps, size: of a clip. classifier: path -> the classifier there, None if there is
+    none; raises ValueError if it is damaged.
     """
 
     weights: Mapping[str, Callable[[Any], Any]]
@@ -185,6 +199,7 @@ class Frozen(NamedTuple):
     frames: int
     fps: float
     size: int
+    classifier: Callable[[pathlib.Path], Classifier | None] = lambda path: None
 
 
 class Method(NamedTuple):

@@ -45,8 +45,10 @@ def product(x, kernel):
     if kernel.ndim == 2:
         return x @ kernel
     G, i, _ = kernel.shape
-    y = jnp.einsum("...gi,gio->...go", x.reshape(*x.shape[:-1], G, i), kernel)
-    return y.reshape(*x.shape[:-1], -1)
+    x, lead = x.reshape(*x.shape[:-1], G, i), x.ndim - 1
+    # Not einsum: on CPU it transposes all, and a product takes three times as long.
+    y = jax.lax.dot_general(x, kernel, (((lead + 1,), (1,)), ((lead,), (0,))))
+    return jnp.moveaxis(y, 0, -2).reshape(*x.shape[:-2], -1)
 
 
 def norm_act(x, scale):

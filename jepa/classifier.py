@@ -9,6 +9,7 @@ from core.base.files import read_json
 from core.base.nested import nest
 from core.base.torch_file import Tensor, is_torch_file, read_structure, read_tensors
 from core.evals.heads import EPS, AttentiveHead
+from core.method import Classifier
 from jepa import hf_config, weights
 
 META_HEADS = 16  # of Meta's probes, whatever the encoder has
@@ -43,6 +44,42 @@ STYLES = {
     "meta": ("pooler.blocks.", "pooler.cross_attention_block.", "linear"),
 }
 QUERY = "pooler.query_tokens"
+
+
+def published_classifier(path: pathlib.Path) -> Classifier | None:
+    """The classifier of a path, None if it holds none; raises as `read_classifier`."""
+    classes: tuple[str, ...] = ()
+    if is_torch_file(path):
+        content = read_structure(path)
+        if not isinstance(content, dict) or "classifiers" not in content:
+            return None
+    else:
+        config = path / hf_config.CONFIG
+        known = read_json(config) if config.is_file() else {}
+        if known.get("architectures") != [weights.CLASSIFIER]:
+            return None
+        classes = class_names(known.get("id2label", {}), config)
+    head, params = read_classifier(path)
+    if classes and len(classes) != head.outputs:
+        raise ValueError(
+            f"{path}: id2label names {len(classes)} classes, the classifier has "
+            f"{head.outputs}"
+        )
+
+    def apply(params, tokens):
+        return head.apply({"params": params}, tokens)
+
+    return Classifier(apply, params, head.outputs, classes)
+
+
+def class_names(id2label: Mapping, where) -> tuple[str, ...]:
+    """Names by number; empty where they are the numbers that transformers makes up."""
+    numbers = [str(i) for i in range(len(id2label))]
+    if set(id2label) != set(numbers):
+        raise ValueError(f"{where}: id2label must name the classes 0, 1, 2, ...")
+    names = tuple(str(id2label[i]) for i in numbers)
+    made_up = all(name == f"LABEL_{i}" for i, name in enumerate(names))
+    return () if made_up else names
 
 
 def read_classifier(path) -> tuple[AttentiveHead, dict]:

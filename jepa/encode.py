@@ -7,6 +7,7 @@ import numpy as np
 from core.method import Frozen
 from core.parallel.layouts import unbox
 from core.section import Section
+from jepa.classifier import published_classifier
 from jepa.dense_model import DenseEncoder
 from jepa.model import Encoder, Predictor, grid_of, patchify, standardize
 
@@ -106,6 +107,11 @@ def make_frozen(
     encode = make_encode(encoder)
 
     def tokens(params, video):
+        if video.shape[1] % encoder.patch[0]:
+            raise ValueError(
+                f"clips have {video.shape[1]} frames; expected a multiple of "
+                f"{encoder.patch[0]}"
+            )
         if params is None:
             return coarse_patches(video, encoder.patch)
         return encode(params, {"video": video})
@@ -124,4 +130,5 @@ def make_frozen(
         frames=data["frames"],
         fps=data["fps"],
         size=data["size"],
+        classifier=published_classifier,
     )

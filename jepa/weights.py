@@ -9,6 +9,7 @@ import collections
 import contextlib
 import math
 import pathlib
+import re
 from typing import NamedTuple
 
 import numpy as np
@@ -135,15 +136,15 @@ def read_hf(folder) -> tuple[dict, dict, dict]:
         ("vjepa2.", ("pooler.", "classifier.")) if classifier else ("", ())
     )
     rows = table(Encoder(**encoder), Predictor(**predictor))
-    flat = {}
+    shapes = our_shapes(rows)
+    flat = {name: np.empty(shape, np.float32) for name, shape in shapes.items()}
     with opened(folder / TENSORS) as file:
         found = {name for name in file.keys() if not name.startswith(ignored)}
         check_names({prefix + row.theirs for row in rows}, found, folder / TENSORS)
         for row in rows:
-            x = read_tensor(file, prefix + row.theirs, row.shape)
-            flat.setdefault(row.ours, []).append(to_ours(x))
-    stacked = {row.ours for row in rows if row.layer is not None}
-    flat = {k: np.stack(x) if k in stacked else x[0] for k, x in flat.items()}
+            x = to_ours(read_tensor(file, prefix + row.theirs, row.shape))
+            place = slice(None) if row.layer is None else row.layer
+            flat[row.ours][place] = x
     return encoder, predictor, artifacts.nest(flat)
 
 
@@ -174,13 +175,22 @@ def read_tensor(file, name, shape):
 
 
 def check_names(wanted: set, found: set, where):
-    """Raise ValueError for the first name that only one side has."""
-    for name in sorted(wanted - found):
-        raise ValueError(f"{where}: {name} is missing")
-    for name in sorted(found - wanted):
-        raise ValueError(
-            f"{where}: {name} is not part of the model its config describes"
-        )
+    """Raise ValueError for names that only one side has: the first, the others by group."""
+    for names, words in (
+        (wanted - found, "is missing"),
+        (found - wanted, "is not part of the model its config describes"),
+    ):
+        if names:
+            first, *others = sorted(names)
+            more = f" ({len(others)} more: {count_groups(others)})" if others else ""
+            raise ValueError(f"{where}: {first} {words}{more}")
+
+
+def count_groups(names) -> str:
+    """Names by block or layer, such as "blocks.1 12, norm 2"."""
+    group = re.compile(r".*?\.\d+(?=\.)|.+(?=[./])|.+")
+    counts = collections.Counter(group.match(name)[0] for name in names)
+    return ", ".join(f"{name} {count}" for name, count in counts.items())
 
 
 def write_hf(

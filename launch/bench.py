@@ -20,7 +20,8 @@ PEER = flags.DEFINE_enum(
 WHAT = flags.DEFINE_list(
     "what",
     ["step"],
-    "What to time: step, data, checkpoint, startup, or benchmarks of the method",
+    "What to time: step, data, checkpoint, startup, extract, probe, or benchmarks of the "
+    "method",
 )
 SWEEP = flags.DEFINE_string(
     "sweep",

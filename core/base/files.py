@@ -10,10 +10,15 @@ def write_json(path, content):
 
     Raises ValueError, with the path and the reason, if the file cannot be written.
     """
+    write_text(path, json.dumps(content, indent=2) + "\n")
+
+
+def write_text(path, text: str):
+    """Write text as `write_json` does; bytes of names that are not UTF-8 stay as they are."""
     path = pathlib.Path(path)
     part = path.with_suffix(".part")
     try:
-        part.write_text(json.dumps(content, indent=2) + "\n")
+        part.write_text(text, "utf-8", "surrogateescape")
         part.replace(path)
     except OSError as error:
         raise ValueError(f"{path} cannot be written: {os_error_text(error)}") from None

@@ -10,7 +10,7 @@ from core.evals import fit
 from core.evals.extract import Features
 from core.evals.heads import AttentiveHead, LinearHead
 from core.evals.neighbors import nearest_classes
-from core.evals.statistics import bootstrap
+from core.evals.predictions import Top, accuracy, top_of
 
 SELECT_ONE_IN = 5  # of the training videos choose the settings of a head
 
@@ -18,13 +18,16 @@ SELECT_ONE_IN = 5  # of the training videos choose the settings of a head
 class Options(NamedTuple):
     """How videos are read and heads are trained.
 
-    clips, views: per video. batch: clips that are encoded at once. workers: threads that
-    decode. steps, head_batch, grid: of the heads. head_gigabytes: for the heads that are
-    trained at once. k: neighbors.
+    clips, views: per video. frames: of a clip, 0 for those of the method. frame_step: every
+    how many stored frames one is taken, 0 goes by time. batch: clips that are encoded at
+    once. workers: threads that decode. steps, head_batch, grid: of the heads.
+    head_gigabytes: for the heads that are trained at once. k: neighbors.
     """
 
     clips: int = 1
     views: int = 1
+    frames: int = 0
+    frame_step: int = 0
     batch: int = 16
     workers: int = 2
     steps: int = 500
@@ -65,13 +68,16 @@ def score(
     classes: int,
     options: Options,
     progress: Callable[[int], None] = lambda step: None,
-) -> dict[str, Any]:
-    """Numbers of one head: accuracy, interval, and of trained heads settings and spread.
+) -> tuple[dict[str, Any], Top]:
+    """(numbers, predictions [validation videos, k]) of one head.
 
-    labels, means: of the videos of both parts that could be read; means are `pooled`.
+    The numbers are `accuracy`, and of trained heads settings and spread; the predictions
+    are those of the first seed. labels, means: of the videos of both parts that could be
+    read; means are `pooled`.
     """
     if HEADS[head] is None:
-        return accuracy(nearest(means, labels, classes, options.k)[None])
+        top = top_of(nearest(means, labels, classes, options.k))
+        return accuracy(top.classes[None], labels[1], classes), top
     module = HEADS[head](classes, train.tokens.shape[-1])
     fitted, selecting = selection(labels[0])
     if head == "linear":
@@ -83,12 +89,12 @@ def score(
 
     settings, seeds = options.grid.settings(), len(options.grid.seeds)
     asked = (
-        (train, train.rows[selecting], labels[0][selecting]),
-        (validation, validation.rows, labels[1]),
+        (train, train.rows[selecting]),
+        (validation, validation.rows),
     )
     size = fit.heads_at_once(module, take(np.arange(1)), options.head_gigabytes)
     size = min(size, len(settings))
-    right: list[list] = [[], []]
+    found: list[list[Top]] = [[], []]
     for start in range(0, len(settings), size):
         batches = fit.batches_of(
             take, labels[0][fitted], batch=options.head_batch, steps=options.steps
@@ -102,19 +108,25 @@ def score(
                 min(start * options.steps + step * size, len(settings) * options.steps)
             ),
         )
-        for found, (part, rows, y) in zip(right, asked, strict=True):
-            found.append(probabilities(module, params, part, rows).argmax(-1) == y)
+        for tops, (part, rows) in zip(found, asked, strict=True):
+            tops.append(top_of(probabilities(module, params, part, rows)))
+    # Likeliest classes of every setting and seed: [settings, seeds, videos, k].
     choosing, scored = (
-        np.concatenate(found).reshape(-1, seeds, found[0].shape[-1]) for found in right
-    )
-    best, shares = int(choosing.mean((1, 2)).argmax()), scored.mean((1, 2))
-    return accuracy(scored[best]) | {
+        Top(*(np.concatenate(x).reshape(-1, seeds, *x[0].shape[1:])
+              for x in zip(*tops, strict=True)))
+        for tops in found
+    )  # fmt: skip
+    right = choosing.classes[..., 0] == labels[0][selecting]
+    shares = (scored.classes[..., 0] == labels[1]).mean((1, 2))
+    best = int(right.mean((1, 2)).argmax())
+    top = Top(scored.classes[best, 0], scored.probabilities[best, 0])
+    return accuracy(scored.classes[best], labels[1], classes) | {
         "rate": settings[best * seeds].rate,
         "decay": settings[best * seeds].decay,
         "best": float(shares.max()),
         "spread": [float(shares.min()), float(shares.max())],
-        "seeds": scored[best].mean(-1).tolist(),
-    }
+        "seeds": (scored.classes[best, ..., 0] == labels[1]).mean(-1).tolist(),
+    }, top
 
 
 def standardized(means: Sequence[np.ndarray], fitted) -> list[Features]:
@@ -131,7 +143,7 @@ def standardized(means: Sequence[np.ndarray], fitted) -> list[Features]:
 
 
 def nearest(means: Sequence[np.ndarray], labels, classes: int, k: int):
-    """Whether the nearest neighbors are right about each validation video: bool [n]."""
+    """Votes of the nearest neighbors of each validation video: [n, classes], of sum 1."""
     bank, queries = means
     views, width = bank.shape[1:]
     votes = nearest_classes(
@@ -141,13 +153,8 @@ def nearest(means: Sequence[np.ndarray], labels, classes: int, k: int):
         classes=classes,
         k=k,
     )
-    return votes.reshape(-1, views, classes).mean(1).argmax(-1) == labels[1]
-
-
-def accuracy(right) -> dict[str, Any]:
-    """Mean of `right` [seeds, videos] and its interval over videos."""
-    per_video = np.asarray(right, np.float64).mean(0)
-    return {"accuracy": float(per_video.mean()), "interval": list(bootstrap(per_video))}
+    votes = votes.reshape(-1, views, classes).mean(1)
+    return votes / np.maximum(votes.sum(-1, keepdims=True), 1e-12)
 
 
 def selection(labels) -> tuple[np.ndarray, np.ndarray]:

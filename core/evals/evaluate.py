@@ -14,7 +14,7 @@ from core.base.names import choose
 from core.base.text import short
 from core.method import Findings, Watch
 from core.parallel.mesh import copy_to_local_mesh, make_mesh
-from core.runs import lineage, restore
+from core.runs import lineage, restore, run_folder
 from core.runs.findings import LastingAlarm, split_findings
 from core.runs.working import say
 
@@ -40,7 +40,8 @@ def evaluate(opened: restore.Opened, names=()) -> dict:
             found[name] = evaluation(state, Watch(say=say_of(name)))
             if jax.process_index() == 0:
                 folder = opened.folder / "evaluations"
-                report_findings(folder, opened.step, name, found[name])
+                weights = "" if opened.step else str(opened.checkpoint)
+                report_findings(folder, opened.step, name, found[name], weights)
                 record(opened, name, split_findings(found[name])[0])
     return found
 
@@ -56,6 +57,27 @@ def record(opened: restore.Opened, name: str, findings) -> None:
     lineage.record_evaluation(opened.lineage, about, name, findings)
 
 
+def check_results_folder(opened: restore.Opened) -> None:
+    """Raise ValueError if the folder of results holds a model, or results of other weights."""
+    folder = opened.folder
+    if folder in opened.checkpoint.parents and opened.step:  # the run's own
+        return
+    if (folder / run_folder.CONFIG).exists():
+        raise ValueError(
+            f"--out {folder} holds a {run_folder.CONFIG}, so it is that of another run or "
+            "model; give a folder of its own"
+        )
+    # Of a run, results of several steps may stand beside each other.
+    place = opened.checkpoint.parent if opened.step else opened.checkpoint
+    for path in sorted((folder / "evaluations").glob("*.json")):
+        known = read_json(path)
+        of = known.get("about", known).get("checkpoint", str(place))
+        if not pathlib.Path(of).is_relative_to(place):
+            raise ValueError(
+                f"--out {folder} holds results of {of}; give a folder of its own"
+            )
+
+
 @contextlib.contextmanager
 def open_state(opened: restore.Opened) -> Iterator[Any]:
     """The state, on a mesh of this process's devices that is set meanwhile."""
@@ -68,8 +90,13 @@ def open_state(opened: restore.Opened) -> Iterator[Any]:
         yield state
 
 
-def report_findings(folder: pathlib.Path, step: int, name: str, findings: Findings):
-    """Write what one evaluation found to `folder`, and print it."""
+def report_findings(
+    folder: pathlib.Path, step: int, name: str, findings: Findings, weights: str = ""
+):
+    """Write what one evaluation found to `folder`, and print it.
+
+    weights: path of published weights, recorded beside it.
+    """
     numbers, shown, sentences = split_findings(findings)
     folder.mkdir(parents=True, exist_ok=True)
     files = {what: str(folder / f"{step}_{what}.png") for what in shown}
@@ -79,6 +106,7 @@ def report_findings(folder: pathlib.Path, step: int, name: str, findings: Findin
     entry = {k: v if math.isfinite(v) else str(v) for k, v in numbers.items()}
     path = folder / f"{step}.json"
     known = read_json(path) if path.exists() else {}
+    known |= {"checkpoint": weights} if weights else {}
     write_json(path, known | {"step": step, name: entry | files | sentences})
     words = [f"{what} {short(value)}" for what, value in numbers.items()]
     print("  ".join([f"step {step} {name}:", *words, *files.values()]), flush=True)

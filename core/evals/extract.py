@@ -57,7 +57,8 @@ def extract(
       progress: called with the number of videos that are done.
 
     Returns None if `stopping` became true; the tokens of a video's clips stand one after
-    another.
+    another. While the device encodes a batch, the one before it is stored and the next ones
+    are decoded. Raises ValueError if features are not finite.
     """
     folder.mkdir(parents=True, exist_ok=True)
     notes, place = folder / "progress.json", folder / "tokens.npy"
@@ -68,21 +69,21 @@ def extract(
     )
     done, bad = known["done"], {int(row): text for row, text in known["bad"].items()}
     tokens = np.load(place, mmap_mode="r+") if done else None
-    for i, (rows, videos) in enumerate(
-        decoded(load, range(done, count), batch, workers, bad)
-    ):
-        if rows:
-            found = encode_videos(encode, np.stack(videos), batch)
-            if tokens is None:
-                shape = (count, *found.shape[1:])
-                tokens = np.lib.format.open_memmap(place, "w+", np.float16, shape)
-            tokens[rows] = found
-            done = rows[-1] + 1
-        progress(done)
-        if i % SAVE_EVERY == 0 or stopping():
-            save_progress(notes, tokens, done, bad)
-        if stopping():
+    groups = decoded(load, range(done, count), batch, workers, bad)
+    for i, (rows, found) in enumerate(encoded(encode, groups, batch)):
+        check_finite(found)
+        if tokens is None:
+            shape = (count, *found.shape[1:])
+            tokens = np.lib.format.open_memmap(place, "w+", np.float16, shape)
+        tokens[rows] = found
+        done = rows[-1] + 1
+        stopped = stopping()
+        if i % SAVE_EVERY == 0 or stopped:
+            known_bad = {row: text for row, text in bad.items() if row < done}
+            save_progress(notes, tokens, done, known_bad)
+        if stopped:
             return None
+        progress(done)
     save_progress(notes, tokens, count, bad)
     if tokens is None:
         reasons = "; ".join(sorted(set(bad.values()))[:3])
@@ -128,8 +129,34 @@ def decoded(load, rows: range, batch: int, workers: int, bad: dict) -> Iterator:
             yield group_rows, group
 
 
-def encode_videos(encode: Callable, videos: np.ndarray, batch: int) -> np.ndarray:
-    """[n, views, clips, T, H, W, 3] -> float16 tokens [n, views, clips * N, D]."""
+def encoded(encode: Callable, groups: Iterator, batch: int) -> Iterator:
+    """(rows, float16 tokens) of groups (rows, videos), one group behind the device."""
+    before = None
+    for rows, videos in groups:
+        running = rows, start_encoding(encode, np.stack(videos), batch)
+        if before is not None:
+            yield before[0], before[1]()
+        before = running
+    if before is not None:
+        yield before[0], before[1]()
+
+
+def check_finite(tokens: np.ndarray) -> None:
+    """Raise ValueError if there are tokens that are not finite."""
+    if not np.isfinite(tokens).all():
+        raise ValueError(
+            "features are not finite: the weights are damaged, or features are beyond "
+            "float16, 65504"
+        )
+
+
+def start_encoding(
+    encode: Callable, videos: np.ndarray, batch: int
+) -> Callable[[], np.ndarray]:
+    """Encode [n, views, clips, T, H, W, 3]; returns a function that waits for the result.
+
+    It returns float16 tokens [n, views, clips * N, D].
+    """
     n, views, clips = videos.shape[:3]
     flat = videos.reshape(-1, *videos.shape[3:])
     found = []
@@ -137,6 +164,12 @@ def encode_videos(encode: Callable, videos: np.ndarray, batch: int) -> np.ndarra
         part = flat[start : start + batch]
         short = batch - len(part)
         full = np.concatenate([part, np.repeat(part[:1], short, 0)]) if short else part
-        found.append(np.asarray(encode(full), np.float16)[: len(part)])
-    tokens = np.concatenate(found)
-    return tokens.reshape(n, views, clips * tokens.shape[1], tokens.shape[2])
+        found.append((encode(full), len(part)))
+
+    def wait():
+        with np.errstate(over="ignore"):  # `check_finite` reports it
+            parts = [np.asarray(x, np.float16)[:count] for x, count in found]
+        tokens = np.concatenate(parts)
+        return tokens.reshape(n, views, clips * tokens.shape[1], tokens.shape[2])
+
+    return wait

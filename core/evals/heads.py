@@ -4,13 +4,15 @@ A head maps tokens [B, N, D] to outputs [B, outputs]. Sources: arXiv 2404.08471 
 one cross-attention block) and 2506.09985 (three self-attention blocks before it).
 """
 
+from collections.abc import Callable
+
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 
 from core.nn.attention import AttentionOptions
 from core.nn.blocks import Block, Mlp
-from core.nn.kernels import attend
-from core.nn.layers import Dense, LayerNorm
+from core.nn.layers import Dense, LayerNorm, named, normalize
 
 EPS = 1e-5  # of the norms in Meta's heads; transformers takes the encoder's 1e-6
 
@@ -24,6 +26,25 @@ class LinearHead(nn.Module):
     def __call__(self, tokens):
         """[B, N, D] -> [B, outputs]."""
         return Dense(self.outputs, ("embed", None), name="linear")(tokens.mean(1))
+
+
+class Affine(nn.Module):
+    """The parameters of a Dense or LayerNorm, for use in another order.
+
+    weight: name of the first, of `shape`, followed by a bias of the last axis.
+    """
+
+    weight: str
+    shape: tuple[int, ...]
+    init: Callable
+
+    @nn.compact
+    def __call__(self):
+        """(weight, bias)."""
+        names = ("embed", "heads") if len(self.shape) > 1 else ("embed",)
+        weight = self.param(self.weight, named(self.init, names), self.shape)
+        zeros = named(nn.initializers.zeros, names[-1:])
+        return weight, self.param("bias", zeros, self.shape[-1:])
 
 
 class AttentivePooler(nn.Module):
@@ -49,15 +70,22 @@ class AttentivePooler(nn.Module):
         for i in range(self.depth - 1):
             block = Block(options, 4 * D, self.eps, name=f"block{i}")
             x, _ = block(x, None, None, (N,))
-        y = LayerNorm(self.eps, name="norm1")(x)
-
-        def split(name, z):
-            z = Dense(D, ("embed", "heads"), name=name)(z)
-            return z.reshape(*z.shape[:-1], H, D // H)
-
         query = self.param("query", nn.initializers.normal(0.02), (1, 1, D))
-        q = jnp.broadcast_to(split("q", query), (B, 1, H, D // H))
-        z = query + attend(q, split("key", y), split("value", y)).reshape(B, 1, D)
+        scale, shift = Affine("scale", (D,), nn.initializers.ones, name="norm1")()
+        kernel = nn.initializers.normal(0.02)
+        key, _ = Affine("kernel", (D, D), kernel, name="key")()
+        value, bias = Affine("kernel", (D, D), kernel, name="value")()
+        q = Dense(D, ("embed", "heads"), name="q")(query).reshape(H, D // H)
+        # Keys and values of all tokens are never computed: q (s x + t) K is x (s K q) plus a
+        # number that softmax ignores, and the weights of a mean pass through V. Many heads
+        # on the same tokens then share one matrix product with few columns each.
+        seen = jnp.einsum("dhk,hk->dh", key.reshape(D, H, D // H), q)
+        y = normalize(x, eps=self.eps)
+        scores = jnp.einsum("bnd,dh->bhn", y, scale[:, None] * seen)
+        weights = jax.nn.softmax(scores * (D // H) ** -0.5, -1)
+        mean = jnp.einsum("bhn,bnd->bhd", weights, y) * scale + shift
+        mean = jnp.einsum("bhd,dhk->bhk", mean, value.reshape(D, H, D // H))
+        z = query + mean.reshape(B, 1, D) + bias
         z = z + Mlp(4 * D, name="mlp")(LayerNorm(self.eps, name="norm2")(z))
         return z[:, 0]
 

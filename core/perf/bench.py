@@ -22,7 +22,7 @@ from core.hardware import mfu
 from core.method import open_source
 from core.parallel.batches import host_shard, to_device
 from core.parallel.mesh import make_mesh
-from core.perf import startup
+from core.perf import frozen, startup
 from core.program import build_program
 from core.runs.throughput import device_memory, peak_host_bytes
 
@@ -34,8 +34,8 @@ PAUSE = 0.05  # seconds before a timed step, in which the other program's thread
 def measure(config, what=("step",), *, steps: int) -> dict:
     """Run the benchmarks `what`, all if empty; returns their numbers by name.
 
-    what: "step", "data", "checkpoint", "startup", or benchmarks of the method. Raises
-    ValueError on unknown names. Times are in seconds, sizes in bytes.
+    what: "step", "data", "checkpoint", "startup", "extract", "probe", or benchmarks of the
+    method. Raises ValueError on unknown names. Times are in seconds, sizes in bytes.
     """
     check_config(config.to_dict())
     method = load_method(config)
@@ -44,6 +44,8 @@ def measure(config, what=("step",), *, steps: int) -> dict:
         "data": functools.partial(measure_data, config, method, steps=steps),
         "checkpoint": functools.partial(startup.measure_checkpoint, config),
         "startup": functools.partial(startup.measure_startup, config),
+        "extract": functools.partial(frozen.measure_extract, config, method),
+        "probe": functools.partial(frozen.measure_probe, config, method, steps=steps),
     }
     chosen = choose(what, table | method.tools.benches, "benchmark")
     found = {k: v for part in chosen.values() for k, v in part().items()}

@@ -1,5 +1,6 @@
 """How a state begins: resume this run, else start from other weights, else afresh."""
 
+import functools
 import math
 import pathlib
 from collections.abc import Mapping
@@ -128,7 +129,8 @@ def read_frozen(method: Method, plan, place) -> Start:
     )
     found = find_weights(method, path, names)
     if found is not None:
-        arrays, origins = place_weights(method, plan, *found, names)
+        put = place_once(found[0])
+        arrays, origins = place_weights(method, plan, *found, names, put=put)
     else:
         folder = find_checkpoint(method, path)
         arrays, origins = read_parts(method, plan, folder, names)
@@ -189,11 +191,12 @@ def start_from_weights(
 
 
 def place_weights(
-    method: Method, plan, found: Mapping[str, Weights], origin: str, names
+    method: Method, plan, found: Mapping[str, Weights], origin: str, names, *, put=None
 ) -> tuple[dict, dict]:
     """(arrays on the mesh, their origins) by place in the state, of the parts `names`.
 
-    All parts that were found if `names` is empty. Raises ValueError for wrong arrays.
+    All parts that were found if `names` is empty. put: (host array, layout) -> array on
+    the mesh, by default a copy of its own. Raises ValueError for wrong arrays.
     """
     shapes, arrays, origins = unbox(plan.shapes), {}, {}
     for name, paths in method.parts.items():
@@ -202,7 +205,7 @@ def place_weights(
         for path in paths:
             check_arrays(path, found[name].arrays, part_of(shapes, path), origin)
             layouts = part_of(plan.layouts, path)
-            arrays[path] = jax.tree.map(place, found[name].arrays, layouts)
+            arrays[path] = jax.tree.map(put or place, found[name].arrays, layouts)
             copied = "" if path == paths[0] else f", the same as {paths[0]}"
             entry = found[name].entry
             where = f"{entry} of {origin}" if entry else origin
@@ -235,6 +238,19 @@ def part_of(state, path: str):
 def place(x: np.ndarray, layout):
     """A host array, the same on all processes, laid out on the devices."""
     return jax.make_array_from_callback(x.shape, layout, lambda index: x[index])
+
+
+def place_once(found: Mapping[str, Weights]):
+    """A `place` by which fields that start from one array share it; for states that no
+    step donates.
+    """
+    arrays = {id(x): x for one in found.values() for x in jax.tree.leaves(one.arrays)}
+
+    @functools.cache
+    def once(key: int, layout):
+        return place(arrays[key], layout)
+
+    return lambda x, layout: once(id(x), layout)
 
 
 def check_arrays(path: str, found, wanted, origin: str) -> None:

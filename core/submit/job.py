@@ -112,7 +112,7 @@ def check_no_secrets(job: Job) -> None:
         if SECRET_NAME.search(name) or SECRET_VALUE.search(value):
             raise ValueError(
                 f"--env={name}=... looks like a secret; give a reference to it with "
-                "--secret (see docs/operations.md), never its value"
+                "--secret (docs/clusters.md), never its value"
             )
     for text in (job.setup, *job.flags):
         if SECRET_VALUE.search(text):

@@ -95,6 +95,28 @@ def test_faults_are_named(changes, words, tmp_path):
     assert words in str(caught.value)
 
 
+def test_classes_are_named_by_the_config(tmp_path, io):
+    place = folder(tmp_path)
+    config = json.loads((place / "config.json").read_text())
+
+    def found(names):
+        labels = {"id2label": {str(i): name for i, name in enumerate(names)}}
+        (place / "config.json").write_text(json.dumps(config | labels))
+        return classifier.published_classifier(place)
+
+    one = found("vwxyz")
+    assert (one.classes, one.outputs) == (tuple("vwxyz"), 5)
+    with jax.default_matmul_precision("highest"):
+        logits = one.apply(one.params, io["last_hidden_state"])
+    np.testing.assert_allclose(logits, io["probe_logits"], atol=2e-5)
+    assert found([f"LABEL_{i}" for i in range(5)]).classes == ()
+    with pytest.raises(
+        ValueError, match="id2label names 2 classes, the classifier has 5"
+    ):
+        found("vw")
+    assert classifier.published_classifier(FIXTURE) is None
+
+
 def test_other_files_are_refused(tmp_path):
     torch_zip.save(tmp_path / "probe.pt", {"classifiers": []})
     with pytest.raises(ValueError, match="holds no list `classifiers`"):

@@ -12,14 +12,8 @@ import pytest
 from configs.jepa import get_config
 from core.config import load_method
 from jepa import loss
-from jepa.dense import (
-    BothMasks,
-    ContextLoss,
-    Part,
-    check_trainable,
-    make_loss,
-    make_prepare,
-)
+from jepa.dense import check_trainable
+from jepa.dense_loss import BothMasks, ContextLoss, Part, make_loss, make_prepare
 from jepa.dense_model import DenseEncoder, DensePredictor
 from jepa.masks import Masker, Pattern
 from jepa.meta_names import gather, table

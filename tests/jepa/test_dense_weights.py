@@ -220,6 +220,11 @@ def test_tensors_that_are_missing_or_left_over_are_named(tensors, tmp_path):
     less = {k: x for k, x in whole.items() if k != "img_mod_embed"}
     text = refusal(tmp_path, tensors, target_encoder=less)
     assert "target_encoder: img_mod_embed is missing" in text
+    less = {k: x for k, x in whole.items() if k[:8] not in ("blocks.1", "blocks.2")}
+    text = refusal(tmp_path, tensors, target_encoder=less)
+    assert (
+        "blocks.1.attn.proj.bias is missing (23 more: blocks.1 11, blocks.2 12)" in text
+    )
     more = whole | {"norm.weight": np.ones(36, np.float32)}
     text = refusal(tmp_path, tensors, target_encoder=more)
     assert "norm.weight is not part of the model" in text

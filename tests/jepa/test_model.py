@@ -96,7 +96,7 @@ MILLIONS = {
 @pytest.mark.parametrize("size", MILLIONS)
 def test_encoder_sizes(size):
     D, L, heads, F = SIZES[size]
-    encoder = Encoder(**encoder_size(size))
+    encoder = Encoder(**encoder_size(size), remat="block")
     values = count(encoder, jnp.zeros((1, N, 1536)), grid=GRID)
     assert values == 1536 * D + D + stack_size(D, L, F)
     digits = 2 if size == "T" else 1
@@ -107,7 +107,7 @@ def test_encoder_sizes(size):
 @pytest.mark.parametrize(("size", "millions"), [("L", 22.1), ("H", 22.3), ("g", 22.4)])
 def test_predictor_sizes(size, millions):
     D, P = SIZES[size][0], 384
-    predictor = Predictor(P, 12, 12, 4 * P, out=D, mask_tokens=10)
+    predictor = Predictor(P, 12, 12, 4 * P, out=D, mask_tokens=10, remat="block")
     index = jnp.zeros((1, 1), jnp.int32)
     features = jnp.zeros((1, 1, D))
     values = count(predictor, features, index, index, grid=GRID, use=(0,))

@@ -3,17 +3,21 @@
 import json
 
 import jax
+import jax.numpy as jnp
 import meta_files
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
 from small import dream, small, use_one_device
-from tiny_vjepa2 import FIXTURE
+from tiny_vjepa2 import FIXTURE, Model
 
 from core.evals.evaluate import evaluate, open_state
+from core.export.artifacts import check_same
 from core.export.export_run import export
+from core.nn.token_order import take
 from core.runs.restore import open_weights
 from jepa import model, weights
+from jepa.exports import even_and_odd, run_hf
 
 FIELDS, _, PARAMS = weights.read_hf(FIXTURE)
 
@@ -50,6 +54,29 @@ def test_meta_file_becomes_a_hugging_face_folder(tmp_path, capfd):
     assert f"read back, agrees with {path}" in said
     origin = json.loads((tmp_path / "out/hf/provenance.json").read_text())
     assert origin["parent"] == str(path)
+
+
+def test_transformers_computes_the_recorded_outputs_from_an_export(tmp_path):
+    pytest.importorskip("torch")
+    pytest.importorskip("transformers")
+    clip = {
+        "data__frames": 8,
+        "data__size": 48,
+    }  # transformers' positions are of a size
+    opened = open_weights(matching(**clip), FIXTURE, tmp_path)
+    export(opened, tmp_path / "out", ["hf"])
+    with np.load(FIXTURE / "io.npz") as io:
+        pixels, features = io["video"][:1], io["last_hidden_state"][:1]
+    found = run_hf(tmp_path / "out/hf", np.moveaxis(pixels, 2, -1), features.shape[1])
+    assert features.std() > 0.5
+    check_same(found["features"], features, atol=1e-5)
+    ours = Model(*weights.read_hf(tmp_path / "out/hf"))
+    seen, hidden = (
+        np.tile(x, (len(pixels), 1)) for x in even_and_odd(len(features[0]))
+    )
+    grid = model.grid_of(np.moveaxis(pixels, 2, -1).shape, ours.encoder.patch)
+    guess = ours.predict(take(jnp.asarray(features), seen), seen, hidden, grid)
+    check_same(found["guess"], np.asarray(guess), atol=1e-5)
 
 
 def test_an_encoder_alone_is_exported_and_what_it_lacks_is_named(tmp_path):
