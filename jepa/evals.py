@@ -1,4 +1,4 @@
-"""Evaluations of V-JEPA: health, pictures, a frozen probe on the embedded world, baselines."""
+"""Evaluations of V-JEPA: health, pictures, frozen probes on bodies or objects, baselines."""
 
 import functools
 
@@ -17,6 +17,7 @@ from jepa import probe
 from jepa.data import make_records
 from jepa.health import make_health
 from jepa.model import patchify, standardize
+from jepa.objects import make_objects
 from jepa.pictures import make_pictures
 
 PICTURED = 4  # clips in the picture of a probe's predictions
@@ -28,7 +29,8 @@ FITTING = (
 def make_evals(
     encoder, predictor, masker, init, read, *, use, config: Section, health=make_health
 ) -> dict:
-    """name -> core.method.Eval: "health", "pictures", "probe", "baselines".
+    """name -> core.method.Eval: "health", "pictures", "probe", "baselines"; and "objects" if
+    the config has a section of this name.
 
     Args:
       init: key -> boxed state, for the untrained encoder.
@@ -60,7 +62,13 @@ def make_evals(
 
     shared = {"masker": masker, "batch": validation_batch}
     twin = make_twin(encoder, masker.grid, source=labelled)
-    return {
+    games = {}
+    if "objects" in config:
+        known = {"encoder": encoder, "grid": masker.grid, "init": init}
+        games["objects"] = config["objects"].into(
+            make_objects, data=data, seed=seed, **known
+        )
+    return games | {
         "health": health(encoder, predictor, mask_tokens=use, **shared),
         "pictures": make_pictures(encoder, **shared),
         "probe": make_probe(score),

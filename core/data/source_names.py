@@ -7,6 +7,7 @@ tfds:NAME/CONFIG:VERSION   one in TFDS_DATA_DIR; CONFIG and VERSION are optional
 camera:RECORDINGS          video of the first camera of trajectories
 camera:RECORDINGS#CAMERA   of another camera
 FOLDER                     trajectories: a replay, launch.prepare, RLDS, LeRobot, Minari
+atari:GAME:EPISODES        trajectories: games played while they are read; slow, to prepare
 world                      the embedded world
 0.7*NAME + 0.3*NAME        a mixture, drawn from by weight
 """
@@ -25,6 +26,7 @@ from core.data.formats.lerobot import LeRobot, is_lerobot
 from core.data.formats.minari import Minari, is_minari
 from core.data.formats.prepared import PreparedPieces
 from core.data.formats.rlds import Rlds
+from core.data.games.atari import is_atari, open_atari
 from core.data.mixture import Mixture
 from core.data.records import Records
 from core.data.tfds import (
@@ -158,7 +160,9 @@ def is_trajectories(name: str) -> bool:
     name = with_home(name)
     if name.startswith("tfds:") or is_prepared(name):
         return "steps" in open_shards(name, "").features
-    return is_lerobot(name) or is_minari(name) or bool(chunks_in(name))
+    if is_atari(name) or is_lerobot(name) or is_minari(name):
+        return True
+    return bool(chunks_in(name))
 
 
 def recordings(name: str, split: str = "", frame_tolerance: float = 0.5) -> Recordings:
@@ -184,6 +188,8 @@ def recordings(name: str, split: str = "", frame_tolerance: float = 0.5) -> Reco
             f"{name} has 'steps' of {type(info.features['steps']).__name__}; expected a "
             "Dataset, as RLDS has it, or a data set of launch.prepare"
         )
+    if is_atari(name):
+        return split_recordings(open_atari(name), split)
     if is_lerobot(name):
         return split_recordings(LeRobot(name, frame_tolerance), split)
     if is_minari(name):

@@ -84,12 +84,14 @@ def fit_heads(
     *,
     settings: Sequence[Setting],
     steps: int,
+    loss: Callable[[Any, Any], jax.Array] = cross_entropy,
     progress: Callable[[int], None] = lambda step: None,
 ) -> Any:
     """Train a head per setting on the same batches; returns stacked params [heads, ...].
 
     AdamW with betas 0.9 and 0.999, decay on all parameters, and rates that fall to 0 along
-    a cosine without warm-up (arXiv 2506.09985, appendix). progress: called after each step.
+    a cosine without warm-up (arXiv 2506.09985, appendix). loss: (outputs, labels) of a
+    batch -> []. progress: called after each step.
     """
     rates, decays = (
         jnp.asarray(values, jnp.float32)
@@ -100,7 +102,7 @@ def fit_heads(
         if params is None:
             params, opt = init_heads(head, [s.seed for s in settings], x[:1])
         share = 0.5 * (1 + np.cos(np.pi * step / steps))
-        params, opt = update(head, params, opt, x, y, rates * share, decays)
+        params, opt = update(head, loss, params, opt, x, y, rates * share, decays)
         progress(step + 1)
     assert params is not None, steps
     return params
@@ -118,14 +120,12 @@ def init_heads(head: nn.Module, seeds: list[int], x):
     return init(keys)
 
 
-@functools.partial(jax.jit, static_argnums=0, donate_argnums=(1, 2))
-def update(head, params, opt, x, y, rates, decays):
+@functools.partial(jax.jit, static_argnums=(0, 1), donate_argnums=(2, 3))
+def update(head, loss, params, opt, x, y, rates, decays):
     """One AdamW update of every head: (params, moments)."""
 
     def one(params, opt, rate, decay):
-        grads = jax.grad(lambda p: cross_entropy(head.apply({"params": p}, x), y))(
-            params
-        )
+        grads = jax.grad(lambda p: loss(head.apply({"params": p}, x), y))(params)
         steps, opt = optax.scale_by_adam().update(grads, opt)
         params = jax.tree.map(lambda p, u: p - rate * (u + decay * p), params, steps)
         return params, opt

@@ -1,5 +1,6 @@
 """Several processes train the same run as one, and any number of them resumes it."""
 
+import contextlib
 import functools
 import json
 import signal
@@ -7,6 +8,7 @@ import subprocess
 
 import jax
 import numpy as np
+import pytest
 from small import share_programs, small, start, use_one_device
 
 from core import train

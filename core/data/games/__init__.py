@@ -1,0 +1,1 @@
+"""Games whose objects are known from the memory of their console."""

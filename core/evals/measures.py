@@ -1,0 +1,109 @@
+"""Measures of predictions, weighted per clip so that clips can be resampled.
+
+Each takes weights [W, n], predictions [n, K] and truth [n, K], and returns [W]. A row whose
+truth is NaN does not count.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+
+def r2(weights, predicted, true):
+    """Coefficient of determination, mean over the K columns; at most 1, not clipped.
+
+    Columns without variance are left out; NaN if none is left.
+    """
+    known = np.isfinite(true)
+    y, p = (np.where(known, x, 0).astype(np.float64) for x in (true, predicted))
+    middle = y.sum(0) / np.maximum(known.sum(0), 1)  # for precision alone
+    y, p = (y - middle) * known, (p - middle) * known
+    count, total = weights @ known, weights @ y
+    spread = weights @ y**2 - total**2 / np.maximum(count, 1)
+    error = weights @ (y - p) ** 2
+    usable = spread > 1e-12 * np.maximum(count, 1)
+    scores = 1 - error / np.where(usable, spread, np.nan)
+    return mean_of_known(scores)
+
+
+def auc(weights, predicted, true):
+    """Area under the ROC curve of scores for 0/1 truth, mean over columns; ties count half.
+
+    NaN where one of the two is absent.
+    """
+    columns = zip(np.asarray(predicted).T, np.asarray(true).T, strict=True)
+    return mean_of_known(np.stack([_auc(weights, p, y) for p, y in columns], -1))
+
+
+def _auc(weights, scores, true):
+    known = np.isfinite(true)
+    weights, scores, true = weights[:, known], scores[known], true[known]
+    if not known.any():
+        return np.full(len(weights), np.nan)
+    order = np.argsort(scores, kind="stable")
+    starts = np.unique(scores[order], return_index=True)[1]  # of runs of equal scores
+    w, y = weights[:, order], true[order]
+    won, lost = (np.add.reduceat(w * (y == v), starts, 1) for v in (1, 0))
+    below = np.cumsum(lost, 1) - lost / 2
+    pairs = won.sum(1) * lost.sum(1)
+    return (won * below).sum(1) / np.where(pairs > 0, pairs, np.nan)
+
+
+def accuracy(weights, predicted, true):
+    """Share of rows whose largest prediction is at the largest truth (one-hot)."""
+    known = np.isfinite(true).all(1)
+    right = known & (np.argmax(predicted, 1) == np.argmax(np.nan_to_num(true), 1))
+    count = weights @ known
+    return weights @ right / np.where(count > 0, count, np.nan)
+
+
+def mean_of_known(x):
+    """Mean over the last axis of what is not NaN; NaN if nothing is left."""
+    known = np.isfinite(x)
+    count = known.sum(-1)
+    total = np.where(known, x, 0).sum(-1)
+    return np.where(count > 0, total / np.maximum(count, 1), np.nan)
+
+
+MEASURES: Mapping[str, Callable[..., np.ndarray]] = {
+    "r2": r2,
+    "auc": auc,
+    "accuracy": accuracy,
+}
+
+
+def measured(name: str, predicted, true, groups=None) -> dict[str, Any]:
+    """A measure with its interval, of the predictions of each seed.
+
+    Args:
+      name: in MEASURES. predicted: [seeds, n, K]. true: [n, K].
+      groups: [n], of clips that are drawn together, such as those of an episode; each
+        clip by itself if None.
+
+    Returns:
+      {name: mean over seeds, "interval": 95% percentiles over resampled clips or groups,
+      "seeds": one value each}.
+    """
+    measure, n = MEASURES[name], len(true)
+    seeds = [float(measure(np.ones((1, n)), p, true)[0]) for p in predicted]
+    weights = resampled(np.arange(n) if groups is None else groups)
+    drawn = np.mean([measure(weights, p, true) for p in predicted], 0)
+    drawn = drawn[np.isfinite(drawn)]
+    low, high = np.percentile(drawn, (2.5, 97.5)) if len(drawn) else (np.nan, np.nan)
+    return {
+        name: float(np.mean(seeds)),
+        "interval": [float(low), float(high)],
+        "seeds": seeds,
+    }
+
+
+def resampled(groups, *, seed: int = 0, draws: int = 1000) -> np.ndarray:
+    """How often each row is drawn when groups are resampled: float64 [draws, n]."""
+    _, group = np.unique(np.asarray(groups), return_inverse=True)
+    count, rng = group.max() + 1, np.random.default_rng(seed)
+    times = [
+        np.bincount(rng.integers(0, count, count), minlength=count)
+        for _ in range(draws)
+    ]
+    return np.asarray(times, np.float64)[:, group]

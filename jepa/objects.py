@@ -1,0 +1,177 @@
+"""Evaluation "objects": what frozen features tell of the objects of recorded games.
+
+Ridge regressions on all tokens of a clip predict where each object is, how it moves, and when
+and where the ball turns next (core/data/games/windows.py). The same is read from raw pixels,
+from the untrained encoder and from a supervised twin: an encoder trained with a linear layer
+on these targets.
+"""
+
+import functools
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from core.data import source_names
+from core.data.games.windows import Windows, read_windows
+from core.evals.classification import Options
+from core.evals.extract import Features
+from core.evals.readout import in_batches
+from core.evals.regression import known_squares, score_targets
+from core.parallel.layouts import unbox
+from core.runs.working import say
+from core.section import Section
+from jepa.model import patchify, standardize
+
+PIXEL = 1 / 160  # of an Atari screen; targets that vary less are left out
+
+
+def make_objects(
+    encoder,
+    grid,
+    init,
+    *,
+    data: Section,
+    seed,
+    train_clips,
+    held_clips,
+    horizon_s,
+    twin,
+):
+    """state -> R2 of each target, with 95% intervals over episodes, for each encoder.
+
+    Args:
+      init: key -> boxed state, for the untrained encoder.
+      data: of the config; its source is a camera of prepared games.
+      train_clips, held_clips: clips that ridge is fitted to and scored on.
+      horizon_s: seconds after a clip in which the ball may turn.
+      twin: keywords of `fit_twin`.
+    """
+
+    @functools.cache
+    def windows():
+        return tuple(open_windows(data, s, horizon_s) for s in ("train", "validation"))
+
+    encode = jax.jit(functools.partial(tokens_of, encoder, grid))
+
+    def evaluate(state):
+        train, held = windows()
+        fresh = jax.jit(lambda: unbox(init(jax.random.key(seed))).target)()
+        made = {
+            "trained": lambda: state.target,
+            "untrained": lambda: fresh,
+            "pixels": lambda: None,
+            "twin": lambda: fit_twin(encoder, grid, fresh, train, seed=seed, **twin),
+        }
+        parts = evenly(train, train_clips), evenly(held, held_clips)
+        names, found = varying(parts[0]), {}
+        for name, weights in made.items():
+            params = weights()
+            read = [features(functools.partial(encode, params), part) for part in parts]
+            targets = [{k: part.targets[k] for k in names} for part in parts]
+            groups = tuple(part.episode for part in parts)
+            scores = score_targets(
+                "ridge", *read, tuple(targets), options=Options(), groups=groups
+            )
+            for target, score in scores.items():
+                low, high = score["interval"]
+                found[f"{name}/{target}"] = score["r2"]
+                found |= {f"{name}/{target}/low": low, f"{name}/{target}/high": high}
+            say(f"objects: {name}: {line_of(scores)}")
+        return found
+
+    return evaluate
+
+
+def line_of(scores) -> str:
+    """R2 and interval of each target, for people."""
+    return ", ".join(
+        "{} {:.2f} ({:.2f} to {:.2f})".format(name, x["r2"], *x["interval"])
+        for name, x in scores.items()
+    )
+
+
+def open_windows(data: Section, split: str, horizon_s: float) -> Windows:
+    """All labelled clips of a split of data.source. Raises ValueError for other sources."""
+    kind, _, place = data["source"].partition(":")
+    if kind != "camera":
+        raise ValueError(
+            f"data.source is {data['source']}; the evaluation objects reads camera:FOLDER "
+            "with games that launch.prepare recorded --from=atari:GAME"
+        )
+    place, _, camera = place.partition("#")
+    clip = {name: data[name] for name in ("frames", "fps", "size")}
+    recordings = source_names.recordings(place, split)
+    return read_windows(recordings, camera=camera, horizon_s=horizon_s, **clip)
+
+
+def evenly(windows: Windows, count: int) -> Windows:
+    """`count` clips, evenly over all episodes; all if there are fewer."""
+    rows = np.linspace(0, len(windows) - 1, min(count, len(windows)))
+    return windows.take(rows.astype(int))
+
+
+def varying(windows: Windows) -> list[str]:
+    """Names of targets that vary by more than a pixel, or a pixel per frame of a clip."""
+    least = {"velocity": PIXEL * windows.rate}
+    return [
+        name
+        for name, y in windows.targets.items()
+        if np.nanstd(y, 0).max() > least.get(name.split("/")[0], PIXEL)
+    ]
+
+
+def tokens_of(encoder, grid, params, video):
+    """Features [B, N, D] of uint8 clips [B, T, H, W, 3]; raw tubelets if `params` is None."""
+    patches = standardize(patchify(video, encoder.patch))
+    if params is None:
+        return patches
+    return encoder.apply({"params": params}, patches, grid=grid)
+
+
+def features(encode, windows: Windows) -> Features:
+    """Tokens float16 [n, 1, N, D] of all clips. encode: uint8 clips -> tokens [b, N, D]."""
+    rows = np.arange(len(windows))
+    tokens = in_batches(
+        lambda some: np.asarray(encode(windows.video(some)), np.float16), rows
+    )
+    return Features(tokens[:, None], rows, {})
+
+
+def fit_twin(encoder, grid, params, windows, *, seed, steps, batch, lr, decay=0.01):
+    """The encoder's weights after training with a linear layer on all tokens and targets.
+
+    AdamW on the mean squared error of targets with unit variance, on random clips.
+
+    Args:
+      params: the encoder's weights, which the caller keeps.
+      steps: updates; batch: clips of each; lr: peak of their one-cycle rate.
+    """
+    targets = np.concatenate([windows.targets[k] for k in varying(windows)], 1)
+    targets = (targets - np.nanmean(targets, 0)) / (np.nanstd(targets, 0) + 1e-6)
+    head = nn.Dense(targets.shape[1])
+    flat = jnp.zeros((1, int(np.prod(grid)) * encoder.width))
+    weights = jax.jit(head.init)(jax.random.key(seed), flat)["params"]
+    params = {"encoder": jax.tree.map(jnp.array, params), "head": weights}
+    rate = optax.cosine_onecycle_schedule(steps, lr, 0.1)
+    tx = optax.adamw(rate, weight_decay=decay)
+
+    def loss_fn(params, video, y):
+        tokens = tokens_of(encoder, grid, params["encoder"], video)
+        guess = head.apply({"params": params["head"]}, tokens.reshape(len(tokens), -1))
+        return known_squares(guess, y)
+
+    @functools.partial(jax.jit, donate_argnums=(0, 1))
+    def step(params, opt, video, y):
+        grads = jax.grad(loss_fn)(params, video, y)
+        updates, opt = tx.update(grads, opt, params)
+        return optax.apply_updates(params, updates), opt
+
+    opt = jax.jit(tx.init)(params)
+    rng = np.random.default_rng(seed)
+    for _ in range(steps):
+        rows = rng.integers(len(windows), size=batch)
+        params, opt = step(params, opt, windows.video(rows), targets[rows])
+    return params["encoder"]
