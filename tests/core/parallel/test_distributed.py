@@ -1,6 +1,5 @@
 """Several processes train the same run as one, and any number of them resumes it."""
 
-import contextlib
 import functools
 import json
 import signal
@@ -8,7 +7,6 @@ import subprocess
 
 import jax
 import numpy as np
-import pytest
 from small import share_programs, small, start, use_one_device
 
 from core import train
