@@ -1,13 +1,12 @@
 """Several processes train the same run as one, and any number of them resumes it."""
 
-import contextlib
 import functools
 import json
 import signal
+import subprocess
 
 import jax
 import numpy as np
-import pytest
 from small import share_programs, small, start, use_one_device
 
 from core import train
@@ -20,57 +19,43 @@ LEVEL = {"start": 1e-3, "peak": 1e-3, "final": 1e-3}
 EPS = 1e-4
 
 
-@pytest.fixture
-def job():
-    """Starts the command in `count` processes; kills what a failed test leaves."""
-    with contextlib.ExitStack() as stack:
-
-        def started(count, config, folder, *flags):
-            flags += (
-                f"--coordinator=127.0.0.1:{free_port()}",
-                f"--num_processes={count}",
-            )
-            own = [f"--process_id={i}" for i in range(count)]
-            found = [start(config, folder, *flags, one) for one in own]
-            for process in found:
-                stack.enter_context(process)
-                stack.callback(process.kill)
-            return found
-
-        yield started
-
-
-def ends(processes):
-    """(exit codes, outputs) of processes, once all have ended."""
-    outs = ["".join(process.communicate(timeout=240)) for process in processes]
-    return [process.returncode for process in processes], outs
-
-
 def metrics(folder, name):
     lines = (folder / "metrics.jsonl").read_text().splitlines()
     return [json.loads(line)[name] for line in lines]
 
 
-def test_any_number_of_processes_resumes_the_same_run(tmp_path, job, monkeypatch):
-    """Two processes stop together, four split heads as well, and one ends the run."""
+def job(count, config, folder, *flags):
+    """Start the command in `count` processes on this machine."""
+    command = ("launch.submit", "--target=local", f"--accelerator=cpu:{count}x1", "--")
+    return start(config, folder, *flags, command=command, stderr=subprocess.STDOUT)
+
+
+def finish(process, code=0) -> str:
+    out, _ = process.communicate(timeout=240)
+    assert process.returncode == code, out
+    return out
+
+
+def test_any_number_of_processes_resumes_the_same_run(tmp_path, monkeypatch):
+    """Two processes are preempted together, four resume what they saved, then one does."""
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     config = small(steps=500, save_steps=0, mesh__fsdp=-1, optimizer__eps=EPS)
     config.optimizer.lr.update(LEVEL)
     config.optimizer.momentum.update({"start": 0.99, "final": 0.99})
-    pair = job(2, config, parts)
-    next(line for line in pair[0].stdout if "step 2/" in line)
-    pair[1].send_signal(signal.SIGTERM)
-    codes, outs = ends(pair)
-    assert codes == [75, 75], outs
+    process = job(2, config, parts)
+    assert any("step 2/500 " in line for line in process.stdout)
+    process.send_signal(signal.SIGTERM)
+    out = finish(process, code=75)
     (saved,) = checkpoint.steps_in(parts / "checkpoints")
-    assert all(f"stopped at step {saved};" in out for out in outs)
+    for index in (0, 1):
+        assert f"[{index}] stopped at step {saved};" in out
 
     # With heads split over two hosts, both must load the same clips.
     config.mesh.update({"fsdp": 2, "tensor": 2})
     config.steps = saved + 2
-    codes, outs = ends(job(4, config, parts, "--allow_config_change"))
-    assert codes == [0] * 4, outs
-    assert f"resuming after step {saved} " in outs[0]
+    out = finish(job(4, config, parts, "--allow_config_change"))
+    assert "[3] 4 processes (environment), this is 3, coord" in out
+    assert f"resuming after step {saved} " in out
 
     use_one_device(monkeypatch)
     share_programs(monkeypatch)
@@ -80,7 +65,7 @@ def test_any_number_of_processes_resumes_the_same_run(tmp_path, job, monkeypatch
     same = train.fit(config, whole)
     assert metrics(parts, "step") == list(range(1, saved + 4))
     losses = metrics(whole, "loss")
-    assert len(set(losses)) == len(losses)
+    assert len(losses) == saved + 3 and len(set(losses)) == saved + 3
     np.testing.assert_allclose(metrics(parts, "loss"), losses, rtol=1e-6)
     close = functools.partial(np.testing.assert_allclose, atol=1e-5)
     jax.tree.map(close, *jax.device_get((same.params, end.params)))
