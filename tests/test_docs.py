@@ -311,7 +311,8 @@ def test_the_tutorial(place, monkeypatch):
     monkeypatch.chdir(place)
     monkeypatch.syspath_prepend(place)
     assert "--config.steps=220" in more and "--allow_config_change" in more
-    longer = config.load("configs/autoencoder.py:tiny", ["--config.steps=64"])
+    changes = ["--config.steps=64", "--config.eval_steps.reconstruction=32"]
+    longer = config.load("configs/autoencoder.py:tiny", changes)
     state = fit(longer, run, allow_config_change=True)
     assert int(state.step) == 64
     assert [p.name for p in run.glob("pictures/*")].count("00000064_reconstruction.png")
