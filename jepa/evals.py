@@ -208,7 +208,8 @@ def make_baselines(score, init, train_twin, *, seed):
 def make_twin(encoder, grid, *, source, lr=1e-3, decay=0.01):
     """train(params, steps, watch) -> the encoder's weights, trained with the probe on labels.
 
-    source: () -> a source of batches with video, position and velocity.
+    source: () -> a source of batches with video, position and velocity. lr: of 3e-4, 1e-3,
+    3e-3 and 1e-2, 3e-3 gives the best probe after 1500 steps of `tiny`, by .003 over 1e-3.
     """
 
     def train(params, steps, watch):

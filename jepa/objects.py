@@ -1,9 +1,9 @@
 """Evaluation "objects": what frozen features tell of the objects of recorded games.
 
-Ridge regressions on all tokens of a clip predict where each object is, how it moves, and when
-and where the ball turns next (core/data/games/windows.py). The same is read from raw pixels,
-from the untrained encoder and from a supervised twin: an encoder trained with a linear layer
-on these targets.
+Heads on the tokens of a clip predict where each object is, how it moves, and when and where the
+ball turns next (core/data/games/windows.py): ridge regression on all tokens, and V-JEPA's
+attentive probe. The same is read from raw pixels, from the untrained encoder and from a
+supervised twin: an encoder trained with a linear layer on these targets.
 """
 
 import functools
@@ -16,15 +16,21 @@ import optax
 
 from core.data import source_names
 from core.data.games.windows import Windows, read_windows
+from core.evals import fit
 from core.evals.classification import Options
 from core.evals.extract import Features
+from core.evals.measures import cell, flat
+from core.evals.progress import progress_line, watched
 from core.evals.readout import in_batches
-from core.evals.regression import known_squares, score_targets
+from core.evals.regression import known_squares, score_targets, work_of
+from core.method import UNWATCHED, Watch
 from core.parallel.layouts import unbox
-from core.runs.working import say
 from core.section import Section
 from jepa.model import patchify, standardize
 
+ENCODERS = ("trained", "untrained", "pixels", "twin")
+HEADS = ("ridge", "attentive1")
+GRID = fit.Grid((1e-2, 3e-3, 1e-3), (0.01,), (0, 1, 2))
 PIXEL = 1 / 160  # of an Atari screen; targets that vary less are left out
 
 
@@ -39,16 +45,21 @@ def make_objects(
     held_clips,
     horizon_s,
     twin,
+    head_steps=500,
 ):
-    """state -> R2 of each target, with 95% intervals over episodes, for each encoder.
+    """state -> R2 of each target by name ENCODER/TARGET/HEAD.
+
+    `_low` and `_high` are the ends of 95% intervals over episodes.
 
     Args:
       init: key -> boxed state, for the untrained encoder.
       data: of the config; its source is a camera of prepared games.
-      train_clips, held_clips: clips that ridge is fitted to and scored on.
+      train_clips, held_clips: clips that heads are fitted to and scored on.
       horizon_s: seconds after a clip in which the ball may turn.
       twin: keywords of `fit_twin`.
+      head_steps: of the attentive probes, all settings and seeds at once.
     """
+    options = Options(steps=head_steps, head_batch=32, grid=GRID)
 
     @functools.cache
     def windows():
@@ -56,41 +67,55 @@ def make_objects(
 
     encode = jax.jit(functools.partial(tokens_of, encoder, grid))
 
-    def evaluate(state):
-        train, held = windows()
+    def weights_of(name, state, train, watch):
+        """The weights of an encoder, None for pixels."""
+        if name in ("trained", "pixels"):
+            return state.target if name == "trained" else None
         fresh = jax.jit(lambda: unbox(init(jax.random.key(seed))).target)()
-        made = {
-            "trained": lambda: state.target,
-            "untrained": lambda: fresh,
-            "pixels": lambda: None,
-            "twin": lambda: fit_twin(encoder, grid, fresh, train, seed=seed, **twin),
-        }
+        if name == "untrained":
+            return fresh
+        return fit_twin(encoder, grid, fresh, train, seed=seed, watch=watch, **twin)
+
+    def evaluate(state, watch: Watch = UNWATCHED):
+        train, held = windows()
         parts = evenly(train, train_clips), evenly(held, held_clips)
         names, found = varying(parts[0]), {}
-        for name, weights in made.items():
-            params = weights()
-            read = [features(functools.partial(encode, params), part) for part in parts]
-            targets = [{k: part.targets[k] for k in names} for part in parts]
-            groups = tuple(part.episode for part in parts)
-            scores = score_targets(
-                "ridge", *read, tuple(targets), options=Options(), groups=groups
-            )
-            for target, score in scores.items():
-                low, high = score["interval"]
-                found[f"{name}/{target}"] = score["r2"]
-                found |= {f"{name}/{target}/low": low, f"{name}/{target}/high": high}
-            say(f"objects: {name}: {line_of(scores)}")
+        targets = tuple({k: part.targets[k] for k in names} for part in parts)
+        groups = tuple(part.episode for part in parts)
+        for name in ENCODERS:
+            params = weights_of(name, state, train, watch)
+            seen = functools.partial(encode, params)
+            read = [features(seen, part, watch, name) for part in parts]
+            for head in HEADS:
+                work = work_of(head, options)
+                scores = score_targets(
+                    head,
+                    *read,
+                    targets,
+                    options=options,
+                    groups=groups,
+                    progress=progress_line(f"{name}: {head}", work, watch),
+                )
+                for target, numbers in scores.items():
+                    found |= flat(f"{name}/{target}/{head}", "r2", numbers)
+        watch.say("\n" + table(found, names))
         return found
 
     return evaluate
 
 
-def line_of(scores) -> str:
-    """R2 and interval of each target, for people."""
-    return ", ".join(
-        "{} {:.2f} ({:.2f} to {:.2f})".format(name, x["r2"], *x["interval"])
-        for name, x in scores.items()
-    )
+def table(found, names) -> str:
+    """Markdown: a row per target and head, a column per encoder."""
+    lines = [
+        f"| target | head | {' | '.join(ENCODERS)} |",
+        "|---" * (len(ENCODERS) + 2) + "|",
+    ]
+    show = functools.partial(cell, found)
+    for target in names:
+        for head in HEADS:
+            cells = (show(f"{name}/{target}/{head}") for name in ENCODERS)
+            lines.append(f"| {target} | {head} | {' | '.join(cells)} |")
+    return "\n".join(lines)
 
 
 def open_windows(data: Section, split: str, horizon_s: float) -> Windows:
@@ -131,16 +156,22 @@ def tokens_of(encoder, grid, params, video):
     return encoder.apply({"params": params}, patches, grid=grid)
 
 
-def features(encode, windows: Windows) -> Features:
+def features(encode, windows: Windows, watch: Watch, what: str) -> Features:
     """Tokens float16 [n, 1, N, D] of all clips. encode: uint8 clips -> tokens [b, N, D]."""
     rows = np.arange(len(windows))
     tokens = in_batches(
-        lambda some: np.asarray(encode(windows.video(some)), np.float16), rows
+        lambda some: np.asarray(encode(windows.video(some)), np.float16),
+        rows,
+        watch=watch,
+        what=f"{what}: clips",
     )
     return Features(tokens[:, None], rows, {})
 
 
-def fit_twin(encoder, grid, params, windows, *, seed, steps, batch, lr, decay=0.01):
+def fit_twin(
+    encoder, grid, params, windows, *, seed, steps, batch, lr, decay=0.01,
+    watch=UNWATCHED,
+):  # fmt: skip
     """The encoder's weights after training with a linear layer on all tokens and targets.
 
     AdamW on the mean squared error of targets with unit variance, on random clips.
@@ -171,7 +202,7 @@ def fit_twin(encoder, grid, params, windows, *, seed, steps, batch, lr, decay=0.
 
     opt = jax.jit(tx.init)(params)
     rng = np.random.default_rng(seed)
-    for _ in range(steps):
+    for _ in watched(range(steps), "twin: steps", watch):
         rows = rng.integers(len(windows), size=batch)
         params, opt = step(params, opt, windows.video(rows), targets[rows])
     return params["encoder"]

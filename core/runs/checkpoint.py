@@ -48,6 +48,7 @@ class Checkpoints:
         self._say = say
         self.folder = pathlib.Path(workdir).absolute() / "checkpoints"
         self._writing = None  # the step whose write was started last
+        self._whole = None  # a step that is known to be on disk
         self._quiet = contextlib.ExitStack()
         self._keep = keep
         self._open()
@@ -103,11 +104,15 @@ class Checkpoints:
 
     def failed(self) -> bool:
         """Whether the last write has failed; known in a job of one process only."""
-        if jax.process_count() > 1 or self._writing is None:
+        step = self._writing
+        if step in (None, self._whole) or jax.process_count() > 1:
             return False
         if self._inner.is_saving_in_progress():
             return False
-        return self._writing not in steps_in(self.folder)
+        if (self.folder / str(step)).is_dir():
+            self._whole = step
+            return False
+        return True
 
     def set_aside(self, step: int) -> pathlib.Path:
         """Move a checkpoint to FOLDER/set_aside/STEP; returns where it is."""

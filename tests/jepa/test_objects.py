@@ -9,12 +9,15 @@ import pytest
 from small import small
 
 from core.base.files import write_json
+from core.base.waiting import Stopped
 from core.config import load_method
 from core.data.episodes.steps import episode_flags
 from core.data.formats.chunks import ABOUT, Chunk, write_chunk
 from core.data.games.atari import POSITION, PRESENT
+from core.method import Watch
 from core.parallel.layouts import unbox
 from core.section import Section
+from jepa import objects
 from jepa.model import Encoder
 from jepa.objects import make_objects
 
@@ -50,7 +53,8 @@ def write_games(folder, episodes=60):
         write_chunk(folder, Chunk(i, 0, T), steps)
 
 
-def test_pixels_find_a_dot_and_the_twin_learns_to(tmp_path):
+def test_pixels_find_a_dot_and_the_twin_learns_to(tmp_path, monkeypatch):
+    monkeypatch.setattr(objects, "HEADS", ("ridge",))
     write_games(tmp_path / "games")
     encoder = Encoder(width=24, depth=1, heads=2, hidden=32, patch=(2, 4, 4))
     patches = jnp.zeros((1, 1, 96)), jnp.zeros((1, 1), jnp.int32)
@@ -65,18 +69,42 @@ def test_pixels_find_a_dot_and_the_twin_learns_to(tmp_path):
     evaluate = make_objects(
         encoder, GRID, init, data=Section(clip), seed=0, twin=twin, **counts
     )
-    found = evaluate(unbox(jax.jit(lambda: init(jax.random.key(0)))()))
-    rows, ends = ("trained", "untrained", "pixels", "twin"), ("", "/low", "/high")
-    assert set(found) == {f"{r}/{t}{e}" for r in rows for t in TARGETS for e in ends}
+    said = []
+    state = unbox(jax.jit(lambda: init(jax.random.key(0)))())
+    found = evaluate(state, Watch(said.append))
+    ends = ("", "_low", "_high")
+    assert set(found) == {
+        f"{r}/{t}/{h}{e}"
+        for r in ENCODERS
+        for t in TARGETS
+        for h in HEADS
+        for e in ends
+    }
+    assert said[-1].count("\n") == 2 + len(TARGETS) * len(HEADS)
     # Both are linear maps of pixels: of the last frame, and of the last two.
-    assert found["pixels/position/Ball"] > 0.95 and found["pixels/velocity/Ball"] > 0.7
+    assert found["pixels/position/Ball/ridge"] > 0.95
+    assert found["pixels/velocity/Ball/ridge"] > 0.7
     # The state is the untrained one; the twin leaves its weights as they are.
     for target in TARGETS:
-        assert found[f"trained/{target}"] == found[f"untrained/{target}"]
-    assert found["twin/bounce/time"] > found["untrained/bounce/time"] + 0.03
-    for row in rows:
-        name = f"{row}/position/Ball"
-        assert found[f"{name}/low"] <= found[name] <= found[f"{name}/high"]
+        name = f"{target}/ridge"
+        assert found[f"trained/{name}"] == found[f"untrained/{name}"]
+    assert found["twin/bounce/time/ridge"] > found["untrained/bounce/time/ridge"] + 0.03
+    for row in objects.ENCODERS:
+        name = f"{row}/position/Ball/ridge"
+        assert found[f"{name}_low"] <= found[name] <= found[f"{name}_high"]
+
+
+def test_a_stop_ends_the_evaluation(tmp_path):
+    write_games(tmp_path / "games", episodes=8)
+    encoder = Encoder(width=24, depth=1, heads=2, hidden=32, patch=(2, 4, 4))
+    place = f"camera:{tmp_path / 'games'}"
+    clip = {"source": place, "frames": 4, "fps": 15.0, "size": SIDE}
+    counts = {"train_clips": 20, "held_clips": 5, "horizon_s": 0.5}
+    evaluate = make_objects(
+        encoder, GRID, None, data=Section(clip), seed=0, twin={}, **counts
+    )
+    with pytest.raises(Stopped):
+        evaluate(State({}), Watch(print, lambda: True))
 
 
 def test_sources_without_games_are_refused():
