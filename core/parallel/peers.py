@@ -1,5 +1,6 @@
 """The other processes of a job: what they share without devices, and how their end is told."""
 
+import contextlib
 import ctypes
 import os
 import signal
@@ -49,5 +50,6 @@ def end_with_a_sentence() -> None:
 
 
 def _aborted(number):
-    os.write(2, f"error: {GONE}\n".encode())
+    with contextlib.suppress(OSError):  # such as a disk that is full
+        os.write(2, f"error: {GONE}\n".encode())
     os._exit(EXIT)
