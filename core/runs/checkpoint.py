@@ -18,6 +18,7 @@ from core.runs.orbax_errors import quiet_orbax, reason
 
 UNFINISHED = ".orbax-checkpoint-tmp"  # after the step in the name of a folder
 PAUSES = (1.0, 5.0, 25.0)  # seconds before a failed write is tried again
+CURE = "; fix that and start again"
 SETTLE_SECONDS = 0.2  # after a failed load: its other reads, still running, fail too
 
 
@@ -48,6 +49,7 @@ class Checkpoints:
         self._say = say
         self.folder = pathlib.Path(workdir).absolute() / "checkpoints"
         self._writing = None  # the step whose write was started last
+        self._failures = 0  # writes that failed in a row
         self._whole = None  # a step that is known to be on disk
         self._quiet = contextlib.ExitStack()
         self._keep = keep
@@ -78,7 +80,8 @@ class Checkpoints:
         """Write `step` in the background, unless it was saved already.
 
         If the write before this one failed, or this one cannot begin, it is tried again
-        after each of PAUSES; the run stands still meanwhile.
+        after a pause; the run stands still meanwhile. As many writes in a row as there are
+        PAUSES may fail.
 
         Args:
           cursor: what the source's `get_state` returned.
@@ -86,21 +89,30 @@ class Checkpoints:
 
         Raises CheckpointError if the last try fails; earlier checkpoints are intact.
         """
-        for pause in (*PAUSES, None):
+        while True:
             try:
                 if step != self._writing:
-                    self.wait()
+                    self._finish()
                 if step != self.latest():
                     self._start(step, state, cursor)
                 if whole:
-                    self.wait()
+                    self._finish()
                 return
             except CheckpointError as error:
-                if pause is None or jax.process_count() > 1:
+                self._failures += 1
+                if self._failures > len(PAUSES) or jax.process_count() > 1:
                     raise  # several processes would have to agree to try again
-                self._say(f"{error}; trying again in {pause:g} s")
+                pause = PAUSES[self._failures - 1]
+                text = str(error).removesuffix(CURE)
+                self._say(f"{text}; trying again in {pause:g} s")
             time.sleep(pause)
             self._reopen()
+
+    def _finish(self):
+        """Wait for the last write; a success ends the count of failures in a row."""
+        self.wait()
+        if self._writing is not None:
+            self._failures = 0
 
     def failed(self) -> bool:
         """Whether the last write has failed; known in a job of one process only."""
@@ -197,7 +209,7 @@ class Checkpoints:
             )
             left = f"; step {done[-1]} is intact" if done else ""
             raise CheckpointError(
-                f"{what} cannot be written: {reason(error)}{left}; fix that and start again"
+                f"{what} cannot be written: {reason(error)}{left}{CURE}"
             ) from error
 
 

@@ -100,5 +100,5 @@ def test_the_mode_of_a_discrete_actor():
 def test_its_card_names_every_program(exported):
     text = (exported[0] / "README.md").read_text()
     for name in ("encode", "observe", "imagine", "decode", "act"):
-        assert f'Path("{name}.stablehlo")' in text
+        assert f'open("{name}.stablehlo"' in text
     assert "`image` uint8 [48, 48, 3]" in text
