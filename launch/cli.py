@@ -113,7 +113,8 @@ def run(main) -> None:
     """Parse flags, call `main`, exit with a documented code.
 
     0: done. 1: user error, one sentence on stderr. 2: internal error, with a traceback.
-    75: preempted after saving; `main` returns it. 130: Ctrl-C, nothing saved, as in a shell.
+    75: preempted after saving; `main` returns it. 76: a step hung, or a process of the job
+    is gone. 130: Ctrl-C, nothing saved, as in a shell.
     """
     logging.set_verbosity(logging.WARNING)
     allow_open_files()
@@ -164,10 +165,10 @@ def is_lost_peer(error: Exception) -> bool:
 def report_error(error: Exception) -> int:
     """Print an error, a user's mistake as one sentence; returns the exit code."""
     if not alone() and is_lost_peer(error):
-        from core.parallel.peers import GONE
+        from core.parallel.peers import EXIT, GONE
 
         print(f"error: {GONE} ({one_line(error)[:120]})", file=sys.stderr, flush=True)
-        os._exit(USER_ERROR)  # there is nobody to agree with on an end
+        os._exit(EXIT)  # there is nobody to agree with on an end
     out_of_memory = "RESOURCE_EXHAUSTED" in str(error)
     if isinstance(error, ValueError | OSError) or out_of_memory:
         cure = "; lower batch or split more axes in mesh" if out_of_memory else ""

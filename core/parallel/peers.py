@@ -17,7 +17,7 @@ GONE = (
     "the job again: it resumes from its last checkpoint"
 )
 MEET_S = 24 * 3600  # evaluations may take long; a process that dies ends the wait
-EXIT = 1
+EXIT = 76  # not saved, and no mistake of the user: start the job again
 _handlers: list = []  # C calls them, so they must live
 
 

@@ -12,7 +12,9 @@ import jax
 
 from core.base.text import duration
 
-HUNG = 1  # exit code; what is saved is as after kill -9
+HUNG = (
+    76  # exit code, as of a process whose job lost another one (core/parallel/peers.py)
+)
 LAST_RESORT_S = 60.0  # after which a thread without Python's lock ends the process
 
 

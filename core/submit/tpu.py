@@ -58,10 +58,10 @@ while true; do
   [ "$now" = ACTIVE ] || continue
   code=0
   train || code=$?
-  # 75: the run is saved. 255: no connection. Others may be due to preempted VMs.
+  # 75: the run is saved. 76: a worker is gone or hung. 255: no connection. Others may be due to preempted VMs.
   case "$code" in
     0 | 1) exit "$code" ;;
-    75) ;;
+    75 | 76) ;;
     *) sleep 60; [ "$code" -eq 255 ] || [ "$(state)" != ACTIVE ] || exit "$code" ;;
   esac
 done
