@@ -58,7 +58,8 @@ while true; do
   [ "$now" = ACTIVE ] || continue
   code=0
   train || code=$?
-  # 75: the run is saved. 76: a worker is gone or hung. 255: no connection. Others may be due to preempted VMs.
+  # 75: the run is saved. 76: a worker is gone or hung. 255: no connection.
+  # Others may be due to preempted VMs.
   case "$code" in
     0 | 1) exit "$code" ;;
     75 | 76) ;;
