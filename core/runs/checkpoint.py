@@ -64,7 +64,7 @@ class Checkpoints:
             # Orbax would do this in a thread, which may outlive an error.
             for folder in self.folder.glob(f"*{UNFINISHED}"):
                 if jax.process_index() == 0:
-                    shutil.rmtree(folder)
+                    remove(folder)
             self._inner = ocp.training.Checkpointer(
                 self.folder,
                 preservation_policy=newest,
@@ -211,6 +211,16 @@ class Checkpoints:
             raise CheckpointError(
                 f"{what} cannot be written: {reason(error)}{left}{CURE}"
             ) from error
+
+
+def remove(folder: pathlib.Path) -> None:
+    """Remove a folder, in which threads of a failed write may still be writing."""
+    for _ in range(20):
+        shutil.rmtree(folder, ignore_errors=True)
+        if not folder.exists():
+            return
+        time.sleep(SETTLE_SECONDS)
+    shutil.rmtree(folder)
 
 
 def read(folder, shapes, layouts, *, without: tuple[str, ...] = ()):
