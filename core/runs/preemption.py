@@ -134,6 +134,7 @@ def stop_on_signals():
                 stop.agreement = stack.enter_context(agreement)
             yield stop
     finally:
+        stop.since = float("inf")  # a handler that is still to run arms no timer
         signal.setitimer(signal.ITIMER_REAL, 0)
         for number, handler in before.items():
             signal.signal(number, handler or signal.SIG_DFL)  # None: set by C code
