@@ -33,6 +33,14 @@ def make_encode(encoder: Encoder | DenseEncoder):
     return encode
 
 
+def tokens_of(encoder, grid, params, video):
+    """Features [B, N, D] of uint8 clips [B, T, H, W, 3]; raw tubelets if `params` is None."""
+    patches = standardize(patchify(video, encoder.patch))
+    if params is None:
+        return patches
+    return encoder.apply({"params": params}, patches, grid=grid)
+
+
 def make_levels(encoder: Encoder, levels: tuple[int, ...]):
     """(params, {"video"}) -> {"features": as of `make_encode`, "block2": of block 2, ...}.
 

@@ -15,8 +15,8 @@ from core.parallel.layouts import unbox
 from core.section import Section
 from jepa import probe
 from jepa.data import make_records
+from jepa.encode import tokens_of
 from jepa.health import make_health
-from jepa.model import patchify, standardize
 from jepa.objects import make_objects
 from jepa.patch_readouts import make_dense
 from jepa.physical import make_physical
@@ -119,14 +119,6 @@ def clips_of(records, count: int, watch: Watch) -> dict:
     items = [records.load(i) for i in rows]
     names = ("video", "position", "velocity")
     return {name: np.stack([item[name] for item in items]) for name in names}
-
-
-def tokens_of(encoder, grid, params, video):
-    """Features [B, N, D] of uint8 clips [B, T, H, W, 3]; raw tubelets if `params` is None."""
-    patches = standardize(patchify(video, encoder.patch))
-    if params is None:
-        return patches
-    return encoder.apply({"params": params}, patches, grid=grid)
 
 
 def make_score(

@@ -26,7 +26,7 @@ from core.evals.regression import known_squares, score_targets, work_of
 from core.method import UNWATCHED, Watch
 from core.parallel.layouts import unbox
 from core.section import Section
-from jepa.model import patchify, standardize
+from jepa.encode import tokens_of
 
 ENCODERS = ("trained", "untrained", "pixels", "twin")
 HEADS = ("ridge", "attentive1")
@@ -146,14 +146,6 @@ def varying(windows: Windows) -> list[str]:
         for name, y in windows.targets.items()
         if np.nanstd(y, 0).max() > least.get(name.split("/")[0], PIXEL)
     ]
-
-
-def tokens_of(encoder, grid, params, video):
-    """Features [B, N, D] of uint8 clips [B, T, H, W, 3]; raw tubelets if `params` is None."""
-    patches = standardize(patchify(video, encoder.patch))
-    if params is None:
-        return patches
-    return encoder.apply({"params": params}, patches, grid=grid)
 
 
 def features(encode, windows: Windows, watch: Watch, what: str) -> Features:

@@ -14,7 +14,6 @@ import pathlib
 import random
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -25,6 +24,8 @@ sys.path[:0] = [str(HERE), str(HERE.parent)]
 
 import numpy as np  # noqa: E402
 from small import small, start  # noqa: E402
+
+from core.submit.local import free_port  # noqa: E402
 
 FAULTS = (
     "kill",
@@ -44,12 +45,9 @@ def job(count, folder, logs, **fields):
     """Start `count` processes of one run; output goes to LOGS/NAME.RANK.log."""
     config = small(steps=STEPS, save_steps=SAVE_STEPS, mesh__fsdp=-1, **fields)
     config.update({"keep_checkpoints": 3, "guard": {"hang_s": 60.0}})
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     flags = ["--peer_timeout_s=20"]
     if count > 1:
-        flags += [f"--coordinator=127.0.0.1:{port}", f"--num_processes={count}"]
+        flags += [f"--coordinator=127.0.0.1:{free_port()}", f"--num_processes={count}"]
     processes = []
     for rank in range(count):
         own = [f"--process_id={rank}"] if count > 1 else []

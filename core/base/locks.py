@@ -5,9 +5,10 @@ import fcntl
 import os
 import pathlib
 import socket
-import threading
 import time
 from collections.abc import Iterator
+
+from core.base.waiting import repeating
 
 BEAT_S, STALE_S = 10.0, 60.0  # of holders on file systems without locks
 
@@ -63,20 +64,15 @@ def hold_by_beats(path: pathlib.Path, doing: str) -> Iterator[None]:
     except FileNotFoundError:
         pass
     path.write_text(f"process {os.getpid()} on {socket.gethostname()}")
-    done = threading.Event()
 
     def beat():
-        while not done.wait(BEAT_S):
-            with contextlib.suppress(OSError):
-                path.touch()
+        with contextlib.suppress(OSError):
+            path.touch()
 
-    thread = threading.Thread(target=beat, daemon=True)
-    thread.start()
     try:
-        yield
+        with repeating(BEAT_S, beat):
+            yield
     finally:
-        done.set()
-        thread.join()
         with contextlib.suppress(OSError):
             path.write_text("")
 

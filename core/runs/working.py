@@ -4,12 +4,12 @@ import contextlib
 import os
 import re
 import sys
-import threading
 import time
 
 import jax
 
 from core.base.text import duration
+from core.base.waiting import repeating
 from core.runs.writer import writing
 
 TICK_S = 15.0  # between two lines about the same work
@@ -33,21 +33,15 @@ def working(what: str, *, usual_s: float | None = None, at_once: bool = True):
     before TICK_S, as mistakes of the user are found meanwhile and reported alone.
     """
     usual = "" if usual_s is None else f" (took {duration(usual_s)} before)"
-    begin, done = time.monotonic(), threading.Event()
+    begin = time.monotonic()
 
     def tick():
-        while not done.wait(TICK_S):
-            say(f"{what}: {duration(time.monotonic() - begin)}{usual}")
+        say(f"{what}: {duration(time.monotonic() - begin)}{usual}")
 
     if at_once:
         say(what + usual)
-    thread = threading.Thread(target=tick, daemon=True)
-    thread.start()
-    try:
+    with repeating(TICK_S, tick):
         yield
-    finally:
-        done.set()
-        thread.join()
 
 
 @contextlib.contextmanager

@@ -11,6 +11,7 @@ import pytest
 from core.submit import slurm
 from core.submit.hosts import read
 from core.submit.job import Job
+from core.submit.local import free_port
 
 PROGRAMS = ("slurmctld", "slurmd", "sbatch")
 pytestmark = pytest.mark.skipif(
@@ -60,12 +61,6 @@ class Python(Job):
     @property
     def command(self):
         return ["python", "-c", *self.flags]
-
-
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
 
 
 def until(done, seconds=20.0):
