@@ -56,7 +56,7 @@ def all_gather_rows(x: jax.Array, axis: int = 0) -> jax.Array:
     return jax.lax.all_gather(x, axes, axis=axis, tiled=True) if axes else x
 
 
-def mean_over_rows(means):
+def mean_over_rows(means: Any) -> Any:
     """Means over the rows of all devices, from a tree of means over each device's own."""
     axes = row_axes()
     return jax.lax.pmean(means, axes) if axes else means
