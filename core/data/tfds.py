@@ -218,7 +218,7 @@ def open_builder(place: str):
 
 @contextlib.contextmanager
 def videos_as_images(features):
-    """Inside, the feature Video is what it is on disk: the bytes of an image per frame.
+    """Context in which the feature Video is a sequence of encoded images, as on disk.
 
     The class itself needs TensorFlow, for its dtype alone.
     """

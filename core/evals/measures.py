@@ -64,7 +64,7 @@ def mean(weights, predicted, true):
 
 
 def mean_of_known(x):
-    """Mean over the last axis of what is not NaN; NaN if nothing is left."""
+    """Mean of the finite values over the last axis; NaN if there are none."""
     known = np.isfinite(x)
     count = known.sum(-1)
     total = np.where(known, x, 0).sum(-1)

@@ -28,7 +28,10 @@ def watched(
 
 
 def progress_line(what: str, total: int, watch: Watch) -> Callable[[int], None]:
-    """A function of what is done, which says so every SAY_EVERY seconds. Raises Stopped."""
+    """progress(done): a line with the time left, at most every SAY_EVERY seconds.
+
+    progress raises Stopped if a stop is requested.
+    """
     begun = last = time.monotonic()
     first: int | None = None
 

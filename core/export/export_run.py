@@ -18,7 +18,7 @@ from core.runs import lineage, restore, run_folder
 
 
 class Conditions(NamedTuple):
-    """What a checkpoint has to pass to be exported; an export that passed is promoted.
+    """Conditions of an export; without them it is not promoted.
 
     require: texts "EVAL.METRIC>=NUMBER". not_worse_than: the folder of a promoted export.
     """

@@ -1,7 +1,7 @@
 """Atari games as recordings that are played when they are read, with labelled objects.
 
-Players follow the ball, or what their game is about, and now and then do something else, so
-that the ball stays in play without any training.
+Scripted players follow the ball, or another object of their game, with some random actions.
+They keep the ball in play without training.
 """
 
 import dataclasses
