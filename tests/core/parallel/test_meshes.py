@@ -18,12 +18,10 @@ STEPS = 5
 MESHES = {
     "jepa": [
         {"fsdp": 8},
-        {"tensor": 4},
         {"data": 2, "fsdp": 2, "sequence": 2},
         {"replica": 2, "fsdp": 2, "tensor": 2},
     ],
     "dreamer": [
-        {"fsdp": 4},
         {"data": 2, "fsdp": 2, "sequence": 2},
         {"replica": 2, "fsdp": 2, "tensor": 2},
     ],
