@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from core.parallel.collectives import all_gather_rows
+from jepa.sigreg import sigreg
 
 
 def per_pattern(x, sizes):
@@ -85,26 +86,6 @@ def mask_ratios(batch, masker) -> dict:
     return metrics
 
 
-def sigreg(z, key, *, slices=256, knots=17, reach=3.0):
-    """Distance of samples [N, D] from a standard normal, by random 1-D projections.
-
-    Epps-Pulley statistic with prefactor N (arXiv 2511.08544): about 1.05 for a standard
-    normal of any size, 0.402 N for a single point. Float32; N is the global batch.
-    """
-    z = z.astype(jnp.float32)
-    N, D = z.shape
-    directions = jax.random.normal(key, (D, slices))
-    directions /= jnp.linalg.norm(directions, axis=0)
-    t = np.linspace(0, reach, knots, dtype=np.float32)
-    weight = np.full(knots, 2 * reach / (knots - 1), np.float32)
-    weight[[0, -1]] /= 2
-    normal = np.exp(-(t**2) / 2)
-    angle = (z @ directions)[None] * t[:, None, None]
-    error = jnp.square(jnp.cos(angle).mean(1) - normal[:, None])
-    error += jnp.square(jnp.sin(angle).mean(1))
-    return N * ((weight * normal) @ error).mean()
-
-
 def vicreg(z, weight=None):
     """Variance and covariance terms of samples [N, D] (arXiv 2105.04906): (var, cov).
 
@@ -132,19 +113,22 @@ def spread(features, valid, key, *, sigreg_weight, vicreg_weight):
       valid: bool [B, C]. key: for the projections of SIGReg.
       sigreg_weight, vicreg_weight: 0 leaves the term out.
     """
-    features, valid = all_gather_rows(features), all_gather_rows(valid)
     weight = valid.astype(jnp.float32)
     features = features.astype(jnp.float32)
     share = weight / jnp.maximum(weight.sum(1, keepdims=True), 1)
     clips = jnp.einsum("bcd,bc->bd", features, share)
-    tokens = features.reshape(-1, features.shape[-1])
     total, metrics = 0.0, {}
     if vicreg_weight:
-        terms = {"clips": vicreg(clips), "tokens": vicreg(tokens, weight.reshape(-1))}
+        weight, tokens = all_gather_rows(weight), all_gather_rows(features)
+        tokens = tokens.reshape(-1, tokens.shape[-1])
+        terms = {
+            "clips": vicreg(all_gather_rows(clips)),
+            "tokens": vicreg(tokens, weight.reshape(-1)),
+        }
         for name, (var, cov) in terms.items():
             metrics |= {f"variance_{name}": var, f"covariance_{name}": cov}
         total += vicreg_weight * sum(metrics.values())
     if sigreg_weight:
-        metrics["sigreg"] = sigreg(clips, key)
+        metrics["sigreg"] = sigreg(clips, key, slices=256)
         total += sigreg_weight * metrics["sigreg"]
     return total, metrics

@@ -71,7 +71,8 @@ def evaluate_frozen(
     known = dict(HEADS) | ({PUBLISHED: None} if classifier else {})
     heads = tuple(choose(heads, known, "head"))
     chosen = choose(encoders, dict(frozen.weights), "encoder")
-    numbers = match_classes(data[0].classes, classifier) if classifier else None
+    if classifier is not None:
+        match_classes(data[1].classes, classifier)  # raises before videos are read
     clip = clip_of(frozen, options)
     counts = [count_classes(part.labels, part.classes) for part in data]
     report: dict[str, Any] = {
@@ -90,45 +91,74 @@ def evaluate_frozen(
             features_of(encode, part, clip, digest, out, options, watch)
             for part in used
         ]
-        means = [pooled(part) for part in parts]
-        labels = [part.labels[f.rows] for part, f in zip(used, parts, strict=True)]
-        some = means[0][:RANKED]
-        found: dict[str, Any] = {
-            "bad_videos": sum(len(f.bad) for f in parts),
-            "bad": bad_videos(used, parts),
-            "representation": representation(some if options.views > 1 else some[:, 0]),
-        }
-        for head in heads:
-            watch.say(f"{name}: {ROWS.get(head, head)}")
-            names = data[0].classes
-            if head == PUBLISHED:
-                assert classifier is not None and numbers is not None
-                names = classifier.classes or tuple(map(str, range(classifier.outputs)))
-                truth = numbers[labels[-1]]
-                tick = progress_line(f"{name}: {head}: videos", len(truth), watch)
-                top = top_of(published_probabilities(classifier, parts[-1], tick))
-                found[head] = accuracy(top.classes[None], truth, len(names))
-            else:
-                truth = labels[1]
-                total = options.steps * len(options.grid.settings())
-                what = f"{name}: {head}: steps of all heads"
-                found[head], top = score(
-                    head,
-                    *parts,
-                    labels,
-                    means,
-                    classes=len(names),
-                    options=options,
-                    progress=progress_line(what, total, watch),
-                )
-            by_number = found[head].pop("per_class")
-            found[head]["per_class"] = {names[i]: x for i, x in by_number.items()}
-            write_files(out, f"{name}_{head}", data[1], parts[-1], truth, top, names)
-        report["encoders"][name] = found
+        report["encoders"][name] = score_heads(
+            name,
+            used,
+            parts,
+            out,
+            heads=heads,
+            classifier=classifier,
+            options=options,
+            watch=watch,
+        )
         write_json(out / "frozen.json", report)
         write_text(out / "frozen.md", table(report))
     watch.say(table(report))
     return report
+
+
+def score_heads(
+    name: str,
+    data: Sequence[Labelled],
+    parts: Sequence[Features],
+    out: pathlib.Path,
+    *,
+    heads: Sequence[str],
+    classifier: Classifier | None,
+    options: Options,
+    watch: Watch,
+) -> dict[str, Any]:
+    """What is found of one encoder's features: statistics, and the numbers of every head.
+
+    Args:
+      data, parts: videos to score and, before them, videos to train on, which the published
+        head alone does not need; their features.
+    """
+    means = [pooled(part) for part in parts]
+    labels = [part.labels[f.rows] for part, f in zip(data, parts, strict=True)]
+    some = means[0][:RANKED]
+    found: dict[str, Any] = {
+        "bad_videos": sum(len(f.bad) for f in parts),
+        "bad": bad_videos(data, parts),
+        "representation": representation(some if options.views > 1 else some[:, 0]),
+    }
+    for head in heads:
+        watch.say(f"{name}: {ROWS.get(head, head)}")
+        if head == PUBLISHED:
+            assert classifier is not None
+            truth = match_classes(data[-1].classes, classifier)[labels[-1]]
+            names = classifier.classes or tuple(map(str, range(classifier.outputs)))
+            tick = progress_line(f"{name}: {head}: videos", len(truth), watch)
+            top = top_of(published_probabilities(classifier, parts[-1], tick))
+            found[head] = accuracy(top.classes[None], truth, len(names))
+        else:
+            truth, names = labels[-1], data[-1].classes
+            total = options.steps * len(options.grid.settings())
+            found[head], top = score(
+                head,
+                *parts,
+                labels,
+                means,
+                classes=len(names),
+                options=options,
+                progress=progress_line(
+                    f"{name}: {head}: steps of all heads", total, watch
+                ),
+            )
+        by_number = found[head].pop("per_class")
+        found[head]["per_class"] = {names[i]: x for i, x in by_number.items()}
+        write_files(out, f"{name}_{head}", data[-1], parts[-1], truth, top, names)
+    return found
 
 
 def clip_of(frozen: Frozen, options: Options) -> dict[str, Any]:

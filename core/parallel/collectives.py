@@ -1,6 +1,7 @@
 """Collectives and mesh queries inside shard_map; no-ops outside it and without a mesh."""
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -44,10 +45,26 @@ def gather_weight(x: jax.Array, layout: PartitionSpec, dtype) -> jax.Array:
     return x
 
 
+def row_axes() -> tuple[str, ...]:
+    """Mesh axes over which the enclosing shard_map splits the rows of the batch."""
+    return tuple(axis for axis in RULES["batch"] if axis in manual_axes())
+
+
 def all_gather_rows(x: jax.Array, axis: int = 0) -> jax.Array:
     """The batch rows of all devices along `axis`, from each device's own."""
-    axes = tuple(a for a in RULES["batch"] if a in manual_axes())
+    axes = row_axes()
     return jax.lax.all_gather(x, axes, axis=axis, tiled=True) if axes else x
+
+
+def mean_over_rows(means: Any) -> Any:
+    """Means over the rows of all devices, from a tree of means over each device's own."""
+    axes = row_axes()
+    return jax.lax.pmean(means, axes) if axes else means
+
+
+def count_rows(rows: int) -> int:
+    """The rows of all devices, of which each has `rows`."""
+    return rows * math.prod(jax.lax.axis_size(axis) for axis in row_axes())
 
 
 def split_over_sequence(f: Callable[[Any], Any], tree, axis: int = 0):
