@@ -80,7 +80,9 @@ def to_blocks(model: GoalModel, actions: np.ndarray) -> np.ndarray:
     """Environment actions [..., n * skip, A] -> normalized blocks [..., n, skip * A]."""
     *lead, T, A = actions.shape
     if A != len(model.mean):
-        raise ValueError(f"actions have {A} numbers; the model's have {len(model.mean)}")
+        raise ValueError(
+            f"actions have {A} numbers; the model's have {len(model.mean)}"
+        )
     if T % model.skip:
         raise ValueError(f"{T} actions are no blocks of {model.skip}")
     x = (actions - model.mean) / model.std
