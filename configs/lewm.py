@@ -101,8 +101,30 @@ def pusht():
         },
         "health": {"count": 256},  # validation clips
         "probe": {"train": 1024, "validation": 512},  # clips
+        # Plans are carried out in a world; goals are states `offset` steps later in validation
+        # episodes, to be reached in `budget` steps. Those of `crossing` are in another room.
+        "plan": {
+            "world": "two_rooms",
+            "window": 1,  # frames that a predicted step sees, up to clip.history
+            "last": 1,  # of the horizon's blocks that the cost counts; 0: all
+            "tasks": {
+                "near": {"offset": 25, "budget": 50},
+                "far": {"offset": 60, "budget": 100},
+            },
+            "crossing": {"far_crossing": {"offset": 60, "budget": 100}},
+            "planners": {
+                "cem": {"candidates": 300, "best": 30, "rounds": 30, "mean_first": True}
+            },
+            "horizon": 5,  # blocks of a plan
+            "execute": 5,  # of them that are carried out before the next plan
+            "problems": 100,  # per seed and task
+            "seeds": 3,
+            "at_once": 25,  # problems in one compiled call
+            "bounded": True,
+            "std": 1.0,  # of the first candidates, in normalized actions
+        },
         # Steps between evaluations; 0: only after the last step, -1: never.
-        "eval_steps": {"health": 2000, "probe": -1},
+        "eval_steps": {"health": 2000, "probe": -1, "plan": -1},
     }
 
 
@@ -125,7 +147,7 @@ def two_rooms():
             "hidden": 128,
             "dropout": 0.0,
         },
-        "eval_steps": {"health": 500, "probe": 0},
+        "eval_steps": {"health": 500, "probe": 0, "plan": -1},
     }
     config["data"] |= {"source": "two_rooms:10000:32", "size": 32, "workers": 0}
     config["objective"]["slices"] = 256

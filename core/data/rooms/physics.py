@@ -22,6 +22,7 @@ NEAR = (
     WALL + RADIUS
 )  # of the center from the middle of the wall, at least, beside the door
 SKIN = 1e-9  # gap to what was touched
+LOOSE = 1e-6  # of positions in float32
 SLIDES = 4  # contacts in one step: two walls, a corner, and one to spare
 
 
@@ -93,11 +94,11 @@ def corner_contact(offset, d) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 def is_free(position) -> np.ndarray:
     """Whether discs at `position` [..., 2] touch nothing: bool [...]."""
     x, y = np.moveaxis(np.asarray(position), -1, 0)
-    inside = (np.minimum(x, y) >= LOW) & (np.maximum(x, y) <= HIGH)
+    inside = (np.minimum(x, y) >= LOW - LOOSE) & (np.maximum(x, y) <= HIGH + LOOSE)
     # To the nearest point of the part of the wall that is nearer, above or below the door.
     dx = np.maximum(np.abs(x - MIDDLE) - WALL, 0)
     dy = np.maximum(DOOR - np.abs(y - MIDDLE), 0)
-    return inside & (np.hypot(dx, dy) >= RADIUS - 1e-6)
+    return inside & (np.hypot(dx, dy) >= RADIUS - LOOSE)
 
 
 def room_of(position) -> np.ndarray:
