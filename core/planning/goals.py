@@ -106,3 +106,18 @@ def block_bounds(model: GoalModel, world: GoalWorld) -> tuple[np.ndarray, np.nda
         for x in (world.low, world.high)
     )
     return low, high
+
+
+def check_views(observed: Arrays, goal: Arrays) -> None:
+    """Raise ValueError if what is observed, [B, n, ...], and the goal, [B, ...], differ in
+    size, or a number is not finite.
+    """
+    for what, views, lead in (("observation", observed, 2), ("goal", goal, 1)):
+        for name, x in views.items():
+            if x.dtype.kind == "f" and not np.isfinite(x).all():
+                raise ValueError(f"{what} {name!r} has a number that is not finite")
+            if name in goal and x.shape[lead:] != goal[name].shape[1:]:
+                raise ValueError(
+                    f"observation {name!r} is {list(x.shape[lead:])}, but in the goal "
+                    f"{list(goal[name].shape[1:])}; expected the same size"
+                )
