@@ -52,11 +52,11 @@ class GoalWorld(Protocol):
 
 
 class GoalModel(NamedTuple):
-    """What a method brings to be planned with. Pure functions, but for `context`.
+    """What a method brings to be planned with. Pure functions.
 
     objective: cost of plans [B, S, H, skip * A].
-    context: (observed, blocks, goal) -> the objective's context, in numpy. observed: the
-      last n frames, `skip` environment steps apart, [B, n, ...] by name, 1 <= n <= history.
+    context: (observed, blocks, goal) -> the objective's context. Picks, checks and reshapes
+      arrays, of numpy or traced by jit (in an export). observed: the last n frames, `skip` environment steps apart, [B, n, ...] by name, 1 <= n <= history.
       blocks: normalized actions between them, [B, n - 1, skip * A]. goal: what is observed
       in the goal state, [B, ...] by name. Raises ValueError for sizes that differ.
     encode: (params, frames [B, n, ...] by name) -> latents [B, n, ...].
@@ -67,7 +67,7 @@ class GoalModel(NamedTuple):
     """
 
     objective: Objective
-    context: Callable[[Arrays, np.ndarray, Arrays], Any]
+    context: Callable[[Mapping[str, Any], Any, Mapping[str, Any]], Any]
     encode: Callable[[Any, Any], jax.Array]
     roll: Callable[[Any, Any, jax.Array], jax.Array]
     mean: np.ndarray
