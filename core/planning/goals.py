@@ -56,9 +56,10 @@ class GoalModel(NamedTuple):
 
     objective: cost of plans [B, S, H, skip * A].
     context: (observed, blocks, goal) -> the objective's context. Picks, checks and reshapes
-      arrays, of numpy or traced by jit (in an export). observed: the last n frames, `skip` environment steps apart, [B, n, ...] by name, 1 <= n <= history.
-      blocks: normalized actions between them, [B, n - 1, skip * A]. goal: what is observed
-      in the goal state, [B, ...] by name. Raises ValueError for sizes that differ.
+      arrays, of numpy or traced by jit (in an export). observed: the last n frames, `skip`
+      environment steps apart, [B, n, ...] by name, 1 <= n <= history. blocks: normalized
+      actions between them, [B, n - 1, skip * A]. goal: what is observed in the goal state,
+      [B, ...] by name. Raises ValueError for sizes that differ.
     encode: (params, frames [B, n, ...] by name) -> latents [B, n, ...].
     roll: (params, start, plans [B, S, H, skip * A]) -> predicted latents [B, S, H, ...]
       after each block; start: what `objective.encode` returns.
