@@ -10,7 +10,7 @@ import numpy as np
 
 from core.base.waiting import Stopped
 from core.method import UNWATCHED, Watch
-from core.planning.goals import GoalModel, GoalWorld, to_actions, to_blocks
+from core.planning.goals import GoalModel, GoalWorld, check_views, to_actions, to_blocks
 from core.planning.plans import Guess, Plan, Planner, PlanSpace, shift
 from core.planning.problems import Problems, pick
 
@@ -178,7 +178,9 @@ class PlanningPolicy:
         past = [x[rows] for x in self.blocks[len(self.blocks) - n + 1 :]]
         empty = np.zeros((len(rows), 0, width), np.float32)
         blocks = np.stack(past, 1) if past else empty
-        context = self.model.context(observed, blocks, pick(self.goal, rows))
+        goal = pick(self.goal, rows)
+        check_views(observed, goal)
+        context = self.model.context(observed, blocks, goal)
         if turn:
             self.guess = to_numpy(shift(self.plan, self.execute, self.space))
         keys = np.asarray(fold_all(self.keys, np.uint32(turn)))[rows]

@@ -52,13 +52,14 @@ class GoalWorld(Protocol):
 
 
 class GoalModel(NamedTuple):
-    """What a method brings to be planned with. Pure functions, but for `context`.
+    """What a method brings to be planned with. Pure functions.
 
     objective: cost of plans [B, S, H, skip * A].
-    context: (observed, blocks, goal) -> the objective's context, in numpy. observed: the
-      last n frames, `skip` environment steps apart, [B, n, ...] by name, 1 <= n <= history.
-      blocks: normalized actions between them, [B, n - 1, skip * A]. goal: what is observed
-      in the goal state, [B, ...] by name. Raises ValueError for sizes that differ.
+    context: (observed, blocks, goal) -> the objective's context. Picks, checks and reshapes
+      arrays, of numpy or traced by jit (in an export). observed: the last n frames, `skip`
+      environment steps apart, [B, n, ...] by name, 1 <= n <= history. blocks: normalized
+      actions between them, [B, n - 1, skip * A]. goal: what is observed in the goal state,
+      [B, ...] by name. Raises ValueError for sizes that differ.
     encode: (params, frames [B, n, ...] by name) -> latents [B, n, ...].
     roll: (params, start, plans [B, S, H, skip * A]) -> predicted latents [B, S, H, ...]
       after each block; start: what `objective.encode` returns.
@@ -67,7 +68,7 @@ class GoalModel(NamedTuple):
     """
 
     objective: Objective
-    context: Callable[[Arrays, np.ndarray, Arrays], Any]
+    context: Callable[[Mapping[str, Any], Any, Mapping[str, Any]], Any]
     encode: Callable[[Any, Any], jax.Array]
     roll: Callable[[Any, Any, jax.Array], jax.Array]
     mean: np.ndarray
@@ -106,3 +107,18 @@ def block_bounds(model: GoalModel, world: GoalWorld) -> tuple[np.ndarray, np.nda
         for x in (world.low, world.high)
     )
     return low, high
+
+
+def check_views(observed: Arrays, goal: Arrays) -> None:
+    """Raise ValueError if what is observed, [B, n, ...], and the goal, [B, ...], differ in
+    size, or a number is not finite.
+    """
+    for what, views, lead in (("observation", observed, 2), ("goal", goal, 1)):
+        for name, x in views.items():
+            if x.dtype.kind == "f" and not np.isfinite(x).all():
+                raise ValueError(f"{what} {name!r} has a number that is not finite")
+            if name in goal and x.shape[lead:] != goal[name].shape[1:]:
+                raise ValueError(
+                    f"observation {name!r} is {list(x.shape[lead:])}, but in the goal "
+                    f"{list(goal[name].shape[1:])}; expected the same size"
+                )

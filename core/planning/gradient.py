@@ -60,9 +60,6 @@ def make_gradient(
             assert cost.shape == shape[:2], (cost.shape, shape)
             return jnp.where(jnp.isfinite(cost), cost, 0).sum(), cost
 
-        def scale(update):
-            return space.std * update
-
         def improve(carry, i):
             plans, opt, top, lowest = carry
             now = row_keys.fold(key, i)
@@ -76,9 +73,10 @@ def make_gradient(
             lowest = jnp.minimum(lowest, cost.min(1))
             grads = jnp.where(jnp.isfinite(grads), grads, 0)
             updates, opt = adam.update(grads, opt)
-            plans = optax.apply_updates(plans, jax.tree.map(scale, updates))
+            plans = plans + space.std * jnp.asarray(updates)
             if noise:
-                plans += space.std * noise * normal(row_keys.fold(now, 0), shape)
+                extra = noise * normal(row_keys.fold(now, 0), shape)
+                plans = plans + space.std * extra
             return (space.clip(plans), opt, top, lowest), None
 
         spread = normal(row_keys.fold(row_keys.fold(key, 1 + rounds), 0), shape)

@@ -27,7 +27,7 @@ class PlanSpace(NamedTuple):
 
 
 class Guess(NamedTuple):
-    """Where a search begins, in jax or numpy. actions: [B, H, A]. kept: candidates [B, K, H, A]."""
+    """Where a search begins. actions: [B, H, A]. kept: candidates [B, K, H, A]."""
 
     actions: Any
     kept: Any

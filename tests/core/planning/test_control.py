@@ -7,7 +7,7 @@ import pytest
 from points import MEAN, STD, Points, Walks, exact_model
 
 from core.planning import control, evaluate
-from core.planning.goals import block_bounds, to_actions, to_blocks
+from core.planning.goals import block_bounds, check_views, to_actions, to_blocks
 from core.planning.planners import make_planner
 from core.planning.plans import make_space
 from core.planning.problems import recorded_problems, sampled_problems
@@ -105,6 +105,16 @@ def test_blocks_are_normalized_actions_in_time():
         to_blocks(model, np.zeros((4, 3)))
     with pytest.raises(ValueError, match="3 actions are no blocks of 2"):
         to_blocks(model, np.zeros((3, 2)))
+
+
+def test_views_of_other_sizes_and_broken_sensors():
+    seen, goal = np.zeros((2, 1, 8, 8, 3), np.uint8), np.zeros((2, 9, 8, 3), np.uint8)
+    with pytest.raises(
+        ValueError, match=r"'image' is \[8, 8, 3\], but in the goal \[9, 8"
+    ):
+        check_views({"image": seen}, {"image": goal})
+    with pytest.raises(ValueError, match="observation 'arm' has a number that is not"):
+        check_views({"arm": np.array([[[0.0, np.nan]]])}, {})
 
 
 def test_a_policy_acts_only_on_what_is_not_solved():

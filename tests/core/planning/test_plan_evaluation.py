@@ -5,6 +5,7 @@ import pytest
 from points import STD, Points, Walks, exact_model
 
 from core.planning import diagnose, evaluate, films
+from core.planning.benches import make_plan_bench
 from core.planning.scores import spearman, wilson
 
 CEM = {"candidates": 128, "best": 12, "rounds": 10, "mean_first": True}
@@ -143,3 +144,14 @@ def test_bounds_are_those_of_the_world_unless_left_out():
     np.testing.assert_allclose(space.hold * STD + [0.2, 0], [0, 0], atol=1e-6)
     free = evaluate.space_of(model, Points(), JUDGING._replace(bounded=False))
     assert np.isinf(free.high).all() and (free.std == 1).all()
+
+
+def test_the_benchmark_times_plans_together_and_alone():
+    views = {"place": ((2,), "float32")}
+    search = {"candidates": 8, "best": 2, "rounds": 2}
+    bench = make_plan_bench(
+        exact_model(), lambda: np.float32(1), views, horizon=2, problems=3, **search
+    )
+    found = bench()
+    assert found["plan_problems"] == 3 and found["plan_one_seconds_median"] > 0
+    assert found["plan_seconds_per_problem"] == found["plan_seconds_median"] / 3
