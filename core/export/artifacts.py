@@ -140,16 +140,24 @@ def write_safetensors(folder, params: dict, metadata: dict, *, name: str = WEIGH
             file.write(np.ascontiguousarray(x).reshape(-1).view(np.uint8).data)
 
 
-def write_stablehlo(folder, programs: dict, params: dict, *, platforms=PLATFORMS):
+def write_stablehlo(
+    folder,
+    programs: dict,
+    params: dict,
+    *,
+    platforms=PLATFORMS,
+    batch: int | None = None,
+):
     """Write functions of (params, inputs) as StableHLO programs, and their params.
 
     Args:
       programs: name -> (fn, specs). fn is a pure function of nested params and inputs; its
         inputs and outputs are arrays, dicts and tuples. specs has a jax.ShapeDtypeStruct
         per input; the first axis is the batch, of any size in the program.
+      batch: the one size of the batch, for functions that need to know it.
     """
     made = {
-        name: make_program(fn, specs, params, platforms)
+        name: make_program(fn, specs, params, platforms, batch=batch)
         for name, (fn, specs) in programs.items()
     }
     check_float32(params)
@@ -167,15 +175,15 @@ def check_float32(params: dict):
             )
 
 
-def make_program(fn, specs, params: dict, platforms):
-    """Export fn(params, inputs), for flat params and any batch size.
+def make_program(fn, specs, params: dict, platforms, *, batch: int | None = None):
+    """Export fn(params, inputs), for flat params and any batch size, or the one given.
 
     Raises ValueError if the program spans several devices.
     """
-    (batch,) = export.symbolic_shape("batch")
+    size = export.symbolic_shape("batch")[0] if batch is None else batch
 
     def any_batch(spec):
-        return jax.ShapeDtypeStruct((batch, *spec.shape[1:]), spec.dtype)
+        return jax.ShapeDtypeStruct((size, *spec.shape[1:]), spec.dtype)
 
     def call(flat, inputs):
         return fn(nest(flat), inputs)
@@ -221,13 +229,15 @@ def read_params(folder) -> dict | None:
 
 
 def export_stablehlo(
-    folder, programs: dict, params: dict, *, origin: dict, atol: float = 1e-4, **words
-) -> float:
+    folder, programs: dict, params: dict, *, origin: dict, atol: float = 1e-4,
+    batch: int | None = None, **words
+) -> float:  # fmt: skip
     """Write a complete artifact of `programs` and compare each with its live function.
 
     Args:
       programs: name -> (fn, specs) as in `write_stablehlo`.
-          atol: largest allowed difference; the default suits outputs of unit variance.
+      atol: largest allowed difference; the default suits outputs of unit variance.
+      batch: as in `write_stablehlo`.
       words: arguments of `card` besides usage and origin.
 
     Returns:
@@ -236,12 +246,12 @@ def export_stablehlo(
     Raises:
       ValueError: a difference exceeds `atol`.
     """
-    write_stablehlo(folder, programs, params)
+    write_stablehlo(folder, programs, params, batch=batch)
     text = card(usage=usage(programs), origin=origin, **words)
     finish(folder, card=text, origin=origin)
     gaps = []
     for name, (fn, specs) in programs.items():
-        inputs = sample(specs, batch=2)
+        inputs = sample(specs, batch=batch or 2)
         live = jax.jit(fn)(params, inputs)
         gaps.append(check_same(load(folder, name)(inputs), live, atol=atol))
     return max(gaps)

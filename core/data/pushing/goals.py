@@ -1,0 +1,57 @@
+"""The pushing task as a world with goals, many problems at once (core/planning/goals.py)."""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from core.data.pushing import physics
+from core.data.pushing.draw import draw
+from core.data.pushing.episodes import POSITION
+
+REACHED = 0.06  # sides of the puck from its goal
+
+
+class Pushing:
+    """A disc is to push a puck to a place; the state is POSITION, [B, 2, 2].
+
+    The goal is a state, too; where its disc is does not count. size: pixels per side.
+    """
+
+    state_names = (POSITION,)
+    low, high = -np.ones(2, np.float32), np.ones(2, np.float32)
+
+    def __init__(self, size: int):
+        self.size, self.disc, self.puck = size, np.zeros((0, 2)), np.zeros((0, 2))
+
+    def reset(self, states: Mapping[str, np.ndarray]) -> None:
+        """Put discs and pucks to positions; raises ValueError for other shapes."""
+        place = places(states)
+        self.disc, self.puck = place[:, 0].copy(), place[:, 1].copy()
+
+    def observe(self) -> dict[str, np.ndarray]:
+        """{"image": uint8 [B, size, size, 3], and the state}."""
+        place = np.stack([self.disc, self.puck], 1).astype(np.float32)
+        return {"image": draw(self.disc, self.puck, self.size), POSITION: place}
+
+    def step(self, actions: np.ndarray) -> None:
+        """One step of all discs; actions [B, 2], clipped to -1..1."""
+        actions = np.clip(np.asarray(actions, np.float64), -1, 1)
+        self.disc, self.puck = physics.move(
+            self.disc, self.puck, physics.STEP * actions
+        )
+
+    def reached(self, goals: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Whether the pucks are within REACHED of their goals, bool [B]."""
+        return self.distance(goals) < REACHED
+
+    def distance(self, goals: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Of the pucks, in sides, float [B]."""
+        return np.linalg.norm(self.puck - places(goals)[:, 1], axis=1)
+
+
+def places(states: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Positions [B, 2, 2] of states; raises ValueError for other shapes."""
+    place = np.asarray(states[POSITION], np.float64)
+    if place.ndim != 3 or place.shape[1:] != (2, 2):
+        raise ValueError(f"{POSITION} is {place.shape}; expected [problems, 2, 2]")
+    return place
