@@ -8,6 +8,7 @@ camera:RECORDINGS          video of the first camera of trajectories
 camera:RECORDINGS#CAMERA   of another camera
 FOLDER                     trajectories: a replay, launch.prepare, RLDS, LeRobot, Minari
 atari:GAME:EPISODES        trajectories: games played while they are read; slow, to prepare
+pushing:EPISODES:SIZE      trajectories: the embedded pushing task; both numbers are optional
 world                      the embedded world
 0.7*NAME + 0.3*NAME        a mixture, drawn from by weight
 """
@@ -28,6 +29,7 @@ from core.data.formats.prepared import PreparedPieces
 from core.data.formats.rlds import Rlds
 from core.data.games.atari import is_atari, open_atari
 from core.data.mixture import Mixture
+from core.data.pushing.episodes import is_pushing, open_pushing
 from core.data.records import Records
 from core.data.tfds import (
     Shards,
@@ -160,7 +162,7 @@ def is_trajectories(name: str) -> bool:
     name = with_home(name)
     if name.startswith("tfds:") or is_prepared(name):
         return "steps" in open_shards(name, "").features
-    if is_atari(name) or is_lerobot(name) or is_minari(name):
+    if any(is_one(name) for is_one in (is_atari, is_pushing, is_lerobot, is_minari)):
         return True
     return bool(chunks_in(name))
 
@@ -190,6 +192,8 @@ def recordings(name: str, split: str = "", frame_tolerance: float = 0.5) -> Reco
         )
     if is_atari(name):
         return split_recordings(open_atari(name), split)
+    if is_pushing(name):
+        return split_recordings(open_pushing(name), split)
     if is_lerobot(name):
         return split_recordings(LeRobot(name, frame_tolerance), split)
     if is_minari(name):
@@ -200,7 +204,7 @@ def recordings(name: str, split: str = "", frame_tolerance: float = 0.5) -> Reco
     hint = file_lists.nearest_paths(place) if not place.exists() else ""
     raise ValueError(
         f"{name} holds no trajectories{hint}; expected a replay's folder, a data set of "
-        "launch.prepare, RLDS, LeRobot or Minari, tfds:NAME, or world"
+        "launch.prepare, RLDS, LeRobot or Minari, tfds:NAME, pushing, or world"
     )
 
 
