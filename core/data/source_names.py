@@ -7,6 +7,7 @@ tfds:NAME/CONFIG:VERSION   one in TFDS_DATA_DIR; CONFIG and VERSION are optional
 camera:RECORDINGS          video of the first camera of trajectories
 camera:RECORDINGS#CAMERA   of another camera
 FOLDER                     trajectories: a replay, launch.prepare, RLDS, LeRobot, Minari
+FILE.h5, FOLDER.lance      trajectories: tables of steps, as stable-worldmodel writes them
 atari:GAME:EPISODES        trajectories: games played while they are read; slow, to prepare
 two_rooms:EPISODES:SIZE    trajectories: the embedded two rooms; both numbers are optional
 pushing:EPISODES:SIZE      trajectories: the embedded pushing task; both numbers are optional
@@ -34,6 +35,7 @@ from core.data.formats.lerobot import LeRobot, is_lerobot
 from core.data.formats.minari import Minari, is_minari
 from core.data.formats.prepared import PreparedPieces
 from core.data.formats.rlds import Rlds
+from core.data.formats.step_tables import StepTable, is_step_table
 from core.data.games.atari import is_atari, open_atari
 from core.data.mixture import Mixture
 from core.data.pushing.episodes import is_pushing, open_pushing
@@ -174,7 +176,7 @@ def is_trajectories(name: str) -> bool:
     name = with_home(name)
     if name.startswith("tfds:") or is_prepared(name):
         return "steps" in open_shards(name, "").features
-    known = (is_atari, is_rooms, is_pushing, is_lerobot, is_minari)
+    known = (is_atari, is_rooms, is_pushing, is_lerobot, is_minari, is_step_table)
     if any(is_one(name) for is_one in known):
         return True
     return bool(chunks_in(name))
@@ -213,13 +215,16 @@ def recordings(name: str, split: str = "", frame_tolerance: float = 0.5) -> Reco
         return split_recordings(LeRobot(name, frame_tolerance), split)
     if is_minari(name):
         return split_recordings(Minari(name), split)
+    if is_step_table(name):
+        return split_recordings(StepTable(name), split)
     if chunks_in(name):
         return split_recordings(ChunkFiles(str(expand_home(name))), split)
     place = expand_home(name)
     hint = file_lists.nearest_paths(place) if not place.exists() else ""
     raise ValueError(
         f"{name} holds no trajectories{hint}; expected a replay's folder, a data set of "
-        "launch.prepare, RLDS, LeRobot or Minari, tfds:NAME, two_rooms, pushing, or world"
+        "launch.prepare, RLDS, LeRobot or Minari, an HDF5 or Lance table, tfds:NAME, "
+        "two_rooms, pushing, or world"
     )
 
 
