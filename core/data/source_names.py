@@ -8,6 +8,7 @@ camera:RECORDINGS          video of the first camera of trajectories
 camera:RECORDINGS#CAMERA   of another camera
 FOLDER                     trajectories: a replay, launch.prepare, RLDS, LeRobot, Minari
 atari:GAME:EPISODES        trajectories: games played while they are read; slow, to prepare
+two_rooms:EPISODES:SIZE    trajectories: the embedded two rooms; both numbers are optional
 world                      the embedded world
 0.7*NAME + 0.3*NAME        a mixture, drawn from by weight
 """
@@ -19,7 +20,13 @@ from core.base.places import expand_home
 from core.data.clips import View
 from core.data.episodes.action_parts import layout_of, text_of
 from core.data.episodes.cameras import Cameras
-from core.data.episodes.trajectories import RandomWindows, Recordings, split_recordings
+from core.data.episodes.trajectories import (
+    EpisodeWindows,
+    RandomWindows,
+    Recordings,
+    UncutWindows,
+    split_recordings,
+)
 from core.data.files import file_lists
 from core.data.formats.chunks import ChunkFiles, ChunkWindows, chunks_in
 from core.data.formats.lerobot import LeRobot, is_lerobot
@@ -29,6 +36,7 @@ from core.data.formats.rlds import Rlds
 from core.data.games.atari import is_atari, open_atari
 from core.data.mixture import Mixture
 from core.data.records import Records
+from core.data.rooms.episodes import is_rooms, open_rooms
 from core.data.tfds import (
     Shards,
     find_dataset,
@@ -110,21 +118,25 @@ def trajectories(
     apart,
     world: Callable,
     frame_tolerance: float = 0.5,
+    cross_episodes: bool = True,
 ) -> Records:
     """Records of windows of trajectories: arrays [steps, ...] as in episodes/steps.py.
 
     text: a name as in the first lines of this file. split: "train" or "validation".
     apart: least number of validation steps of a replay. world: () -> records of the name
-    "world". frame_tolerance: as in `recordings`. Raises ValueError if a data set is missing,
-    does not hold trajectories, or has other units than the rest of a mixture.
+    "world". frame_tolerance: as in `recordings`. cross_episodes: whether a window may go on
+    in the next episode. Raises ValueError if a data set is missing, does not hold
+    trajectories, or has other units than the rest of a mixture.
     """
+    make_windows = RandomWindows if cross_episodes else EpisodeWindows
 
     def open_one(name):
         if name == WORLD:
             return world()
         if chunks_in(name):
-            return ChunkWindows(str(expand_home(name)), steps, split, apart)
-        return RandomWindows(recordings(name, split, frame_tolerance), steps)
+            windows = ChunkWindows(str(expand_home(name)), steps, split, apart)
+            return windows if cross_episodes else UncutWindows(windows)
+        return make_windows(recordings(name, split, frame_tolerance), steps)
 
     found = open_mixture(text, open_one)
     check_alike(found)
@@ -160,7 +172,7 @@ def is_trajectories(name: str) -> bool:
     name = with_home(name)
     if name.startswith("tfds:") or is_prepared(name):
         return "steps" in open_shards(name, "").features
-    if is_atari(name) or is_lerobot(name) or is_minari(name):
+    if any(is_one(name) for is_one in (is_atari, is_rooms, is_lerobot, is_minari)):
         return True
     return bool(chunks_in(name))
 
@@ -190,6 +202,8 @@ def recordings(name: str, split: str = "", frame_tolerance: float = 0.5) -> Reco
         )
     if is_atari(name):
         return split_recordings(open_atari(name), split)
+    if is_rooms(name):
+        return split_recordings(open_rooms(name), split)
     if is_lerobot(name):
         return split_recordings(LeRobot(name, frame_tolerance), split)
     if is_minari(name):
@@ -200,7 +214,7 @@ def recordings(name: str, split: str = "", frame_tolerance: float = 0.5) -> Reco
     hint = file_lists.nearest_paths(place) if not place.exists() else ""
     raise ValueError(
         f"{name} holds no trajectories{hint}; expected a replay's folder, a data set of "
-        "launch.prepare, RLDS, LeRobot or Minari, tfds:NAME, or world"
+        "launch.prepare, RLDS, LeRobot or Minari, tfds:NAME, two_rooms, or world"
     )
 
 

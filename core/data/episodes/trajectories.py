@@ -13,7 +13,13 @@ from core.data.episodes.steps import (
     episode_flags,
     slice_steps,
 )
-from core.data.records import BadSample, RecordsWrapper, blame, validation_start
+from core.data.records import (
+    BadSample,
+    Records,
+    RecordsWrapper,
+    blame,
+    validation_start,
+)
 
 
 class Recordings(Protocol):
@@ -111,6 +117,67 @@ class RandomWindows(RecordsWrapper):
             left -= min(left, count - start)
             index = (index + 1) % len(self.inner)
         return as_training_window(concat_steps(parts))
+
+
+@dataclasses.dataclass(frozen=True)
+class EpisodeWindows(RecordsWrapper):
+    """One window of `length` steps per recording, from a random start within an episode."""
+
+    inner: Recordings
+    length: int
+
+    @property
+    def about(self):
+        return self.inner.about
+
+    def load(self, index, rng=None):
+        """One window: arrays [length, ...] as in core/data/episodes/steps.py.
+
+        The middle one without rng. Raises BadSample if no episode is long enough.
+        """
+        steps = self.inner.load(index)
+        if "is_first" not in steps:
+            raise BadSample("has no 'is_first'")
+        starts = starts_within(np.asarray(steps["is_first"]), self.length)
+        if not len(starts):
+            raise BadSample(
+                f"has {len(steps['is_first'])} steps; expected an episode of "
+                f"{self.length} or more"
+            )
+        start = int(starts[rng.integers(len(starts)) if rng else len(starts) // 2])
+        window = slice_steps(steps, start, start + self.length)
+        return as_training_window(check_steps(window))
+
+
+def starts_within(is_first, length: int) -> np.ndarray:
+    """Numbers of the steps from which `length` steps lie in one episode, [n] rising."""
+    begun = np.cumsum(np.asarray(is_first, bool))
+    return np.flatnonzero(begun[: len(begun) - length + 1] == begun[length - 1 :])
+
+
+@dataclasses.dataclass(frozen=True)
+class UncutWindows(RecordsWrapper):
+    """Windows that lie in one episode: another one is drawn in place of one that does not."""
+
+    inner: Records
+    tries: int = 64
+
+    @property
+    def about(self):
+        return self.inner.about
+
+    def load(self, index, rng=None):
+        """As `inner` does; raises BadSample if none of `tries` windows is uncut."""
+        rng = rng or np.random.default_rng(index)
+        for _ in range(self.tries):
+            window = self.inner.load(index, rng)
+            if not window["is_first"][1:].any():
+                return window
+            index = int(rng.integers(len(self.inner)))
+        raise BadSample(
+            f"none of {self.tries} windows of {len(window['is_first'])} steps lies in one "
+            "episode"
+        )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,0 +1,39 @@
+"""Pictures of two rooms: floors, walls and the disc, with smooth edges."""
+
+import functools
+
+import numpy as np
+
+from core.data.rooms.physics import BORDER, DOOR, MIDDLE, RADIUS, WALL
+
+FLOORS = ((214, 226, 238), (240, 230, 206))  # left, right
+STONE = (66, 72, 88)
+DISC, RIM = (222, 62, 48), (122, 22, 20)
+RIM_SHARE = 0.75  # of the radius, beyond which the disc is darker
+FINE = 8  # points per pixel and axis that walls are drawn with
+
+
+def draw(position, size: int) -> np.ndarray:
+    """Pictures of discs at `position` [N, 2]: uint8 [N, size, size, 3]."""
+    position = np.asarray(position, np.float32)
+    floor, grid = background(size), (np.arange(size, dtype=np.float32) + 0.5) / size
+    dx, dy = (grid - position[:, axis, None] for axis in (0, 1))
+    away = np.sqrt(np.square(dx)[:, None, :] + np.square(dy)[:, :, None])
+    picture = np.broadcast_to(floor, (len(position), *floor.shape))
+    for radius, color in ((RADIUS, RIM), (RADIUS * RIM_SHARE, DISC)):
+        share = np.clip((radius - away) * size + 0.5, 0, 1)[..., None]
+        picture = picture + share * (np.array(color, np.float32) - picture)
+    return (picture + 0.5).astype(np.uint8)
+
+
+@functools.cache
+def background(size: int) -> np.ndarray:
+    """The rooms without the disc, float32 [size, size, 3] in 0..255."""
+    grid = (np.arange(size * FINE) + 0.5) / (size * FINE)
+    y, x = np.meshgrid(grid, grid, indexing="ij")
+    outer = np.minimum(np.minimum(x, 1 - x), np.minimum(y, 1 - y)) < BORDER
+    wall = (np.abs(x - MIDDLE) < WALL) & (np.abs(y - MIDDLE) > DOOR)
+    floor = np.where((x < MIDDLE)[..., None], *np.array(FLOORS, float))
+    fine = np.where((outer | wall)[..., None], np.array(STONE, float), floor)
+    blocks = fine.reshape(size, FINE, size, FINE, 3)
+    return blocks.mean((1, 3)).astype(np.float32)
