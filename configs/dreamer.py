@@ -100,7 +100,8 @@ def base():
         "batch": 16,
         "accumulate": 1,  # parts of a batch that are processed one after another
         "length": 64,  # steps of a sequence
-        "behavior": "actor",  # "none": a world model only; "cem": a planner acts
+        "behavior": "actor",  # "none": a world model only; or a planner acts: "cem", "icem",
+        # "mppi", "gradient"; "categorical" for discrete actions
         "imagination": {
             "horizon": 15,
             "last": 0,  # imagination starts at so many last steps of a sequence; 0: at all
@@ -218,12 +219,17 @@ def agent(task, name, count, repeat, ratio, taken):
             "source": "",  # recordings that fill it first (core/data/source_names.py)
             "action_bounds": "",  # LOW,HIGH of recorded ones that have none; empty: -1,1
         },
-        "planner": {  # of behavior "cem" (arXiv 1811.04551)
+        "planner": {  # where a planner acts: those of PlaNet (arXiv 1811.04551)
             "horizon": 12,
-            "candidates": 1000,
+            "candidates": 1000,  # these three: of all planners but "gradient"
             "best": 100,
             "rounds": 10,
             "explore": 0.3,
+            "cem": {"momentum": 0.0, "mean_first": False},
+            "icem": {"momentum": 0.1, "beta": 2.0, "keep": 5},
+            "mppi": {"temperature": 0.5, "std_min": 0.05, "std_max": 2.0},
+            "gradient": {"candidates": 8, "rounds": 30, "rate": 0.1, "noise": 0.0},
+            "categorical": {"momentum": 0.0, "smoothing": 1.0},
         },
         "episodes": {"count": 8, "most_steps": 30_000},
         "eval_steps": {"episodes": 10_000},

@@ -13,7 +13,7 @@ Batch = Mapping[str, np.ndarray]
 Metrics = Mapping[str, jax.Array]  # scalars; "loss" and "bad_steps" among them
 Findings = Mapping[
     str, Any
-]  # float, uint8 picture [H, W, 3] or [T, H, W, 3], list[str]
+]  # float, uint8 picture [H, W, 3] or [T, H, W, 3], list[str] of alarms, Markdown str
 Shard = tuple[int, int]  # (index, count): this host's part of the batch
 
 

@@ -33,7 +33,9 @@ def make(config: Section) -> Method:
     Raises ValueError for values that do not fit each other or the environment.
     """
     if config["behavior"] == "none":
-        raise ValueError("behavior is 'none', but an agent acts; use 'actor' or 'cem'")
+        raise ValueError(
+            "behavior is 'none', but an agent acts; use 'actor' or a planner such as 'cem'"
+        )
     env = config["env"]
     task = env.only(*TASK)
     one = task.into(make_env, seed=config["seed"])
@@ -45,7 +47,10 @@ def make(config: Section) -> Method:
         if behavior is not None:
             return make_policy(model, make_actor_chooser(model, behavior))
         planner = config["planner"].replace(**changes)
-        return make_policy(model, planner.into(make_planning_chooser, model=model))
+        chooser = planner.into(
+            make_planning_chooser, model=model, kind=config["behavior"]
+        )
+        return make_policy(model, chooser)
 
     make_pool = env.bind(Pool, "seed")
     training = policy()

@@ -10,6 +10,7 @@ from core import optim
 from core.agents import action_distributions
 from core.method import Costs, Eval, MakeSource, Method, Tools
 from core.nn.layers import named
+from core.planning.planners import DISCRETE, PLANNERS
 from core.section import Section
 from core.update import guarded_update
 from dreamer import behavior as behave
@@ -214,8 +215,9 @@ def check_values(config: Section) -> None:
     """Raise ValueError for an unknown behavior and for values that exclude each other."""
     behavior, parts = config["behavior"], config["accumulate"]
     last, length = config["imagination"]["last"], config["length"]
-    if behavior not in ("actor", "cem", "none"):
-        raise ValueError(f"behavior is {behavior!r}; use 'actor', 'cem' or 'none'")
+    known = ("actor", "none", *PLANNERS, *DISCRETE)
+    if behavior not in known:
+        raise ValueError(f"behavior is {behavior!r}; use one of {', '.join(known)}")
     if last and not 2 <= last <= length:
         raise ValueError(
             f"imagination.last is {last}; use 0 for all steps, or 2 to {length}, the length"

@@ -9,13 +9,13 @@ from typing import Any
 import jax
 
 from core.base import pictures
-from core.base.files import read_json, write_json
+from core.base.files import read_json, write_json, write_text
 from core.base.names import choose
 from core.base.text import short
 from core.method import Findings, Watch
 from core.parallel.mesh import copy_to_local_mesh, make_mesh
 from core.runs import lineage, restore, run_folder
-from core.runs.findings import LastingAlarm, split_findings
+from core.runs.findings import LastingAlarm, split_findings, texts_of
 from core.runs.working import say
 
 
@@ -102,6 +102,11 @@ def report_findings(
     files = {what: str(folder / f"{step}_{what}.png") for what in shown}
     for what, picture in shown.items():
         pathlib.Path(files[what]).write_bytes(pictures.encode_png(picture))
+    for what, text in texts_of(findings).items():
+        path = folder / f"{step}_{name}_{what}.md"
+        write_text(path, text)
+        files[what] = str(path)
+        print(text, flush=True)
     # JSON has no NaN or infinity: float(value) reads these strings back.
     entry = {k: v if math.isfinite(v) else str(v) for k, v in numbers.items()}
     path = folder / f"{step}.json"

@@ -1,1 +1,1 @@
-"""Planning: search for actions with any model that gives an objective; imports nn, below."""
+"""Planning: search for actions with any model that gives an objective; evaluation of plans."""

@@ -1,6 +1,7 @@
 """The objective: what a planner needs of a model to compare candidate plans.
 
 B problems are solved side by side, each with S candidates of H actions of A real numbers.
+Discrete actions are one-hot, as in recordings.
 """
 
 from typing import Any, Protocol
@@ -29,6 +30,8 @@ class Objective(Protocol):
     ) -> jax.Array:
         """Cost of every candidate, float32 [B, S]; lower is better.
 
+        A cost that is not finite marks a candidate that must not be chosen.
+
         Args:
           params, start: as above.
           plans: actions [B, S, H, A], within the planner's bounds.
@@ -36,3 +39,15 @@ class Objective(Protocol):
             core/nn/row_keys.py). The candidates of a problem may share their noise.
         """
         ...
+
+
+def over_horizon(costs: jax.Array, *, last: int) -> jax.Array:
+    """Costs of steps [..., H] -> cost of the plan [...]: the sum of the `last` steps.
+
+    last: 1 for the last step only (LeWorldModel, arXiv 2603.19312), 0 for all steps
+    (PLDM, arXiv 2502.14819). Raises ValueError if it is negative or above H.
+    """
+    H = costs.shape[-1]
+    if not 0 <= last <= H:
+        raise ValueError(f"cost.last is {last}; use 0 for all steps, or 1 to {H}")
+    return costs[..., H - (last or H) :].sum(-1)

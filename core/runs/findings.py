@@ -41,9 +41,11 @@ def raised_alarms(
 
 
 def split_findings(findings: Mapping) -> tuple[dict, dict, dict]:
-    """(numbers, pictures, lists of sentences) of an evaluation, each by name."""
+    """(numbers, pictures, lists of sentences) of an evaluation, each by name; no texts."""
     numbers, pictures, sentences = {}, {}, {}
     for name, value in findings.items():
+        if isinstance(value, str):
+            continue
         if isinstance(value, list):
             sentences[name] = value
         elif isinstance(value, np.ndarray) and value.ndim:
@@ -51,3 +53,8 @@ def split_findings(findings: Mapping) -> tuple[dict, dict, dict]:
         else:
             numbers[name] = float(value)
     return numbers, pictures, sentences
+
+
+def texts_of(findings: Mapping) -> dict[str, str]:
+    """The Markdown texts of an evaluation by name, such as tables."""
+    return {name: value for name, value in findings.items() if isinstance(value, str)}

@@ -1,5 +1,6 @@
 """The agent in the train loop: acting, replay, episodes, planning, resuming when killed."""
 
+import functools
 import json
 import signal
 import time
@@ -162,6 +163,32 @@ def test_planning_in_place_of_an_actor(tmp_path):
     assert "actor" not in state.params and written(tmp_path)[2]["env_steps"] == 60
 
 
+def test_discrete_actions_are_planned_by_classes(monkeypatch):
+    """The best class of each of two choices, or a random one by a chance."""
+    spaces = {"state": Space((3,))}
+    actions = {"turn": Space((2,), "int32", classes=3)}
+    model, params = little(spaces, actions)
+    best = np.array([0, 1, 0, 0, 0, 1], np.float32)
+
+    def cost(self, params, start, plans, key):
+        return -(plans * best).sum((-1, -2))
+
+    monkeypatch.setattr(planner.ImaginedReturn, "cost", cost)
+    search = {"horizon": 2, "candidates": 64, "best": 8, "rounds": 3}
+    make = functools.partial(
+        planner.make_planning_chooser, model, kind="categorical", **search
+    )
+    latent = rssm.Latent(np.zeros((200, 16)), np.zeros((200, 4, 4)))
+    found = make(explore=0.0)(params, latent, jax.random.key(0))
+    np.testing.assert_array_equal(found, np.tile(best, (200, 1)))
+    varied = make(explore=0.5)(params, latent, jax.random.key(0))
+    assert (varied.reshape(-1, 3).sum(-1) == 1).all()
+    same = (varied == best).all(-1).mean()  # 1/2, and 1/9 of the other half
+    assert abs(same - (0.5 + 0.5 / 9)) < 0.12
+    with pytest.raises(ValueError, match="behavior 'cem' plans with real actions, but"):
+        planner.make_planning_chooser(model, kind="cem", **search, explore=0.0)
+
+
 def test_plans_go_where_reward_is(monkeypatch):
     """With a reward that depends on the last action, the plan is the best action."""
     spaces, actions = {"state": Space((3,))}, {"push": Space((2,))}
@@ -186,7 +213,7 @@ def test_plans_go_where_reward_is(monkeypatch):
         cont=type("C", (), {"apply": staticmethod(lambda p, x: x[..., 0] * 0 + 9.0)}),
     )
     search = {"horizon": 3, "candidates": 300, "best": 30, "rounds": 8}
-    choose = planner.make_planning_chooser(model, **search, explore=0.0)
+    choose = planner.make_planning_chooser(model, kind="cem", **search, explore=0.0)
     latent = rssm.Latent(np.zeros((2, 2)), np.zeros((2, 2, 1)))
     params = {"rssm": 0, "reward": 0, "continue": 0}
     found = choose(params, latent, jax.random.key(0))
@@ -237,6 +264,12 @@ def test_bad_settings_are_errors():
         load_method(small(behavior="none"))
     with pytest.raises(ValueError, match="planner.best is 9; use 1 to 8"):
         load_method(small(behavior="cem", planner__best=9))
+    with pytest.raises(ValueError, match="behavior 'categorical' plans with discrete"):
+        load_method(small(behavior="categorical"))
+    with pytest.raises(
+        ValueError, match="behavior is 'sem'; use one of actor, none, cem"
+    ):
+        load_method(small(behavior="sem"))
     with pytest.raises(ValueError, match="'reech' is no task of world; nearest: reach"):
         load_method(small(env__task="world:reech"))
     with pytest.raises(ValueError, match="imagination.last is 1; use 0 for all steps"):
