@@ -11,6 +11,7 @@ import sys
 from ml_collections import ConfigDict
 
 from configs import dreamer, jepa
+from configs import lewm as lewm_configs
 
 # Programs are compiled in a quarter of the time: without optimization, and as one piece
 # of code instead of many in parallel. XLA exits on a flag that it does not know.
@@ -71,6 +72,30 @@ def dream(**fields):
         "mesh": {"data": 1, "fsdp": 1},
     }
     return changed(dreamer.get_config("tiny"), changes, **fields)
+
+
+def lewm(**fields):
+    """LeWorldModel in a few seconds, likewise."""
+    changes = {
+        "batch": 8,
+        "steps": 4,
+        "log_steps": 1,
+        "save_steps": 2,
+        "clip": {"skip": 2},
+        "data": {"source": "two_rooms:40:16", "size": 16},
+        "latent": {"width": 8, "hidden": 16},
+        "action": {"smooth": 4, "hidden": 8},
+        "predictor": {"width": 8, "depth": 1, "heads": 2, "head_dim": 4, "hidden": 16},
+        "objective": {"slices": 16},
+        "health": {"count": 8},
+        "probe": {"train": 32, "validation": 16},
+        "mesh": {"data": 1},
+    }
+    config = lewm_configs.get_config("two_rooms")
+    config.encoder.channels = (4,)
+    config.eval_steps = dict.fromkeys(config.eval_steps, -1)
+    config.optimizer.lr = ConfigDict({"kind": "constant", "value": 1e-3})
+    return changed(config, changes, **fields)
 
 
 def steady(*, lr=1e-3, **fields):

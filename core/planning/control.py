@@ -81,8 +81,9 @@ def random_policy(world: GoalWorld, problems: Problems, *, budget: int) -> Polic
 def replay_policy(world: GoalWorld, problems: Problems) -> Policy:
     """The recorded actions, then none: what a perfect plan would do."""
     assert problems.actions is not None
-    n, still = problems.actions.shape[1], np.zeros(len(world.low), np.float32)
-    return lambda t, rows: problems.actions[rows, t] if t < n else still
+    actions, still = problems.actions, np.zeros(len(world.low), np.float32)
+    n = actions.shape[1]
+    return lambda t, rows: actions[rows, t] if t < n else still
 
 
 class Solver:

@@ -2,15 +2,15 @@
 predictions are worth; time per plan; films. One core.method.Eval for all models.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from core.base.text import short
 from core.method import UNWATCHED, Watch
 from core.planning import control, diagnose, films
 from core.planning.goals import Arrays, GoalModel, GoalWorld, block_bounds, to_blocks
+from core.planning.judging import Judging, Task, table
 from core.planning.planners import make_planner
 from core.planning.plans import PlanSpace, make_space
 from core.planning.problems import Problems, recorded_problems, sampled_problems
@@ -21,37 +21,6 @@ PICTURED = 4  # problems in films
 RANKED, RANKED_PLANS = 32, 32  # problems and plans each of the rank correlation
 WINDOWS = 256  # of open-loop errors
 TIMED = 5  # plans that are timed
-
-
-class Task(NamedTuple):
-    """Goals of one kind. offset: environment steps from start to goal in a recording; 0 for
-    sampled states. budget: environment steps to reach it in.
-    """
-
-    offset: int
-    budget: int
-
-
-class Judging(NamedTuple):
-    """How plans are evaluated.
-
-    tasks: name -> Task. planners: name -> settings of core/planning/planners.py, among them
-    "kind" if the name is not that of a planner. horizon: blocks of a plan. execute: blocks
-    that are carried out before the next plan. problems: per seed and task. seeds: how many.
-    at_once: problems solved side by side. bounded: whether planners know the bounds of
-    actions; else they are only clipped as they are carried out. std: deviation of the
-    first candidates in normalized actions, their mean being 0; 0 for half of the bounds.
-    """
-
-    tasks: Mapping[str, Task]
-    planners: Mapping[str, Mapping[str, Any]]
-    horizon: int = 5
-    execute: int = 5
-    problems: int = 100
-    seeds: int = 3
-    at_once: int = 8
-    bounded: bool = True
-    std: float = 1.0
 
 
 class Setting(NamedTuple):
@@ -174,6 +143,7 @@ def draw(
     """The problems of a seed."""
     words = {"count": how.problems, "seed": seed, "wanted": setting.wanted}
     if not task.offset:
+        assert setting.sample is not None  # by check_judging
         return sampled_problems(setting.sample, world, **words)
     return recorded_problems(recordings, world, offset=task.offset, **words)
 
@@ -191,10 +161,10 @@ class Run(NamedTuple):
 
     def policy(self, problems: Problems, seed: int):
         """A new policy for these problems."""
-        if self.row == RANDOM:
+        if self.solver is None:
+            if self.row == REPLAY:
+                return control.replay_policy(self.world, problems)
             return control.random_policy(self.world, problems, budget=self.task.budget)
-        if self.row == REPLAY:
-            return control.replay_policy(self.world, problems)
         return control.PlanningPolicy(
             self.world, problems, self.model, self.space, self.solver,
             execute=self.how.execute, seed=seed,
@@ -223,6 +193,7 @@ class Run(NamedTuple):
         done, _ = self.outcome(few, 0, watch, film=True)
         goals = control.goal_views(self.world, few)["image"]
         steps = np.where(done.success, done.steps, self.task.budget + 1)
+        assert done.film is not None
         shown = done.film, goals, steps, self.task.budget + 1
         name = f"{task}_{self.row}".replace("/", "_")
         return {f"plan_{name}": films.contact_sheet(*shown),
@@ -291,45 +262,3 @@ def worth(world, problems, model, params, space, recordings, how: Judging) -> di
     found |= {f"open_loop/{h + 1}": float(x) for h, x in enumerate(ratio)}
     right = max(float(errors["predicted"].mean()), 1e-12)
     return found | {"shuffled": float(errors["shuffled"].mean()) / right}
-
-
-def table(rows, found: Mapping[str, Any], how: Judging) -> str:
-    """The Markdown table of all rows, with what the numbers mean below it."""
-    lines = [
-        "| goals | row | success | 95% interval | steps | ms per plan | ms for one |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for task, row, x in rows:
-        span = f"{100 * x['success_low']:.1f} to {100 * x['success_high']:.1f}"
-        times = [
-            short(found[k]) if (k := f"{row}/{w}") in found else ""
-            for w in ("ms", "ms_one")
-        ]
-        lines.append(
-            f"| {task} | {row} | {100 * x['success']:.1f} | {span} | {x['steps']:.1f} | "
-            f"{times[0]} | {times[1]} |"
-        )
-    lines += [
-        "",
-        f"Success in percent of {how.seeds} x {how.problems} problems, at any step within "
-        f"the budget. A plan has {how.horizon} blocks, of which {how.execute} are carried "
-        f"out. Milliseconds are for {how.at_once} problems together, and for one.",
-        "",
-    ]
-    for task, goals in how.tasks.items():
-        share = 100 * found[f"{task}/solved_at_start"]
-        ahead = f"{goals.offset} steps ahead" if goals.offset else "sampled"
-        lines.append(
-            f"- {task}: goals {ahead}, budget {goals.budget} steps; {share:.1f}% of the "
-            "drawn problems were solved at the start and are left out."
-        )
-    lines.append(
-        f"- rank correlation of cost and distance: {found['cost_distance']:.2f}"
-    )
-    if "shuffled" in found:
-        ratio = [short(x) for k, x in found.items() if k.startswith("open_loop/")]
-        lines += [
-            f"- open-loop error over that of copying, by block: {', '.join(ratio)}",
-            f"- error with the actions of other windows: {short(found['shuffled'])} times",
-        ]
-    return "\n".join(lines) + "\n"

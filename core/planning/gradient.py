@@ -60,6 +60,9 @@ def make_gradient(
             assert cost.shape == shape[:2], (cost.shape, shape)
             return jnp.where(jnp.isfinite(cost), cost, 0).sum(), cost
 
+        def scale(update):
+            return space.std * update
+
         def improve(carry, i):
             plans, opt, top, lowest = carry
             now = row_keys.fold(key, i)
@@ -73,9 +76,10 @@ def make_gradient(
             lowest = jnp.minimum(lowest, cost.min(1))
             grads = jnp.where(jnp.isfinite(grads), grads, 0)
             updates, opt = adam.update(grads, opt)
+            plans = optax.apply_updates(plans, jax.tree.map(scale, updates))
             if noise:
-                updates += noise * normal(row_keys.fold(now, 0), shape)
-            return (space.clip(plans + space.std * updates), opt, top, lowest), None
+                plans += space.std * noise * normal(row_keys.fold(now, 0), shape)
+            return (space.clip(plans), opt, top, lowest), None
 
         spread = normal(row_keys.fold(row_keys.fold(key, 1 + rounds), 0), shape)
         spread = spread.at[:, 0].set(0)

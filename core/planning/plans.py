@@ -1,7 +1,7 @@
 """What all planners share: the space that they search, the plan they return, warm starts."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -27,14 +27,14 @@ class PlanSpace(NamedTuple):
 
 
 class Guess(NamedTuple):
-    """Where a search begins. actions: [B, H, A]. kept: candidates [B, K, H, A]."""
+    """Where a search begins, in jax or numpy. actions: [B, H, A]. kept: candidates [B, K, H, A]."""
 
-    actions: jax.Array
-    kept: jax.Array
+    actions: Any
+    kept: Any
 
 
 class Plan(NamedTuple):
-    """What a planner returns for B problems.
+    """What a planner returns for B problems, in jax or numpy.
 
     actions: [B, H, A]; the first ones are actions[:, 0]. cost: lowest of the last round's
     candidates, [B]. found: bool [B], whether a candidate of finite cost was found;
@@ -42,10 +42,10 @@ class Plan(NamedTuple):
     [B, K, H, A], for the next search.
     """
 
-    actions: jax.Array
-    cost: jax.Array
-    found: jax.Array
-    kept: jax.Array
+    actions: Any
+    cost: Any
+    found: Any
+    kept: Any
 
 
 class Planner(NamedTuple):
@@ -61,14 +61,6 @@ class Planner(NamedTuple):
 
     plan: Callable[..., Plan]
     begin: Callable[[int], Guess]
-
-
-class MakePlanner(Protocol):
-    """A function such as core/planning/cem.py:make_cem."""
-
-    def __call__(
-        self, objective: Any, space: Any, *, horizon: int, **settings: Any
-    ) -> Planner: ...
 
 
 def make_space(low, high, *, mean=None, std=None, hold=None) -> PlanSpace:

@@ -1,8 +1,9 @@
 """Problems to plan for: a start and a goal, from recorded episodes or sampled states."""
 
+import dataclasses
 import functools
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -12,7 +13,8 @@ from core.planning.goals import Arrays, GoalWorld
 TRIES = 200  # draws per problem before giving up
 
 
-class Problems(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Problems:
     """P problems. starts, goals: states [P, ...] by name. actions: the recorded ones from
     start to goal [P, n, A]; None if the states were sampled. solved: share of the drawn
     problems whose start already counts as the goal. ids: what keys are made of, int [P].
@@ -31,7 +33,8 @@ class Problems(NamedTuple):
         """The problems with these row numbers."""
         part = functools.partial(pick, rows=rows)
         actions = None if self.actions is None else self.actions[rows]
-        return self._replace(
+        return dataclasses.replace(
+            self,
             starts=part(self.starts),
             goals=part(self.goals),
             actions=actions,

@@ -15,15 +15,23 @@ FINE = 8  # points per pixel and axis that walls are drawn with
 
 def draw(position, size: int) -> np.ndarray:
     """Pictures of discs at `position` [N, 2]: uint8 [N, size, size, 3]."""
-    position = np.asarray(position, np.float32)
-    floor, grid = background(size), (np.arange(size, dtype=np.float32) + 0.5) / size
-    dx, dy = (grid - position[:, axis, None] for axis in (0, 1))
-    away = np.sqrt(np.square(dx)[:, None, :] + np.square(dy)[:, :, None])
-    picture = np.broadcast_to(floor, (len(position), *floor.shape))
+    N, position = len(position), np.asarray(position, np.float32)
+    floor = background(size)
+    picture = np.empty((N, size, size, 3), np.uint8)
+    picture[:] = (floor + 0.5).astype(np.uint8)
+    # Only the pixels around each disc differ.
+    side = min(size, int(np.ceil(2 * RADIUS * size)) + 2)
+    first = np.clip(np.rint(position * size - side / 2), 0, size - side).astype(int)
+    x, y = np.moveaxis(first[:, :, None] + np.arange(side), 1, 0)
+    place = np.arange(N)[:, None, None], y[:, :, None], x[:, None, :]
+    dx, dy = ((k + 0.5) / size - position[:, i, None] for i, k in enumerate((x, y)))
+    away = np.hypot(dx[:, None, :], dy[:, :, None]).astype(np.float32)
+    seen = floor[place[1:]]
     for radius, color in ((RADIUS, RIM), (RADIUS * RIM_SHARE, DISC)):
         share = np.clip((radius - away) * size + 0.5, 0, 1)[..., None]
-        picture = picture + share * (np.array(color, np.float32) - picture)
-    return (picture + 0.5).astype(np.uint8)
+        seen = seen + share * (np.array(color, np.float32) - seen)
+    picture[place] = (seen + 0.5).astype(np.uint8)
+    return picture
 
 
 @functools.cache

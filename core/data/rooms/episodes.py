@@ -20,7 +20,9 @@ STEPS = 100  # of an episode
 RATE = 10.0  # steps per second
 NOISE = 2.0  # deviation, relative to the walker's own action
 REPEATED = 0.05  # share of the steps that repeat the action before
-MOUTH = physics.NEAR + 0.03  # of the places in front of the door, from the wall's middle
+MOUTH = (
+    physics.NEAR + 0.03
+)  # of the places in front of the door, from the wall's middle
 ARRIVED = 0.05  # from a place at which the walker is there
 BLOCK = 1024  # episodes that are simulated together
 POSITION = "log/position"

@@ -14,8 +14,13 @@ WALL = 0.025  # half the thickness of the wall between the rooms
 DOOR = 0.15  # half the width of the door, whose middle is that of the wall
 STEP = 0.025  # sides that an action of 1 moves along its axis
 MIDDLE = 0.5
-LOW, HIGH = BORDER + RADIUS, 1 - BORDER - RADIUS  # of the disc's center, along both axes
-NEAR = WALL + RADIUS  # of the center from the middle of the wall, at least, beside the door
+LOW, HIGH = (
+    BORDER + RADIUS,
+    1 - BORDER - RADIUS,
+)  # of the disc's center, along both axes
+NEAR = (
+    WALL + RADIUS
+)  # of the center from the middle of the wall, at least, beside the door
 SKIN = 1e-9  # gap to what was touched
 SLIDES = 4  # contacts in one step: two walls, a corner, and one to spare
 

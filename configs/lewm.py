@@ -1,0 +1,133 @@
+"""LeWorldModel (arXiv 2603.19312): latent world models that plan, end to end from pixels.
+
+two_rooms: two CPU cores, on the embedded two rooms:
+python -m launch.train --config=configs/lewm.py:two_rooms --workdir=runs/lewm
+
+pusht: the published networks and schedule at 224 pixels, 18.0M weights; the trajectories are
+those of --config.data.source, such as a LeRobot folder of PushT.
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config(preset="two_rooms"):
+    """The config of a preset by name; ValueError for an unknown one."""
+    makers = {"two_rooms": two_rooms, "pusht": pusht}
+    if preset not in makers:
+        raise ValueError(
+            f"configs/lewm.py has no preset {preset!r}; use one of {', '.join(makers)}"
+        )
+    return ConfigDict(makers[preset]())
+
+
+def pusht():
+    """As published: 10 epochs of 1.8M clips; an hour of them on one H100 is about two."""
+    return {
+        "method": "jepa.lewm",
+        "seed": 0,
+        "init_from": "",  # a run or its checkpoints/STEP
+        "init_parts": "",  # parts by name; empty: all that is there
+        "machine": "",
+        "offload": "",  # fields of the state that are kept in host memory, such as "opt"
+        "dtype": "auto",
+        "steps": 140_000,
+        "batch": 128,
+        "accumulate": 1,  # batch norm and SIGReg need whole batches
+        "max_bad_steps": 10,
+        "guard": {
+            "hang_s": 1800.0,  # without a step, after which the process ends; 0: never
+            "rollback": 0,  # times to go back to a checkpoint and skip the data since
+            "norm": 0.0,  # largest gradient norm that is applied; 0: any
+        },
+        "log_steps": 50,
+        "save_steps": 2000,
+        "keep_checkpoints": 3,
+        "mesh": {"replica": 1, "data": -1, "fsdp": 1, "sequence": 1, "tensor": 1},
+        "clip": {
+            "history": 3,  # frames that a prediction may see
+            "skip": 5,  # environment steps between frames; their actions are one block
+        },
+        "data": {
+            "source": "two_rooms:10000:224",  # or another name of trajectories
+            "size": 224,
+            "image": "",  # name of the picture; empty: the first by name
+            "level": "pastel",  # this and the next two are of the source "world"
+            "bodies": 2,
+            "fps": 8.0,
+            "workers": 8,
+            "max_bad_share": 0.01,
+            "frame_tolerance": 0.5,  # of LeRobot, in frame intervals
+            "stall_s": 300.0,  # without any sample, until the run is saved and fails
+        },
+        "encoder": {
+            "kind": "vit",  # or "conv"
+            "patch": 14,
+            "width": 192,
+            "depth": 12,
+            "heads": 3,
+            "hidden": 768,
+            "attention": "auto",
+            "remat": "none",
+        },
+        "latent": {"width": 192, "hidden": 2048},  # hidden: of both projectors
+        "action": {"smooth": 10, "hidden": 768},
+        "predictor": {
+            "width": 192,
+            "depth": 6,
+            "heads": 16,
+            "head_dim": 64,
+            "hidden": 2048,
+            "dropout": 0.1,
+        },
+        "objective": {
+            "sigreg_weight": 0.09,
+            "slices": 1024,
+            "knots": 17,
+            "variance": 0.0,  # terms of VICReg, in place of SIGReg
+            "covariance": 0.0,
+        },
+        "optimizer": {
+            "lr": {
+                "kind": "warmup_cosine",
+                "start": 0.0,
+                "peak": 5e-5,
+                "final": 0.0,
+                "warmup_steps": 1400,
+            },
+            "decay": {"kind": "constant", "value": 1e-3},
+            "betas": (0.9, 0.999),
+            "eps": 1e-8,
+            "clip_norm": 1.0,
+        },
+        "health": {"count": 256},  # validation clips
+        "probe": {"train": 1024, "validation": 512},  # clips
+        # Steps between evaluations; 0: only after the last step, -1: never.
+        "eval_steps": {"health": 2000, "probe": -1},
+    }
+
+
+def two_rooms():
+    """A small model of 32-pixel images."""
+    config = pusht()
+    config |= {
+        "steps": 1500,
+        "batch": 64,
+        "log_steps": 50,
+        "save_steps": 500,
+        "encoder": {"kind": "conv", "patch": 4, "channels": (32, 32), "kernel": 3},
+        "latent": {"width": 32, "hidden": 256},
+        "action": {"smooth": 10, "hidden": 128},
+        "predictor": {
+            "width": 64,
+            "depth": 2,
+            "heads": 4,
+            "head_dim": 16,
+            "hidden": 128,
+            "dropout": 0.0,
+        },
+        "eval_steps": {"health": 500, "probe": 0},
+    }
+    config["data"] |= {"source": "two_rooms:10000:32", "size": 32, "workers": 0}
+    config["objective"]["slices"] = 256
+    config["optimizer"]["lr"] |= {"peak": 1e-3, "warmup_steps": 50}
+    return config

@@ -1,0 +1,312 @@
+"""LeWorldModel as a Method: a world model in the latents of an encoder learnt with it.
+
+arXiv 2603.19312. One prediction loss and one term against collapse, end to end from pixels:
+no moving average, no stopped gradient, no reward, no decoder.
+"""
+
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import struct
+
+from core import optim
+from core.method import Costs, Method
+from core.parallel.collectives import all_gather_rows
+from core.section import Section
+from core.update import guarded_update
+from jepa import lewm_evals
+from jepa.lewm_data import ActionStatistics, make_clip_source, make_clips
+from jepa.lewm_model import (
+    ActionEncoder,
+    ImageConvolutions,
+    ImageTransformer,
+    Moments,
+    Predictor,
+    Projector,
+    first_moments,
+    running_moments,
+)
+from jepa.loss import vicreg
+from jepa.sigreg import sigreg
+
+ENCODERS = {"vit": ImageTransformer, "conv": ImageConvolutions}
+DROPOUT_STREAM = 1  # of keys, folded into that of the step
+BETTER = {
+    "probe.*": "higher",
+    "health.loss_prediction": "lower",
+    "health.copy_ratio": "lower",
+    "health.rank": "higher",
+    "health.*": "",
+}
+
+
+@struct.dataclass
+class State:
+    """Weights, statistics, moments and counters of one run."""
+
+    step: jax.Array
+    params: dict  # "encoder", "projector", "action", "predictor", "pred_proj"
+    norms: dict  # running Moments of batch norm in "projector" and "pred_proj"
+    actions: dict  # "mean" and "std" of environment actions, [A]
+    opt: optax.ScaleByAdamState
+    bad_steps: jax.Array  # consecutive updates that were not finite and not applied
+
+
+class Networks(NamedTuple):
+    """The networks, each a pair of pure functions; D is the width of a latent.
+
+    skip: environment actions of a block. size: pixels per side of an image. width: numbers
+    of an environment action, A.
+    """
+
+    encoder: Any
+    projector: Projector
+    action: ActionEncoder
+    predictor: Predictor
+    pred_proj: Projector
+    skip: int
+    size: int
+    width: int
+
+    def init(self, key) -> dict:
+        """Boxed weights by network."""
+        keys = jax.random.split(key, 5)
+        history, D = self.predictor.history, self.projector.out
+        image = jnp.zeros((1, self.size, self.size, 3), jnp.uint8)
+        block = jnp.zeros((1, history, self.skip * self.width))
+        features = self.encoder.init(keys[0], image)
+        seen = jax.eval_shape(self.encoder.apply, features, image)
+        latents = jnp.zeros((1, history, D))
+        moves = jnp.zeros((1, history, self.action.out))
+        found = {
+            "encoder": features,
+            "projector": self.projector.init(keys[1], jnp.zeros(seen.shape)),
+            "action": self.action.init(keys[2], block),
+            "predictor": self.predictor.init(keys[3], latents, moves),
+            "pred_proj": self.pred_proj.init(
+                keys[4], jnp.zeros((1, self.predictor.width))
+            ),
+        }
+        return {name: weights["params"] for name, weights in found.items()}
+
+    def encode(self, params, images, norms=None):
+        """(latents float32 [..., D], what the batch norm was given) of uint8 images.
+
+        images: [..., size, size, 3]. norms: running moments by network; None takes those of
+        the batch.
+        """
+        lead = images.shape[:-3]
+        x = self.encoder.apply(
+            {"params": params["encoder"]}, images.reshape(-1, *images.shape[-3:])
+        )
+        running = None if norms is None else norms["projector"]
+        z, seen = self.projector.apply({"params": params["projector"]}, x, running)
+        return z.reshape(*lead, -1), seen
+
+    def predict(self, params, latents, blocks, norms=None, keys=None):
+        """(the next latent at every step [B, T, D], what the batch norm was given).
+
+        Args:
+          latents: [B, T, D]. blocks: normalized actions [B, T, skip A], taken after each.
+          norms: as in `encode`. keys: for dropout, as in `Predictor`.
+        """
+        moves = self.action.apply({"params": params["action"]}, blocks)
+        x = self.predictor.apply({"params": params["predictor"]}, latents, moves, keys)
+        running = None if norms is None else norms["pred_proj"]
+        return self.pred_proj.apply({"params": params["pred_proj"]}, x, running)
+
+
+def normalize_blocks(blocks, actions: dict, skip: int):
+    """Blocks in environment units [..., skip A] -> normalized; 0 where they are NaN.
+
+    actions: {"mean", "std"} of environment actions [A]. NaN stands for actions that were
+    not taken, such as after the end of an episode.
+    """
+    mean, std = (jnp.tile(actions[name], skip) for name in ("mean", "std"))
+    return jnp.nan_to_num((blocks - mean) / std, nan=0.0)
+
+
+def make_init(networks: Networks, statistics: ActionStatistics):
+    """key -> State with boxed arrays; statistics of the actions come with it."""
+
+    def init(key):
+        params = networks.init(key)
+        norms = {
+            name: first_moments(getattr(networks, name).hidden)
+            for name in ("projector", "pred_proj")
+        }
+        actions = {k: jnp.asarray(x) for k, x in statistics.numbers.items()}
+        zero = jnp.zeros((), jnp.int32)
+        opt = optim.adam_moments(params)
+        return State(zero, params, norms, actions, opt, zero)
+
+    return init
+
+
+def make_loss(
+    networks: Networks, *, sigreg_weight, slices, knots, variance=0.0, covariance=0.0
+):
+    """(params, (norms, actions), batch, key) -> (loss, ((metrics, norms), {})).
+
+    Mean squared error of the next latents, whose gradient reaches both sides, and the terms
+    against collapse, of the latents of each time step by themselves.
+
+    Args:
+      sigreg_weight, slices, knots: weight and numbers of `sigreg`.
+      variance, covariance: weights of the terms of VICReg (arXiv 2105.04906).
+    """
+
+    def loss_fn(params, frozen, batch, key):
+        norms, actions = frozen
+        blocks = normalize_blocks(batch["action"], actions, networks.skip)
+        z, seen = networks.encode(params, batch["image"])
+        guess, given = networks.predict(
+            params, z[:, :-1], blocks, keys=batch.get("keys")
+        )
+        error = jnp.square(guess - z[:, 1:]).mean()
+        norms = {
+            "projector": running_moments(norms["projector"], seen),
+            "pred_proj": running_moments(norms["pred_proj"], given),
+        }
+        metrics, total = {"loss_prediction": error}, error
+        by_step = z.swapaxes(0, 1)
+        if sigreg_weight:
+            metrics["sigreg"] = sigreg(by_step, key, slices=slices, knots=knots)
+            total += sigreg_weight * metrics["sigreg"]
+        if variance or covariance:
+            terms = [vicreg(x) for x in all_gather_rows(by_step, 1)]
+            spread, crossed = (jnp.stack(x).mean() for x in zip(*terms, strict=True))
+            metrics |= {"variance": spread, "covariance": crossed}
+            total += variance * spread + covariance * crossed
+        return total, ((metrics | {"loss": total}, norms), {})
+
+    return loss_fn
+
+
+def make_step(init, loss_fn, *, dtype, lr, decay, betas, eps, clip_norm, seed, dropout):
+    """(state, batch) -> (state, metrics): AdamW on all networks, then running statistics.
+
+    Args:
+      dtype: of kernels on their way between devices.
+      lr, decay: schedules of the 1-based update count.
+      clip_norm: limit of the gradients' norm; 0 never clips.
+      dropout: whether the predictor needs keys.
+    """
+
+    def step(state, batch):
+        s = state.step + 1
+        key = jax.random.fold_in(jax.random.key(seed), state.step)
+        like = jax.eval_shape(init, key)
+        if dropout:
+            rows = jax.random.fold_in(key, DROPOUT_STREAM)
+            batch = {**batch, "keys": jax.random.split(rows, len(batch["action"]))}
+
+        def optimize(grads, found, rows):
+            metrics, norms = found
+            if clip_norm:
+                grads = optim.clip(grads, clip_norm)
+            rates = {"lr": lr(s), "decay": decay(s)}
+            params, opt = optim.adamw(
+                grads, state.opt, state.params, **rates, betas=betas, eps=eps
+            )
+            changes = {"params": params, "opt": opt, "norms": norms}
+            return changes, metrics | {"lr": rates["lr"]}
+
+        return guarded_update(
+            state,
+            batch,
+            loss_fn=lambda *given: loss_fn(*given, key),
+            frozen=(state.norms, state.actions),
+            like=(like.params, (like.norms, like.actions)),
+            optimize=optimize,
+            dtype=dtype,
+        )
+
+    return step
+
+
+def make_networks(config: Section, *, width: int) -> Networks:
+    """The networks of a config for environment actions of `width` numbers.
+
+    Raises ValueError for fields that do not fit together.
+    """
+    dtype = jnp.dtype(config["dtype"])
+    kind, clip, size = config["encoder"]["kind"], config["clip"], config["data"]["size"]
+    if kind not in ENCODERS:
+        raise ValueError(f"encoder.kind is {kind!r}; use {' or '.join(ENCODERS)}")
+    encoder = config["encoder"].without("kind").into(ENCODERS[kind], dtype=dtype)
+    encoder.check(size)
+    for name in ("history", "skip"):
+        if clip[name] < 1:
+            raise ValueError(f"clip.{name} is {clip[name]}; use 1 or more")
+    latent = config["latent"]
+    predictor = config["predictor"].into(
+        Predictor, history=clip["history"], dtype=dtype
+    )
+    D, hidden = latent["width"], latent["hidden"]
+    return Networks(
+        encoder,
+        Projector(hidden, D, dtype),
+        config["action"].into(ActionEncoder, out=predictor.width, dtype=dtype),
+        predictor,
+        Projector(hidden, D, dtype),
+        skip=clip["skip"],
+        size=size,
+        width=width,
+    )
+
+
+def make(config: Section) -> Method:
+    """The Method of a config from configs/lewm.py.
+
+    Raises ValueError for values that do not fit each other or the trajectories.
+    """
+    batch, seed, clip = config["batch"], config["seed"], config["clip"]
+    if config["accumulate"] != 1:
+        raise ValueError(
+            f"accumulate is {config['accumulate']}, but batch norm and the terms against "
+            "collapse look at all clips of a batch together; use 1"
+        )
+    frames = clip["history"] + 1
+    read = config["data"].bind(
+        make_clips, "split", "frames", seed=seed, skip=clip["skip"]
+    )
+    records, _ = read("train", frames=frames)
+    statistics = ActionStatistics(records, clip["skip"])
+    networks = make_networks(config, width=statistics.width)
+    init = make_init(networks, statistics)
+    optimizer, objective = config["optimizer"], config["objective"]
+    schedules = {
+        name: optim.schedule_from(optimizer[name], steps=config["steps"])
+        for name in ("lr", "decay")
+    }
+    step = optimizer.without(*schedules).into(
+        make_step,
+        init=init,
+        loss_fn=objective.into(make_loss, networks=networks),
+        dtype=networks.predictor.dtype,
+        seed=seed,
+        dropout=networks.predictor.dropout > 0,
+        **schedules,
+    )
+    return Method(
+        init=init,
+        step=step,
+        source=functools.partial(
+            make_clip_source,
+            batch=batch,
+            width=networks.skip * networks.width,
+            make_records=functools.partial(read, frames=frames),
+        ),
+        evals=lewm_evals.make_evals(networks, read=read, config=config),
+        exports={},
+        batch=batch,
+        unit="clips",
+        frozen_fields=("step", "params", "norms", "actions"),
+        parts={name: (f"params/{name}",) for name in networks._fields[:5]},
+        better=BETTER,
+        costs=Costs(dtype=networks.predictor.dtype),
+    )
