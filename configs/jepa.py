@@ -3,6 +3,8 @@
 tiny: two CPU cores, about ten minutes, on the embedded physical world:
 python -m launch.train --config=configs/jepa.py:tiny --workdir=runs/tiny
 
+rooms: the encoder of configs/ac.py:two_rooms.
+
 atari: the same on frames of a game, which launch.prepare --from=atari:GAME:160 plays.
 
 Published recipes: v1_l, v1_h, v1_h384, v2_l, v2_h, v2_g. Their cooldowns v2_l_cooldown,
@@ -30,8 +32,8 @@ docs/scaling.md says what to expect there.
 from ml_collections import ConfigDict
 
 WORDS = (
-    "tiny, atari, v1_l, v1_h, v1_h384, v2_l, v2_h, v2_g, v2_G, v2_l_cooldown, v2_h_cooldown, "
-    "v2_g_cooldown, v2_g384_cooldown, tiny_dense, v2_1_b, v2_1_l, v2_1_g, v2_1_G"
+    "tiny, atari, rooms, v1_l, v1_h, v1_h384, v2_l, v2_h, v2_g, v2_G, v2_l_cooldown, "
+    "v2_h_cooldown, v2_g_cooldown, v2_g384_cooldown, tiny_dense, v2_1_b, v2_1_l, v2_1_g, v2_1_G"
 )
 
 
@@ -73,7 +75,7 @@ MACHINES = {
 
 def get_config(size="tiny"):
     """The config of a preset; raises ValueError for unknown names."""
-    makers = {"tiny": tiny, "tiny_dense": tiny_dense, "atari": atari}
+    makers = {"tiny": tiny, "tiny_dense": tiny_dense, "atari": atari, "rooms": rooms}
     for letter in "lh":
         makers[f"v1_{letter}"] = lambda letter=letter: v1(letter.upper())
     makers["v1_h384"] = lambda: v1("H", size=384)
@@ -393,6 +395,25 @@ def tiny():
     often = {"health": 250, "pictures": 1000, "probe": 1000, "baselines": 0}
     config["eval_steps"] |= often
     config["probe"] |= {"train_clips": 3000, "steps": 1000, "lr": 4e-3}
+    return config
+
+
+def rooms():
+    """`tiny` on the embedded two rooms, as the frozen encoder of other methods.
+
+    Most of the picture never changes, as in `atari`: VICReg's terms keep features apart.
+    """
+    config = tiny()
+    config |= {"steps": 2000}
+    config["objective"] |= {"vicreg": 0.5}
+    config["data"] |= {
+        "source": "camera:two_rooms",
+        "fps": 4.0,
+        "scale": (1.0, 1.0),  # the whole picture, as positions are of the picture
+        "aspect": (1.0, 1.0),
+        "flip": False,
+    }
+    config["eval_steps"] |= {"probe": -1, "baselines": -1}
     return config
 
 

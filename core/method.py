@@ -215,6 +215,8 @@ class Method(NamedTuple):
     parts: name for `config.init_parts` -> all places of these weights in the state, each
         "field" or "field/entry"; a file that holds the weights once fills all of them.
         A later part overwrites places of an earlier one.
+    found_in: part -> its place in a checkpoint of another method, which is looked at where
+        the part's own place is missing.
     readers: format, such as "export folder" -> reader of weights that are not a
         checkpoint of a run.
     frozen: encoders for evaluations on labelled videos, if the method has any.
@@ -233,6 +235,7 @@ class Method(NamedTuple):
     frozen_fields: tuple[str, ...] = ()
     acts: bool = False
     parts: Mapping[str, tuple[str, ...]] = {}
+    found_in: Mapping[str, str] = {}
     readers: Mapping[str, Reader] = {}
     frozen: Frozen | None = None
     costs: Costs = Costs()

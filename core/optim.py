@@ -31,6 +31,14 @@ def warmup_constant(s, *, start, peak, warmup_steps):
     )
 
 
+def warmup_constant_linear(s, *, start, peak, final, warmup_steps, final_steps, steps):
+    """Linear to `peak`, flat, linear to `final` in the last `final_steps` (V-JEPA 2-AC)."""
+    s = jnp.asarray(s, jnp.float32)
+    share = jnp.clip((s - (steps - final_steps)) / max(final_steps, 1), 0, 1)
+    rate = warmup_constant(s, start=start, peak=peak, warmup_steps=warmup_steps)
+    return rate + share * (final - peak)
+
+
 def linear(s, *, start, final, steps, stretch=1.0):
     """Linear from `start` to `final` at `steps * stretch` (cooldown, momentum)."""
     share = jnp.clip(jnp.asarray(s, jnp.float32) / max(steps * stretch, 1), 0, 1)
@@ -49,7 +57,15 @@ def constant(s, *, value):
 
 
 SCHEDULES = {
-    f.__name__: f for f in (warmup_cosine, warmup_constant, linear, cosine, constant)
+    f.__name__: f
+    for f in (
+        warmup_cosine,
+        warmup_constant,
+        warmup_constant_linear,
+        linear,
+        cosine,
+        constant,
+    )
 }
 
 

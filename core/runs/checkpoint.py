@@ -270,6 +270,18 @@ def read_parts(folder, like: dict) -> dict:
     return load_whole(load, folder, cure="use that one")
 
 
+def places_in(folder) -> set[str]:
+    """Places in the state of a checkpoint: "field", "field/entry" and below."""
+    folder = find_step_folder(folder)
+
+    def load():
+        return ocp.metadata(folder, checkpointable_name="state").metadata
+
+    names = shapes_by_name(load_whole(load, folder, cure="use that one"))
+    parts = (name.split("/") for name in names)
+    return {"/".join(part[:n]) for part in parts for n in range(1, len(part) + 1)}
+
+
 def load_some(folder: pathlib.Path, there, wanted: dict) -> dict:
     """Arrays by name; `there` is the tree of all, `wanted` has abstract ones by name."""
     state = jax.tree_util.tree_map_with_path(

@@ -169,12 +169,23 @@ def start_from_checkpoint(method: Method, plan, folder: pathlib.Path, names) -> 
 
 def read_parts(method: Method, plan, folder: pathlib.Path, names) -> tuple[dict, dict]:
     """(arrays on the mesh, their origins) by place, of the parts `names` of a checkpoint."""
-    paths = [path for name in names for path in method.parts[name]]
     like = checkpoint.abstract(plan.shapes, plan.layouts)
-    arrays = checkpoint.read_parts(
-        folder, {path: part_of(like, path) for path in paths}
+    origin = f"from checkpoint {folder}"
+    there = checkpoint.places_in(folder) if method.found_in else set()
+    wanted = {}
+    for name in names:
+        other = method.found_in.get(name, "")
+        for path in method.parts[name]:
+            wanted[path] = other if other in there and path not in there else path
+    found = checkpoint.read_parts(
+        folder, {place: part_of(like, path) for path, place in wanted.items()}
     )
-    return arrays, dict.fromkeys(paths, f"from checkpoint {folder}")
+    arrays = {path: found[place] for path, place in wanted.items()}
+    origins = {
+        path: origin if place == path else f"from {place} of checkpoint {folder}"
+        for path, place in wanted.items()
+    }
+    return arrays, origins
 
 
 def start_from_weights(

@@ -1,0 +1,143 @@
+r"""V-JEPA 2-AC (arXiv 2506.09985): actions in the features of a frozen encoder.
+
+two_rooms: two CPU cores, on the embedded two rooms, with an encoder that is trained first:
+python -m launch.train --config=configs/jepa.py:rooms --workdir=runs/rooms
+python -m launch.train --config=configs/ac.py:two_rooms --workdir=runs/ac \
+    --config.init_from=runs/rooms
+
+droid: the published networks and schedule, on recordings of a Franka arm.
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config(preset="two_rooms"):
+    """The config of a preset by name; ValueError for an unknown one."""
+    makers = {"two_rooms": two_rooms, "droid": droid}
+    if preset not in makers:
+        raise ValueError(
+            f"configs/ac.py has no preset {preset!r}; use one of {', '.join(makers)}"
+        )
+    return ConfigDict(makers[preset]())
+
+
+def droid():
+    """As published: 315 epochs of 300 steps on 62 hours at 4 frames per second."""
+    return {
+        "method": "jepa.ac",
+        "seed": 0,
+        "init_from": "",  # of the encoder: a run, export, Hugging Face folder, Meta file
+        "init_parts": "encoder",  # of encoder,predictor,opt
+        "random_encoder": False,  # whether an empty init_from is meant
+        "machine": "",
+        "offload": "",  # fields of the state that are kept in host memory, such as "opt"
+        "dtype": "auto",
+        "steps": 94_500,
+        "batch": 256,
+        "accumulate": 1,  # parts that a batch is taken in, one after another
+        "max_bad_steps": 10,
+        "guard": {
+            "hang_s": 1800.0,  # without a step, after which the process ends; 0: never
+            "rollback": 0,  # times to go back to a checkpoint and skip the data since
+            "norm": 0.0,  # largest gradient norm that is applied; 0: any
+        },
+        "log_steps": 10,
+        "save_steps": 1000,
+        "keep_checkpoints": 3,
+        "mesh": {"replica": 1, "data": 1, "fsdp": -1, "sequence": 1, "tensor": 1},
+        "clip": {
+            "frames": 8,
+            "skip": 4,  # environment steps between frames: 4 a second of DROID's 15
+        },
+        # Robots by name, with the numbers of their actions and states; each has maps of its
+        # own into the predictor. embodiment: the one of the data.
+        "embodiments": {"droid": {"action": 7, "state": 7}},
+        "embodiment": "droid",
+        "data": {
+            "source": "",  # a name of trajectories in core/data/source_names.py
+            "size": 256,
+            "images": (
+                "",
+            ),  # name of the picture of each view; "" is the first by name
+            "states": ("state",),  # observations that make the state; none: one 0
+            "action": "pose",  # or concatenated, summed: of the recorded actions
+            "level": "pastel",  # this and the next two are of the source "world"
+            "bodies": 2,
+            "fps": 8.0,
+            "workers": 8,
+            "max_bad_share": 0.01,
+            "frame_tolerance": 0.5,  # of LeRobot, in frame intervals
+            "stall_s": 300.0,  # without any sample, until the run is saved and fails
+        },
+        "encoder": {
+            "size": "g",
+            "patch": (2, 16, 16),
+            "positions": "tiled",
+            "rescale": True,
+            "remat": "block",
+            "attention": "auto",
+        },
+        "predictor": {
+            "width": 1024,
+            "depth": 24,
+            "heads": 16,
+            "hidden": 4096,
+            "rope_grid": 16,
+        },
+        "objective": {"rollout": 2},  # steps; 1: teacher forcing alone
+        "optimizer": {
+            "lr": {
+                "kind": "warmup_constant_linear",
+                "start": 7.5e-5,
+                "peak": 4.25e-4,
+                "final": 0.0,
+                "warmup_steps": 4500,
+                "final_steps": 4500,
+            },
+            "decay": {"kind": "constant", "value": 0.04},
+            "betas": (0.9, 0.999),
+            "eps": 1e-8,
+            "clip_norm": 0.0,
+        },
+        # Validation clips, frames ahead, and actions tried per clip.
+        "rollout": {"clips": 64, "horizon": 6, "tried": 200},
+        # Steps between evaluations; 0: only after the last step, -1: never.
+        "eval_steps": {"rollout": 5000},
+    }
+
+
+def two_rooms():
+    """A small predictor, whose actions are the sums of five steps."""
+    config = droid()
+    config |= {
+        "steps": 1500,
+        "batch": 16,
+        "save_steps": 500,
+        "embodiments": {"disc": {"action": 2, "state": 1}},
+        "embodiment": "disc",
+        "rollout": {"clips": 128, "horizon": 6, "tried": 400},
+        "eval_steps": {"rollout": 500},
+    }
+    config["clip"] |= {"skip": 5}
+    config["data"] |= {
+        "source": "two_rooms",
+        "size": 64,
+        "states": (),
+        "action": "summed",
+        "workers": 0,
+    }
+    config["encoder"] |= {"size": "tiny", "remat": "none"}
+    config["predictor"] |= {
+        "width": 128,
+        "depth": 4,
+        "heads": 4,
+        "hidden": 512,
+        "rope_grid": 4,
+    }
+    config["optimizer"]["lr"] |= {
+        "start": 1e-4,
+        "peak": 1e-3,
+        "warmup_steps": 75,
+        "final_steps": 300,
+    }
+    return config

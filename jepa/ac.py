@@ -1,0 +1,353 @@
+"""V-JEPA 2-AC as a Method: predicts frozen features from actions (arXiv 2506.09985, section 3).
+
+The encoder is not trained: it comes from config.init_from. Cameras and robots are lists, so
+that one model serves several of each.
+"""
+
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import struct
+
+from core import optim
+from core.method import Costs, Method
+from core.nn.layers import normalize
+from core.section import Section
+from core.update import guarded_update
+from jepa import ac_data, ac_evals, flops, readers
+from jepa.ac_model import ActionPredictor
+from jepa.encode import make_encode
+from jepa.model import Encoder, encoder_size
+from jepa.networks import token_grid
+
+PARTS = {
+    "encoder": ("encoder",),
+    "predictor": ("params/predictor",),
+    "opt": ("opt",),
+}
+BETTER = {
+    "rollout.copy_ratio*": "lower",
+    "rollout.action_error": "lower",
+    "rollout.shuffled_ratio": "higher",
+    "rollout.*": "",
+}
+
+
+@struct.dataclass
+class State:
+    """Weights, moments and counters of one run."""
+
+    step: jax.Array
+    params: dict  # "predictor"
+    encoder: dict  # frozen
+    opt: optax.ScaleByAdamState
+    bad_steps: jax.Array  # consecutive updates that were not finite and not applied
+
+
+class Networks(NamedTuple):
+    """The frozen encoder and the predictor, as pure functions.
+
+    grid: rows and columns of patches of a view. embodiment: that of the data.
+    """
+
+    encoder: Encoder
+    predictor: ActionPredictor
+    grid: tuple[int, int]
+    embodiment: str
+
+    def encode(self, params, images):
+        """Features float32 [..., V N, D] of uint8 images [..., V, H, W, 3].
+
+        Each image fills all frames of a tubelet; features are normalized without scale.
+        """
+        *lead, V, H, W, C = images.shape
+        clips = jnp.repeat(
+            images.reshape(-1, 1, H, W, C), self.encoder.patch[0], axis=1
+        )
+        x = make_encode(self.encoder)(params, {"video": clips})
+        return normalize(x, eps=1e-5).reshape(*lead, -1, x.shape[-1])
+
+    def predict(self, params, features, actions, states):
+        """Normalized features after each step: [B, T, V N, D], of arrays [B, T, ...]."""
+        x = self.predictor.apply(
+            {"params": params},
+            features,
+            actions,
+            states,
+            grid=self.grid,
+            embodiment=self.embodiment,
+        )
+        return normalize(x, eps=1e-5)
+
+    def roll(self, params, features, actions, states):
+        """Features after each of the last steps, each predicted from those before it.
+
+        Args:
+          features: of the first n frames, [B, n, V N, D].
+          actions, states: [B, T, ...] of T >= n steps, the first n of those frames.
+
+        Returns:
+          [B, T - n + 1, V N, D]
+        """
+        n, T, found = features.shape[1], actions.shape[1], []
+        for t in range(n, T + 1):
+            guess = self.predict(params, features, actions[:, :t], states[:, :t])[
+                :, -1:
+            ]
+            features = jnp.concatenate([features, guess], 1)
+            found.append(guess)
+        return jnp.concatenate(found, 1)
+
+
+def make_init(networks: Networks, widths: tuple[int, int]):
+    """key -> State with boxed arrays; the encoder is random until weights are placed."""
+
+    def init(key):
+        keys = jax.random.split(key)
+        encoder, predictor = networks.encoder, networks.predictor
+        t, *sides = encoder.patch
+        pixels = jnp.zeros((1, 1, 3 * t * sides[0] * sides[1]))
+        first = encoder.init(
+            keys[0], pixels, jnp.zeros((1, 1), jnp.int32), grid=(1, *networks.grid)
+        )
+        tokens = predictor.views * networks.grid[0] * networks.grid[1]
+        A, S = widths
+        second = predictor.init(
+            keys[1],
+            jnp.zeros((1, 1, tokens, predictor.out)),
+            jnp.zeros((1, 1, A)),
+            jnp.zeros((1, 1, S)),
+            grid=networks.grid,
+            embodiment=networks.embodiment,
+        )
+        params = {"predictor": second["params"]}
+        zero = jnp.zeros((), jnp.int32)
+        opt = optim.adam_moments(params)
+        return State(zero, params, first["params"], opt, zero)
+
+    return init
+
+
+def make_loss(networks: Networks, *, rollout: int):
+    """(params, encoder, batch) -> (loss, (metrics, {})), means over the clips.
+
+    Mean absolute error of the next features from true ones, and from those predicted over
+    `rollout` steps: from frame 0 on, with the recorded states. The gradient of the second
+    passes through its first prediction, which is that of the first term.
+
+    Raises ValueError for a rollout that is longer than a clip.
+    """
+    if rollout < 1:
+        raise ValueError(f"objective.rollout is {rollout}; use 1 or more steps")
+
+    def loss_fn(params, encoder, batch):
+        truth = jax.lax.stop_gradient(networks.encode(encoder, batch["image"]))
+        actions, states = batch["action"], batch["state"]
+        T = actions.shape[1]
+        assert rollout <= T and states.shape[1] == T + 1, (rollout, states.shape)
+        weights = params["predictor"]
+        guess = networks.predict(weights, truth[:, :-1], actions, states[:, :-1])
+        forced = jnp.abs(guess - truth[:, 1:]).mean()
+        metrics, total = {"loss_forced": forced}, forced
+        if rollout > 1:
+            seen = jnp.concatenate([truth[:, :1], guess[:, :1]], 1)
+            later = networks.roll(
+                weights, seen, actions[:, :rollout], states[:, :rollout]
+            )
+            rolled = jnp.concatenate([guess[:, :1], later], 1)
+            error = jnp.abs(rolled - truth[:, 1 : rollout + 1]).mean()
+            metrics["loss_rollout"] = error
+            total = total + error
+        still = jnp.abs(truth[:, 1:] - truth[:, :-1]).mean()
+        return total, (metrics | {"loss": total, "loss_copy": still}, {})
+
+    return loss_fn
+
+
+def make_step(init, loss_fn, *, dtype, lr, decay, betas, eps, clip_norm, accumulate):
+    """(state, batch) -> (state, metrics): AdamW on the predictor.
+
+    lr, decay: schedules of the 1-based update count. clip_norm: limit of the gradients'
+    norm; 0 never clips. accumulate: parts that a batch is taken in.
+    """
+
+    def step(state, batch):
+        s = state.step + 1
+        like = jax.eval_shape(init, jax.random.key(0))
+
+        def optimize(grads, metrics, rows):
+            if clip_norm:
+                grads = optim.clip(grads, clip_norm)
+            params, opt = optim.adamw(
+                grads,
+                state.opt,
+                state.params,
+                lr=lr(s),
+                decay=decay(s),
+                betas=betas,
+                eps=eps,
+            )
+            return {"params": params, "opt": opt}, metrics | {"lr": lr(s)}
+
+        return guarded_update(
+            state,
+            batch,
+            loss_fn=loss_fn,
+            frozen=state.encoder,
+            like=(like.params, like.encoder),
+            optimize=optimize,
+            dtype=dtype,
+            accumulate=accumulate,
+        )
+
+    return step
+
+
+def make_networks(config: Section) -> tuple[Networks, tuple[int, int]]:
+    """(networks, numbers of an action and of a state) of a config.
+
+    Raises ValueError for fields that do not fit together.
+    """
+    data, robots = config["data"], config["embodiments"]
+    encoder = (
+        config["encoder"]
+        .without("size")
+        .into(
+            Encoder,
+            **encoder_size(config["encoder"]["size"]),
+            dtype=jnp.dtype(config["dtype"]),
+        )
+    )
+    rows = token_grid(encoder.patch, frames=encoder.patch[0], size=data["size"])[1:]
+    widths = {name: (robots[name]["action"], robots[name]["state"]) for name in robots}
+    robot = config["embodiment"]
+    if robot not in widths:
+        raise ValueError(f"embodiment is {robot!r}; use one of {', '.join(widths)}")
+    predictor = config["predictor"].into(
+        ActionPredictor,
+        out=encoder.width,
+        embodiments=tuple((name, *widths[name]) for name in widths),
+        views=max(1, len(data["images"])),
+        positions=encoder.positions,
+        remat=encoder.remat,
+        attention=encoder.attention,
+        dtype=encoder.dtype,
+    )
+    return Networks(encoder, predictor, rows, robot), widths[robot]
+
+
+def make(config: Section) -> Method:
+    """The Method of a config from configs/ac.py.
+
+    Raises ValueError for values that do not fit each other.
+    """
+    batch, clip, optimizer = config["batch"], config["clip"], config["optimizer"]
+    networks, widths = make_networks(config)
+    rollout = config["objective"]["rollout"]
+    if rollout > clip["frames"] - 1:
+        raise ValueError(
+            f"objective.rollout is {rollout}, but a clip has {clip['frames']} frames; use 1 "
+            f"to {clip['frames'] - 1}"
+        )
+    init = make_init(networks, widths)
+    schedules = {
+        name: optim.schedule_from(optimizer[name], steps=config["steps"])
+        for name in ("lr", "decay")
+    }
+    step = optimizer.without(*schedules).into(
+        make_step,
+        init=init,
+        loss_fn=make_loss(networks, rollout=rollout),
+        dtype=networks.predictor.dtype,
+        accumulate=config["accumulate"],
+        **schedules,
+    )
+    read = config["data"].bind(
+        ac_data.make_clips, "split", "frames", seed=config["seed"], skip=clip["skip"]
+    )
+
+    def source(split, shard, folder=None):
+        check_encoder(config)
+        return ac_data.make_clip_source(
+            split,
+            shard,
+            batch=batch,
+            widths=widths,
+            read=functools.partial(read, frames=clip["frames"]),
+        )
+
+    return Method(
+        init=init,
+        step=step,
+        source=source,
+        evals=ac_evals.make_evals(networks, read=read, config=config),
+        exports={},
+        batch=batch,
+        unit="clips",
+        frozen_fields=("step", "params", "encoder"),
+        parts=PARTS,
+        found_in={"encoder": "target"},
+        readers=readers.make_readers(networks.encoder, networks.predictor),
+        better=BETTER,
+        costs=make_costs(networks, config),
+    )
+
+
+def check_encoder(config: Section) -> None:
+    """Raise ValueError if training would begin with a random encoder that is not meant."""
+    if not config["init_from"] and not config["random_encoder"]:
+        raise ValueError(
+            "init_from is empty, but jepa.ac does not train its encoder; name a run of "
+            "jepa.pretrain, an export, a Hugging Face folder or Meta's file, or set "
+            "--config.random_encoder=True"
+        )
+
+
+def make_costs(networks: Networks, config: Section) -> Costs:
+    """What a step costs: teacher forcing, rollout and the frozen encoder."""
+    encoder, predictor = networks.encoder, networks.predictor
+    frames, rollout = config["clip"]["frames"], config["objective"]["rollout"]
+    t, *sides = encoder.patch
+    cells = networks.grid[0] * networks.grid[1]
+    seen = flops.forward(
+        tokens=cells,
+        segments=(cells,),
+        width=encoder.width,
+        depth=encoder.depth,
+        hidden=encoder.hidden,
+        inputs=3 * t * sides[0] * sides[1],
+    )
+    per_step = predictor.views * cells + 2
+    lengths = [frames - 1, *range(2, rollout + 1)]
+    guesses = sum(
+        flops.forward(
+            tokens=n * per_step,
+            segments=(n * per_step,),
+            width=predictor.width,
+            depth=predictor.depth,
+            hidden=predictor.hidden,
+            inputs=predictor.out,
+            outputs=predictor.out,
+        )
+        for n in lengths
+    )
+    again = guesses if predictor.remat in ("block", "attention") else 0
+    forward_passes = 1 + (predictor.remat != "none")
+    return Costs(
+        flops=float(config["batch"] * (3 * guesses + frames * predictor.views * seen)),
+        recomputed=float(config["batch"] * again),
+        gathers={
+            "params": config["accumulate"] * len(lengths) * forward_passes,
+            "encoder": config["accumulate"],
+        },
+        dtype=predictor.dtype,
+        memory_hint=flops.memory_hint(predictor.remat),
+    )
+
+
+def weights_of(state: Any) -> dict:
+    """What inference reads of a state."""
+    return {"encoder": state.encoder, "predictor": state.params["predictor"]}

@@ -1,0 +1,123 @@
+"""Planning with V-JEPA 2-AC: the energy of plans towards a goal image.
+
+arXiv 2506.09985, section 3.2: mean absolute error between the features that are predicted
+after the last action and those of the goal.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from core.planning.goals import GoalModel
+from jepa.ac_data import picture_name, resized
+
+
+class Energy:
+    """core.planning.objective.Objective of a predictor in frozen features.
+
+    params: {"encoder", "predictor"}. A context has image uint8 [B, n, V, h, w, 3], goal
+    uint8 [B, V, h, w, 3], action [B, n - 1, A] and state [B, n, S]. The state of steps to
+    come is the last one that is known.
+    """
+
+    def __init__(self, networks, to_model):
+        self.networks, self.to_model = networks, to_model
+
+    def encode(self, params, context):
+        """Features of the frames and of the goal, with what was done between the frames."""
+        encode = functools.partial(self.networks.encode, params["encoder"])
+        known = {name: context[name] for name in ("action", "state")}
+        goal = encode(context["goal"][:, None])[:, 0]
+        return {"features": encode(context["image"]), "goal": goal, **known}
+
+    def roll(self, params, start, plans):
+        """Features after each block of plans [B, S, H, width]: [B, S, H, V N, D]."""
+        B, S, H, _ = plans.shape
+
+        def repeated(x):
+            return jnp.repeat(x, S, 0)
+
+        done = repeated(start["action"])
+        planned = self.to_model(plans).reshape(B * S, H, -1)
+        state = repeated(start["state"])
+        later = jnp.broadcast_to(state[:, -1:], (B * S, H - 1, state.shape[-1]))
+        found = self.networks.roll(
+            params["predictor"],
+            repeated(start["features"]),
+            jnp.concatenate([done, planned], 1),
+            jnp.concatenate([state, later], 1),
+        )
+        return found.reshape(B, S, H, *found.shape[2:])
+
+    def cost(self, params, start, plans, key):
+        """float32 [B, S]."""
+        last = self.roll(params, start, plans)[:, :, -1]
+        return jnp.abs(last - start["goal"][:, None]).mean((2, 3))
+
+
+def make_goal_model(
+    networks, *, action: str, skip: int, width: int, size: int, images, states, history: int
+) -> GoalModel:
+    """What planners need of the method.
+
+    Args:
+      action: kind of the model's actions, a name in jepa.ac_data.ACTIONS.
+      skip, width: environment steps of a block, numbers of an environment action.
+      size, images, states: of the config's data. history: frames of a context.
+
+    Raises ValueError for poses, whose changes are no actions of an environment.
+    """
+    if action == "pose":
+        raise ValueError(
+            "data.action is 'pose', which no environment here takes; plans need concatenated "
+            "or summed"
+        )
+
+    def to_model(blocks):
+        if action == "concatenated":
+            return blocks
+        return blocks.reshape(*blocks.shape[:-1], skip, width).sum(-2)
+
+    def views(observed):
+        """uint8 [B, n, V, size, size, 3] of pictures [B, n, h, w, 3] by name."""
+        flat = {k: x.reshape(-1, *x.shape[2:]) for k, x in observed.items()}
+        found = [
+            resized(flat[picture_name(flat, name)], size) for name in images or ("",)
+        ]
+        B, n = next(iter(observed.values())).shape[:2]
+        return np.stack(found, 1).reshape(B, n, len(found), size, size, 3)
+
+    def context(observed, blocks, goal):
+        image = views(observed)
+        B, n = image.shape[:2]
+        state = np.zeros((B, n, 1), np.float32)
+        if states:
+            parts = [np.asarray(observed[k], np.float32).reshape(B, n, -1) for k in states]
+            state = np.concatenate(parts, -1)
+        if not np.isfinite(state).all():
+            raise ValueError("the observed state has values that are not finite")
+        return {
+            "image": image,
+            "goal": views({k: x[:, None] for k, x in goal.items()})[:, 0],
+            "action": np.asarray(to_model(blocks), np.float32),
+            "state": state,
+        }
+
+    objective = Energy(networks, to_model)
+
+    def encode(params, frames):
+        image = jnp.stack([frames[name or "image"] for name in images or ("",)], 2)
+        return networks.encode(params["encoder"], image)
+
+    return GoalModel(
+        objective=objective,
+        context=context,
+        encode=encode,
+        roll=objective.roll,
+        mean=np.zeros(width, np.float32),
+        std=np.ones(width, np.float32),
+        skip=skip,
+        history=history,
+    )
