@@ -6,7 +6,6 @@ after the last action and those of the goal.
 
 import functools
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -58,7 +57,15 @@ class Energy:
 
 
 def make_goal_model(
-    networks, *, action: str, skip: int, width: int, size: int, images, states, history: int
+    networks,
+    *,
+    action: str,
+    skip: int,
+    width: int,
+    size: int,
+    images,
+    states,
+    history: int,
 ) -> GoalModel:
     """What planners need of the method.
 
@@ -94,7 +101,9 @@ def make_goal_model(
         B, n = image.shape[:2]
         state = np.zeros((B, n, 1), np.float32)
         if states:
-            parts = [np.asarray(observed[k], np.float32).reshape(B, n, -1) for k in states]
+            parts = [
+                np.asarray(observed[k], np.float32).reshape(B, n, -1) for k in states
+            ]
             state = np.concatenate(parts, -1)
         if not np.isfinite(state).all():
             raise ValueError("the observed state has values that are not finite")
