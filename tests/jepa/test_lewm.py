@@ -313,7 +313,7 @@ def test_clips_take_frames_and_the_actions_between():
         ({"data__image": "wrist"}, "has no picture 'wrist'; expected one of image"),
         (
             {"data__source": "two_rooms:9:16", "clip__skip": 40},
-            "expected an episode of 121",
+            "has no episode of 121 steps",
         ),
     ],
 )

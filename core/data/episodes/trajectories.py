@@ -121,10 +121,14 @@ class RandomWindows(RecordsWrapper):
 
 @dataclasses.dataclass(frozen=True)
 class EpisodeWindows(RecordsWrapper):
-    """One window of `length` steps per recording, from a random start within an episode."""
+    """One window of `length` steps per recording, from a random start within an episode.
+
+    Another recording is drawn in place of one whose episodes are all shorter.
+    """
 
     inner: Recordings
     length: int
+    tries: int = 64
 
     @property
     def about(self):
@@ -133,26 +137,33 @@ class EpisodeWindows(RecordsWrapper):
     def load(self, index, rng=None):
         """One window: arrays [length, ...] as in core/data/episodes/steps.py.
 
-        The middle one without rng. Raises BadSample if no episode is long enough.
+        The middle one without rng. Raises BadSample if none of `tries` recordings is long
+        enough.
         """
-        steps = self.inner.load(index)
-        if "is_first" not in steps:
-            raise BadSample("has no 'is_first'")
-        starts = starts_within(np.asarray(steps["is_first"]), self.length)
-        if not len(starts):
-            raise BadSample(
-                f"has {len(steps['is_first'])} steps; expected an episode of "
-                f"{self.length} or more"
-            )
-        start = int(starts[rng.integers(len(starts)) if rng else len(starts) // 2])
-        window = slice_steps(steps, start, start + self.length)
-        return as_training_window(check_steps(window))
+        other = rng or np.random.default_rng(index)
+        for _ in range(self.tries):
+            with blame(self.inner.name(index)):
+                steps = self.inner.load(index)
+                if "is_first" not in steps:
+                    raise BadSample("has no 'is_first'")
+                starts = starts_within(np.asarray(steps["is_first"]), self.length)
+                if len(starts):
+                    row = rng.integers(len(starts)) if rng else len(starts) // 2
+                    start = int(starts[row])
+                    window = slice_steps(steps, start, start + self.length)
+                    return as_training_window(check_steps(window))
+            index = int(other.integers(len(self.inner)))
+        raise BadSample(
+            f"has no episode of {self.length} steps, and neither have "
+            f"{self.tries - 1} other recordings"
+        )
 
 
 def starts_within(is_first, length: int) -> np.ndarray:
     """Numbers of the steps from which `length` steps lie in one episode, [n] rising."""
     begun = np.cumsum(np.asarray(is_first, bool))
-    return np.flatnonzero(begun[: len(begun) - length + 1] == begun[length - 1 :])
+    count = max(0, len(begun) - length + 1)
+    return np.flatnonzero(begun[:count] == begun[length - 1 : length - 1 + count])
 
 
 @dataclasses.dataclass(frozen=True)

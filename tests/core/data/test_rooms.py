@@ -147,7 +147,7 @@ def test_windows_lie_in_one_episode():
         assert item["image"].shape == (5, 2, 2, 3) and item["image"][0, 0, 0, 0] == t
     assert seen == set(brute)
     with pytest.raises(
-        BadSample, match="has 15 steps; expected an episode of 8 or more"
+        BadSample, match="has no episode of 8 steps, and neither have 63"
     ):
         EpisodeWindows(Numbered(), 8).load(0)
 

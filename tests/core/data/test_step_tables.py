@@ -106,6 +106,17 @@ def test_windows_of_a_table_train(tmp_path):
     assert window["pixels"].shape == (3, 20, 24, 3)
 
 
+def test_windows_within_an_episode_come_from_those_that_are_long_enough(tmp_path):
+    path = write_hdf5(tmp_path / "push.h5")
+    windows = source_names.trajectories(
+        str(path), "", steps=5, apart=1, world=lambda: None, cross_episodes=False
+    )
+    for index in range(3):  # the first episode alone has five steps
+        np.testing.assert_array_equal(
+            windows.load(index)["pixels"], episodes()[0]["pixels"]
+        )
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
