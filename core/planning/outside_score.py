@@ -3,7 +3,7 @@
 Run in an environment of that package, which pins other versions, as a file:
 
     pip install "stable-worldmodel[env,format]>=0.1.1,<0.2" jax flatbuffers
-    python core/planning/stable_worldmodel.py --planner=EXPORT/planner --data=tworoom.h5
+    python core/planning/outside_score.py --planner=EXPORT/planner --data=tworoom.h5
 
 It needs nothing else of this repository. Starts and goals are states of recorded episodes, as
 in the package's own evaluation; success is the environment's `terminated`.
@@ -118,15 +118,14 @@ def draw_problems(lengths, *, count: int, offset: int, seed: int):
 
 def score(args) -> list[tuple[str, int, int]]:
     """(row, successes, problems) of the planner and of random actions."""
-    import stable_worldmodel as swm
-    from stable_worldmodel.data import HDF5Dataset
-    from stable_worldmodel.policy import RandomPolicy
+    import stable_worldmodel as swm  # pyright: ignore[reportMissingImports]
+    from stable_worldmodel import data, policy  # pyright: ignore[reportMissingImports]
 
-    data = HDF5Dataset(path=args.data)
+    recorded = data.HDF5Dataset(path=args.data)
     hits = {"planner": 0, "random": 0}
     for seed in range(args.seeds):
         episodes, starts = draw_problems(
-            data.lengths, count=args.problems, offset=args.offset, seed=seed
+            recorded.lengths, count=args.problems, offset=args.offset, seed=seed
         )
         for row in hits:
             world = swm.World(
@@ -135,14 +134,14 @@ def score(args) -> list[tuple[str, int, int]]:
                 image_shape=(args.size, args.size),
                 max_episode_steps=2 * args.budget,
             )
-            policy = (
+            acting = (
                 ExportedPlanner(args.planner)
                 if row == "planner"
-                else RandomPolicy(seed=seed)
+                else policy.RandomPolicy(seed=seed)
             )
-            world.set_policy(policy)
+            world.set_policy(acting)
             found = world.evaluate(
-                dataset=data,
+                dataset=recorded,
                 episodes_idx=list(episodes),
                 start_steps=list(starts),
                 goal_offset=args.offset,
@@ -161,7 +160,7 @@ def score(args) -> list[tuple[str, int, int]]:
 
 def main() -> None:
     """Print the table."""
-    flags = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    flags = argparse.ArgumentParser(description="Scores an exported planner.")
     flags.add_argument("--planner", required=True, help="folder of an exported planner")
     flags.add_argument("--data", required=True, help="HDF5 file of held-out episodes")
     flags.add_argument("--env", default="swm/TwoRoom-v1", choices=sorted(WORLDS))
