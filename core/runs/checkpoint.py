@@ -13,10 +13,13 @@ from orbax.checkpoint import v1 as ocp
 
 from core.parallel import peers
 from core.parallel.layouts import path_name, unbox
-from core.runs import integrity
+from core.base.buckets import is_bucket
+from core.runs import integrity, mirror
 from core.runs.orbax_errors import quiet_orbax, reason
+from core.runs.orbax_s3 import allow_s3
 
 UNFINISHED = ".orbax-checkpoint-tmp"  # after the step in the name of a folder
+COMPLETE = "commit_success.txt"  # in a bucket, where nothing is renamed
 PAUSES = (1.0, 5.0, 25.0)  # seconds before a failed write is tried again
 CURE = "; fix that and start again"
 SETTLE_SECONDS = 0.2  # after a failed load: its other reads, still running, fail too
@@ -47,7 +50,8 @@ class Checkpoints:
 
     def __init__(self, workdir, *, keep: int, say: Callable[[str], None] = print):
         self._say = say
-        self.folder = pathlib.Path(workdir).absolute() / "checkpoints"
+        folder = mirror.within(pathlib.Path(workdir).absolute(), mirror.CHECKPOINTS)
+        self.folder = ready(folder)
         self._writing = None  # the step whose write was started last
         self._failures = 0  # writes that failed in a row
         self._whole = None  # a step that is known to be on disk
@@ -62,8 +66,8 @@ class Checkpoints:
         seal = ocp.options.AsyncOptions(post_finalization_callback=lambda: self._seal())
         with quiet_orbax(), self._explain_failed_write():
             # Orbax would do this in a thread, which may outlive an error.
-            for folder in self.folder.glob(f"*{UNFINISHED}"):
-                if jax.process_index() == 0:
+            if jax.process_index() == 0:
+                for folder in unfinished_in(self.folder):
                     remove(folder)
             self._inner = ocp.training.Checkpointer(
                 self.folder,
@@ -121,14 +125,14 @@ class Checkpoints:
             return False
         if self._inner.is_saving_in_progress():
             return False
-        if (self.folder / str(step)).is_dir():
+        if step in steps_in(self.folder):
             self._whole = step
             return False
         return True
 
     def set_aside(self, step: int) -> pathlib.Path:
         """Move a checkpoint to FOLDER/set_aside/STEP; returns where it is."""
-        place = self.folder.parent / "set_aside" / str(step)
+        place = self.folder.parent / mirror.ASIDE / str(step)
         if jax.process_index() == 0:
             place.parent.mkdir(exist_ok=True)
             while place.exists():
@@ -159,7 +163,8 @@ class Checkpoints:
 
     def _seal(self):
         """Write the digests of the checkpoint that is being written."""
-        integrity.seal(self.folder / f"{self._writing}{UNFINISHED}")
+        suffix = "" if is_bucket(self.folder) else UNFINISHED
+        integrity.seal(self.folder / f"{self._writing}{suffix}")
 
     def wait(self):
         """Wait until the write is on disk; raises CheckpointError if it failed."""
@@ -215,6 +220,8 @@ class Checkpoints:
 
 def remove(folder: pathlib.Path) -> None:
     """Remove a folder, in which threads of a failed write may still be writing."""
+    if is_bucket(folder):
+        return folder.rmtree(missing_ok=True)
     for _ in range(20):
         shutil.rmtree(folder, ignore_errors=True)
         if not folder.exists():
@@ -304,8 +311,8 @@ def find_step_folder(folder) -> pathlib.Path:
 
     Raises CheckpointError if `folder` is none of them.
     """
-    folder = pathlib.Path(folder).absolute()
-    for inner in (folder / "checkpoints", folder):
+    folder = ready(folder if is_bucket(folder) else pathlib.Path(folder).absolute())
+    for inner in (folder / mirror.CHECKPOINTS, folder):
         if steps := steps_in(inner):
             return inner / str(steps[-1])
     if not (folder / "state").is_dir():
@@ -317,8 +324,27 @@ def find_step_folder(folder) -> pathlib.Path:
 
 def steps_in(folder: pathlib.Path) -> list[int]:
     """Steps of the finished checkpoints in a folder, ascending."""
-    folders = (p for p in folder.glob("*") if integrity.is_step(p.name))
-    return sorted(int(p.name) for p in folders if p.is_dir())
+    if is_bucket(folder):
+        folders = [p.parent for p in folder.glob(f"*/{COMPLETE}")]
+    else:
+        folders = [p for p in folder.glob("*") if p.is_dir()]
+    return sorted(int(p.name) for p in folders if integrity.is_step(p.name))
+
+
+def unfinished_in(folder: pathlib.Path) -> list[pathlib.Path]:
+    """The folders of checkpoints whose write was interrupted."""
+    if not is_bucket(folder):
+        return [*folder.glob(f"*{UNFINISHED}")]
+    whole = steps_in(folder)
+    steps = (p for p in folder.glob("*") if integrity.is_step(p.name))
+    return [p for p in steps if int(p.name) not in whole]
+
+
+def ready(folder):
+    """A folder of checkpoints, or one of them, which Orbax can read and write there."""
+    if str(folder).startswith("s3:"):
+        allow_s3()
+    return folder
 
 
 def abstract(shapes, layouts):
