@@ -8,8 +8,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 
-from core.base import buckets
-from core.base.locks import BEAT_S, STALE_S
+from core.base import buckets, locks
 from core.base.waiting import repeating
 
 LOOK_S = 1.0  # between two looks at a lock whose holder may be gone
@@ -55,7 +54,7 @@ def hold_in_bucket(
             buckets.write(place, json.dumps(about | {"beat": beats}).encode())
 
     try:
-        with repeating(BEAT_S, beat):
+        with repeating(locks.BEAT_S, beat):
             yield
     finally:
         with contextlib.suppress(buckets.BucketError):
@@ -69,13 +68,13 @@ def await_end(place, doing: str, say: Callable[[str], None]) -> None:
         return
     quiet = sign_age(place)
     begin = time.monotonic() - quiet
-    if quiet < STALE_S:
+    if quiet < locks.STALE_S:
         say(
-            f"{before['holder']} {doing}; waiting up to {STALE_S - quiet:.0f} s for a sign "
-            "of it"
+            f"{before['holder']} {doing}; waiting up to {locks.STALE_S - quiet:.0f} s for "
+            "a sign of it"
         )
-    while time.monotonic() - begin < STALE_S:
-        time.sleep(min(LOOK_S, BEAT_S / 2))
+    while time.monotonic() - begin < locks.STALE_S:
+        time.sleep(min(LOOK_S, locks.BEAT_S / 2))
         now = look(place)
         if now and now != before:
             raise ValueError(
@@ -88,7 +87,7 @@ def await_end(place, doing: str, say: Callable[[str], None]) -> None:
 
 def is_held(place) -> bool:
     """Whether a holder gave a sign within STALE_S, by the clocks of this machine and there."""
-    return bool(look(place)) and sign_age(place) < STALE_S
+    return bool(look(place)) and sign_age(place) < locks.STALE_S
 
 
 def look(place) -> dict:

@@ -67,7 +67,7 @@ def explained(place) -> Iterator[None]:
         yield
     except (FileNotFoundError, BucketError):
         raise
-    except Exception as error:  # noqa: BLE001, every store has errors of its own
+    except Exception as error:
         text = one_line(error)[:160] or type(error).__name__
         raise BucketError(f"{place} cannot be reached: {text}") from error
 
@@ -109,6 +109,15 @@ def remove(place) -> None:
     """Remove an object that may be gone already. Raises BucketError."""
     with explained(place), contextlib.suppress(FileNotFoundError):
         file_system(place).rm_file(str(place))
+
+
+def move(place, target) -> None:
+    """Copy all objects below an address to another one, then remove them."""
+    names, files = names_below(place), file_system(place)
+    with explained(place):
+        old = [f"{place}/{name}" for name in names]
+        files.copy(old, [f"{target}/{name}" for name in names])
+        files.rm(old)
 
 
 def age(place, now: float) -> float:

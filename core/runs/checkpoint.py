@@ -11,9 +11,9 @@ import jax
 import numpy as np
 from orbax.checkpoint import v1 as ocp
 
+from core.base.buckets import is_bucket, move
 from core.parallel import peers
 from core.parallel.layouts import path_name, unbox
-from core.base.buckets import is_bucket
 from core.runs import integrity, mirror
 from core.runs.orbax_errors import quiet_orbax, reason
 from core.runs.orbax_s3 import allow_s3
@@ -134,10 +134,13 @@ class Checkpoints:
         """Move a checkpoint to FOLDER/set_aside/STEP; returns where it is."""
         place = self.folder.parent / mirror.ASIDE / str(step)
         if jax.process_index() == 0:
-            place.parent.mkdir(exist_ok=True)
             while place.exists():
                 place = place.with_name(f"{place.name}_")
-            (self.folder / str(step)).rename(place)
+            if is_bucket(place):
+                move(self.folder / str(step), place)
+            else:
+                place.parent.mkdir(exist_ok=True)
+                (self.folder / str(step)).rename(place)
         peers.meet(f"set_aside/{step}")
         with quiet_orbax():
             self._inner.reload()
@@ -287,7 +290,7 @@ def load_some(folder: pathlib.Path, there, wanted: dict) -> dict:
 
 def read_step(folder: pathlib.Path) -> int:
     """The step that the state in a checkpoint says it is."""
-    there = ocp.metadata(folder, checkpointable_name="state").metadata
+    there = ocp.metadata(ready(folder), checkpointable_name="state").metadata
     step = np.empty((), np.int32)
     return int(load_some(folder, there, {"step": step})["step"])
 

@@ -1,12 +1,13 @@
 """The folder of a run in a bucket: its small files in a local folder, sent there regularly.
 
-Files of a run grow and are replaced, which objects of a bucket cannot. So a process works in a
-temporary local folder, a mirror, that begins as a copy of the small files in the bucket. What
-changes is sent every RHYTHM_S seconds, before each checkpoint and at the end; the bucket counts,
-and the mirror is removed at the end. Checkpoints and compiled programs are not mirrored: they
-are read and written in the bucket itself.
+Files of a run grow, which objects of a bucket cannot. So a process works in a temporary local
+folder, a mirror, that begins as a copy of the small files in the bucket. What changes is sent
+every RHYTHM_S seconds, before each checkpoint and at the end; the bucket counts, and the mirror
+is removed at the end. Checkpoints and compiled programs are not mirrored: they are read and
+written in the bucket itself.
 """
 
+import atexit
 import contextlib
 import os
 import pathlib
@@ -24,6 +25,7 @@ from core.parallel import peers
 
 ADDRESS = "bucket.txt"  # in the mirror: where it belongs
 CHECKPOINTS, COMPILED, ASIDE, LOCK = "checkpoints", "compiled", "set_aside", ".lock"
+REPLAY = "replay"
 APPENDED = "lineage.jsonl"  # by several processes: lines of others are kept
 RHYTHM_S = 30.0
 BIG = 2**23  # bytes of a file above which it is not sent at the rhythm
@@ -149,11 +151,30 @@ def mirrored(address):
         mirror.remove()
 
 
+def copied(workdir):
+    """(folder, fetch, send) of a run that is read: its folder, or a mirror without lock.
+
+    fetch: brings the small files, but not the replay of agents. The mirror is removed when
+    this process ends.
+    """
+    if not buckets.is_bucket(workdir):
+        return local_folder(workdir, what="--workdir"), nothing, nothing
+    mirror = Mirror(workdir, what="--workdir")
+    atexit.register(mirror.remove)
+    return mirror.folder, lambda: mirror.fetch(without=(REPLAY,)), mirror.send
+
+
+def nothing() -> None:
+    """What a folder that mirrors no bucket needs to be fetched and sent."""
+
+
 def end_of(place):
     """What ends this process when another one took its run, so that one of them writes."""
 
     def end(holder: str):
-        text = f"error: {holder} is training in {place} now, as this process gave no sign"
+        text = (
+            f"error: {holder} is training in {place} now, as this process gave no sign"
+        )
         print(text, file=sys.stderr, flush=True)
         os._exit(1)
 

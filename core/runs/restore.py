@@ -1,6 +1,5 @@
 """Opens a run's checkpoint, or published weights, for evaluations and exports."""
 
-import atexit
 import functools
 import pathlib
 import time
@@ -10,7 +9,6 @@ from typing import Any, NamedTuple
 import jax
 from ml_collections import ConfigDict
 
-from core.base import buckets
 from core.base.places import local_folder
 from core.config import load_method
 from core.method import Method
@@ -37,7 +35,7 @@ class Opened(NamedTuple):
     step: int
     read: Callable[[jax.sharding.Mesh], tuple[Any, list[str]]]
     lineage: pathlib.Path
-    send: Callable[[], None] = lambda: None
+    send: Callable[[], None] = mirror.nothing
 
 
 def open_run(workdir, step: int | None = None, *, wait_s: float = 0) -> Opened:
@@ -47,16 +45,9 @@ def open_run(workdir, step: int | None = None, *, wait_s: float = 0) -> Opened:
 
     Raises ValueError if there is no run or no such checkpoint.
     """
-    send = Opened._field_defaults["send"]
-    if buckets.is_bucket(workdir):
-        mirrors = mirror.Mirror(workdir, what="--workdir")
-        atexit.register(mirrors.remove)
-        folder, send = mirrors.folder, mirrors.send
-        wait_for(folder, step, wait_s)
-        mirrors.fetch(without=("replay",))
-    else:
-        folder = local_folder(workdir, what="--workdir")
-        wait_for(folder, step, wait_s)
+    folder, fetch, send = mirror.copied(workdir)
+    wait_for(folder, step, wait_s)
+    fetch()
     config = run_folder.read_config(folder)
     path = find_checkpoint(mirror.within(folder, mirror.CHECKPOINTS), step)
     method = load_method(ConfigDict(tuples(config)))

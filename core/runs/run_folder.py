@@ -47,7 +47,7 @@ def at(workdir):
         with mirror.mirrored(workdir) as run:
             yield run.folder, run.send
     else:
-        yield local_folder(workdir, what="--workdir"), lambda: None
+        yield local_folder(workdir, what="--workdir"), mirror.nothing
 
 
 def open_folder(workdir, config: dict, *, allow_change: bool = False) -> pathlib.Path:
@@ -72,8 +72,8 @@ def open_folder(workdir, config: dict, *, allow_change: bool = False) -> pathlib
         changes = differences(read_config(workdir), config)
         if changes:
             raise ValueError(
-                f"workdir {mirror.shown(workdir)} holds a run of another config: {'; '.join(changes)}. "
-                "Use another --workdir, or --allow_config_change to go on with the new one"
+                f"workdir {mirror.shown(workdir)} holds a run of another config: "
+                f"{'; '.join(changes)}. Use another --workdir, or --allow_config_change to go on with the new one"
             )
     return workdir
 
