@@ -21,6 +21,7 @@ from core.runs.orbax_s3 import allow_s3
 UNFINISHED = ".orbax-checkpoint-tmp"  # after the step in the name of a folder
 COMPLETE = "commit_success.txt"  # in a bucket, where nothing is renamed
 PAUSES = (1.0, 5.0, 25.0)  # seconds before a failed write is tried again
+SAVE_S = 600  # after which a write has failed that some processes have not completed
 CURE = "; fix that and start again"
 SETTLE_SECONDS = 0.2  # after a failed load: its other reads, still running, fail too
 
@@ -53,7 +54,9 @@ class Checkpoints:
         folder = mirror.within(pathlib.Path(workdir).absolute(), mirror.CHECKPOINTS)
         self.folder = ready(folder)
         self._writing = None  # the step whose write was started last
-        self._failures = 0  # writes that failed in a row
+        self._failures = 0  # writes that failed in a row, in any process
+        self._openings = 0
+        self._rounds = peers.Rounds("checkpoints")
         self._whole = None  # a step that is known to be on disk
         self._quiet = contextlib.ExitStack()
         self._keep = keep
@@ -63,7 +66,13 @@ class Checkpoints:
         newest = ocp.training.preservation_policies.LatestN(self._keep)
         # Called by process 0, in the background, before the folder gets its name. Orbax
         # copies its options deeply: a bound method would come with a copy of this object.
-        seal = ocp.options.AsyncOptions(post_finalization_callback=lambda: self._seal())
+        seal = ocp.options.AsyncOptions(
+            timeout_secs=SAVE_S, post_finalization_callback=lambda: self._seal()
+        )
+        self._openings += 1  # barriers have new names: some processes left the others
+        names = ocp.options.MultiprocessingOptions(
+            barrier_sync_key_prefix=f"opening{self._openings}"
+        )
         with quiet_orbax(), self._explain_failed_write():
             # Orbax would do this in a thread, which may outlive an error.
             if jax.process_index() == 0:
@@ -72,7 +81,7 @@ class Checkpoints:
             self._inner = ocp.training.Checkpointer(
                 self.folder,
                 preservation_policy=newest,
-                context=ocp.Context(async_options=seal),
+                context=ocp.Context(async_options=seal, multiprocessing_options=names),
             )
 
     def latest(self) -> int | None:
@@ -85,7 +94,8 @@ class Checkpoints:
 
         If the write before this one failed, or this one cannot begin, it is tried again
         after a pause; the run stands still meanwhile. As many writes in a row as there are
-        PAUSES may fail.
+        PAUSES may fail. A write that fails in one process is tried again by all, who know of
+        it when it is not complete after SAVE_S.
 
         Args:
           cursor: what the source's `get_state` returned.
@@ -98,14 +108,14 @@ class Checkpoints:
                 if step != self._writing:
                     self._finish()
                 if step != self.latest():
-                    self._start(step, state, cursor)
+                    self._together(lambda: self._start(step, state, cursor))
                 if whole:
                     self._finish()
                 return
             except CheckpointError as error:
                 self._failures += 1
-                if self._failures > len(PAUSES) or jax.process_count() > 1:
-                    raise  # several processes would have to agree to try again
+                if self._failures > len(PAUSES):
+                    raise
                 pause = PAUSES[self._failures - 1]
                 text = str(error).removesuffix(CURE)
                 self._say(f"{text}; trying again in {pause:g} s")
@@ -114,9 +124,23 @@ class Checkpoints:
 
     def _finish(self):
         """Wait for the last write; a success ends the count of failures in a row."""
-        self.wait()
+        self._together(self.wait)
         if self._writing is not None:
             self._failures = 0
+
+    def _together(self, act: Callable[[], None]):
+        """Call `act` in all processes; raises CheckpointError in all if it failed in one."""
+        failure = None
+        try:
+            act()
+        except CheckpointError as error:
+            failure = error
+        texts = [text for text in self._rounds.hear_all(str(failure or "")) if text]
+        if (
+            texts
+        ):  # the cause, which is a timeout in processes that wait for the other one
+            cause = min(texts, key=lambda text: "Timeout" in text)
+            raise CheckpointError(cause) from failure
 
     def failed(self) -> bool:
         """Whether the last write has failed; known in a job of one process only."""
