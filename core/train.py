@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import pathlib
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -14,7 +15,7 @@ from core.parallel import peers
 from core.parallel.batches import host_shard, to_device
 from core.parallel.mesh import copy_to_local_mesh, make_mesh
 from core.program import Program, build_program
-from core.runs import checkpoint, data_change, preemption, rollback, run_folder
+from core.runs import checkpoint, data_change, mirror, preemption, rollback, run_folder
 from core.runs.preemption import Preempted
 from core.runs.reporter import Diverged, Reporter
 from core.runs.start import Start, begin
@@ -24,7 +25,10 @@ from core.runs.working import log_compiler, say, working
 
 
 class Run(NamedTuple):
-    """What a run has open while it trains, in its folder."""
+    """What a run has open while it trains, in its folder.
+
+    send: writes what changed there to the bucket, if the folder mirrors one.
+    """
 
     method: Method
     program: Program
@@ -32,6 +36,7 @@ class Run(NamedTuple):
     source: Source
     checkpoints: checkpoint.Checkpoints
     data: data_change.Fingerprints
+    send: Callable[[], None]
 
 
 def fit(
@@ -92,11 +97,11 @@ def train(
             state, start, origins = begin_run(
                 config, run, allow_data_change, restore_step
             )
-        method, program, folder, source, checkpoints, data = run
+        method, program, folder, source, checkpoints, data, send = run
         reporter = Reporter(folder, method, config, start)
         stack.callback(reporter.close)
         if start >= last and reporter.finished():
-            say(f"{folder} is finished: {start} steps are done")
+            say(f"{mirror.shown(folder)} is finished: {start} steps are done")
             return state
         reporter.opening(program, origins)
         if jax.process_index() == 0:
@@ -124,6 +129,7 @@ def train(
                 if saving and (step == last or not reporter.bad_steps):
                     with reporter.saving():
                         cursor = source.get_state()
+                        send()
                         checkpoints.save(step, state, cursor, whole=step == last)
                 with watchdog.paused(), reporter.clock.pause("evaluate"):
                     done = evaluate(evals, step, state)
@@ -131,7 +137,8 @@ def train(
                 raise Stopped
         except Stopped:
             keep(run, step, state, reporter)
-            text = f"stopped at step {step}; {folder} resumes from there"
+            place = mirror.shown(folder)
+            text = f"stopped at step {step}; {place} resumes from there"
             raise Preempted(text) from None
         except SourceFailed:
             if jax.process_count() == 1:
@@ -157,16 +164,15 @@ def open_run(config, workdir, stack, *, allow_change: bool) -> Run:
     program = build_program(
         method, mesh, seed=config.seed, offload=config.offload, norm=config.guard.norm
     )
-    folder = run_folder.open_folder(
-        workdir, config.to_dict(), allow_change=allow_change
-    )
+    folder, send = stack.enter_context(run_folder.at(workdir))
+    run_folder.open_folder(folder, config.to_dict(), allow_change=allow_change)
     stack.enter_context(run_folder.hold_lock(folder))
     source = method.source("train", shard, folder)
     stack.enter_context(contextlib.closing(source))
     checkpoints = checkpoint.Checkpoints(folder, keep=config.keep_checkpoints, say=say)
     stack.enter_context(checkpoints)
     data = data_change.fingerprints(source)
-    return Run(method, program, folder, source, checkpoints, data)
+    return Run(method, program, folder, source, checkpoints, data, send)
 
 
 @working("building the state")
@@ -200,7 +206,9 @@ def keep(run: Run, step: int, state, reporter):
     """Save a state before the run ends; a state with which it began is kept already."""
     if step > reporter.start:
         reporter.flush()
-        run.checkpoints.save(step, state, run.source.get_state(), whole=True)
+        cursor = run.source.get_state()
+        run.send()
+        run.checkpoints.save(step, state, cursor, whole=True)
         say(f"step {step} is saved")
 
 

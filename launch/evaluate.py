@@ -75,11 +75,14 @@ def main():
     opened = cli.open_state(WORKDIR, STEP, WAIT, WEIGHTS, CONFIG, OUT.value)
     if OUT.value:
         evaluate.check_results_folder(opened)
-    if LABELS.value:
-        return classify(opened)
-    if PAIRS.value:
-        return compare(opened)
-    evaluate.evaluate(opened, EVAL.value)
+    try:
+        if LABELS.value:
+            return classify(opened)
+        if PAIRS.value:
+            return compare(opened)
+        evaluate.evaluate(opened, EVAL.value)
+    finally:
+        opened.send()
 
 
 def classify(opened):

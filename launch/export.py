@@ -79,6 +79,7 @@ def main():
         predictor=PREDICTOR.value,
         levels=levels(LEVELS.value),
     )
+    opened.send()
 
 
 def levels(texts) -> tuple[int, ...] | None:

@@ -108,6 +108,7 @@ def train_flags(words):
 
     Raises ValueError for what launch.train would refuse.
     """
+    from core.base.buckets import is_bucket
     from core.base.places import local_folder
     from launch import train
 
@@ -123,7 +124,8 @@ def train_flags(words):
     for name in NUMBERED:
         if known[name].value is not None:
             raise ValueError(f"--{name} is set by the target; leave it out")
-    local_folder(train.WORKDIR.value, what="--workdir")
+    if not is_bucket(train.WORKDIR.value):
+        local_folder(train.WORKDIR.value, what="--workdir")
     return train.CONFIG.value, train.WORKDIR.value
 
 

@@ -5,7 +5,9 @@ from absl import flags
 from launch import cli
 
 CONFIG = cli.define_config()
-WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run")
+WORKDIR = flags.DEFINE_string(
+    "workdir", None, "Folder of the run; also gs://BUCKET/RUN or s3://BUCKET/RUN"
+)
 ALLOW_CHANGE = flags.DEFINE_bool(
     "allow_config_change", False, "Resume a run although its config differs"
 )
@@ -36,9 +38,9 @@ CONNECT = flags.DEFINE_float(
 def main():
     if CONFIG.value is None or not WORKDIR.value:
         raise ValueError("--config=FILE[:preset] and --workdir=DIR are both needed")
-    from core.base.places import local_folder
     from core.parallel import distributed
     from core.runs.compile_cache import keep_programs
+    from core.runs.mirror import run_place
     from core.runs.preemption import Preempted
     from core.runs.working import say
     from core.train import fit
@@ -46,7 +48,7 @@ def main():
     job = COORDINATOR.value, PROCESSES.value, PROCESS.value
     distributed.start(*job, connect_s=CONNECT.value, peer_timeout_s=PEERS.value)
     if CACHE.value:
-        keep_programs(local_folder(WORKDIR.value, what="--workdir"))
+        keep_programs(run_place(WORKDIR.value, what="--workdir"))
     try:
         fit(
             CONFIG.value,

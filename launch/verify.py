@@ -17,9 +17,12 @@ def main():
         raise ValueError("--workdir=RUN or --weights=EXPORT is needed, one of them")
     from core.base.places import local_folder
     from core.export import verify
+    from core.runs.mirror import copied
 
     if WORKDIR.value:
-        findings = verify.verify_run(local_folder(WORKDIR.value, what="--workdir"))
+        folder, fetch, _ = copied(WORKDIR.value)
+        fetch()
+        findings = verify.verify_run(folder)
     else:
         findings = verify.verify_weights(local_folder(WEIGHTS.value, what="--weights"))
     count, damaged = 0, 0

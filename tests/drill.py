@@ -1,6 +1,6 @@
 """A fault drill: a job of real processes is disturbed at random and must end as if it were not.
 
-python tests/drill.py --processes=2 --faults=12 --seed=0
+python tests/drill.py --processes=2 --faults=9 --seed=0
 
 Each round starts the job, injects one fault at a random moment, waits for all processes to end,
 and starts the job again. At the end the parameters are compared bit for bit with those of an
@@ -8,6 +8,7 @@ undisturbed job, and a table says what was survived and how many steps were lost
 """
 
 import argparse
+import contextlib
 import itertools
 import json
 import pathlib
@@ -23,6 +24,7 @@ HERE = pathlib.Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 
 import numpy as np  # noqa: E402
+import psutil  # noqa: E402
 from small import small, start  # noqa: E402
 
 from core.submit.local import free_port  # noqa: E402
@@ -33,10 +35,12 @@ FAULTS = (
     "SIGTERM",
     "SIGUSR1",
     "hang",
+    "stalled worker",
     "full disk",
     "corrupt",
     "count",
 )
+STALL_S = 20.0  # without data, after which a process gives up
 END_S = 240  # until every process must have ended after a fault
 SAVE_STEPS, STEPS = 15, 150
 
@@ -44,6 +48,7 @@ SAVE_STEPS, STEPS = 15, 150
 def job(count, folder, logs, **fields):
     """Start `count` processes of one run; output goes to LOGS/NAME.RANK.log."""
     config = small(steps=STEPS, save_steps=SAVE_STEPS, mesh__fsdp=-1, **fields)
+    config.data.update({"workers": 1, "stall_s": STALL_S})
     config.update({"keep_checkpoints": 3, "guard": {"hang_s": 60.0}})
     flags = ["--peer_timeout_s=20"]
     if count > 1:
@@ -109,6 +114,14 @@ def inject(fault, processes, folder, rng) -> None:
         )  # beats no more: the others end, then it is killed
         end_of([p for p in processes if p is not chosen])
         chosen.kill()
+    elif fault == "stalled worker":
+        workers = psutil.Process(chosen.pid).children(recursive=True)
+        for worker in workers:
+            worker.suspend()
+        end_of(processes)
+        for worker in workers:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                worker.kill()
     elif fault == "full disk":
         ballast = folder / "ballast"
         with open(ballast, "wb", buffering=0) as file:

@@ -1,10 +1,9 @@
 """SHA-256 digests of the files in a folder: written beside them, compared on reading."""
 
 import concurrent.futures
-import pathlib
 from collections.abc import Iterable, Mapping
 
-from core.base.files import digest, os_error_text
+from core.base.files import as_path, digest, os_error_text
 
 SUMS = "SHA256SUMS"  # `sha256sum -c SHA256SUMS` in the folder compares, too
 THREADS = 8  # hashing releases the interpreter's lock
@@ -14,7 +13,7 @@ def digest_files(folder, names: Iterable[str]) -> dict[str, str]:
     """The digest of each file, by its path relative to `folder`. Raises OSError."""
     names = sorted(names)
     with concurrent.futures.ThreadPoolExecutor(THREADS) as threads:
-        digests = threads.map(digest, [pathlib.Path(folder, name) for name in names])
+        digests = threads.map(digest, [as_path(folder) / name for name in names])
         return dict(zip(names, digests, strict=True))
 
 
@@ -26,7 +25,7 @@ def find_damage(folder, digests: Mapping[str, str]) -> str:
 
     def compare(name):
         try:
-            same = digest(pathlib.Path(folder, name)) == digests[name]
+            same = digest(as_path(folder) / name) == digests[name]
         except OSError as error:
             return f"{name}: {os_error_text(error)}"
         return "" if same else f"{name} is not what was written, by its SHA-256"
@@ -38,7 +37,7 @@ def find_damage(folder, digests: Mapping[str, str]) -> str:
 def write_sums(folder, names: Iterable[str]):
     """Write FOLDER/SHA256SUMS, in the format of sha256sum. Raises OSError."""
     lines = [f"{x}  {name}\n" for name, x in digest_files(folder, names).items()]
-    pathlib.Path(folder, SUMS).write_text("".join(lines))
+    (as_path(folder) / SUMS).write_text("".join(lines))
 
 
 def read_sums(folder) -> dict[str, str]:
@@ -46,7 +45,7 @@ def read_sums(folder) -> dict[str, str]:
 
     Raises ValueError if the file is damaged.
     """
-    path = pathlib.Path(folder, SUMS)
+    path = as_path(folder) / SUMS
     if not path.exists():
         return {}
     try:

@@ -26,7 +26,7 @@ def write_text(path, text: str):
 
 def read_json(path):
     """The content of a JSON file; raises ValueError with one sentence if there is none."""
-    path = pathlib.Path(path)
+    path = as_path(path)
     try:
         return json.loads(path.read_text())
     except FileNotFoundError:
@@ -46,5 +46,10 @@ def digest(source) -> str:
     """SHA-256 in hexadecimal. source: the path of a file, or bytes."""
     if isinstance(source, bytes):
         return hashlib.sha256(source).hexdigest()
-    with open(source, "rb") as file:
+    with as_path(source).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def as_path(place):
+    """A path as it is, which may be one in a bucket; text as a path of this machine."""
+    return place if hasattr(place, "read_text") else pathlib.Path(place)

@@ -26,8 +26,8 @@ def expand_home(place) -> pathlib.Path:
 def local_folder(place, *, what: str) -> pathlib.Path:
     """The absolute path of a folder that a run reads or writes, with `~` expanded.
 
-    what: the flag or field that names it. Raises ValueError for addresses of buckets: a run
-    locks its folder, appends to files and renames folders, which needs a file system.
+    what: the flag or field that names it. Raises ValueError for addresses: only workdirs may
+    be in buckets (core/runs/mirror.py).
     """
     if ADDRESS.fullmatch(str(place)):
         raise ValueError(

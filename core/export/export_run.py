@@ -14,7 +14,7 @@ from core.base.names import choose
 from core.base.places import local_folder
 from core.export import artifacts, gates
 from core.parallel.mesh import make_mesh
-from core.runs import lineage, restore, run_folder
+from core.runs import lineage, mirror, restore, run_folder
 
 
 class Conditions(NamedTuple):
@@ -97,7 +97,7 @@ def export(
             lineage.EXPORT,
             {**exported, **recorded(out / name), "promoted": promoted},
         )
-        run = f"step {opened.step} of {opened.folder}"
+        run = f"step {opened.step} of {mirror.shown(opened.folder)}"
         live = opened.checkpoint if opened.checkpoint.name != str(opened.step) else run
         print(
             f"{out / name}: read back, agrees with {live} within {gap:.1e}"

@@ -11,7 +11,7 @@ from core.base.digests import find_damage
 from core.base.files import read_json
 from core.base.text import one_line
 from core.export import artifacts
-from core.runs import checkpoint, integrity, lineage, run_folder
+from core.runs import checkpoint, integrity, lineage, mirror, run_folder
 
 MADE_BY_HAND = "README.md"  # people edit a model card: a note, no damage
 
@@ -37,7 +37,7 @@ def verify_run(folder: pathlib.Path) -> Iterator[Finding]:
         yield explained(run_folder.METRICS, verify_lines, folder)
     if (folder / lineage.LINEAGE).exists():
         yield explained(lineage.LINEAGE, verify_lineage, folder / lineage.LINEAGE)
-    saved = folder / "checkpoints"
+    saved = mirror.within(folder, mirror.CHECKPOINTS)
     for step in checkpoint.steps_in(saved):
         found = explained(f"checkpoints/{step}", verify_checkpoint, saved / str(step))
         if (saved / str(step)).exists():  # a training removes its oldest

@@ -32,6 +32,30 @@ def meet(name: str) -> None:
         client.wait_at_barrier(name, timeout_in_ms=1000 * MEET_S)
 
 
+class Rounds:
+    """Rounds in which every process says a text and hears those of all, without devices."""
+
+    def __init__(self, name: str):
+        self._name, self._count = name, 0
+
+    def hear_all(self, text: str) -> list[str]:
+        """The texts of all processes, by index; all must call this equally often."""
+        if (client := store()) is None:
+            return [text]
+        self._count += 1
+        client.key_value_set(self._key(self._count, jax.process_index()), text or " ")
+        texts = [
+            client.blocking_key_value_get(self._key(self._count, k), 1000 * MEET_S)
+            for k in range(jax.process_count())
+        ]
+        if self._count > 1:  # all are in this round, so all have heard the one before
+            client.key_value_delete(self._key(self._count - 1, jax.process_index()))
+        return [text.strip() for text in texts]
+
+    def _key(self, count: int, index: int) -> str:
+        return f"reverie/{self._name}/{count}/{index}"
+
+
 def is_lost_peer(error: BaseException) -> bool:
     """Whether an error of JAX says that another process of the job cannot be reached."""
     text = str(error)

@@ -11,13 +11,17 @@ import jax
 import numpy as np
 from orbax.checkpoint import v1 as ocp
 
+from core.base.buckets import is_bucket, move
 from core.parallel import peers
 from core.parallel.layouts import path_name, unbox
-from core.runs import integrity
+from core.runs import integrity, mirror
 from core.runs.orbax_errors import quiet_orbax, reason
+from core.runs.orbax_s3 import allow_s3
 
 UNFINISHED = ".orbax-checkpoint-tmp"  # after the step in the name of a folder
+COMPLETE = "commit_success.txt"  # in a bucket, where nothing is renamed
 PAUSES = (1.0, 5.0, 25.0)  # seconds before a failed write is tried again
+SAVE_S = 600  # after which a write has failed that some processes have not completed
 CURE = "; fix that and start again"
 SETTLE_SECONDS = 0.2  # after a failed load: its other reads, still running, fail too
 
@@ -47,9 +51,12 @@ class Checkpoints:
 
     def __init__(self, workdir, *, keep: int, say: Callable[[str], None] = print):
         self._say = say
-        self.folder = pathlib.Path(workdir).absolute() / "checkpoints"
+        folder = mirror.within(pathlib.Path(workdir).absolute(), mirror.CHECKPOINTS)
+        self.folder = ready(folder)
         self._writing = None  # the step whose write was started last
-        self._failures = 0  # writes that failed in a row
+        self._failures = 0  # writes that failed in a row, in any process
+        self._openings = 0
+        self._rounds = peers.Rounds("checkpoints")
         self._whole = None  # a step that is known to be on disk
         self._quiet = contextlib.ExitStack()
         self._keep = keep
@@ -59,16 +66,22 @@ class Checkpoints:
         newest = ocp.training.preservation_policies.LatestN(self._keep)
         # Called by process 0, in the background, before the folder gets its name. Orbax
         # copies its options deeply: a bound method would come with a copy of this object.
-        seal = ocp.options.AsyncOptions(post_finalization_callback=lambda: self._seal())
+        seal = ocp.options.AsyncOptions(
+            timeout_secs=SAVE_S, post_finalization_callback=lambda: self._seal()
+        )
+        self._openings += 1  # barriers have new names: some processes left the others
+        names = ocp.options.MultiprocessingOptions(
+            barrier_sync_key_prefix=f"opening{self._openings}"
+        )
         with quiet_orbax(), self._explain_failed_write():
             # Orbax would do this in a thread, which may outlive an error.
-            for folder in self.folder.glob(f"*{UNFINISHED}"):
-                if jax.process_index() == 0:
+            if jax.process_index() == 0:
+                for folder in unfinished_in(self.folder):
                     remove(folder)
             self._inner = ocp.training.Checkpointer(
                 self.folder,
                 preservation_policy=newest,
-                context=ocp.Context(async_options=seal),
+                context=ocp.Context(async_options=seal, multiprocessing_options=names),
             )
 
     def latest(self) -> int | None:
@@ -81,7 +94,8 @@ class Checkpoints:
 
         If the write before this one failed, or this one cannot begin, it is tried again
         after a pause; the run stands still meanwhile. As many writes in a row as there are
-        PAUSES may fail.
+        PAUSES may fail. A write that fails in one process is tried again by all, who know of
+        it when it is not complete after SAVE_S.
 
         Args:
           cursor: what the source's `get_state` returned.
@@ -94,14 +108,14 @@ class Checkpoints:
                 if step != self._writing:
                     self._finish()
                 if step != self.latest():
-                    self._start(step, state, cursor)
+                    self._together(lambda: self._start(step, state, cursor))
                 if whole:
                     self._finish()
                 return
             except CheckpointError as error:
                 self._failures += 1
-                if self._failures > len(PAUSES) or jax.process_count() > 1:
-                    raise  # several processes would have to agree to try again
+                if self._failures > len(PAUSES):
+                    raise
                 pause = PAUSES[self._failures - 1]
                 text = str(error).removesuffix(CURE)
                 self._say(f"{text}; trying again in {pause:g} s")
@@ -110,9 +124,23 @@ class Checkpoints:
 
     def _finish(self):
         """Wait for the last write; a success ends the count of failures in a row."""
-        self.wait()
+        self._together(self.wait)
         if self._writing is not None:
             self._failures = 0
+
+    def _together(self, act: Callable[[], None]):
+        """Call `act` in all processes; raises CheckpointError in all if it failed in one."""
+        failure = None
+        try:
+            act()
+        except CheckpointError as error:
+            failure = error
+        texts = [text for text in self._rounds.hear_all(str(failure or "")) if text]
+        if (
+            texts
+        ):  # the cause, which is a timeout in processes that wait for the other one
+            cause = min(texts, key=lambda text: "Timeout" in text)
+            raise CheckpointError(cause) from failure
 
     def failed(self) -> bool:
         """Whether the last write has failed; known in a job of one process only."""
@@ -121,19 +149,22 @@ class Checkpoints:
             return False
         if self._inner.is_saving_in_progress():
             return False
-        if (self.folder / str(step)).is_dir():
+        if step in steps_in(self.folder):
             self._whole = step
             return False
         return True
 
     def set_aside(self, step: int) -> pathlib.Path:
         """Move a checkpoint to FOLDER/set_aside/STEP; returns where it is."""
-        place = self.folder.parent / "set_aside" / str(step)
+        place = self.folder.parent / mirror.ASIDE / str(step)
         if jax.process_index() == 0:
-            place.parent.mkdir(exist_ok=True)
             while place.exists():
                 place = place.with_name(f"{place.name}_")
-            (self.folder / str(step)).rename(place)
+            if is_bucket(place):
+                move(self.folder / str(step), place)
+            else:
+                place.parent.mkdir(exist_ok=True)
+                (self.folder / str(step)).rename(place)
         peers.meet(f"set_aside/{step}")
         with quiet_orbax():
             self._inner.reload()
@@ -159,7 +190,8 @@ class Checkpoints:
 
     def _seal(self):
         """Write the digests of the checkpoint that is being written."""
-        integrity.seal(self.folder / f"{self._writing}{UNFINISHED}")
+        suffix = "" if is_bucket(self.folder) else UNFINISHED
+        integrity.seal(self.folder / f"{self._writing}{suffix}")
 
     def wait(self):
         """Wait until the write is on disk; raises CheckpointError if it failed."""
@@ -215,6 +247,8 @@ class Checkpoints:
 
 def remove(folder: pathlib.Path) -> None:
     """Remove a folder, in which threads of a failed write may still be writing."""
+    if is_bucket(folder):
+        return folder.rmtree(missing_ok=True)
     for _ in range(20):
         shutil.rmtree(folder, ignore_errors=True)
         if not folder.exists():
@@ -292,7 +326,7 @@ def load_some(folder: pathlib.Path, there, wanted: dict) -> dict:
 
 def read_step(folder: pathlib.Path) -> int:
     """The step that the state in a checkpoint says it is."""
-    there = ocp.metadata(folder, checkpointable_name="state").metadata
+    there = ocp.metadata(ready(folder), checkpointable_name="state").metadata
     step = np.empty((), np.int32)
     return int(load_some(folder, there, {"step": step})["step"])
 
@@ -316,8 +350,8 @@ def find_step_folder(folder) -> pathlib.Path:
 
     Raises CheckpointError if `folder` is none of them.
     """
-    folder = pathlib.Path(folder).absolute()
-    for inner in (folder / "checkpoints", folder):
+    folder = ready(folder if is_bucket(folder) else pathlib.Path(folder).absolute())
+    for inner in (folder / mirror.CHECKPOINTS, folder):
         if steps := steps_in(inner):
             return inner / str(steps[-1])
     if not (folder / "state").is_dir():
@@ -329,8 +363,27 @@ def find_step_folder(folder) -> pathlib.Path:
 
 def steps_in(folder: pathlib.Path) -> list[int]:
     """Steps of the finished checkpoints in a folder, ascending."""
-    folders = (p for p in folder.glob("*") if integrity.is_step(p.name))
-    return sorted(int(p.name) for p in folders if p.is_dir())
+    if is_bucket(folder):
+        folders = [p.parent for p in folder.glob(f"*/{COMPLETE}")]
+    else:
+        folders = [p for p in folder.glob("*") if p.is_dir()]
+    return sorted(int(p.name) for p in folders if integrity.is_step(p.name))
+
+
+def unfinished_in(folder: pathlib.Path) -> list[pathlib.Path]:
+    """The folders of checkpoints whose write was interrupted."""
+    if not is_bucket(folder):
+        return [*folder.glob(f"*{UNFINISHED}")]
+    whole = steps_in(folder)
+    steps = (p for p in folder.glob("*") if integrity.is_step(p.name))
+    return [p for p in steps if int(p.name) not in whole]
+
+
+def ready(folder):
+    """A folder of checkpoints, or one of them, which Orbax can read and write there."""
+    if str(folder).startswith("s3:"):
+        allow_s3()
+    return folder
 
 
 def abstract(shapes, layouts):

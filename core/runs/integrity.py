@@ -11,6 +11,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+from core.base.buckets import is_bucket, names_below
 from core.base.digests import SUMS, find_damage, read_sums, write_sums
 
 # What the checkpoint's own metadata says, so that a lost SHA256SUMS is noticed.
@@ -22,9 +23,15 @@ LATER = (METADATA, "commit_success.txt", SUMS)
 
 def seal(folder: pathlib.Path):
     """Write the digests of a checkpoint whose files are final, except those of LATER."""
-    paths = [p for p in folder.rglob("*") if p.is_file()]
-    names = {p.relative_to(folder).as_posix() for p in paths}
-    write_sums(folder, names - {*LATER})
+    write_sums(folder, {*files_in(folder)} - {*LATER})
+
+
+def files_in(folder: pathlib.Path) -> list[str]:
+    """All files below a folder, relative to it; the folder may be in a bucket."""
+    if is_bucket(folder):
+        return names_below(folder)
+    paths = (p for p in folder.rglob("*") if p.is_file())
+    return [p.relative_to(folder).as_posix() for p in paths]
 
 
 def damage(folder: pathlib.Path) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 from core.base.digests import SUMS, digest_files
 from core.base.files import digest, read_json
 from core.base.locks import wait_for_lock
-from core.runs import checkpoint, integrity, run_folder
+from core.runs import checkpoint, integrity, mirror, run_folder
 from core.runs.writer import writing
 
 LINEAGE = "lineage.jsonl"
@@ -43,8 +43,9 @@ def subject(place: pathlib.Path, step: int) -> Entry:
 
 def step_folder(place: pathlib.Path) -> pathlib.Path:
     """The newest checkpoint of a run's folder; any other place as it is."""
-    steps = checkpoint.steps_in(place / "checkpoints")
-    return place / "checkpoints" / str(steps[-1]) if steps else place
+    saved = mirror.within(place, mirror.CHECKPOINTS)
+    steps = checkpoint.steps_in(saved)
+    return saved / str(steps[-1]) if steps else place
 
 
 def identity(place: pathlib.Path) -> str:
@@ -164,5 +165,5 @@ def of_same_weights(entry: Entry, about: Entry) -> bool:
     if entry["digest"] and about["digest"]:
         return entry["digest"] == about["digest"]
     same = entry["step"] == about["step"]
-    began = integrity.began(pathlib.Path(about["checkpoint"]))
+    began = integrity.began(mirror.run_place(about["checkpoint"], what="checkpoint"))
     return same and datetime.datetime.fromisoformat(entry["time"]).timestamp() >= began

@@ -12,7 +12,7 @@ from core.base.text import short
 from core.hardware import mfu
 from core.method import Metrics, Report
 from core.parallel.layout_report import layout_report, replicated
-from core.runs import lineage, run_folder
+from core.runs import lineage, mirror, run_folder
 from core.runs.findings import raised_alarms, split_findings
 from core.runs.goodput import (
     FILE,
@@ -123,7 +123,7 @@ class Reporter:
                 say(f"every device holds the whole of {name}")
         verb = f"resuming after step {self.start}" if self.start else "starting"
         devices = f"{jax.device_count()} x {jax.devices()[0].device_kind}"
-        say(f"{verb} in {self.folder} on {devices}")
+        say(f"{verb} in {mirror.shown(self.folder)} on {devices}")
 
     @contextlib.contextmanager
     def first_step(self, batch):
@@ -234,7 +234,8 @@ class Reporter:
         with evaluating, self.interruptions.timed(name), log_compiler(self.folder):
             numbers, pictures, sentences = split_findings(evaluate(state))
         if self.main:
-            about = lineage.subject(self.folder / "checkpoints" / str(step), step)
+            saved = mirror.within(self.folder, mirror.CHECKPOINTS)
+            about = lineage.subject(saved / str(step), step)
             path = self.folder / lineage.LINEAGE
             lineage.record_evaluation(path, about, name, numbers)
         seconds = {duration_name(name): self.interruptions.seconds[name]}
@@ -264,14 +265,14 @@ class Reporter:
             self.account(self.config.steps)
             for line in describe(read_sessions(self.folder)):
                 say(line)
-        every = self.config.eval_steps.to_dict()
+        every, place = self.config.eval_steps.to_dict(), mirror.shown(self.folder)
         kept = fitting(every, self.config.steps)
         if names := [name for name in every if kept[name] != every[name]]:
             say(
                 f"not evaluated: {', '.join(names)}; the run is shorter than their "
-                f"eval_steps. python -m launch.evaluate --workdir={self.folder} runs them"
+                f"eval_steps. python -m launch.evaluate --workdir={place} runs them"
             )
-        say(f"done: {self.config.steps} steps; summary in {self.folder / SUMMARY}")
+        say(f"done: {self.config.steps} steps; summary in {place}/{SUMMARY}")
 
 
 def duration_name(name: str) -> str:

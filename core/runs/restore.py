@@ -14,7 +14,7 @@ from core.config import load_method
 from core.method import Method
 from core.parallel.layouts import shardings
 from core.program import build_program
-from core.runs import checkpoint, lineage, run_folder
+from core.runs import checkpoint, lineage, mirror, run_folder
 from core.runs.start import read_frozen
 
 
@@ -25,6 +25,7 @@ class Opened(NamedTuple):
     the step, or the path of the weights. step: 0 for published weights. read: mesh -> the
     state as far as `method.frozen_fields`, and lines that say where its arrays are from.
     lineage: the file of core/runs/lineage.py where evaluations and exports are recorded.
+    send: writes what changed in `folder` to the bucket that it mirrors, if it does.
     """
 
     folder: pathlib.Path
@@ -34,6 +35,7 @@ class Opened(NamedTuple):
     step: int
     read: Callable[[jax.sharding.Mesh], tuple[Any, list[str]]]
     lineage: pathlib.Path
+    send: Callable[[], None] = mirror.nothing
 
 
 def open_run(workdir, step: int | None = None, *, wait_s: float = 0) -> Opened:
@@ -43,14 +45,15 @@ def open_run(workdir, step: int | None = None, *, wait_s: float = 0) -> Opened:
 
     Raises ValueError if there is no run or no such checkpoint.
     """
-    folder = local_folder(workdir, what="--workdir")
+    folder, fetch, send = mirror.copied(workdir)
     wait_for(folder, step, wait_s)
+    fetch()
     config = run_folder.read_config(folder)
-    path = find_checkpoint(folder / "checkpoints", step)
+    path = find_checkpoint(mirror.within(folder, mirror.CHECKPOINTS), step)
     method = load_method(ConfigDict(tuples(config)))
     read = functools.partial(read_checkpoint, config, method, path)
     step, lines = int(path.name), folder / lineage.LINEAGE
-    return Opened(folder, config, method, path, step, read, lines)
+    return Opened(folder, config, method, path, step, read, lines, send)
 
 
 def open_weights(config: ConfigDict, weights, folder) -> Opened:
@@ -79,13 +82,13 @@ def wait_for(folder: pathlib.Path, step: int | None, seconds: float):
     """
     end, said = time.monotonic() + seconds, False
     while time.monotonic() < end and run_folder.is_training(folder):
-        steps = checkpoint.steps_in(folder / "checkpoints")
+        steps = checkpoint.steps_in(mirror.within(folder, mirror.CHECKPOINTS))
         if steps and (step is None or step <= steps[-1]):
             return
         if not said and jax.process_index() == 0:
             what = "its first checkpoint" if step is None else f"its step {step}"
             print(
-                f"{folder} is training: waiting for {what}, up to {seconds:g} s "
+                f"{mirror.shown(folder)} is training: waiting for {what}, up to {seconds:g} s "
                 "(--wait_s)",
                 flush=True,
             )

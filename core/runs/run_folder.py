@@ -13,12 +13,12 @@ import time
 
 import jax
 
-from core.base import nested
+from core.base import buckets, nested
 from core.base.files import digest, os_error_text, read_json, write_json
 from core.base.locks import hold_by_beats, try_lock
 from core.base.places import local_folder
 from core.config import current_name
-from core.runs import checkpoint
+from core.runs import checkpoint, mirror
 
 CONFIG = "config.json"
 LOCK = ".lock"
@@ -35,6 +35,19 @@ FREE = (
     *(f"physical.{x}" for x in ("train_clips", "held_clips", "steps", "pairs")),
 )
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
+
+
+@contextlib.contextmanager
+def at(workdir):
+    """Yields (folder, send) for a run: its folder, or a mirror of one in a bucket.
+
+    send: writes what changed in the mirror to the bucket; does nothing for a folder.
+    """
+    if buckets.is_bucket(workdir):
+        with mirror.mirrored(workdir) as run:
+            yield run.folder, run.send
+    else:
+        yield local_folder(workdir, what="--workdir"), mirror.nothing
 
 
 def open_folder(workdir, config: dict, *, allow_change: bool = False) -> pathlib.Path:
@@ -59,8 +72,8 @@ def open_folder(workdir, config: dict, *, allow_change: bool = False) -> pathlib
         changes = differences(read_config(workdir), config)
         if changes:
             raise ValueError(
-                f"workdir {workdir} holds a run of another config: {'; '.join(changes)}. "
-                "Use another --workdir, or --allow_config_change to go on with the new one"
+                f"workdir {mirror.shown(workdir)} holds a run of another config: "
+                f"{'; '.join(changes)}. Use another --workdir, or --allow_config_change to go on with the new one"
             )
     return workdir
 
@@ -68,7 +81,7 @@ def open_folder(workdir, config: dict, *, allow_change: bool = False) -> pathlib
 def has_output(workdir: pathlib.Path) -> bool:
     """Whether a run has written checkpoints or metrics there."""
     metrics = workdir / METRICS
-    saved = checkpoint.steps_in(workdir / "checkpoints")
+    saved = checkpoint.steps_in(mirror.within(workdir, mirror.CHECKPOINTS))
     return bool(saved) or (metrics.exists() and metrics.stat().st_size > 0)
 
 
@@ -97,6 +110,8 @@ def hold_lock(folder: pathlib.Path):
 
 def is_training(folder: pathlib.Path) -> bool:
     """Whether a process trains in the folder; False where the file system has no locks."""
+    if mirror.address_of(folder):
+        return mirror.is_training(folder)
     try:
         with open(folder / LOCK) as file:
             return try_lock(file, fcntl.LOCK_SH) is False

@@ -9,12 +9,14 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from core.base.buckets import is_bucket
 from core.base.names import choose
 from core.base.places import local_folder
 from core.base.text import short
 from core.method import Method, Weights
 from core.parallel.layouts import unbox
 from core.runs import checkpoint
+from core.runs.mirror import run_place
 from core.runs.resume import resume
 from core.runs.working import say
 
@@ -67,8 +69,8 @@ def begin(
     names = part_names(method, init_from, init_parts)
     if not init_from:
         return Start(plan.create(), 0, ["all arrays: fresh"])
-    folder = local_folder(init_from, what="init_from")
-    found = find_weights(method, folder, names)
+    folder = run_place(init_from, what="init_from")
+    found = None if is_bucket(folder) else find_weights(method, folder, names)
     if found is not None:
         return start_from_weights(method, plan, *found, names)
     return start_from_checkpoint(method, plan, find_checkpoint(method, folder), names)

@@ -11,6 +11,7 @@ import time
 import jax
 
 from core.base.text import duration
+from core.runs.mirror import address_of
 
 HUNG = (
     76  # exit code, as of a process whose job lost another one (core/parallel/peers.py)
@@ -68,6 +69,8 @@ class Watchdog:
         """Write the stacks of all threads, and end the process."""
         faulthandler.dump_traceback_later(LAST_RESORT_S, exit=True)
         try:
+            if address_of(self.path.parent):
+                raise OSError  # a mirror, which is not sent any more
             with open(self.path, "w") as file:
                 faulthandler.dump_traceback(file)
             where = f"the stacks of all threads are in {self.path}"

@@ -140,7 +140,8 @@ def pod_spec(job: Job) -> dict:
         toleration = {"key": key, "operator": "Equal", "value": "true"}
         spec["tolerations"] = [{**toleration, "effect": effect}]
     spec["containers"] = [container(job)]
-    spec["volumes"] = [{"name": "shm", "emptyDir": {"medium": "Memory"}}, storage(job)]
+    spec["volumes"] = [{"name": "shm", "emptyDir": {"medium": "Memory"}}]
+    spec["volumes"] += [storage(job)] if is_mounted(job) else []
     return spec
 
 
@@ -189,7 +190,7 @@ def container(job: Job) -> dict:
         },
         "volumeMounts": [
             {"name": "shm", "mountPath": "/dev/shm"},
-            {"name": "runs", "mountPath": MOUNT},
+            *([{"name": "runs", "mountPath": MOUNT}] if is_mounted(job) else []),
         ],
     }
 
@@ -218,6 +219,11 @@ def environment(job: Job) -> list[dict]:
             {"name": "JAX_PROCESS_ID", "valueFrom": index},
         ]
     return variables
+
+
+def is_mounted(job: Job) -> bool:
+    """Whether the workdir is on a mount; else the training writes to the bucket itself."""
+    return bool(job.bucket or job.claim)
 
 
 def storage(job: Job) -> dict:

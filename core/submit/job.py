@@ -3,6 +3,7 @@
 import re
 from typing import NamedTuple
 
+from core.base.buckets import is_bucket
 from core.submit.hosts import Hosts
 
 MOUNT = "/mnt/runs"  # where machines see the bucket or the volume of a job
@@ -126,6 +127,13 @@ def check_no_secrets(job: Job) -> None:
 def needs_mount(job: Job, target: str, workdir: str) -> None:
     """Raise ValueError unless the workdir outlives the machines of a cloud job."""
     flags = "--bucket=gs://NAME" + (" or --claim=NAME" if target == "gke" else "")
+    if is_bucket(workdir):
+        if job.bucket or job.claim:
+            raise ValueError(
+                f"--workdir is {workdir}, which is written without a mount; leave out "
+                "--bucket and --claim"
+            )
+        return
     if not (job.bucket or job.claim):
         raise ValueError(
             f"the machines of --target={target} lose their disks; give {flags}, which is "

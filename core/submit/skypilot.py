@@ -66,6 +66,7 @@ def task(job: Job) -> dict:
         "recover_on_exit_codes": [75],
     }
     several = hosts.platform != "tpu" and hosts.nodes > 1
+    mounts = {MOUNT: {"source": job.bucket, "mode": "MOUNT"}}
     train = f"exec {shell.folded(job.command)}\n"
     return {
         "name": job.name,
@@ -74,7 +75,7 @@ def task(job: Job) -> dict:
         "resources": resources,
         **({"envs": dict(job.env)} if job.env else {}),
         **({"secrets": dict.fromkeys(job.secrets)} if job.secrets else {}),
-        "file_mounts": {MOUNT: {"source": job.bucket, "mode": "MOUNT"}},
+        **({"file_mounts": mounts} if job.bucket else {}),
         "run": "set -e\n"
         + (f"{job.setup}\n" if job.setup else "")
         + (PROCESSES if several else "")

@@ -140,7 +140,8 @@ def remote(job: Job) -> str:
     owned = f'sudo mkdir -p {MOUNT} && sudo chown "$USER" {MOUNT}'
     lines = ["set -e", *shell.exports(job.env)]
     lines += [job.setup] if job.setup else []
-    lines.append(f"mountpoint -q {MOUNT} || {{ {owned} && {fuse}; }}")
+    if bucket:
+        lines.append(f"mountpoint -q {MOUNT} || {{ {owned} && {fuse}; }}")
     lines.append(f"exec {shell.folded(job.command)}")
     return "\n".join(lines)
 

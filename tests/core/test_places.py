@@ -11,7 +11,7 @@ from core.export.export_run import export_run
 from core.runs import restore, run_folder
 from core.runs.start import begin
 
-ADDRESSES = ("gs://bucket/run", "s3://bucket/run", pathlib.Path("gs://bucket/run"))
+ADDRESSES = ("az://bucket/run", "hf://bucket/run", pathlib.Path("az://bucket/run"))
 
 
 @pytest.fixture
@@ -57,7 +57,7 @@ def test_without_a_home_only_places_that_need_one_are_refused(homeless):
 def test_addresses_are_refused_before_anything_is_made(place, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     new = types.SimpleNamespace(latest=lambda: None)
-    words = "is (gs|s3):/.*, an address; expected a folder: mount the bucket"
+    words = "is (az|hf):/.*, an address; expected a folder: mount the bucket"
     for call in (
         lambda: run_folder.open_folder(place, {}),
         lambda: begin(None, None, new, None, init_from=str(place)),
