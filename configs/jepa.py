@@ -31,9 +31,12 @@ docs/scaling.md says what to expect there.
 
 from ml_collections import ConfigDict
 
+from configs import ijepa, levjepa
+
 WORDS = (
     "tiny, atari, rooms, v1_l, v1_h, v1_h384, v2_l, v2_h, v2_g, v2_G, v2_l_cooldown, "
-    "v2_h_cooldown, v2_g_cooldown, v2_g384_cooldown, tiny_dense, v2_1_b, v2_1_l, v2_1_g, v2_1_G"
+    "v2_h_cooldown, v2_g_cooldown, v2_g384_cooldown, tiny_dense, v2_1_b, v2_1_l, v2_1_g, v2_1_G, "
+    "tiny_levjepa, levjepa_b, levjepa_l, tiny_image, ijepa_h14, ijepa_h16_448"
 )
 
 
@@ -85,6 +88,7 @@ def get_config(size="tiny"):
     makers["v2_g384_cooldown"] = lambda: cooldown("g", size=384)
     for letter, name in (("b", "B"), ("l", "L"), ("g", "g"), ("G", "G")):
         makers[f"v2_1_{letter}"] = lambda name=name: v2_1(name)
+    makers |= levjepa.makers(base) | ijepa.makers(base)
     if size not in makers:
         raise ValueError(f"configs/jepa.py has no preset {size!r}; use one of {WORDS}")
     return ConfigDict(makers[size]())

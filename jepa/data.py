@@ -1,12 +1,16 @@
 """Sources of V-JEPA: clips of a data set by name, with masks."""
 
+import dataclasses
+
 from core.data import source_names
 from core.data.bodies.world import World
-from core.data.clips import View
+from core.data.clips import CutViews, LocalViews, View
 from core.data.decoding.decode_baseline import seconds_per_clip
 from core.data.loading.pipeline import STALL_S, make_source
+from core.data.records import RecordsWrapper
 from core.section import Section
 
+FRAMES = "frames:"  # before a name: single frames of its videos
 CLIPS = 128  # decoded by the bench
 VALIDATION = 1 << 20  # added to the seed: worlds that training never sees
 
@@ -30,6 +34,7 @@ def make_records(
     max_bad_share,
     frame_tolerance=0.5,
     stall_s=STALL_S,
+    local: LocalViews | None = None,
 ):
     """(records of `split`, keywords of `make_source`), from the config's data section.
 
@@ -47,6 +52,8 @@ def make_records(
       frame_tolerance: how far a frame of a LeRobot camera may be from the time stamp of its
         step, in frame intervals.
       workers, max_bad_share, stall_s: of `make_source`.
+      local: small crops of each clip of "train" and "validation" besides, as "local"; the
+        world's clips are then cropped too.
 
     Raises:
       ValueError: for fields that the source cannot follow.
@@ -55,7 +62,9 @@ def make_records(
     pipeline = {"seed": seed, "workers": workers, "max_bad_share": max_bad_share}
     pipeline["stall_s"] = stall_s
     shift = VALIDATION if split in ("validation", "world_validation") else 0
-    world = World(seed + shift, level=level, bodies=bodies, **clip)
+    world = World(
+        seed + shift, level=level, bodies=bodies, **clip | {"frames": max(2, frames)}
+    )
     if any(
         name == source_names.WORLD for _, name in source_names.mixture_terms(source)
     ):
@@ -64,12 +73,19 @@ def make_records(
                 raise ValueError(
                     f"data.{name} is {value}, but the world decodes nothing; use {usual}"
                 )
-    if source == source_names.WORLD or split not in ("train", "validation"):
+    if split not in ("train", "validation"):
         return world, pipeline | {"shuffle": False}
+    refuse_frames(source)
     kind = "random" if split == "train" else "center"
     more = {"crops": crops, "planar": planar} if split == "train" else {}
-    view = View(scale=scale, aspect=aspect, flip=flip, kind=kind, **clip, **more)
-    records = source_names.videos(source, split, view, lambda: world, frame_tolerance)
+    view = View(
+        scale=scale, aspect=aspect, flip=flip, kind=kind, local=local, **clip, **more
+    )
+    known = world if frames > 1 else FirstFrame(world)
+    known = known if local is None else CutViews(known, view)
+    if source == source_names.WORLD:
+        return known, pipeline | {"shuffle": False}
+    records = source_names.videos(source, split, view, lambda: known, frame_tolerance)
     return records, pipeline | {"crops": view.crops}
 
 
@@ -85,12 +101,83 @@ def make_train_source(split, shard, folder=None, *, masker, batch, seed, data: S
     )
 
 
+def make_view_source(
+    split, shard, folder=None, *, drop, local: LocalViews, batch, seed, data: Section
+):
+    """core.method.Source of endless batches of what `drop` keeps of views of clips.
+
+    drop: jepa.token_drop.TokenDrop, which names the arrays. Raises ValueError for a source
+    of images alone.
+    """
+    refuse_images(data["source"])
+    records, pipeline = data.into(make_records, split=split, seed=seed, local=local)
+    return make_source(records, batch=batch, shard=shard, transform=drop, **pipeline)
+
+
+def refuse_images(source: str) -> None:
+    """Raise ValueError if all data sets of a name hold images, which do not move."""
+    names = [name for _, name in source_names.mixture_terms(source)]
+    if all(name.startswith(source_names.IMAGES) for name in names):
+        raise ValueError(
+            f"data.source is {source}, which holds images; expected videos, such as a "
+            "folder of them or world"
+        )
+
+
+def make_image_source(split, shard, folder=None, *, masker, batch, seed, data: Section):
+    """`make_train_source` of single images: video uint8 [b, 1, H, W, 3], and masks.
+
+    Raises ValueError for a source of videos.
+    """
+    images = data.replace(source=single_frames(data["source"]), frames=1)
+    return make_train_source(
+        split, shard, folder, masker=masker, batch=batch, seed=seed, data=images
+    )
+
+
+def single_frames(source: str) -> str:
+    """The name of data sets whose single frames a name of images stands for.
+
+    "images:FOLDER" and data sets with the feature "image" stay, "frames:NAME" is a random
+    frame of the videos of NAME. Raises ValueError for videos without that word.
+    """
+    terms = []
+    for weight, name in source_names.mixture_terms(source):
+        if name.startswith(FRAMES):
+            name = name.removeprefix(FRAMES)
+        elif not source_names.holds_images(name):
+            raise ValueError(
+                f"data.source names {name}, which holds videos; expected images:FOLDER, or "
+                f"{FRAMES}{name} for single frames of them"
+            )
+        terms.append(f"{weight!r}*{name}")
+    return " + ".join(terms) if len(terms) > 1 else terms[0].partition("*")[2]
+
+
+def refuse_frames(source: str) -> None:
+    """Raise ValueError for a name of single frames where videos are expected."""
+    for _, name in source_names.mixture_terms(source):
+        if name.startswith(FRAMES):
+            raise ValueError(
+                f"data.source names {name}, which is for encoders of images; expected "
+                f"{name.removeprefix(FRAMES)}"
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class FirstFrame(RecordsWrapper):
+    """The first frame of clips of the world: "video" uint8 [1, H, W, 3], without labels."""
+
+    def load(self, index, rng=None):
+        return {"video": self.inner.load(index, rng)["video"][:1]}
+
+
 def make_benches(*, seed, data: Section) -> dict:
     """{"decode": seconds per clip of decoding alone}; empty unless one source has videos."""
     source = data["source"]
     mixture = len(source_names.mixture_terms(source)) > 1
     undecoded = source == source_names.WORLD or source.startswith(
-        ("images:", "camera:")
+        (FRAMES, source_names.IMAGES, "camera:")
     )
     if mixture or undecoded:
         return {}

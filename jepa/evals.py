@@ -49,51 +49,74 @@ def make_evals(
       use: number of the mask token of each pattern.
       health: what makes the evaluation "health", with the arguments of `make_health`.
     """
+    shared = {
+        "masker": masker,
+        "batch": make_validation_batch(
+            read, size=config["held_batch"], data=config["data"]
+        ),
+    }
+    found = make_world_evals(encoder, masker.grid, init, frozen=frozen, config=config)
+    return found | {
+        "health": health(encoder, predictor, mask_tokens=use, **shared),
+        "pictures": make_pictures(encoder, **shared),
+    }
+
+
+def make_validation_batch(read, *, size: int, data: Section):
+    """() -> the first `size` validation samples, always the same ones, read once.
+
+    read: (split, shard, batch=, data=) -> core.method.Source.
+    """
+
+    @functools.cache
+    def validation_batch():
+        source = read("validation", (0, 1), batch=size, data=data.replace(workers=0))
+        batch = source.next()
+        source.close()
+        return batch
+
+    return validation_batch
+
+
+def make_world_evals(
+    encoder, grid, init, *, frozen: Frozen, config: Section, twin: bool = True
+) -> dict:
+    """The evaluations that need an encoder and clips of the embedded world or of games.
+
+    Args:
+      encoder: any of the family's; grid: its tokens of a clip.
+      init: key -> boxed state with `target`, the weights that are evaluated.
+      twin: whether "baselines" has a supervised twin, which sees all tokens of all clips.
+    """
     data, seed = config["data"], config["seed"]
     world = functools.partial(data.into, make_records)
     worlds = {
         "train": world(split="world", seed=seed + FITTING)[0],
         "validation": world(split="world_validation", seed=seed)[0],
     }
-    score = config["probe"].into(
-        make_score,
-        encoder=encoder,
-        grid=masker.grid,
-        **worlds,
-    )
+    score = config["probe"].into(make_score, encoder=encoder, grid=grid, **worlds)
     # Runs of older versions lack the section.
     sizes = config["physical"] if "physical" in config else Section({})
-
-    @functools.cache
-    def validation_batch():
-        size, alone = config["held_batch"], data.replace(workers=0)
-        source = read("validation", (0, 1), batch=size, data=alone)
-        batch = source.next()
-        source.close()
-        return batch
 
     def labelled():
         records, pipeline = world(split="world", seed=seed)
         return make_source(records, batch=config["batch"], **pipeline)
 
-    shared = {"masker": masker, "batch": validation_batch}
-    twin = make_twin(encoder, masker.grid, source=labelled)
+    fit = make_twin(encoder, grid, source=labelled) if twin else None
     games = {}
     if "objects" in config:
-        known = {"encoder": encoder, "grid": masker.grid, "init": init}
+        known = {"encoder": encoder, "grid": grid, "init": init}
         games["objects"] = config["objects"].into(
             make_objects, data=data, seed=seed, **known
         )
     return games | {
-        "health": health(encoder, predictor, mask_tokens=use, **shared),
-        "pictures": make_pictures(encoder, **shared),
         "probe": make_probe(score),
-        "baselines": make_baselines(score, init, twin, seed=seed),
+        "baselines": make_baselines(score, init, fit, seed=seed),
         "physical": sizes.without("pairs").into(make_physical, frozen=frozen, **worlds),
         "dense": sizes.without("pairs").into(
             make_dense,
             frozen=frozen,
-            grid=masker.grid,
+            grid=grid,
             patch=encoder.patch,
             **worlds,
         ),
@@ -180,14 +203,15 @@ def make_baselines(score, init, train_twin, *, seed):
     Args:
       score: what `make_score` returns.
       init: key -> boxed state.
-      train_twin: what `make_twin` returns.
+      train_twin: what `make_twin` returns; None for no twin.
     """
 
     def evaluate(state, watch):
         fresh = jax.jit(lambda: unbox(init(jax.random.key(seed))).target)
         untrained = fresh()
         found = {"pixels": None, "untrained": untrained}
-        found["twin"] = train_twin(untrained, int(state.step), watch)
+        if train_twin is not None:
+            found["twin"] = train_twin(untrained, int(state.step), watch)
         return {
             f"{name}/{k}": v
             for name, params in found.items()

@@ -17,11 +17,14 @@ from jepa import model_card, weights
 from jepa.dense_model import DenseEncoder
 from jepa.encode import make_encode, make_guess, make_levels, video_specs
 from jepa.model import Encoder, Predictor, grid_of, patchify
+from jepa.view_model import ViewEncoder
 
 ATOL = 1e-4  # of features of unit variance; float32 noise between programs is 1e-5
 
 
-def make_exports(encoder, predictor, *, use, config: dict) -> dict:
+def make_exports(
+    encoder, predictor, *, use, config: dict, frames: int = 0, words: dict | None = None
+) -> dict:
     """Format -> core.method.Export: "stablehlo", "safetensors" and "hf", all in float32.
 
     A DenseEncoder has a second program, "image"; it has no "hf" (jepa/dense.py).
@@ -29,15 +32,15 @@ def make_exports(encoder, predictor, *, use, config: dict) -> dict:
     Args:
       use: number of the mask token of each mask pattern.
       config: the resolved config, for the card.
+      frames: of the programs' clips; 0 is data.frames. words: title and what of the card,
+        by default those of V-JEPA.
     """
     anywhere = {"dtype": jnp.float32, "attention": "plain"}
     networks = Networks(*(m.clone(**anywhere) for m in (encoder, predictor)), use)
-    frames, size = config["data"]["frames"], config["data"]["size"]
-    words = {
-        "title": model_card.TITLE,
-        "what": model_card.WHAT.format(encoder.patch),
-        "config": config,
-    }
+    frames, size = frames or config["data"]["frames"], config["data"]["size"]
+    usual = {"title": model_card.TITLE, "what": model_card.WHAT}
+    words = (words or usual) | {"config": config}
+    words["what"] = words["what"].format(encoder.patch)
     rest = {"frames": frames, "size": size, "words": words}
     return {
         "stablehlo": functools.partial(export_stablehlo, networks, **rest),
@@ -46,11 +49,40 @@ def make_exports(encoder, predictor, *, use, config: dict) -> dict:
     }
 
 
+def make_view_exports(encoder: ViewEncoder, *, average: float, config: dict) -> dict:
+    """Format -> core.method.Export of LeVJEPA's encoder: "stablehlo" and "safetensors".
+
+    average: momentum of the moving average that is exported; 0 if the encoder is.
+    """
+    encoder = encoder.clone(dtype=jnp.float32, attention="plain")
+    words = {
+        "title": model_card.VIEW_TITLE,
+        "what": model_card.VIEW_WHAT.format(encoder.patch),
+        "config": config,
+    }
+    rest = {
+        "frames": config["data"]["frames"],
+        "size": config["data"]["size"],
+        "words": words,
+        "network": model_card.VIEW_AVERAGE if average else model_card.VIEW_NETWORK,
+    }
+    networks = Networks(encoder, None, ())
+
+    def without_predictor(write, state, folder, origin, encoder="target", levels=()):
+        return write(networks, state, folder, origin, encoder=encoder, levels=levels,
+                     **rest)  # fmt: skip
+
+    return {
+        "stablehlo": functools.partial(without_predictor, export_stablehlo),
+        "safetensors": functools.partial(without_predictor, export_safetensors),
+    }
+
+
 class Networks(NamedTuple):
     """What is exported. use: number of the mask token of each mask pattern."""
 
-    encoder: Encoder | DenseEncoder
-    predictor: Any
+    encoder: Encoder | DenseEncoder | ViewEncoder
+    predictor: Any  # None if there is none
     use: tuple[int, ...]
 
 
@@ -73,20 +105,24 @@ def chosen_params(state, encoder: str, predictor: bool) -> dict:
 
 
 def card_of(
-    networks: Networks, encoder, predictor, levels, frames, size, words
+    networks: Networks, encoder, predictor, levels, frames, size, words, network=""
 ) -> dict:
-    """Arguments of `artifacts.card` besides usage and origin, for our own formats."""
+    """Arguments of `artifacts.card` besides usage and origin, for our own formats.
+
+    network: which weights these are, of methods without a target and a predictor.
+    """
     clip = {"frames": frames, "rows": size, "cols": size}
     about = {"predictor": predictor, "levels": levels}
     inputs = model_card.describe(networks.encoder, **clip, **about)
     if isinstance(networks.encoder, DenseEncoder):
         inputs += model_card.INPUTS_IMAGE
-    return words | {"network": model_card.network(encoder, **about), "inputs": inputs}
+    network = model_card.network(encoder, **about, which=network)
+    return words | {"network": network, "inputs": inputs}
 
 
 def export_stablehlo(
     networks, state, folder, origin, *, frames, size, words,
-    encoder="target", predictor=False, levels=(),
+    encoder="target", predictor=False, levels=(), network="",
 ) -> float:  # fmt: skip
     """Write the program `model`, and `predictor` if it is wanted.
 
@@ -113,7 +149,7 @@ def export_stablehlo(
             "model": (part("encoder", encode), specs),
             "predictor": (part("predictor", guess), seen),
         }
-    about = card_of(networks, encoder, predictor, levels, frames, size, words)
+    about = card_of(networks, encoder, predictor, levels, frames, size, words, network)
     whole = params if predictor else params["encoder"]
     return artifacts.export_stablehlo(
         folder, programs, whole, atol=ATOL, origin=origin, **about
@@ -136,12 +172,12 @@ def part(name: str, fn):
 
 def export_safetensors(
     networks, state, folder, origin, *, frames, size, words,
-    encoder="target", predictor=False, levels=(),
+    encoder="target", predictor=False, levels=(), network="",
 ) -> float:  # fmt: skip
     """Write the weights; of levels, which are made of the same weights, the card tells."""
     make_levels(networks.encoder, levels)  # raises
     params = chosen_params(state, encoder, predictor)
-    about = card_of(networks, encoder, predictor, levels, frames, size, words)
+    about = card_of(networks, encoder, predictor, levels, frames, size, words, network)
     whole = params if predictor else params["encoder"]
     return artifacts.export_safetensors(folder, whole, origin=origin, **about)
 
@@ -217,7 +253,7 @@ def check_hf_choices(predictor: bool, levels) -> None:
 def fields(module) -> dict:
     """The attributes of a network that its outputs depend on."""
     names = {f.name for f in dataclasses.fields(module)}
-    names -= {"parent", "name", "dtype", "remat", "attention", "rescale"}
+    names -= {"parent", "name", "dtype", "remat", "attention", "rescale", "mask_std"}
     return {name: getattr(module, name) for name in sorted(names)}
 
 

@@ -5,12 +5,19 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from core.evals.collapse import health_alarms
+from core.evals.collapse import LEAST_STD, health_alarms, verdict
 from core.evals.statistics import effective_rank
 from core.nn.layers import normalize
 from core.nn.token_order import take
 from jepa.loss import per_pattern
 from jepa.model import coordinates, patchify, standardize
+
+# What the line of the verdict shows of masked prediction, and what is expected.
+SHOWN = {
+    "target_std": f"over inputs; 1 is the most, {LEAST_STD} collapse",
+    "rank_pooled": "directions that clips differ in",
+    "copy_ratio": "below 1, prediction is better than copying",
+}
 
 
 def nearest_visible(context, context_valid, target, grid):
@@ -129,7 +136,9 @@ def make_panel(compare, masker, *, width, batch):
         scalars["rank_pooled"] = effective_rank(pooled)
         scalars["rank_tokens"] = effective_rank(tokens[::step])
         known = {"width": width, "rank_samples": len(pooled)}
-        return scalars | {"alarms": health_alarms(scalars | known)}
+        alarms = health_alarms(scalars | known)
+        watch.say(verdict(scalars, alarms, SHOWN))
+        return scalars | {"alarms": alarms}
 
     return health
 

@@ -25,21 +25,34 @@ def token_weights(valid, sizes):
     return jnp.concatenate([p * B / jnp.maximum(p.sum(), 1) for p in parts], 1)
 
 
+def smooth_l1(gap):
+    """Smooth L1 of differences with beta 1: half the square below 1, linear above."""
+    size = jnp.abs(gap)
+    return jnp.where(size < 1, 0.5 * jnp.square(gap), size - 0.5)
+
+
 def masked_l1(predicted, target, weight, sizes):
-    """Weighted mean absolute error over tokens: (mean over patterns [], each pattern's).
+    """Weighted mean absolute error over tokens; see `masked_mean`."""
+    return masked_mean(predicted, target, weight, sizes, error=jnp.abs)
+
+
+def masked_mean(predicted, target, weight, sizes, *, error):
+    """Weighted mean error over tokens: (mean over patterns [], each pattern's).
 
     Args:
       predicted, target: [B, M, D]; computed with in float32.
       weight: float32 [B, M], what `token_weights` returns.
       sizes: tokens per pattern, whose sum is M.
+      error: of differences, element by element.
     """
     B, M, D = predicted.shape
     assert target.shape == (B, M, D) and weight.shape == (B, M), (
         target.shape,
         weight.shape,
     )
-    error = jnp.abs(predicted.astype(jnp.float32) - target.astype(jnp.float32)).mean(-1)
-    terms = [e.sum(1).mean() for e in per_pattern(error * weight, sizes)]
+    gap = predicted.astype(jnp.float32) - target.astype(jnp.float32)
+    each = error(gap).mean(-1)
+    terms = [e.sum(1).mean() for e in per_pattern(each * weight, sizes)]
     return jnp.stack(terms).mean(), jnp.stack(terms)
 
 

@@ -10,8 +10,8 @@ import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
 
-from core.nn.layers import Dense, LayerNorm
-from core.nn.positions import rope_tables, sincos
+from core.nn.layers import Dense, LayerNorm, named
+from core.nn.positions import rope_tables, sincos, sincos2d
 from core.nn.transformer import Transformer
 from core.parallel.collectives import constrain
 
@@ -27,6 +27,7 @@ SIZES = {
     "G": (1664, 48, 26, 8192),
 }
 
+ADDED = {"sincos": sincos, "sincos2d": sincos2d}  # positions added at the input
 MEAN = np.array((0.485, 0.456, 0.406), np.float32)
 STD = np.array((0.229, 0.224, 0.225), np.float32)
 
@@ -71,7 +72,7 @@ def coordinates(index, grid):
 
 
 def positional(index, grid, *, positions, width, heads, rope_grid=0):
-    """(added features [..., width], None) for "sincos", else (None, RoPE tables).
+    """(added features [..., width], None) for "sincos" and "sincos2d", else (None, RoPE).
 
     index: flat token indices of `grid`. rope_grid: rows and columns that those of `grid`
     are scaled to, so that the last one has the position rope_grid - 1; 0 scales nothing.
@@ -80,8 +81,8 @@ def positional(index, grid, *, positions, width, heads, rope_grid=0):
     if rope_grid:
         last = np.maximum(np.array(grid) - 1, 1)
         where = where * np.where([False, True, True], (rope_grid - 1) / last, 1)
-    if positions == "sincos":
-        return jnp.asarray(sincos(where, width))[index], None
+    if positions in ADDED:
+        return jnp.asarray(ADDED[positions](where, width))[index], None
     # Rows of tables of the grid, which has far fewer angles than the batch has tokens.
     tables = rope_tables(where[None], head_dim=width // heads, variant=positions)
     return None, tuple(jnp.asarray(table[0])[index] for table in tables)
@@ -89,13 +90,16 @@ def positional(index, grid, *, positions, width, heads, rope_grid=0):
 
 def check_width(kind, width, heads, positions):
     """Raise ValueError for widths that positions cannot work with; kind: config section."""
-    if positions not in ("tiled", "paired", "sincos"):
+    if positions not in ("tiled", "paired", *ADDED):
         raise ValueError(
-            f"{kind}.positions is {positions!r}; use 'tiled', 'paired' or 'sincos'"
+            f"{kind}.positions is {positions!r}; use 'tiled', 'paired', 'sincos' or "
+            "'sincos2d'"
         )
+    if positions == "sincos2d" and width % 4:
+        raise ValueError(f"{kind}.width is {width}; 'sincos2d' needs a multiple of 4")
     if width % heads:
         raise ValueError(f"{kind}.width {width} does not divide into {heads} heads")
-    if positions != "sincos" and (width // heads < 12 or width // heads % 2):
+    if positions not in ADDED and (width // heads < 12 or width // heads % 2):
         raise ValueError(
             f"{kind} heads are {width // heads} wide; rotary positions need 12 or "
             "more, an even number"
@@ -107,7 +111,8 @@ class Encoder(nn.Module):
 
     Attributes:
       patch: frames, rows and columns of a tubelet.
-      positions: "tiled" or "paired" RoPE in every block, or "sincos" at the input.
+      positions: "tiled" or "paired" RoPE in every block, or "sincos" at the input, or
+        "sincos2d", of rows and columns alone.
       rescale, remat, attention: see core.nn.transformer.Transformer.
     """
 
@@ -164,12 +169,18 @@ class Encoder(nn.Module):
         return LayerNorm(self.eps, self.dtype, name="norm")(x)
 
 
+def start_at(std: float):
+    """An initializer of normal values of this deviation; zeros for 0."""
+    return nn.initializers.normal(std) if std else nn.initializers.zeros
+
+
 class Predictor(nn.Module):
     """Narrow transformer that predicts features of hidden tokens from the context's.
 
     Attributes:
       out: width of the encoder whose features are predicted.
-      mask_tokens: how many learned vectors stand for hidden tokens; they start at zero.
+      mask_tokens: how many learned vectors stand for hidden tokens; mask_std: deviation
+        that they start with.
     """
 
     width: int
@@ -178,6 +189,7 @@ class Predictor(nn.Module):
     hidden: int
     out: int
     mask_tokens: int = 1
+    mask_std: float = 0.0
     positions: str = "tiled"
     eps: float = 1e-6
     qkv_bias: bool = True
@@ -216,7 +228,7 @@ class Predictor(nn.Module):
         x = Dense(self.width, ("embed", None), self.dtype, name="embed")(context)
         tokens = self.param(
             "mask_tokens",
-            nn.with_logical_partitioning(nn.initializers.zeros, (None, "embed")),
+            named(start_at(self.mask_std), (None, "embed")),
             (self.mask_tokens, self.width),
         ).astype(self.dtype)
         hidden = [

@@ -9,6 +9,21 @@ WHAT = """\
 Turns a clip into one feature vector per tubelet of {} (frames, rows, columns). It has
 learned to predict the features of hidden parts of videos, without labels."""
 
+IMAGE_TITLE = "An I-JEPA image encoder, pretrained with Reverie"
+IMAGE_WHAT = """\
+Turns an image into one feature vector per patch of {} (frames, rows, columns). It has
+learned to predict the features of hidden blocks of images, without labels."""
+VIEW_TITLE = "A LeVJEPA video encoder, pretrained with Reverie"
+VIEW_WHAT = """\
+Turns a clip into one feature vector per token of {} (frames, rows, columns). It has learned
+to give views of a clip the same embedding, without labels."""
+VIEW_NETWORK = """\
+The encoder as it was trained; the final layer norm is included. The projector, which only
+training reads, is left out."""
+VIEW_AVERAGE = """\
+The exponential moving average of the encoder; the final layer norm is included. It is of use
+after training alone: the encoder was trained without a target."""
+
 NETWORK = """\
 The target encoder: the exponential moving average of the trained encoder, as in the
 weights that Meta publishes. The final layer norm is included."""
@@ -56,9 +71,14 @@ with torch.no_grad():
 STATISTICS = {"mean": ", ".join(map(str, MEAN)), "std": ", ".join(map(str, STD))}
 
 
-def network(encoder: str, *, predictor: bool, levels: tuple[int, ...] = ()) -> str:
-    """Which weights an export holds. encoder: "target" or "online"."""
-    parts = [NETWORK if encoder == "target" else ONLINE]
+def network(
+    encoder: str, *, predictor: bool, levels: tuple[int, ...] = (), which: str = ""
+) -> str:
+    """Which weights an export holds. encoder: "target" or "online".
+
+    which: the text for "target" of a method whose target is no copy that it predicts.
+    """
+    parts = [which or NETWORK if encoder == "target" else ONLINE]
     parts += [PREDICTOR] * predictor
     named = ", ".join(map(str, levels))
     return " ".join(parts + [LEVELS.format(levels=named)] * bool(levels))

@@ -9,9 +9,22 @@ import numpy as np
 
 from core.data.decoding import planar
 from core.data.decoding.video import open_video
-from core.data.records import REPEATED, BadSample
+from core.data.records import REPEATED, BadSample, RecordsWrapper
 
 cv2.setNumThreads(0)  # the pipeline's workers are the parallelism
+
+
+class LocalViews(NamedTuple):
+    """Small random crops of the frames of a clip, cut while they are decoded once.
+
+    count: of them. size: pixels of the square crop. scale, aspect, flip: as in `View`.
+    """
+
+    count: int
+    size: int
+    scale: tuple[float, float]
+    aspect: tuple[float, float] = (0.75, 4 / 3)
+    flip: bool = True
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,6 +44,7 @@ class View:
       more than one, a clip is [crops, frames, size, size, 3].
     planar: a frame is [3 size / 2, size] as in decoding/planar.py, half the bytes of RGB;
       size must be even.
+    local: small crops of the same frames besides, which `split_views` separates.
 
     Raises ValueError if a field is out of range.
     """
@@ -44,6 +58,7 @@ class View:
     kind: str = "random"
     crops: int = 1
     planar: bool = False
+    local: LocalViews | None = None
 
     def __post_init__(self):
         for field in ("frames", "fps", "size", "crops"):
@@ -58,6 +73,22 @@ class View:
             raise ValueError(f"size is {self.size}; planar pictures need an even size")
         if self.kind not in ("random", "center"):
             raise ValueError(f"kind is {self.kind!r}; expected 'random' or 'center'")
+        if self.local is not None:
+            if self.crops > 1 or self.planar:
+                raise ValueError(
+                    f"crops is {self.crops} and planar {self.planar}; local views need 1 "
+                    "and False"
+                )
+            self.of_local()  # raises
+
+    def of_local(self) -> "View":
+        """The view of which each local view is one."""
+        assert self.local is not None
+        count, size, scale, aspect, flip = self.local
+        changes = {"crops": count, "size": size, "scale": scale, "aspect": aspect}
+        return dataclasses.replace(
+            self, **changes, flip=flip, kind="random", local=None
+        )
 
 
 def read_clip(source, view: View, rng) -> np.ndarray:
@@ -76,8 +107,9 @@ def read_distinct_clip(source, view: View, rng) -> tuple[np.ndarray, int]:
         spare = max(0.0, video.duration - view.frames / view.fps)
         start = spare / 2 if view.kind == "center" else rng.uniform(0, spare)
         times = start + np.arange(view.frames) / view.fps
-        make_view = (make_crop if view.crops == 1 else make_crops)(view, rng)
-        clip, distinct = video.distinct_frames_at(times, make_view, view.planar)
+        clip, distinct = video.distinct_frames_at(
+            times, make_views(view, rng), view.planar
+        )
         return clip if view.crops == 1 else np.moveaxis(clip, 1, 0), distinct
 
 
@@ -89,11 +121,10 @@ def still_clip(image, view: View, rng) -> np.ndarray:
         )
     size = image.shape[:2]
     image = planar.rgb_to_planes(image) if view.planar else image
+    shown = make_views(view, rng)(*size)(image)
     if view.crops == 1:
-        one = make_crop(view, rng)(*size)(image)
-        return np.repeat(one[None], view.frames, 0)
-    several = make_crops(view, rng)(*size)(image)
-    return np.repeat(several[:, None], view.frames, 1)
+        return np.repeat(shown[None], view.frames, 0)
+    return np.repeat(shown[:, None], view.frames, 1)
 
 
 def video_sample(source, view: View, rng, label: int) -> dict:
@@ -103,11 +134,60 @@ def video_sample(source, view: View, rng, label: int) -> dict:
 
 
 def with_label(video, label: int, view: View) -> dict[str, np.ndarray]:
-    """{"video": video}, and "label" int32, [] or [crops], unless the label is negative."""
+    """{"video": video}, and "label" int32, [] or [crops], unless the label is negative.
+
+    With local views, what `split_views` returns in place of "video".
+    """
+    found = {"video": video} if view.local is None else split_views(video, view)
     if label < 0:
-        return {"video": video}
+        return found
     shape = (view.crops,) if view.crops > 1 else ()
-    return {"video": video, "label": np.full(shape, label, np.int32)}
+    return found | {"label": np.full(shape, label, np.int32)}
+
+
+def split_views(rows: np.ndarray, view: View) -> dict[str, np.ndarray]:
+    """{"video": [T, size, size, 3], "local": [V, T, s, s, 3]} of rows [T, n] of pixels."""
+    assert view.local is not None
+    T, s = len(rows), view.local.size
+    whole = rows[:, : 3 * view.size**2].reshape(T, view.size, view.size, 3)
+    rest = rows[:, 3 * view.size**2 :].reshape(T, view.local.count, s, s, 3)
+    return {"video": whole, "local": rest.swapaxes(0, 1)}
+
+
+def cut_views(video: np.ndarray, view: View, rng) -> dict[str, np.ndarray]:
+    """What `split_views` returns, of a clip [T, H, W, 3] that is in memory."""
+    cut = make_views(view, rng)(*video.shape[1:3])
+    return split_views(np.stack([cut(frame) for frame in video]), view)
+
+
+@dataclasses.dataclass(frozen=True)
+class CutViews(RecordsWrapper):
+    """Views of whole clips, such as those of the embedded world: "video" and "local"."""
+
+    view: View
+
+    def load(self, index, rng):
+        """{"video", "local"} as of `split_views`; labels are left out."""
+        return cut_views(self.inner.load(index, rng)["video"], self.view, rng)
+
+
+def make_views(view: View, rng):
+    """(height, width) -> function of a frame: its crop, crops, or row of pixels.
+
+    The last is of a view with local views: all crops one after another, uint8 [n], which
+    `split_views` takes apart.
+    """
+    if view.local is None:
+        return (make_crop if view.crops == 1 else make_crops)(view, rng)
+    whole = make_crop(view, rng)
+    part = view.of_local()
+    local = [make_crop(part, rng) for _ in range(part.crops)]
+
+    def make(height, width):
+        views = [one(height, width) for one in (whole, *local)]
+        return lambda image: np.concatenate([crop(image).ravel() for crop in views])
+
+    return make
 
 
 def make_crop(view: View, rng):
@@ -135,11 +215,11 @@ def make_crops(view: View, rng):
     """`view.crops` crops at once: the function gives [crops, size, size, 3] of a frame."""
     makers = [make_crop(view, rng) for _ in range(view.crops)]
 
-    def make_views(height, width):
-        views = [make(height, width) for make in makers]
+    def make(height, width):
+        views = [one(height, width) for one in makers]
         return lambda image: np.stack([crop(image) for crop in views])
 
-    return make_views
+    return make
 
 
 class Box(NamedTuple):

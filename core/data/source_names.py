@@ -51,7 +51,7 @@ from core.data.tfds import (
 from core.data.tfds_clips import ShardClips
 from core.data.video_folder import VideoFolder
 
-WORLD = "world"
+WORLD, IMAGES = "world", "images:"
 HOME = re.compile("(images:|camera:|)(.*)", re.DOTALL)
 TERM = re.compile(r"(?:(?P<weight>[\d.]+)\s*\*\s*)?(?P<name>\S.*)")
 
@@ -101,8 +101,8 @@ def videos(
     def open_one(name):
         if name == WORLD:
             return world()
-        if name.startswith("images:"):
-            return VideoFolder(name.removeprefix("images:"), view, stills=True)
+        if name.startswith(IMAGES):
+            return VideoFolder(name.removeprefix(IMAGES), view, stills=True)
         if name.startswith("camera:"):
             name, _, camera = name.removeprefix("camera:").partition("#")
             known = recordings(name, split, frame_tolerance)
@@ -112,6 +112,14 @@ def videos(
         return VideoFolder(name, view)
 
     return open_mixture(text, open_one)
+
+
+def holds_images(name: str) -> bool:
+    """Whether a name without weight stands for images, not for videos."""
+    if name.startswith("tfds:") or is_prepared(name):
+        features = open_shards(name, "").features
+        return "image" in features and "video" not in features
+    return name.startswith(IMAGES)
 
 
 def trajectories(

@@ -82,3 +82,19 @@ def _copy_alarm(scalars):
             name="copy_ratio",
             limit=MOST_COPY_RATIO,
         )
+
+
+def verdict(scalars: dict[str, float], alarms: list[str], shown: dict[str, str]) -> str:
+    """One line: healthy, collapsed, collapsing or unhealthy, and the figures behind it.
+
+    alarms: of the same numbers; those that have to last are left out. shown: name of a
+    number -> what is expected of it.
+    """
+    texts = [text for text in alarms if not isinstance(text, LastingAlarm)]
+    words = ("collapsed", "collapsing")
+    word = "healthy"
+    if texts:
+        word = next((x for x in words if x in texts[0]), "unhealthy")
+    known = [name for name in shown if name in scalars]
+    figures = "; ".join(f"{name} {scalars[name]:.3g} ({shown[name]})" for name in known)
+    return f"{word}: {figures}" if figures else word

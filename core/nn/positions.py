@@ -63,3 +63,16 @@ def sincos(positions: np.ndarray, width: int) -> np.ndarray:
     angle = positions.astype(np.float64)[:, :, None] * omega
     table = np.concatenate([np.sin(angle), np.cos(angle)], -1)
     return table.reshape(len(positions), 3 * m)[:, :width].astype(np.float32)
+
+
+def sincos2d(positions: np.ndarray, width: int) -> np.ndarray:
+    """Fixed features of the rows and columns of positions [N, 3]: float32 [N, width].
+
+    Each of the two has half of the channels, sines before cosines (I-JEPA, arXiv
+    2301.08243); time has none. `width` is a multiple of 4.
+    """
+    m = width // 2
+    omega = 1.0 / 10_000 ** (np.arange(m // 2, dtype=np.float64) / (m / 2))
+    angle = positions[:, 1:].astype(np.float64)[:, :, None] * omega
+    table = np.concatenate([np.sin(angle), np.cos(angle)], -1)
+    return table.reshape(len(positions), width).astype(np.float32)

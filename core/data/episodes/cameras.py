@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 
-from core.data.clips import View, make_crop
+from core.data.clips import View, make_views, with_label
 from core.data.episodes.steps import LazyImages, check_steps, is_observation
 from core.data.episodes.trajectories import Recordings
 from core.data.records import REPEATED, BadSample, RecordsWrapper, blame
@@ -34,7 +34,7 @@ class Cameras(RecordsWrapper):
             )
 
     def load(self, index, rng):
-        """{"video": uint8 [T, size, size, 3]} and REPEATED.
+        """{"video": uint8 [T, size, size, 3]}, local views if wanted, and REPEATED.
 
         The last frame of an episode is repeated only if there are too few steps from the
         recording's first one to the end of the episode.
@@ -53,10 +53,11 @@ class Cameras(RecordsWrapper):
             parts, count = [*parts, images], count + len(images)
         start = min(start, max(0, count - span))
         images = slice_parts(parts, start, start + span)
-        crop = make_crop(self.view, rng)(*images.shape[1:3])
+        crop = make_views(self.view, rng)(*images.shape[1:3])
         shown = np.minimum(ahead, len(images) - 1)
         video = np.stack([crop(images[at]) for at in shown])
-        return {"video": video, REPEATED: len(shown) - len(np.unique(shown))}
+        repeated = {REPEATED: len(shown) - len(np.unique(shown))}
+        return with_label(video, -1, self.view) | repeated
 
     def images_of(self, index, goes_on=False):
         """(images of the first episode in a recording [n, H, W, 3], whether it ends there).
