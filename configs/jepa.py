@@ -35,8 +35,8 @@ from configs import ijepa, levjepa
 
 WORDS = (
     "tiny, atari, rooms, v1_l, v1_h, v1_h384, v2_l, v2_h, v2_g, v2_G, v2_l_cooldown, "
-    "v2_h_cooldown, v2_g_cooldown, v2_g384_cooldown, tiny_dense, v2_1_b, v2_1_l, v2_1_g, v2_1_G, "
-    "tiny_levjepa, levjepa_b, levjepa_l, tiny_image, ijepa_h14, ijepa_h16_448"
+    "v2_h_cooldown, v2_g_cooldown, v2_g384_cooldown, tiny_dense, v2_1_b, v2_1_l, v2_1_g, "
+    "v2_1_G, tiny_levjepa, levjepa_b, levjepa_l, tiny_image, ijepa_h14, ijepa_h16_448"
 )
 
 
