@@ -31,6 +31,8 @@ INDEX = ("episode_idx", "ep_idx", "step_idx", LENGTHS, OFFSETS)
 SEEN = ("pixels", "proprio", "observation")
 ACTION, REWARD, ENDED = "action", "reward", "terminated"
 REMEDY = "pip install -r requirements-tables.txt"
+# Columns up to this size are read once and kept: files of single rows are slow to read.
+KEPT = 2**26  # bytes
 
 
 class Table(NamedTuple):
@@ -230,8 +232,15 @@ def open_hdf5(place: pathlib.Path) -> Table:
         )
     check_rows(place, starts, {key: file[key].shape[0] for key in columns})
 
+    @functools.cache
+    def whole(column):
+        return as_texts(file[column][:])
+
     def read(column, start, stop):
-        return as_texts(file[column][start:stop])
+        small = file[column].nbytes <= KEPT
+        return (
+            whole(column)[start:stop] if small else as_texts(file[column][start:stop])
+        )
 
     return Table(tuple(columns), starts, read)
 
@@ -267,11 +276,35 @@ def open_lance(place: pathlib.Path) -> Table:
     columns = tuple(name for name in names if name not in INDEX)
     check_rows(place, starts, {})
 
+    small = {f.name for f in data.schema if bytes_of(f.type) * starts[-1] <= KEPT}
+
+    @functools.cache
+    def whole(column):
+        return lance_values(data.to_table(columns=[column])[column].combine_chunks())
+
     def read(column, start, stop):
+        if column in small:
+            return whole(column)[start:stop]
         part = data.to_table(columns=[column], offset=start, limit=stop - start)[column]
         return lance_values(part.combine_chunks())
 
     return Table(columns, starts, read)
+
+
+def is_encoded(kind) -> bool:
+    """Whether values of an Arrow type are bytes of files."""
+    import pyarrow as pa
+
+    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
+
+
+def bytes_of(kind) -> float:
+    """Bytes of a value of an Arrow type; infinite if they differ."""
+    import pyarrow as pa
+
+    if pa.types.is_fixed_size_list(kind):
+        return kind.list_size * bytes_of(kind.value_type)
+    return kind.bit_width / 8 if pa.types.is_primitive(kind) else float("inf")
 
 
 def lance_values(x):
@@ -282,7 +315,7 @@ def lance_values(x):
         x = pa.concat_arrays(x.chunks)
     if pa.types.is_fixed_size_list(x.type):
         return x.flatten().to_numpy(zero_copy_only=False).reshape(len(x), -1)
-    if pa.types.is_binary(x.type) or pa.types.is_large_binary(x.type):
+    if is_encoded(x.type):
         return x.to_pylist()
     if pa.types.is_string(x.type) or pa.types.is_large_string(x.type):
         return np.array(x.to_pylist())
