@@ -253,7 +253,7 @@ def test_a_plan_costs_the_rewards_that_the_episode_lasts_for():
 
 
 def test_runs_from_before_there_were_several_planners_go_on():
-    config = small().to_dict()
+    config = json.loads(small().to_json())
     old = {k: x for k, x in config["planner"].items() if not isinstance(x, dict)}
     assert not run_folder.differences(config | {"planner": old}, config)
 
