@@ -64,9 +64,9 @@ def export_planner(
     about = describe(controller, names, units, rate)
     write_json(folder / ABOUT, about)
     rows = [
-        "| {} {} | {} | {:g} | {:g} |".format(
-            i, x["name"], x["unit"] or "unknown", x["low"], x["high"]
-        )
+        f"| {i} {x['name']} | {x['unit'] or 'unknown'} | "
+        + " | ".join("none" if x[k] is None else f"{x[k]:g}" for k in ("low", "high"))
+        + " |"
         for i, x in enumerate(about["action"])
     ]
     views = ", ".join(f"`{k}` {v[1]} {[1, *v[0]]}" for k, v in controller.views.items())
@@ -87,7 +87,10 @@ def export_planner(
 
 
 def describe(controller: Controller, names, units, rate) -> dict[str, Any]:
-    """What planner.json says: shapes of inputs, names of the state, units of actions."""
+    """What planner.json says: shapes of inputs, names of the state, units of actions.
+
+    A bound that there is none of is null.
+    """
     bounds = controller.low, controller.high
     low, high = (np.broadcast_to(x, controller.model.mean.shape) for x in bounds)
     specs, A = controller.specs(), len(low)
@@ -95,8 +98,9 @@ def describe(controller: Controller, names, units, rate) -> dict[str, Any]:
     shapes = {
         k: {"shape": list(s.shape), "dtype": str(s.dtype)} for k, s in specs.items()
     }
+    low, high = ([float(v) if np.isfinite(v) else None for v in x] for x in (low, high))
     action = [
-        {"name": name[i], "unit": unit[i], "low": float(low[i]), "high": float(high[i])}
+        {"name": name[i], "unit": unit[i], "low": low[i], "high": high[i]}
         for i in range(A)
     ]
     return {
