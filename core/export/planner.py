@@ -61,37 +61,19 @@ def export_planner(
     def act(weights, inputs):
         return controller.act(restore(weights), inputs)
 
-    low, high = (
-        np.broadcast_to(x, controller.model.mean.shape) for x in controller[3:5]
-    )
-    A, specs = len(low), controller.specs()
-    known = [list(x) + [""] * (A - len(x)) for x in (names, units)]
-    action = [
-        {
-            "name": known[0][i],
-            "unit": known[1][i],
-            "low": float(low[i]),
-            "high": float(high[i]),
-        }
-        for i in range(A)
-    ]
-    steps = controller.execute * controller.model.skip
-    shapes = {
-        k: {"shape": list(s.shape), "dtype": str(s.dtype)} for k, s in specs.items()
-    }
-    about = {"inputs": shapes, "action": action, "steps": steps, "rate": rate}
-    about["state"] = [k for k in shapes if k.startswith(STATE)]
+    about = describe(controller, names, units, rate)
     write_json(folder / ABOUT, about)
     rows = [
-        "| {} {} | {} | {:g} | {:g} |".format(
-            i, x["name"], x["unit"] or "unknown", x["low"], x["high"]
-        )
-        for i, x in enumerate(action)
+        f"| {i} {x['name']} | {x['unit'] or 'unknown'} | "
+        + " | ".join("none" if x[k] is None else f"{x[k]:g}" for k in ("low", "high"))
+        + " |"
+        for i, x in enumerate(about["action"])
     ]
     views = ", ".join(f"`{k}` {v[1]} {[1, *v[0]]}" for k, v in controller.views.items())
+    sizes = {"steps": about["steps"], "width": len(rows), "rows": "\n".join(rows)}
     return artifacts.export_stablehlo(
         folder,
-        {PROGRAM: (act, specs)},
+        {PROGRAM: (act, controller.specs())},
         weights,
         origin=origin,
         atol=ATOL,
@@ -99,9 +81,35 @@ def export_planner(
         title=title,
         what=WHAT,
         network="The model as it was evaluated, with its statistics of actions.",
-        inputs=INPUTS.format(views=views, steps=steps, width=A, rows="\n".join(rows)),
+        inputs=INPUTS.format(views=views, **sizes),
         config=config,
     )
+
+
+def describe(controller: Controller, names, units, rate) -> dict[str, Any]:
+    """What planner.json says: shapes of inputs, names of the state, units of actions.
+
+    A bound that there is none of is null.
+    """
+    bounds = controller.low, controller.high
+    low, high = (np.broadcast_to(x, controller.model.mean.shape) for x in bounds)
+    specs, A = controller.specs(), len(low)
+    name, unit = ([*x, *[""] * (A - len(x))] for x in (names, units))
+    shapes = {
+        k: {"shape": list(s.shape), "dtype": str(s.dtype)} for k, s in specs.items()
+    }
+    low, high = ([float(v) if np.isfinite(v) else None for v in x] for x in (low, high))
+    action = [
+        {"name": name[i], "unit": unit[i], "low": low[i], "high": high[i]}
+        for i in range(A)
+    ]
+    return {
+        "inputs": shapes,
+        "state": [k for k in shapes if k.startswith(STATE)],
+        "action": action,
+        "steps": controller.execute * controller.model.skip,
+        "rate": rate,
+    }
 
 
 def as_nested(params: Any) -> tuple[dict, Callable[[dict], Any]]:

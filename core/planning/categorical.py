@@ -87,10 +87,8 @@ def make_categorical(
             elites = jnp.take_along_axis(plans, chosen[:, :, None, None], 1)
             fine = jnp.isfinite(value)
             count = (elites * fine[:, :, None, None]).sum(1) + smoothing
-            total = [x.sum(-1, keepdims=True) for x in jnp.split(count, edges, -1)]
-            new = count / jnp.repeat(
-                jnp.concatenate(total, -1), sizes, -1, total_repeat_length=A
-            )
+            parts = [x / x.sum(-1, keepdims=True) for x in jnp.split(count, edges, -1)]
+            new = jnp.concatenate(parts, -1)
             blend = momentum * probs + (1 - momentum) * new
             probs = jnp.where(fine[:, :1, None], blend, probs)
             return (probs, found | fine[:, 0]), -value[:, 0]

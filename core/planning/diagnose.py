@@ -13,7 +13,7 @@ from core.planning.control import goal_views
 from core.planning.goals import GoalModel, GoalWorld, to_actions, to_blocks
 from core.planning.noise import coloring
 from core.planning.plans import PlanSpace
-from core.planning.problems import Problems, stack
+from core.planning.problems import Problems, load_recording, stack
 from core.planning.scores import spearman
 
 
@@ -66,7 +66,7 @@ def read_windows(
     """
     rng, length, found = np.random.default_rng(seed), horizon * model.skip, []
     for _ in range(20 * count):
-        steps = recordings.load(int(rng.integers(len(recordings))))
+        steps = load_recording(recordings, int(rng.integers(len(recordings))))
         first = np.asarray(steps["is_first"], bool)
         starts = [
             t

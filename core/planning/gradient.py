@@ -65,12 +65,7 @@ def make_gradient(
             now = row_keys.fold(key, i)
             slope = jax.grad(total, has_aux=True)
             grads, cost = slope(plans, row_keys.fold(now, 1))
-            cost = jnp.where(jnp.isfinite(cost), cost, jnp.inf)
-            first = cost.argmin(1)
-            one = jnp.take_along_axis(plans, first[:, None, None, None], 1)[:, 0]
-            better = cost.min(1) < lowest
-            top = jnp.where(better[:, None, None], one, top)
-            lowest = jnp.minimum(lowest, cost.min(1))
+            top, lowest = better(plans, cost, top, lowest)
             grads = jnp.where(jnp.isfinite(grads), grads, 0)
             updates, opt = adam.update(grads, opt)
             plans = plans + space.std * jnp.asarray(updates)
@@ -89,3 +84,14 @@ def make_gradient(
         return finish(space, top, lowest, jnp.isfinite(lowest))
 
     return Planner(solve, lambda B: begin_search(space, B, horizon=H))
+
+
+def better(plans, cost, top, lowest):
+    """(plan [B, H, A], cost [B]): `top` and `lowest`, or the best of plans [B, S, H, A] of
+    finite cost [B, S] where that is less.
+    """
+    cost = jnp.where(jnp.isfinite(cost), cost, jnp.inf)
+    first = cost.argmin(1)[:, None, None, None]
+    best, least = jnp.take_along_axis(plans, first, 1)[:, 0], cost.min(1)
+    top = jnp.where((least < lowest)[:, None, None], best, top)
+    return top, jnp.minimum(lowest, least)

@@ -72,12 +72,9 @@ def make_mppi(
             value, chosen = jax.lax.top_k(-cost, best)
             elites = jnp.take_along_axis(plans, chosen[:, :, None, None], 1)
             fine = jnp.isfinite(value[:, 0])
-            weight = softmin(-value, temperature)[:, :, None, None]
-            new = (weight * elites).sum(1)
-            var = (weight * jnp.square(elites - new[:, None])).sum(1)
-            new_std = jnp.clip(jnp.sqrt(var), lowest, highest)
-            here = fine[:, None, None]
-            mean, std = jnp.where(here, new, mean), jnp.where(here, new_std, std)
+            new, spread = weighted(elites, softmin(-value, temperature))
+            spread, here = jnp.clip(spread, lowest, highest), fine[:, None, None]
+            mean, std = jnp.where(here, new, mean), jnp.where(here, spread, std)
             return (mean, std, found | fine), -value[:, 0]
 
         std = jnp.broadcast_to(jnp.clip(space.std, lowest, highest), (B, H, A))
@@ -86,6 +83,13 @@ def make_mppi(
         return finish(space, carry[0], cost[-1], carry[-1])
 
     return Planner(solve, lambda B: begin_search(space, B, horizon=H))
+
+
+def weighted(plans, weight):
+    """(mean, deviation) [B, H, A] of plans [B, E, H, A] with weights [B, E] of sum 1."""
+    weight = weight[:, :, None, None]
+    mean = (weight * plans).sum(1)
+    return mean, jnp.sqrt((weight * jnp.square(plans - mean[:, None])).sum(1))
 
 
 def softmin(cost, temperature: float):

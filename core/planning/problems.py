@@ -92,12 +92,17 @@ def recorded_problems(
     return collect(draw, world, count=count, seed=seed, wanted=wanted, hint=hint)
 
 
-def read_states(recordings: Any, world: GoalWorld, index: int) -> dict:
-    """States, actions and is_first of a recording. Raises ValueError if they are missing."""
+def load_recording(recordings: Any, index: int) -> dict:
+    """A recording's steps. Raises ValueError if it cannot be read."""
     try:
-        steps = recordings.load(index)
+        return recordings.load(index)
     except BadSample as error:
         raise ValueError(f"{recordings.name(index)} {error}") from None
+
+
+def read_states(recordings: Any, world: GoalWorld, index: int) -> dict:
+    """States, actions and is_first of a recording. Raises ValueError if they are missing."""
+    steps = load_recording(recordings, index)
     for name in (*world.state_names, "action", "is_first"):
         if name not in steps:
             raise ValueError(

@@ -29,6 +29,25 @@ ADDED = {"data.frame_tolerance": 0.5, "guard.norm": 0.0}
 ADDED |= dict.fromkeys(
     (f"eval_steps.{x}" for x in ("physical", "dense", "surprise")), -1
 )
+ADDED |= {
+    f"planner.{name}": value
+    for name, value in {
+        "cem.momentum": 0.0,
+        "cem.mean_first": False,
+        "icem.momentum": 0.1,
+        "icem.beta": 2.0,
+        "icem.keep": 5,
+        "mppi.temperature": 0.5,
+        "mppi.std_min": 0.05,
+        "mppi.std_max": 2.0,
+        "gradient.candidates": 8,
+        "gradient.rounds": 30,
+        "gradient.rate": 0.1,
+        "gradient.noise": 0.0,
+        "categorical.momentum": 0.0,
+        "categorical.smoothing": 1.0,
+    }.items()
+}
 # Fields that change no result; older runs lack some of them.
 FREE = (
     *("data.stall_s", "guard.hang_s", "guard.rollback"),

@@ -18,7 +18,7 @@ from core.config import load_method
 from core.data.formats import chunks
 from core.nn import distributions
 from core.parallel.layouts import unbox
-from core.runs import checkpoint
+from core.runs import checkpoint, run_folder
 from core.section import Section
 from dreamer import agent, planner, rssm, world_model
 from dreamer.policy import make_policy
@@ -250,6 +250,12 @@ def test_a_plan_costs_the_rewards_that_the_episode_lasts_for():
             alive *= goes_on[t, 0]
     assert np.abs(expected).min() > 1e-3
     np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-5)
+
+
+def test_runs_from_before_there_were_several_planners_go_on():
+    config = json.loads(small().to_json())
+    old = {k: x for k, x in config["planner"].items() if not isinstance(x, dict)}
+    assert not run_folder.differences(config | {"planner": old}, config)
 
 
 def test_the_config_stays_as_it_is():

@@ -160,6 +160,36 @@ def test_planning_replans_from_what_it_sees():
     assert not policy.lost.any()
 
 
+def test_a_context_has_the_last_frames_and_the_actions_between_them():
+    """At most `history` frames, each `skip` steps after the one before."""
+    world, seen = Points(), []
+
+    def context(observed, blocks, goal):
+        seen.append((observed["place"], blocks))
+        return {"place": observed["place"][:, -1], "goal": goal["place"]}
+
+    model = exact_model(skip=2)._replace(context=context, history=3)
+    problems = sampled_problems(far_apart, world, count=3, seed=0)
+    space = evaluate.space_of(model, world, evaluate.Judging({}, {}))
+    planner = make_planner("cem", model.objective, space, horizon=2, **SEARCH)
+    solver = control.Solver(planner, np.float32(1), at_once=4)
+    policy = control.PlanningPolicy(
+        world, problems, model, space, solver, execute=1, seed=0
+    )
+    control.carry_out(world, problems, policy, budget=7)
+    assert [x.shape[1] for x, _ in seen] == [1, 2, 3, 3]
+    assert [blocks.shape[1] for _, blocks in seen] == [0, 1, 2, 2]
+    for place, blocks in seen:
+        moved = to_actions(model, blocks).reshape(3, -1, 2, 2).sum(2)
+        np.testing.assert_allclose(np.diff(place, axis=1), moved, atol=1e-5)
+    np.testing.assert_array_equal(seen[2][0][:, 1:], seen[3][0][:, :2])
+
+
+def far_apart(rng):
+    """A start at the left border and a goal at the right one, which no step is cut short by."""
+    return tuple({"log/place": np.array([x, rng.uniform(3, 5)])} for x in (0.5, 7.5))
+
+
 def test_where_every_cost_is_infinite_a_policy_holds_still():
     world, model = Points(), exact_model(skip=2)
     problems = recorded_problems(Walks(), world, offset=8, count=3, seed=0)
