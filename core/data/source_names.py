@@ -9,6 +9,7 @@ camera:RECORDINGS#CAMERA   of another camera
 FOLDER                     trajectories: a replay, launch.prepare, RLDS, LeRobot, Minari
 atari:GAME:EPISODES        trajectories: games played while they are read; slow, to prepare
 two_rooms:EPISODES:SIZE    trajectories: the embedded two rooms; both numbers are optional
+pushing:EPISODES:SIZE      trajectories: the embedded pushing task, likewise
 world                      the embedded world
 0.7*NAME + 0.3*NAME        a mixture, drawn from by weight
 """
@@ -35,6 +36,7 @@ from core.data.formats.prepared import PreparedPieces
 from core.data.formats.rlds import Rlds
 from core.data.games.atari import is_atari, open_atari
 from core.data.mixture import Mixture
+from core.data.pushing.episodes import is_pushing, open_pushing
 from core.data.records import Records
 from core.data.rooms.episodes import is_rooms, open_rooms
 from core.data.tfds import (
@@ -172,7 +174,8 @@ def is_trajectories(name: str) -> bool:
     name = with_home(name)
     if name.startswith("tfds:") or is_prepared(name):
         return "steps" in open_shards(name, "").features
-    if any(is_one(name) for is_one in (is_atari, is_rooms, is_lerobot, is_minari)):
+    known = is_atari, is_rooms, is_pushing, is_lerobot, is_minari
+    if any(is_one(name) for is_one in known):
         return True
     return bool(chunks_in(name))
 
@@ -204,6 +207,8 @@ def recordings(name: str, split: str = "", frame_tolerance: float = 0.5) -> Reco
         return split_recordings(open_atari(name), split)
     if is_rooms(name):
         return split_recordings(open_rooms(name), split)
+    if is_pushing(name):
+        return split_recordings(open_pushing(name), split)
     if is_lerobot(name):
         return split_recordings(LeRobot(name, frame_tolerance), split)
     if is_minari(name):
@@ -214,7 +219,7 @@ def recordings(name: str, split: str = "", frame_tolerance: float = 0.5) -> Reco
     hint = file_lists.nearest_paths(place) if not place.exists() else ""
     raise ValueError(
         f"{name} holds no trajectories{hint}; expected a replay's folder, a data set of "
-        "launch.prepare, RLDS, LeRobot or Minari, tfds:NAME, two_rooms, or world"
+        "launch.prepare, RLDS, LeRobot or Minari, tfds:NAME, two_rooms, pushing, or world"
     )
 
 

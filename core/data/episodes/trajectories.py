@@ -152,6 +152,8 @@ class EpisodeWindows(RecordsWrapper):
 def starts_within(is_first, length: int) -> np.ndarray:
     """Numbers of the steps from which `length` steps lie in one episode, [n] rising."""
     begun = np.cumsum(np.asarray(is_first, bool))
+    if length > len(begun):
+        return np.zeros(0, np.int64)
     return np.flatnonzero(begun[: len(begun) - length + 1] == begun[length - 1 :])
 
 

@@ -133,7 +133,9 @@ def push(disc, puck, target) -> np.ndarray:
     turn = (turn + np.pi) % (2 * np.pi) - np.pi
     ahead = angle + np.clip(turn, -0.6, 0.6)
     round_it = puck + ROUND * np.stack([np.cos(ahead), np.sin(ahead)], 1)
-    through = puck - side * 0  # its center: the disc is stopped by the puck, and pushes it
+    through = (
+        puck - side * 0
+    )  # its center: the disc is stopped by the puck, and pushes it
     goal = np.where((np.abs(turn) < ALIGNED)[:, None], through, round_it)
     gap = goal - disc
     far = np.linalg.norm(gap, axis=1, keepdims=True)

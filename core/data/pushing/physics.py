@@ -22,7 +22,9 @@ def move(disc, puck, displacement) -> tuple[np.ndarray, np.ndarray]:
     for _ in range(PARTS):
         disc = inside(disc + part, DISC)
         puck = inside(puck + overlap(puck - disc), PUCK)
-        disc = inside(disc + overlap(disc - puck), DISC)  # where the puck cannot give way
+        disc = inside(
+            disc + overlap(disc - puck), DISC
+        )  # where the puck cannot give way
     return disc, puck
 
 
