@@ -16,10 +16,11 @@ from core.method import Costs, Method
 from core.parallel.collectives import all_gather_rows
 from core.section import Section
 from core.update import guarded_update
-from jepa import lewm_evals
 from jepa.lewm_data import ActionStatistics, make_clip_source, make_clips
+from jepa.lewm_evals import make_evals
 from jepa.lewm_model import first_moments, running_moments
 from jepa.lewm_networks import Networks, make_networks, normalize_blocks
+from jepa.lewm_planning import Planning, make_plan_evaluation, make_planner_export
 from jepa.loss import vicreg
 from jepa.sigreg import sigreg
 
@@ -162,6 +163,8 @@ def make(config: Section) -> Method:
     records, _ = read("train", frames=frames)
     statistics = ActionStatistics(records, clip["skip"])
     networks = make_networks(config, width=statistics.width)
+    plan = config["plan"].into(Planning)
+    plan.check(clip["history"])
     init = make_init(networks, statistics)
     optimizer, objective = config["optimizer"], config["objective"]
     schedules = {
@@ -186,8 +189,13 @@ def make(config: Section) -> Method:
             width=networks.skip * networks.width,
             make_records=functools.partial(read, frames=frames),
         ),
-        evals=lewm_evals.make_evals(networks, read=read, config=config),
-        exports={},
+        evals=make_evals(networks, read=read, config=config)
+        | {"plan": make_plan_evaluation(networks, plan, data=config["data"])},
+        exports={
+            "planner": make_planner_export(
+                networks, plan, config=config, about=getattr(records, "about", {})
+            )
+        },
         batch=batch,
         unit="clips",
         frozen_fields=("step", "params", "norms", "actions"),

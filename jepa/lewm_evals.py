@@ -1,4 +1,4 @@
-"""Evaluations of LeWorldModel: health of the latents, a probe of positions, and plans."""
+"""Evaluations of LeWorldModel without plans: health of the latents, a probe of positions."""
 
 import functools
 
@@ -6,29 +6,23 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from core.data import source_names
 from core.data.episodes.trajectories import stack_windows
-from core.data.rooms import goals as rooms
 from core.evals.collapse import health_alarms
 from core.evals.extract import Features
 from core.evals.measures import flat
 from core.evals.readout import in_batches
 from core.evals.regression import Options, score_targets
 from core.evals.statistics import effective_rank
-from core.planning.evaluate import Judging, Setting, Task, make_plan_eval
 from jepa.lewm_data import PLACE
 from jepa.lewm_networks import normalize_blocks
-from jepa.lewm_plan import make_goal_model
 from jepa.sigreg import sigreg
 
-# Worlds with goals by name: pixels per side -> world, and which problems are crossing.
-WORLDS = {"two_rooms": (rooms.TwoRooms, rooms.crosses)}
 SPREAD = 1 << 20  # records over which the evaluated ones are spread
 PART = 64  # clips per call
 
 
 def make_evals(networks, *, read, config) -> dict:
-    """The evaluations "health", "probe" and "plan" by name.
+    """The evaluations "health" and "probe" by name.
 
     read: (split, frames=) -> (records of clips, ...), as of lewm_data.make_clips.
     """
@@ -43,7 +37,6 @@ def make_evals(networks, *, read, config) -> dict:
     return {
         "health": config["health"].into(make_health, networks=networks, clips=clips),
         "probe": config["probe"].into(make_probe, networks=networks, clips=clips),
-        "plan": config["plan"].into(make_plan, networks=networks, data=config["data"]),
     }
 
 
@@ -143,61 +136,3 @@ def make_probe(networks, clips, *, train: int, validation: int):
         return flat("position", "r2", found["position"])
 
     return probe
-
-
-def make_plan(
-    networks, data, *, world, window, last, tasks, crossing, planners, horizon,
-    execute, problems, seeds, at_once, bounded, std,
-):  # fmt: skip
-    """state -> what core.planning.evaluate.make_plan_eval finds, on validation episodes.
-
-    Args:
-      data: the config's section of this name.
-      world: a name in WORLDS.
-      window, last: as in lewm_plan.LatentGoal.
-      tasks, crossing: {name: {"offset", "budget"}}; problems of `crossing` are those whose
-        straight way is blocked, such as by the wall between two rooms.
-      Other arguments: as in core.planning.evaluate.Judging.
-
-    Raises ValueError for an unknown world.
-    """
-    if world not in WORLDS:
-        raise ValueError(
-            f"plan.world is {world!r}; use {' or '.join(WORLDS)}, the worlds in which plans "
-            "can be carried out"
-        )
-    make_world, crosses = WORLDS[world]
-
-    def judge(model, tasks, wanted):
-        setting = Setting(
-            world=functools.partial(make_world, networks.size),
-            recordings=functools.partial(
-                source_names.recordings, data["source"], "validation"
-            ),
-            wanted=wanted,
-        )
-        how = Judging(
-            tasks={name: Task(**task) for name, task in tasks.items()},
-            planners={name: dict(options) for name, options in planners.items()},
-            horizon=horizon,
-            execute=execute,
-            problems=problems,
-            seeds=seeds,
-            at_once=at_once,
-            bounded=bounded,
-            std=std,
-        )
-        return make_plan_eval(model, weights_of, setting, how)
-
-    def plan(state, watch):
-        model = make_goal_model(
-            networks, state.actions, image=data["image"], window=window, last=last
-        )
-        found, tables = {}, []
-        for part, wanted in ((crossing, crosses), (tasks, None)):
-            if part:
-                found |= judge(model, part, wanted)(state, watch)
-                tables.append(found["table"])
-        return found | {"table": "\n\n".join(reversed(tables))}
-
-    return plan

@@ -1,6 +1,7 @@
 """Networks of LeWorldModel: image encoders, projectors with batch norm, causal predictor.
 
-arXiv 2603.19312, section 2 and appendix. Batch norm is a pure function: its statistics come
+arXiv 2603.19312. Of these networks only the vision transformer is split over the mesh axis
+`tensor`; the others are small. Batch norm is a pure function: its statistics come
 in and go out, and the weights hold only its scale and shift.
 """
 
@@ -70,14 +71,14 @@ class Projector(nn.Module):
 
         running: statistics to normalize with; None takes those of the rows of x.
         """
-        y = Dense(self.hidden, ("embed", "mlp"), self.dtype, init=SCALED, name="up")(x)
+        y = Dense(self.hidden, ("embed", None), self.dtype, init=SCALED, name="up")(x)
         mean, var = batch_moments(y) if running is None else running
         shape = (self.hidden,)
-        scale = self.param("scale", named(nn.initializers.ones, ("mlp",)), shape)
-        bias = self.param("bias", named(nn.initializers.zeros, ("mlp",)), shape)
+        scale = self.param("scale", named(nn.initializers.ones, (None,)), shape)
+        bias = self.param("bias", named(nn.initializers.zeros, (None,)), shape)
         z = (y.astype(jnp.float32) - mean) * jax.lax.rsqrt(var + BATCH_EPS)
         z = gelu((z * scale + bias).astype(self.dtype))
-        down = Dense(self.out, ("mlp", "embed"), self.dtype, init=SCALED, name="down")
+        down = Dense(self.out, (None, "embed"), self.dtype, init=SCALED, name="down")
         return down(z).astype(jnp.float32), y
 
 
@@ -185,8 +186,8 @@ class ActionEncoder(nn.Module):
         """Normalized blocks [..., skip A] -> [..., out]."""
         names = {
             "smooth": (self.smooth, (None, None)),
-            "up": (self.hidden, (None, "mlp")),
-            "down": (self.out, ("mlp", "embed")),
+            "up": (self.hidden, (None, "embed")),
+            "down": (self.out, ("embed", None)),
         }
         layers = {
             name: Dense(width, axes, self.dtype, init=SCALED, name=name)

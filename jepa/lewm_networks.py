@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from core.parallel.layouts import unbox
 from core.section import Section
 from jepa.lewm_model import (
     ActionEncoder,
@@ -40,7 +41,7 @@ class Networks(NamedTuple):
         image = jnp.zeros((1, self.size, self.size, 3), jnp.uint8)
         block = jnp.zeros((1, history, self.skip * self.width))
         features = self.encoder.init(keys[0], image)
-        seen = jax.eval_shape(self.encoder.apply, features, image)
+        seen = jax.eval_shape(self.encoder.apply, unbox(features), image)
         latents = jnp.zeros((1, history, D))
         moves = jnp.zeros((1, history, self.action.out))
         found = {

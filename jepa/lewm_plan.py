@@ -101,11 +101,9 @@ def make_goal_model(networks, actions: dict, *, image: str, window: int, last: i
                     f"{name!r} of the {what} is {shape}; expected {(sides, sides, 3)}"
                 )
         return {
-            "image": np.asarray(observed[name])[:, -window:],
-            "blocks": np.asarray(blocks, np.float32)[:, -(window - 1) :]
-            if window > 1
-            else np.asarray(blocks, np.float32)[:, :0],
-            "goal": np.asarray(wanted[name]),
+            "image": observed[name][:, -window:],
+            "blocks": blocks[:, -(window - 1) :] if window > 1 else blocks[:, :0],
+            "goal": wanted[name],
         }
 
     def encode(params, frames):

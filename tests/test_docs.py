@@ -25,6 +25,7 @@ PRESETS = (
     "configs/jepa.py:tiny_dense",
     "configs/dreamer.py:tiny",
     "configs/dreamer.py:reach",
+    "configs/lewm.py:two_rooms",
 )
 # Checks, with the flags of one command, the arguments of many uses of it.
 CHECK = """
