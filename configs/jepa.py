@@ -1,4 +1,4 @@
-"""V-JEPA, V-JEPA 2 and 2.1 pretraining (arXiv 2404.08471, 2506.09985, 2603.14482).
+"""V-JEPA, V-JEPA 2 and 2.1, LeVJEPA and I-JEPA (arXiv 2404.08471, 2506.09985, 2603.14482).
 
 tiny: two CPU cores, about ten minutes, on the embedded physical world:
 python -m launch.train --config=configs/jepa.py:tiny --workdir=runs/tiny
@@ -20,6 +20,9 @@ distilled, with predictors of 12 blocks and one level as wide as G, their teache
 read and evaluated; to train B or L without a teacher set --config.predictor.out=0. Rates,
 steps and batch are the paper's. Images are the first frames of clips. tiny_dense is tiny
 with this objective.
+
+configs/levjepa.py and configs/ijepa.py describe tiny_levjepa, levjepa_b, levjepa_l, and
+tiny_image, ijepa_h14, ijepa_h16_448.
 
 To continue from published weights on other videos:
 --config=configs/jepa.py:v2_l --config.init_from=FOLDER, with a Hugging Face folder such

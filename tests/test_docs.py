@@ -23,6 +23,8 @@ TODAY = [page for page in PAGES if page.name != "CHANGELOG.md"]
 PRESETS = (
     "configs/jepa.py:tiny",
     "configs/jepa.py:tiny_dense",
+    "configs/jepa.py:tiny_levjepa",
+    "configs/jepa.py:tiny_image",
     "configs/dreamer.py:tiny",
     "configs/dreamer.py:reach",
     "configs/lewm.py:two_rooms",

@@ -44,7 +44,7 @@ def small(**fields):
         "views": {"count": 2, "keep": 0.2},
         "objective": {"slices": 16},
         "eval_steps": dict.fromkeys(config.eval_steps, -1),
-        "optimizer": {"eps": 1e-4},
+        "optimizer": {"eps": 1e-4, "average": 0.9},
         "mesh": {"data": 1, "fsdp": 1},
     }  # fmt: skip
     config.optimizer.lr = ConfigDict({"kind": "constant", "value": 1e-3})
@@ -187,7 +187,7 @@ def test_gradient_passes_through_both_sides_of_the_distance():
 
 def run(mesh):
     """(states, [loss, gradient norm, SIGReg] per step) on a mesh, with an average."""
-    method = load_method(small(optimizer__average=0.9))
+    method = load_method(small())
     devices = jax.devices()[: int(np.prod(list(mesh.values())))]
     mesh = make_mesh(devices=devices, **mesh)
     plan = build_program(method, mesh, seed=0)
@@ -233,7 +233,6 @@ def test_a_resumed_run_is_the_same_evaluated_and_exported(tmp_path, monkeypatch,
         record(tmp_path / "whole")["metrics"] == record(tmp_path / "parts")["metrics"]
     )
     assert "step 2: health: " in capfd.readouterr().out
-    assert whole.target is whole.params["encoder"]
     export_run(tmp_path / "whole", tmp_path / "out", ["stablehlo"])
     card = (tmp_path / "out" / "stablehlo" / "README.md").read_text()
     assert "The projector" in card and "left out" in card
@@ -290,6 +289,14 @@ def test_published_presets(letter, millions):
     assert tuple(config.colour.to_dict().values()) and optimizer.betas == (0.9, 0.95)
     assert (config.objective.sigreg_weight, config.objective.slices) == (0.02, 1024)
     assert set(config.eval_steps) == set(method.evals) and method.costs.flops > 0
+
+
+def test_without_an_average_the_encoder_itself_is_evaluated():
+    method = load_method(small(optimizer__average=0.0))
+    state = unbox(jax.eval_shape(method.init, jax.random.key(0)))
+    assert state.target is state.params["encoder"]
+    assert method.frozen is not None and "online" not in method.frozen.weights
+    assert "target" not in method.parts and method.frozen_fields == ("step", "params")
 
 
 def test_dropped_tokens_are_gray_in_the_picture():
