@@ -42,7 +42,7 @@ FAULTS = (
 )
 STALL_S = 20.0  # without data, after which a process gives up
 END_S = 240  # until every process must have ended after a fault
-SAVE_STEPS, STEPS = 15, 150
+SAVE_STEPS, STEPS = 15, 240
 
 
 def job(count, folder, logs, **fields):

@@ -227,6 +227,11 @@ def recordings(name: str, split: str = "", frame_tolerance: float = 0.5) -> Reco
         return split_recordings(StepTable(name), split)
     if chunks_in(name):
         return split_recordings(ChunkFiles(str(expand_home(name))), split)
+    if "://" in name:
+        raise ValueError(
+            f"{name} is an address; expected a folder: mount the bucket, for example with "
+            "gcsfuse or mount-s3, and name the folder there"
+        )
     place = expand_home(name)
     hint = file_lists.nearest_paths(place) if not place.exists() else ""
     raise ValueError(

@@ -11,6 +11,7 @@ from core.base.processes import STOP_SIGNALS
 from core.base.waiting import Stopped
 from core.parallel import peers
 from core.parallel.stop_agreement import StopAgreement
+from core.runs.maintenance import stop_at_notices
 
 NOTICE = b"\nstopping: the run is saved first; Ctrl-C again ends it at once\n"
 GRACE_S = 4.0  # that a batch or an evaluation gets to be completed
@@ -117,7 +118,8 @@ def stop_on_signals():
     """Yields a StopRequest that STOP_SIGNALS set; restores the handlers.
 
     A SIGHUP that is ignored, as under nohup, stays ignored. With several processes a signal
-    to one stops all; jax.distributed's own handler of SIGTERM is replaced.
+    to one stops all; jax.distributed's own handler of SIGTERM is replaced. A notice of host
+    maintenance counts as SIGTERM.
     """
     numbers = set(STOP_SIGNALS)
     if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
@@ -132,6 +134,7 @@ def stop_on_signals():
                 place = jax.process_index(), jax.process_count()
                 agreement = StopAgreement(store, *place, stop.heard)
                 stop.agreement = stack.enter_context(agreement)
+            stack.enter_context(stop_at_notices())
             yield stop
     finally:
         stop.since = float("inf")  # a handler that is still to run arms no timer

@@ -92,8 +92,8 @@ def open_folder(workdir, config: dict, *, allow_change: bool = False) -> pathlib
         if changes:
             raise ValueError(
                 f"workdir {mirror.shown(workdir)} holds a run of another config: "
-                f"{'; '.join(changes)}. Use another --workdir, or --allow_config_change to go "
-                "on with the new one"
+                f"{'; '.join(changes)}. Use another --workdir, or --allow_config_change to "
+                "go on with the new one"
             )
     return workdir
 

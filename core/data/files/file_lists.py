@@ -69,7 +69,7 @@ def find_files(place: str, suffixes, what: str) -> Files:
     if is_url(str(place)):
         raise ValueError(
             f"{shown_url(place)} is an address; write addresses of {what} into a text "
-            "file, one per line, and name that file"
+            "file, one per line, and name that file; for data sets mount the bucket"
         )
     if not path.exists():
         raise ValueError(

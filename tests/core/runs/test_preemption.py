@@ -1,5 +1,6 @@
 """Signals: what they end, when, and what they must not reach."""
 
+import http.server
 import os
 import signal
 import subprocess
@@ -15,7 +16,7 @@ from core import train
 from core.base.processes import ignore_parent_signals
 from core.base.waiting import Stopped
 from core.parallel.mesh import make_mesh
-from core.runs import preemption
+from core.runs import maintenance, preemption
 from core.runs.preemption import Preempted, nothing_to_save, stop_on_signals
 
 NUMBERS = [
@@ -134,3 +135,44 @@ def test_a_thread_that_hangs_does_not_keep_the_process():
         "threading.Thread(target=threading.Event().wait).start(); cli.leave(75)"
     )
     assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 75
+
+
+class Metadata(http.server.BaseHTTPRequestHandler):
+    """A metadata server of Google's, which answers only requests with its header."""
+
+    answers = {"maintenance-event": "NONE", "preempted": "FALSE"}
+
+    def do_GET(self):
+        known = self.path.startswith("/computeMetadata/v1/instance/")
+        known &= self.headers["Metadata-Flavor"] == "Google"
+        self.send_response(200 if known else 403)
+        self.end_headers()
+        self.wfile.write(self.answers[self.path.rpartition("/")[2]].encode())
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.mark.parametrize(
+    "key, value, stops",
+    [
+        ("maintenance-event", "TERMINATE_ON_HOST_MAINTENANCE", True),
+        ("maintenance-event", "MIGRATE_ON_HOST_MAINTENANCE", False),
+        ("preempted", "TRUE", True),
+    ],
+)
+def test_a_notice_of_maintenance_stops(monkeypatch, key, value, stops):
+    monkeypatch.setattr(maintenance, "LOOK_S", 0.05)
+    monkeypatch.setattr(Metadata, "answers", dict(Metadata.answers))
+    with http.server.HTTPServer(("127.0.0.1", 0), Metadata) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setenv("GCE_METADATA_HOST", f"127.0.0.1:{server.server_port}")
+        with stop_on_signals() as stopping:
+            time.sleep(0.2)
+            assert not stopping()
+            Metadata.answers[key] = value
+            end = time.monotonic() + (10 if stops else 0.3)
+            while not stopping() and time.monotonic() < end:
+                time.sleep(0.02)
+            assert stopping() is stops
+        server.shutdown()

@@ -8,13 +8,21 @@ import subprocess
 
 import pytest
 
-from core.submit import skypilot, tpu
+from core.submit import gke, skypilot, tpu
 from core.submit.hosts import read
 from core.submit.job import Job
 
 JOB = Job(
     "a", read("v5p:4x4x4", slices=2), ("--x",), bucket="gs://b", zone="z", spot=True
 )
+
+
+@pytest.mark.parametrize("target", [gke, skypilot, tpu])
+def test_a_workdir_in_a_bucket_needs_no_mount(target):
+    job = JOB._replace(bucket="", image="r/i", flags=("--workdir=gs://b/a",))
+    text = target.render(job)
+    assert "--workdir=gs://b/a" in text and "/mnt/runs" not in text
+    assert "/mnt/runs" in target.render(JOB._replace(image="r/i"))
 
 
 @pytest.mark.skipif(not shutil.which("gcloud"), reason="needs gcloud")

@@ -82,6 +82,7 @@ JOBS = {
         secrets=("HF_TOKEN=hf:token",),
         env=(("A", 'it\'s $(HOME) "x"'), ("B", "true")),
     ),
+    "no mount": BASE._replace(bucket="", flags=("--workdir=gs://b/a",)),
     "cpus": BASE._replace(
         hosts=read("cpu:1x4"), bucket="", claim="nfs", cpus=4, restarts=0, grace_s=600
     ),
