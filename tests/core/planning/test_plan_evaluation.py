@@ -1,9 +1,12 @@
 """The evaluation "plan": rows, intervals, ranks, open-loop errors, films, the table."""
 
+import json
+
 import numpy as np
 import pytest
 from points import STD, Points, Walks, exact_model
 
+from core.evals.evaluate import report_findings
 from core.planning import diagnose, evaluate, films
 from core.planning.benches import make_plan_bench
 from core.planning.scores import spearman, wilson
@@ -155,3 +158,13 @@ def test_the_benchmark_times_plans_together_and_alone():
     found = bench()
     assert found["plan_problems"] == 3 and found["plan_one_seconds_median"] > 0
     assert found["plan_seconds_per_problem"] == found["plan_seconds_median"] / 3
+
+
+def test_the_table_is_written_beside_the_numbers(tmp_path, capsys):
+    finding = {"near/cem/success": 0.5, "table": "| a |\n|---|\n"}
+    report_findings(tmp_path, 7, "plan", finding)
+    assert (tmp_path / "7_plan_table.md").read_text() == "| a |\n|---|\n"
+    known = json.loads((tmp_path / "7.json").read_text())["plan"]
+    assert known["near/cem/success"] == 0.5
+    assert known["table"] == str(tmp_path / "7_plan_table.md")
+    assert "near/cem/success 0.500" in capsys.readouterr().out
