@@ -89,10 +89,14 @@ def lewm(**fields):
         "objective": {"slices": 16},
         "health": {"count": 8},
         "probe": {"train": 32, "validation": 16},
+        "plan": {"problems": 2, "seeds": 1, "at_once": 1, "horizon": 2, "execute": 2},
         "mesh": {"data": 1},
     }
     config = lewm_configs.get_config("two_rooms")
     config.encoder.channels = (4,)
+    config.plan.planners.cem.update({"candidates": 4, "best": 2, "rounds": 1})
+    config.plan.tasks = {"near": {"offset": 8, "budget": 8}}
+    config.plan.crossing = {}
     config.eval_steps = dict.fromkeys(config.eval_steps, -1)
     config.optimizer.lr = ConfigDict({"kind": "constant", "value": 1e-3})
     return changed(config, changes, **fields)

@@ -271,6 +271,25 @@ def test_a_resumed_run_is_exact_and_evaluated(runs):
     assert r2["position_low"] <= r2["position"] <= r2["position_high"] <= 1
 
 
+def test_plans_are_evaluated_and_exported(runs, tmp_path):
+    """Rows and table of an evaluation; the exported program acts within the bounds."""
+    whole, _, _ = runs
+    method = load_method(config_of_runs())
+    found = method.evals["plan"](whole, Watch())
+    assert found["near/replay/success"] == 1 and "| near | cem |" in found["table"]
+    origin = {"parent": "run", "revision": "1", "devices": "cpu", "packages": {}}
+    assert method.exports["planner"](whole, tmp_path, origin) < 1e-3
+    about = json.loads((tmp_path / "planner.json").read_text())
+    assert about["inputs"]["goal/image"]["shape"] == [1, 16, 16, 3]
+    assert about["steps"] == 4 and about["rate"] == 10
+    assert [x["name"] for x in about["action"]] == ["right", "down"]
+    assert all((x["low"], x["high"]) == (-1, 1) for x in about["action"])
+    config = config_of_runs()
+    config.plan.world = ""
+    with pytest.raises(ValueError, match="plan.world is empty, so plans cannot be"):
+        load_method(config).evals["plan"](whole, Watch())
+
+
 def test_eight_devices_train_the_same_run(runs):
     """Statistics of batch norm, SIGReg and VICReg are those of the global batch."""
     one, _, folder = runs
@@ -319,6 +338,8 @@ def test_clips_take_frames_and_the_actions_between():
     "fields, text",
     [
         ({"accumulate": 2}, "accumulate is 2, but batch norm"),
+        ({"plan__world": "maze"}, "plan.world is 'maze'; use two_rooms, pushing"),
+        ({"plan__window": 4}, "plan.window is 4; use 1 to 3, the history"),
         ({"encoder__kind": "cnn"}, "encoder.kind is 'cnn'; use vit or conv"),
         ({"data__size": 18}, "data.size 18 does not divide into patches of 4"),
         ({"data__image": "wrist"}, "has no picture 'wrist'; expected one of image"),
