@@ -235,7 +235,7 @@ def test_a_resumed_run_is_the_same_evaluated_and_exported(tmp_path, monkeypatch,
     assert "step 2: health: " in capfd.readouterr().out
     export_run(tmp_path / "whole", tmp_path / "out", ["stablehlo"])
     card = (tmp_path / "out" / "stablehlo" / "README.md").read_text()
-    assert "The projector" in card and "left out" in card
+    assert "A LeVJEPA video encoder" in card and "moving average of the encoder" in card
 
 
 def measured(z):
