@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 
 import bucket_servers
@@ -41,8 +42,9 @@ def place(request):
 
 
 @pytest.fixture(autouse=True)
-def fast(monkeypatch):
+def fast(monkeypatch, tmp_path_factory):
     use_one_device(monkeypatch)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path_factory.mktemp("mirrors")))
     monkeypatch.setattr(locks, "BEAT_S", 0.1)
     monkeypatch.setattr(locks, "STALE_S", 4.0)
 
