@@ -12,16 +12,23 @@ import optax
 from flax import struct
 
 from core import optim
-from core.method import Costs, Method
+from core.method import Costs, Method, Tools
 from core.parallel.collectives import all_gather_rows
 from core.section import Section
 from core.update import guarded_update
 from jepa.lewm_data import ActionStatistics, make_clip_source, make_clips
-from jepa.lewm_evals import make_evals
+from jepa.lewm_evals import make_evals, weights_of
 from jepa.lewm_model import first_moments, running_moments
 from jepa.lewm_networks import Networks, make_networks, normalize_blocks
-from jepa.lewm_planning import Planning, make_plan_evaluation, make_planner_export
+from jepa.lewm_plan import make_goal_model
 from jepa.loss import vicreg
+from jepa.planning import (
+    Acting,
+    Planning,
+    bench_plans,
+    make_plan_evaluation,
+    make_planner_export,
+)
 from jepa.sigreg import sigreg
 
 DROPOUT_STREAM = 1  # of keys, folded into that of the step
@@ -165,6 +172,21 @@ def make(config: Section) -> Method:
     networks = make_networks(config, width=statistics.width)
     plan = config["plan"].into(Planning)
     plan.check(clip["history"])
+    acting = Acting(
+        title="LeWorldModel",
+        goal_model=lambda state: make_goal_model(
+            networks,
+            state.actions,
+            image=config["data"]["image"],
+            window=plan.window,
+            last=plan.last,
+        ),
+        params_of=weights_of,
+        source=config["data"]["source"],
+        image=config["data"]["image"] or "image",
+        size=networks.size,
+        width=networks.width,
+    )
     init = make_init(networks, statistics)
     optimizer, objective = config["optimizer"], config["objective"]
     schedules = {
@@ -190,10 +212,10 @@ def make(config: Section) -> Method:
             make_records=functools.partial(read, frames=frames),
         ),
         evals=make_evals(networks, read=read, config=config)
-        | {"plan": make_plan_evaluation(networks, plan, data=config["data"])},
+        | {"plan": make_plan_evaluation(acting, plan)},
         exports={
             "planner": make_planner_export(
-                networks, plan, config=config, about=getattr(records, "about", {})
+                acting, plan, config=config, about=getattr(records, "about", {})
             )
         },
         batch=batch,
@@ -202,4 +224,5 @@ def make(config: Section) -> Method:
         parts={name: (f"params/{name}",) for name in networks._fields[:5]},
         better=BETTER,
         costs=Costs(dtype=networks.predictor.dtype),
+        tools=Tools(benches={"plan": bench_plans(acting, plan, init)}),
     )

@@ -1,33 +1,53 @@
-"""Plans of LeWorldModel put to use: their evaluation in a world, and export for a robot."""
+"""Plans of world models put to use: their evaluation in a world, and export for a robot."""
 
 import functools
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 from core.data import source_names
 from core.data.pushing.goals import Pushing
 from core.data.rooms import goals as rooms
 from core.export.planner import export_planner
+from core.parallel.layouts import unbox
+from core.planning.benches import make_plan_bench
 from core.planning.controller import make_controller
 from core.planning.evaluate import Setting, make_plan_eval
-from core.planning.goals import block_bounds
+from core.planning.goals import GoalModel, block_bounds
 from core.planning.judging import Judging, Task
 from core.planning.planners import make_planner
 from core.planning.plans import make_space
 from core.section import Section
-from jepa.lewm_evals import weights_of
-from jepa.lewm_plan import make_goal_model
 
 # Worlds with goals by name: (pixels per side -> world, which problems are crossing).
 WORLDS = {"two_rooms": (rooms.TwoRooms, rooms.crosses), "pushing": (Pushing, None)}
 
 
+class Acting(NamedTuple):
+    """What plans need of a method.
+
+    title: of the model card. goal_model: state -> GoalModel. params_of: state -> params of
+    its functions. source: name of the trajectories. image: name of the picture. size: its
+    pixels per side. width: numbers of an environment action.
+    """
+
+    title: str
+    goal_model: Callable[[Any], GoalModel]
+    params_of: Callable[[Any], Any]
+    source: str
+    image: str
+    size: int
+    width: int
+
+
 class Planning(NamedTuple):
     """The config's section `plan`; most fields are those of core.planning.judging.Judging.
 
-    world: a name in WORLDS; "" if plans cannot be carried out here. window, last: as in
-    lewm_plan.LatentGoal. tasks, crossing: {name: {"offset", "budget"}}; problems of
+    world: a name in WORLDS; "" if plans cannot be carried out here. window: frames that a
+    predicted step sees. last: of the horizon's blocks that the cost counts; 0 for all.
+    tasks, crossing: {name: {"offset", "budget"}}; problems of
     `crossing` are those whose straight way is blocked, such as by the wall between rooms.
     """
 
@@ -63,18 +83,18 @@ class Planning(NamedTuple):
             )
 
 
-def make_plan_evaluation(networks, plan: Planning, *, data: Section):
+def make_plan_evaluation(acting: Acting, plan: Planning):
     """state -> what core.planning.evaluate.make_plan_eval finds, on validation episodes.
 
-    data: the config's section of this name. Raises ValueError without a world.
+    Raises ValueError without a world.
     """
 
     def evaluate_tasks(model, tasks: Section, wanted):
         make_world, _ = WORLDS[plan.world]
         setting = Setting(
-            world=functools.partial(make_world, networks.size),
+            world=functools.partial(make_world, acting.size),
             recordings=functools.partial(
-                source_names.recordings, data["source"], "validation"
+                source_names.recordings, acting.source, "validation"
             ),
             wanted=wanted,
         )
@@ -84,7 +104,7 @@ def make_plan_evaluation(networks, plan: Planning, *, data: Section):
             planners={name: dict(numbers) for name, numbers in plan.planners.items()},
             **{name: getattr(plan, name) for name in names},
         )
-        return make_plan_eval(model, weights_of, setting, how)
+        return make_plan_eval(model, acting.params_of, setting, how)
 
     def evaluate(state, watch):
         if not plan.world:
@@ -92,7 +112,7 @@ def make_plan_evaluation(networks, plan: Planning, *, data: Section):
                 "plan.world is empty, so plans cannot be carried out; name one of "
                 f"{', '.join(WORLDS)}, or other evaluations, such as --eval=health"
             )
-        model = goal_model(networks, plan, state, data)
+        model = acting.goal_model(state)
         found, tables = {}, []
         for tasks, wanted in (
             (plan.crossing, WORLDS[plan.world][1]),
@@ -106,11 +126,26 @@ def make_plan_evaluation(networks, plan: Planning, *, data: Section):
     return evaluate
 
 
-def goal_model(networks, plan: Planning, state, data: Section):
-    """The GoalModel of a state, with its statistics of actions."""
-    return make_goal_model(
-        networks, state.actions, image=data["image"], window=plan.window, last=plan.last
-    )
+def bench_plans(acting: Acting, plan: Planning, init):
+    """() -> numbers of core.planning.benches, with random weights and the first planner.
+
+    init: key -> boxed state.
+    """
+
+    def bench():
+        state = jax.jit(lambda key: unbox(init(key)))(jax.random.key(0))
+        kind, numbers = next(iter(plan.planners.items()))
+        settings = {"kind": kind} | dict(numbers)
+        side = acting.size
+        return make_plan_bench(
+            acting.goal_model(state),
+            lambda: acting.params_of(state),
+            {acting.image: ((side, side, 3), "uint8")},
+            horizon=plan.horizon,
+            **settings,
+        )()
+
+    return bench
 
 
 class Bounds(NamedTuple):
@@ -142,15 +177,17 @@ def recorded_bounds(about: dict, width: int) -> Bounds:
     )
 
 
-def make_planner_export(networks, plan: Planning, *, config: Section, about: dict):
+def make_planner_export(
+    acting: Acting, plan: Planning, *, config: Section, about: dict
+):
     """(state, folder, origin) -> largest gap: the first of plan.planners as one program.
 
     about: of the recordings: bounds, names and units of actions, and their rate.
     """
 
     def export(state, folder, origin):
-        model = goal_model(networks, plan, state, config["data"])
-        bounds = recorded_bounds(about, networks.width)
+        model = acting.goal_model(state)
+        bounds = recorded_bounds(about, acting.width)
         low, high = block_bounds(model, bounds)  # of blocks
         kind, numbers = next(iter(plan.planners.items()))
         settings = {"kind": kind} | dict(numbers)
@@ -162,7 +199,7 @@ def make_planner_export(networks, plan: Planning, *, config: Section, about: dic
             horizon=plan.horizon,
             **settings,
         )
-        side, name = networks.size, config["data"]["image"] or "image"
+        side = acting.size
         controller = make_controller(
             model,
             planner,
@@ -170,18 +207,18 @@ def make_planner_export(networks, plan: Planning, *, config: Section, about: dic
             execute=plan.execute,
             low=bounds.low,
             high=bounds.high,
-            views={name: ((side, side, 3), "uint8")},
+            views={acting.image: ((side, side, 3), "uint8")},
         )
         unit = about.get("units", {}).get("action", "")
         return export_planner(
             controller,
-            weights_of(state),
+            acting.params_of(state),
             folder,
             origin,
             config=config.to_dict(),
-            title="LeWorldModel planner",
+            title=f"{acting.title} planner",
             names=about.get("names", {}).get("action", ()),
-            units=[unit] * networks.width,
+            units=[unit] * acting.width,
             rate=about.get("rate"),
         )
 
