@@ -101,8 +101,26 @@ def droid():
         },
         # Validation clips, frames ahead, and actions tried per clip.
         "rollout": {"clips": 64, "horizon": 6, "tried": 200},
+        # As in configs/lewm.py; the cost is the energy after the last block.
+        "plan": {
+            "world": "",
+            "window": 1,
+            "last": 1,
+            "tasks": {"near": {"offset": 10, "budget": 25}},
+            "crossing": {},
+            "planners": {
+                "cem": {"candidates": 400, "best": 10, "rounds": 10, "momentum": 0.15}
+            },
+            "horizon": 2,
+            "execute": 1,
+            "problems": 100,
+            "seeds": 3,
+            "at_once": 1,
+            "bounded": True,
+            "std": 0.05,
+        },
         # Steps between evaluations; 0: only after the last step, -1: never.
-        "eval_steps": {"rollout": 5000},
+        "eval_steps": {"rollout": 5000, "plan": -1},
     }
 
 
@@ -116,9 +134,16 @@ def two_rooms():
         "embodiments": {"disc": {"action": 2, "state": 1}},
         "embodiment": "disc",
         "rollout": {"clips": 128, "horizon": 6, "tried": 400},
-        "eval_steps": {"rollout": 500},
+        "eval_steps": {"rollout": 500, "plan": -1},
     }
     config["clip"] |= {"skip": 5}
+    config["plan"] |= {
+        "world": "two_rooms",
+        "planners": {"cem": {"candidates": 64, "best": 8, "rounds": 6}},
+        "problems": 50,
+        "at_once": 4,
+        "std": 0.5,
+    }
     config["data"] |= {
         "source": "two_rooms",
         "size": 64,

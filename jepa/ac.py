@@ -13,15 +13,24 @@ import optax
 from flax import struct
 
 from core import optim
-from core.method import Costs, Method
+from core.method import Costs, Method, Tools
 from core.nn.layers import normalize
 from core.section import Section
 from core.update import guarded_update
 from jepa import ac_data, ac_evals, flops, readers
 from jepa.ac_model import ActionPredictor
+from jepa.ac_plan import make_goal_model
 from jepa.encode import make_encode
 from jepa.model import Encoder, encoder_size
 from jepa.networks import token_grid
+from jepa.planning import (
+    Acting,
+    Planning,
+    bench_plans,
+    make_plan_evaluation,
+    make_planner_export,
+    picture_views,
+)
 
 PARTS = {
     "encoder": ("encoder",),
@@ -82,21 +91,23 @@ class Networks(NamedTuple):
         )
         return normalize(x, eps=1e-5)
 
-    def roll(self, params, features, actions, states):
+    def roll(self, params, features, actions, states, *, window: int = 0):
         """Features after each of the last steps, each predicted from those before it.
 
         Args:
           features: of the first n frames, [B, n, V N, D].
           actions, states: [B, T, ...] of T >= n steps, the first n of those frames.
+          window: most frames that a prediction sees; 0 for all.
 
         Returns:
           [B, T - n + 1, V N, D]
         """
         n, T, found = features.shape[1], actions.shape[1], []
         for t in range(n, T + 1):
-            guess = self.predict(params, features, actions[:, :t], states[:, :t])[
-                :, -1:
-            ]
+            seen = slice(max(0, t - window) if window else 0, t)
+            guess = self.predict(
+                params, features[:, seen], actions[:, seen], states[:, seen]
+            )[:, -1:]
             features = jnp.concatenate([features, guess], 1)
             found.append(guess)
         return jnp.concatenate(found, 1)
@@ -269,6 +280,10 @@ def make(config: Section) -> Method:
         ac_data.make_clips, "split", "frames", seed=config["seed"], skip=clip["skip"]
     )
 
+    plan = config["plan"].into(Planning)
+    plan.check(clip["frames"] - 1)
+    acting = make_acting(networks, config, plan, widths)
+
     def source(split, shard, folder=None):
         check_encoder(config)
         return ac_data.make_clip_source(
@@ -283,8 +298,9 @@ def make(config: Section) -> Method:
         init=init,
         step=step,
         source=source,
-        evals=ac_evals.make_evals(networks, read=read, config=config),
-        exports={},
+        evals=ac_evals.make_evals(networks, read=read, config=config)
+        | {"plan": make_plan_evaluation(acting, plan)},
+        exports={"planner": make_planner_export(acting, plan, config=config, about={})},
         batch=batch,
         unit="clips",
         frozen_fields=("step", "params", "encoder"),
@@ -293,6 +309,37 @@ def make(config: Section) -> Method:
         readers=readers.make_readers(networks.encoder, networks.predictor),
         better=BETTER,
         costs=make_costs(networks, config),
+        tools=Tools(benches={"plan": bench_plans(acting, plan, init)}),
+    )
+
+
+def make_acting(
+    networks: Networks, config: Section, plan: Planning, widths: tuple[int, int]
+) -> Acting:
+    """What plans need of this method. widths: numbers of an action and of a state."""
+    data, skip = config["data"], config["clip"]["skip"]
+    width = widths[0] // skip if data["action"] == "concatenated" else widths[0]
+    names = data["images"] or ("",)
+    views = picture_views(names, data["size"])
+    if len(data["states"]) == 1:
+        views[data["states"][0]] = ((widths[1],), "float32")
+    return Acting(
+        title="V-JEPA 2-AC",
+        goal_model=lambda state: make_goal_model(
+            networks,
+            action=data["action"],
+            skip=skip,
+            width=width,
+            size=data["size"],
+            images=names,
+            states=data["states"],
+            window=plan.window,
+        ),
+        params_of=weights_of,
+        source=data["source"],
+        views=views,
+        size=data["size"],
+        width=width,
     )
 
 

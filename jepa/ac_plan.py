@@ -10,7 +10,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from core.planning.goals import GoalModel
-from jepa.ac_data import picture_name, resized
 
 
 class Energy:
@@ -21,8 +20,9 @@ class Energy:
     come is the last one that is known.
     """
 
-    def __init__(self, networks, to_model):
-        self.networks, self.to_model = networks, to_model
+    def __init__(self, networks, to_model, window: int):
+        """to_model: blocks of actions -> the model's. window: as of `Networks.roll`."""
+        self.networks, self.to_model, self.window = networks, to_model, window
 
     def encode(self, params, context):
         """Features of the frames and of the goal, with what was done between the frames."""
@@ -47,6 +47,7 @@ class Energy:
             repeated(start["features"]),
             jnp.concatenate([done, planned], 1),
             jnp.concatenate([state, later], 1),
+            window=self.window,
         )
         return found.reshape(B, S, H, *found.shape[2:])
 
@@ -65,14 +66,15 @@ def make_goal_model(
     size: int,
     images,
     states,
-    history: int,
+    window: int,
 ) -> GoalModel:
     """What planners need of the method.
 
     Args:
       action: kind of the model's actions, a name in jepa.ac_data.ACTIONS.
       skip, width: environment steps of a block, numbers of an environment action.
-      size, images, states: of the config's data. history: frames of a context.
+      size, images, states: of the config's data. window: frames that a
+        predicted step sees.
 
     Raises ValueError for poses, whose changes are no actions of an environment.
     """
@@ -87,38 +89,41 @@ def make_goal_model(
             return blocks
         return blocks.reshape(*blocks.shape[:-1], skip, width).sum(-2)
 
-    def views(observed):
-        """uint8 [B, n, V, size, size, 3] of pictures [B, n, h, w, 3] by name."""
-        flat = {k: x.reshape(-1, *x.shape[2:]) for k, x in observed.items()}
-        found = [
-            resized(flat[picture_name(flat, name)], size) for name in images or ("",)
-        ]
-        B, n = next(iter(observed.values())).shape[:2]
-        return np.stack(found, 1).reshape(B, n, len(found), size, size, 3)
+    names = [name or "image" for name in images or ("",)]
+
+    def views(observed, what):
+        """uint8 [B, n, V, size, size, 3] of pictures [B, n, size, size, 3] by name."""
+        for name in names:
+            if name not in observed:
+                raise ValueError(f"the {what} has no {name!r}")
+            shape = tuple(observed[name].shape[2:])
+            if shape != (size, size, 3):
+                raise ValueError(
+                    f"{name!r} of the {what} is {shape}; expected {(size, size, 3)}"
+                )
+        return jnp.stack([observed[name] for name in names], 2)
 
     def context(observed, blocks, goal):
-        image = views(observed)
+        image = views(observed, "observation")
         B, n = image.shape[:2]
-        state = np.zeros((B, n, 1), np.float32)
+        state = jnp.zeros((B, n, 1))
         if states:
-            parts = [
-                np.asarray(observed[k], np.float32).reshape(B, n, -1) for k in states
-            ]
-            state = np.concatenate(parts, -1)
-        if not np.isfinite(state).all():
+            known = [jnp.reshape(observed[k], (B, n, -1)) for k in states]
+            state = jnp.concatenate(known, -1).astype(jnp.float32)
+        if isinstance(blocks, np.ndarray) and not np.isfinite(state).all():
             raise ValueError("the observed state has values that are not finite")
+        wanted = {name: x[:, None] for name, x in goal.items()}
         return {
             "image": image,
-            "goal": views({k: x[:, None] for k, x in goal.items()})[:, 0],
-            "action": np.asarray(to_model(blocks), np.float32),
+            "goal": views(wanted, "goal")[:, 0],
+            "action": jnp.asarray(to_model(blocks), jnp.float32),
             "state": state,
         }
 
-    objective = Energy(networks, to_model)
+    objective = Energy(networks, to_model, window)
 
     def encode(params, frames):
-        image = jnp.stack([frames[name or "image"] for name in images or ("",)], 2)
-        return networks.encode(params["encoder"], image)
+        return networks.encode(params["encoder"], views(frames, "recording"))
 
     return GoalModel(
         objective=objective,
@@ -128,5 +133,5 @@ def make_goal_model(
         mean=np.zeros(width, np.float32),
         std=np.ones(width, np.float32),
         skip=skip,
-        history=history,
+        history=window,
     )

@@ -28,6 +28,7 @@ from jepa.planning import (
     bench_plans,
     make_plan_evaluation,
     make_planner_export,
+    picture_views,
 )
 from jepa.sigreg import sigreg
 
@@ -183,7 +184,7 @@ def make(config: Section) -> Method:
         ),
         params_of=weights_of,
         source=config["data"]["source"],
-        image=config["data"]["image"] or "image",
+        views=picture_views((config["data"]["image"],), networks.size),
         size=networks.size,
         width=networks.width,
     )

@@ -1,7 +1,7 @@
 """Plans of world models put to use: their evaluation in a world, and export for a robot."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -29,17 +29,22 @@ class Acting(NamedTuple):
     """What plans need of a method.
 
     title: of the model card. goal_model: state -> GoalModel. params_of: state -> params of
-    its functions. source: name of the trajectories. image: name of the picture. size: its
-    pixels per side. width: numbers of an environment action.
+    its functions. source: name of the trajectories. views: what is observed, name -> (shape,
+    dtype). size: pixels per side of pictures. width: numbers of an environment action.
     """
 
     title: str
     goal_model: Callable[[Any], GoalModel]
     params_of: Callable[[Any], Any]
     source: str
-    image: str
+    views: Mapping[str, tuple[tuple[int, ...], str]]
     size: int
     width: int
+
+
+def picture_views(names: Sequence[str], size: int) -> dict:
+    """Acting.views of pictures; "" is "image"."""
+    return {name or "image": ((size, size, 3), "uint8") for name in names}
 
 
 class Planning(NamedTuple):
@@ -136,11 +141,10 @@ def bench_plans(acting: Acting, plan: Planning, init):
         state = jax.jit(lambda key: unbox(init(key)))(jax.random.key(0))
         kind, numbers = next(iter(plan.planners.items()))
         settings = {"kind": kind} | dict(numbers)
-        side = acting.size
         return make_plan_bench(
             acting.goal_model(state),
             lambda: acting.params_of(state),
-            {acting.image: ((side, side, 3), "uint8")},
+            acting.views,
             horizon=plan.horizon,
             **settings,
         )()
@@ -199,7 +203,6 @@ def make_planner_export(
             horizon=plan.horizon,
             **settings,
         )
-        side = acting.size
         controller = make_controller(
             model,
             planner,
@@ -207,7 +210,7 @@ def make_planner_export(
             execute=plan.execute,
             low=bounds.low,
             high=bounds.high,
-            views={acting.image: ((side, side, 3), "uint8")},
+            views=acting.views,
         )
         unit = about.get("units", {}).get("action", "")
         return export_planner(
