@@ -111,6 +111,7 @@ def droid():
             "planners": {
                 "cem": {"candidates": 400, "best": 10, "rounds": 10, "momentum": 0.15}
             },
+            "exported": "cem",
             "horizon": 2,
             "execute": 1,
             "problems": 100,

@@ -54,6 +54,7 @@ class Planning(NamedTuple):
     predicted step sees. last: of the horizon's blocks that the cost counts; 0 for all.
     tasks, crossing: {name: {"offset", "budget"}}; problems of
     `crossing` are those whose straight way is blocked, such as by the wall between rooms.
+    exported: the name among `planners` of that in an export and the benchmark.
     """
 
     world: str
@@ -62,6 +63,7 @@ class Planning(NamedTuple):
     tasks: Section
     crossing: Section
     planners: Section
+    exported: str
     horizon: int
     execute: int
     problems: int
@@ -81,6 +83,11 @@ class Planning(NamedTuple):
             raise ValueError(
                 f"plan.crossing names goals behind a wall, which {self.world} does not have; "
                 "leave it empty"
+            )
+        if self.exported not in self.planners:
+            raise ValueError(
+                f"plan.exported is {self.exported!r}; use {', '.join(self.planners)}, the "
+                "names in plan.planners"
             )
         if not 1 <= self.window <= history:
             raise ValueError(
@@ -132,15 +139,14 @@ def make_plan_evaluation(acting: Acting, plan: Planning):
 
 
 def bench_plans(acting: Acting, plan: Planning, init):
-    """() -> numbers of core.planning.benches, with random weights and the first planner.
+    """() -> numbers of core.planning.benches, with random weights and `plan.exported`.
 
     init: key -> boxed state.
     """
 
     def bench():
         state = jax.jit(lambda key: unbox(init(key)))(jax.random.key(0))
-        kind, numbers = next(iter(plan.planners.items()))
-        settings = {"kind": kind} | dict(numbers)
+        settings = {"kind": plan.exported} | dict(plan.planners[plan.exported])
         return make_plan_bench(
             acting.goal_model(state),
             lambda: acting.params_of(state),
@@ -184,7 +190,7 @@ def recorded_bounds(about: dict, width: int) -> Bounds:
 def make_planner_export(
     acting: Acting, plan: Planning, *, config: Section, about: dict
 ):
-    """(state, folder, origin) -> largest gap: the first of plan.planners as one program.
+    """(state, folder, origin) -> largest gap: plan.exported as one program.
 
     about: of the recordings: bounds, names and units of actions, and their rate.
     """
@@ -193,8 +199,7 @@ def make_planner_export(
         model = acting.goal_model(state)
         bounds = recorded_bounds(about, acting.width)
         low, high = block_bounds(model, bounds)  # of blocks
-        kind, numbers = next(iter(plan.planners.items()))
-        settings = {"kind": kind} | dict(numbers)
+        settings = {"kind": plan.exported} | dict(plan.planners[plan.exported])
         space = make_space(low, high, mean=0.0, std=plan.std)
         planner = make_planner(
             settings.pop("kind"),
