@@ -133,7 +133,7 @@ def base():
         },
         # A clip's factors are uniform in [1 - x, 1 + x].
         "colour": {"brightness": 0.0, "contrast": 0.0, "saturation": 0.0},
-        "objective": {"sigreg": 0.0, "vicreg": 0.0},
+        "objective": {"sigreg": 0.0, "vicreg": 0.0, "motion": 0.0},
         # Evaluations by number of steps between them; 0: after the last, -1: never.
         "eval_steps": {
             "health": 500,
@@ -415,7 +415,7 @@ def atari():
     }
     config["eval_steps"] |= {"probe": -1, "baselines": -1, "objects": -1}
     config["objects"] = {
-        "train_clips": 1200,
+        "labels": (100, 1000),  # clips that heads are fitted to
         "held_clips": 400,
         "horizon_s": 1.0,
         "twin": {"steps": 1500, "batch": 8, "lr": 1e-3},

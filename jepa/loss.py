@@ -24,6 +24,42 @@ def token_weights(valid, sizes):
     return jnp.concatenate([p * B / jnp.maximum(p.sum(), 1) for p in parts], 1)
 
 
+def moving(patches, grid):
+    """How far each tubelet is from its place's mean over the clip: [B, N, p] -> [B, N].
+
+    Mean absolute difference over pixels and colors, in the units of the pixels: 0 for all
+    that rests during the clip. N = t h w tokens of `grid`; a tubelet's frames come first.
+    """
+    B, N, p = patches.shape
+    t, cells = grid[0], grid[1] * grid[2]
+    x = patches.astype(jnp.float32).reshape(B, t, cells, p)
+    return jnp.abs(x - x.mean(1, keepdims=True)).mean(-1).reshape(B, N)
+
+
+def shift_to_motion(weight, motion, sizes, share):
+    """Give `share` of each pattern's weight to tokens in proportion to their motion.
+
+    weight, motion: [B, M]; tokens of weight 0 keep it, and so does a pattern in which
+    nothing moves. The mean over rows of a row's summed weight stays what it was.
+    """
+    found = []
+    for w, m in zip(per_pattern(weight, sizes), per_pattern(motion, sizes), strict=True):
+        by_motion = w * m
+        total = by_motion.sum()
+        by_motion *= w.sum() / jnp.where(total > 0, total, 1)
+        found.append(jnp.where(total > 0, (1 - share) * w + share * by_motion, w))
+    return jnp.concatenate(found, 1)
+
+
+def standardized(features, grid, floor):
+    """Features [B, N, D] by mean and deviation of their cell over clips and time steps."""
+    B, N, D = features.shape
+    x = features.reshape(B, grid[0], grid[1] * grid[2], D)
+    x = x - x.mean((0, 1))
+    std = jnp.sqrt(jnp.square(x).mean((0, 1)) + floor**2)
+    return (x / std).reshape(B, N, D)
+
+
 def masked_l1(predicted, target, weight, sizes):
     """Weighted mean absolute error over tokens: (mean over patterns [], each pattern's).
 
@@ -122,25 +158,31 @@ def vicreg(z, weight=None):
     return jax.nn.relu(1 - std).mean(), off / (D * (D - 1))
 
 
-def spread(features, valid, key, *, sigreg_weight, vicreg_weight):
+def spread(features, valid, index, key, *, tokens, sigreg_weight, vicreg_weight):
     """Weighted terms against collapse of features [B, C, D]: (scalar, metrics).
 
     Terms on the mean of a clip's visible tokens act against features that encode only
-    their position; terms on single tokens act against features of low rank.
+    their position; terms on single tokens, as they differ from the mean of their place,
+    act against features of low rank.
 
     Args:
-      valid: bool [B, C]. key: for the projections of SIGReg.
+      valid: bool [B, C]. index: int [B, C], places among `tokens`. key: for the
+        projections of SIGReg.
       sigreg_weight, vicreg_weight: 0 leaves the term out.
     """
-    features, valid = all_gather_rows(features), all_gather_rows(valid)
+    features, valid, index = map(all_gather_rows, (features, valid, index))
     weight = valid.astype(jnp.float32)
     features = features.astype(jnp.float32)
     share = weight / jnp.maximum(weight.sum(1, keepdims=True), 1)
     clips = jnp.einsum("bcd,bc->bd", features, share)
-    tokens = features.reshape(-1, features.shape[-1])
+    seen, place = weight.reshape(-1), index.reshape(-1)
+    single = features.reshape(-1, features.shape[-1])
+    count = jnp.zeros(tokens).at[place].add(seen)
+    total = jnp.zeros((tokens, single.shape[1])).at[place].add(single * seen[:, None])
+    single = single - (total / jnp.maximum(count, 1)[:, None])[place]
     total, metrics = 0.0, {}
     if vicreg_weight:
-        terms = {"clips": vicreg(clips), "tokens": vicreg(tokens, weight.reshape(-1))}
+        terms = {"clips": vicreg(clips), "tokens": vicreg(single, seen)}
         for name, (var, cov) in terms.items():
             metrics |= {f"variance_{name}": var, f"covariance_{name}": cov}
         total += vicreg_weight * sum(metrics.values())
