@@ -43,21 +43,14 @@ def shift_to_motion(weight, motion, sizes, share):
     nothing moves. The mean over rows of a row's summed weight stays what it was.
     """
     found = []
-    for w, m in zip(per_pattern(weight, sizes), per_pattern(motion, sizes), strict=True):
+    for w, m in zip(
+        per_pattern(weight, sizes), per_pattern(motion, sizes), strict=True
+    ):
         by_motion = w * m
         total = by_motion.sum()
         by_motion *= w.sum() / jnp.where(total > 0, total, 1)
         found.append(jnp.where(total > 0, (1 - share) * w + share * by_motion, w))
     return jnp.concatenate(found, 1)
-
-
-def standardized(features, grid, floor):
-    """Features [B, N, D] by mean and deviation of their cell over clips and time steps."""
-    B, N, D = features.shape
-    x = features.reshape(B, grid[0], grid[1] * grid[2], D)
-    x = x - x.mean((0, 1))
-    std = jnp.sqrt(jnp.square(x).mean((0, 1)) + floor**2)
-    return (x / std).reshape(B, N, D)
 
 
 def masked_l1(predicted, target, weight, sizes):

@@ -1,8 +1,8 @@
 """Evaluation "objects": what frozen features tell of the objects of recorded games.
 
 Heads on the tokens of a clip predict where each object is, how it moves, and when and where the
-ball turns next (core/data/games/windows.py): ridge regression on all tokens, and V-JEPA's
-attentive probe, each from few labelled clips and from many. The same is read from raw pixels,
+ball turns next (core/data/games/windows.py): ridge regression on all tokens or V-JEPA's
+attentive probe, from few labelled clips and from many. The same is read from raw pixels,
 from the untrained encoder and from a supervised twin: an encoder trained with a linear layer
 on these targets.
 """
@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from core.base.names import choose
 from core.data import source_names
 from core.data.games.windows import Windows, read_windows
 from core.evals import fit
@@ -31,7 +32,6 @@ from core.section import Section
 from jepa.encode import tokens_of
 
 ENCODERS = ("trained", "untrained", "pixels", "twin")
-HEADS = ("ridge", "attentive1")
 SEEDS = (0, 1, 2)  # each draws labelled clips of its own
 RATES, DECAYS = (1e-2, 3e-3, 1e-3), (0.01,)
 GAIN = "gain"  # the name of the trained encoder's lead over the untrained one
@@ -46,6 +46,8 @@ def make_objects(
     data: Section,
     seed,
     labels,
+    heads,
+    encoders,
     held_clips,
     horizon_s,
     twin,
@@ -62,11 +64,19 @@ def make_objects(
       data: of the config; its source is a camera of prepared games.
       labels: numbers of labelled clips that heads are fitted to; each of three seeds draws
         its own.
+      heads: names in core.evals.regression.HEADS.
+      encoders: names in ENCODERS; the two first ones, and any of the others.
       held_clips: clips that heads are scored on, of other episodes.
       horizon_s: seconds after a clip in which the ball may turn.
       twin: keywords of `fit_twin`, which takes the labels of all training clips.
       head_steps: of the attentive probes.
     """
+    choose(encoders, dict.fromkeys(ENCODERS), "objects.encoders")
+    if tuple(encoders[:2]) != ENCODERS[:2]:
+        raise ValueError(
+            f"objects.encoders is {', '.join(encoders)}; expected {', '.join(ENCODERS[:2])} "
+            "first, which are compared"
+        )
     options = Options(steps=head_steps, head_batch=32)
 
     @functools.cache
@@ -92,10 +102,10 @@ def make_objects(
         pool = train.take(rows)
         chosen = {k: np.searchsorted(rows, some) for k, some in chosen.items()}
         names, guesses = varying(pool), {}
-        for name in ENCODERS:
+        for name in encoders:
             seen = functools.partial(encode, weights_of(name, state, train, watch))
             read = [features(seen, part, watch, name) for part in (pool, held)]
-            for head, count in itertools.product(HEADS, labels):
+            for head, count in itertools.product(heads, labels):
                 guesses |= {
                     f"{name}/{target}/{head}_{count}": guess
                     for target, guess in predictions(
@@ -104,7 +114,7 @@ def make_objects(
                     ).items()
                 }  # fmt: skip
         found = findings(guesses, held)
-        watch.say("\n" + table(found, names, labels))
+        watch.say("\n" + table(found, names, heads, labels, encoders))
         return found
 
     return evaluate
@@ -140,7 +150,10 @@ def predictions(head, read, parts, names, chosen, options: Options, what, watch)
             head,
             some,
             read[1],
-            ({k: pool.targets[k][rows] for k in names}, {k: held.targets[k] for k in names}),
+            (
+                {k: pool.targets[k][rows] for k in names},
+                {k: held.targets[k] for k in names},
+            ),
             options=one,
             groups=pool.episode[rows],
             progress=progress_line(told, work_of(head, one), watch),
@@ -165,15 +178,15 @@ def findings(guesses, held: Windows) -> dict[str, float]:
     return found
 
 
-def table(found, names, labels) -> str:
+def table(found, names, heads, labels, encoders) -> str:
     """Markdown: a row per target, head and number of labels, a column per encoder."""
-    columns = (*ENCODERS[:2], GAIN, *ENCODERS[2:])
+    columns = (*encoders[:2], GAIN, *encoders[2:])
     lines = [
         f"| target | head | labels | {' | '.join(columns)} |",
         "|---" * (len(columns) + 3) + "|",
     ]
     show = functools.partial(cell, found)
-    for target, head, count in itertools.product(names, HEADS, labels):
+    for target, head, count in itertools.product(names, heads, labels):
         cells = (show(f"{name}/{target}/{head}_{count}") for name in columns)
         lines.append(f"| {target} | {head} | {count} | {' | '.join(cells)} |")
     return "\n".join(lines)

@@ -92,7 +92,7 @@ def make_prepare(masker, jitter: Jitter = NO_JITTER, *, patch=(), motion=0.0):
     return prepare
 
 
-def make_loss(encoder, predictor, masker, *, mask_tokens, sigreg=0.0, vicreg=0.0, standardize=0.0):
+def make_loss(encoder, predictor, masker, *, mask_tokens, sigreg=0.0, vicreg=0.0):
     """Loss of (params, target, prepared batch, key) -> (scalar, (metrics, {})).
 
     Mean absolute error between predictions and normalized features of the EMA target at
@@ -118,8 +118,6 @@ def make_loss(encoder, predictor, masker, *, mask_tokens, sigreg=0.0, vicreg=0.0
         )
         truth = encoder.apply({"params": target}, patches, grid=grid)
         truth = jax.lax.stop_gradient(normalize(truth, eps=1e-5))
-        if standardize:
-            truth = loss.standardized(truth, grid, standardize)
         guess = predictor.apply(
             {"params": params["predictor"]},
             features,

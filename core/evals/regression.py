@@ -64,7 +64,9 @@ def score_targets(
         measures=measures, progress=progress,
     )  # fmt: skip
     return {
-        name: measured(measure_of(measures, name), predicted, targets[1][name], groups[1])
+        name: measured(
+            measure_of(measures, name), predicted, targets[1][name], groups[1]
+        )
         | setting
         for name, (predicted, setting) in found.items()
     }

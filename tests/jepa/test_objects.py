@@ -53,8 +53,7 @@ def write_games(folder, episodes=60):
         write_chunk(folder, Chunk(i, 0, T), steps)
 
 
-def test_pixels_find_a_dot_and_the_twin_learns_to(tmp_path, monkeypatch):
-    monkeypatch.setattr(objects, "HEADS", ("ridge",))
+def test_pixels_find_a_dot_and_the_twin_learns_to(tmp_path):
     write_games(tmp_path / "games")
     encoder = Encoder(width=24, depth=1, heads=2, hidden=32, patch=(2, 4, 4))
     patches = jnp.zeros((1, 1, 96)), jnp.zeros((1, 1), jnp.int32)
@@ -65,7 +64,13 @@ def test_pixels_find_a_dot_and_the_twin_learns_to(tmp_path, monkeypatch):
     place = f"camera:{tmp_path / 'games'}"
     clip = {"source": place, "frames": 4, "fps": 15.0, "size": SIDE}
     twin = {"steps": 100, "batch": 16, "lr": 1e-2}
-    counts = {"labels": (20, 400), "held_clips": 60, "horizon_s": 0.5}
+    counts = {
+        "labels": (20, 400),
+        "heads": ("ridge",),
+        "encoders": objects.ENCODERS,
+        "held_clips": 60,
+        "horizon_s": 0.5,
+    }
     evaluate = make_objects(
         encoder, GRID, init, data=Section(clip), seed=0, twin=twin, **counts
     )
@@ -89,7 +94,10 @@ def test_pixels_find_a_dot_and_the_twin_learns_to(tmp_path, monkeypatch):
         name = f"{target}/ridge_20"
         assert found[f"trained/{name}"] == found[f"untrained/{name}"]
         assert all(found[f"{objects.GAIN}/{name}{end}"] == 0 for end in ends)
-    assert found["twin/bounce/time/ridge_400"] > found["untrained/bounce/time/ridge_400"] + 0.03
+    assert (
+        found["twin/bounce/time/ridge_400"]
+        > found["untrained/bounce/time/ridge_400"] + 0.03
+    )
     for row in objects.ENCODERS:
         name = f"{row}/position/Ball/ridge_400"
         assert found[f"{name}_low"] <= found[name] <= found[f"{name}_high"]
@@ -100,7 +108,13 @@ def test_a_stop_ends_the_evaluation(tmp_path):
     encoder = Encoder(width=24, depth=1, heads=2, hidden=32, patch=(2, 4, 4))
     place = f"camera:{tmp_path / 'games'}"
     clip = {"source": place, "frames": 4, "fps": 15.0, "size": SIDE}
-    counts = {"labels": (20,), "held_clips": 5, "horizon_s": 0.5}
+    counts = {
+        "labels": (20,),
+        "heads": ("ridge",),
+        "encoders": objects.ENCODERS,
+        "held_clips": 5,
+        "horizon_s": 0.5,
+    }
     evaluate = make_objects(
         encoder, GRID, None, data=Section(clip), seed=0, twin={}, **counts
     )
@@ -111,7 +125,10 @@ def test_a_stop_ends_the_evaluation(tmp_path):
 def test_sources_without_games_are_refused():
     config = small()
     config.eval_steps.objects = -1
-    config.objects = {"labels": (8,), "held_clips": 4, "horizon_s": 1.0, "twin": {}}
+    counts = {"labels": (8,), "heads": ("ridge",), "held_clips": 4}
+    config.objects = {
+        **counts, "encoders": objects.ENCODERS, "horizon_s": 1.0, "twin": {},
+    }  # fmt: skip
     evaluate = load_method(config).evals["objects"]
     with pytest.raises(
         ValueError, match="data.source is world; the evaluation objects"
