@@ -403,7 +403,8 @@ def atari():
     each other well: with the objective of V-JEPA 2 alone they collapse (std over inputs 0.03
     in Pong after 1500 steps). VICReg's terms keep them apart, and most of the loss goes to
     what moves. Blocks hide half of the time steps, since what is hidden throughout a clip,
-    such as a ball, cannot be predicted. Longer runs keep less of the objects, not more.
+    such as a ball, cannot be predicted. The average is slow: where it was faster, features
+    kept only the largest object that moves.
     """
     config = tiny()
     config |= {"steps": 1200, "batch": 16}
