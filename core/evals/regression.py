@@ -110,7 +110,7 @@ def predict_targets(
         check_targets(part, len(features.rows))
     groups = np.arange(len(train.rows)) if groups is None else np.asarray(groups)
     named = {name: measure_of(measures, name) for name in targets[0]}
-    solve = choose([head], HEADS, "head")[head]
+    solve = choose([head], dict(HEADS), "head")[head]
     return solve(head, train, validation, targets, options, groups, named, progress)
 
 
