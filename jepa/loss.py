@@ -31,6 +31,35 @@ def smooth_l1(gap):
     return jnp.where(size < 1, 0.5 * jnp.square(gap), size - 0.5)
 
 
+def moving(patches, grid):
+    """How far each tubelet is from its place's mean over the clip: [B, N, p] -> [B, N].
+
+    Mean absolute difference over pixels and colors, in the units of the pixels: 0 for all
+    that rests during the clip. N = t h w tokens of `grid`; a tubelet's frames come first.
+    """
+    B, N, p = patches.shape
+    t, cells = grid[0], grid[1] * grid[2]
+    x = patches.astype(jnp.float32).reshape(B, t, cells, p)
+    return jnp.abs(x - x.mean(1, keepdims=True)).mean(-1).reshape(B, N)
+
+
+def shift_to_motion(weight, motion, sizes, share):
+    """Give `share` of each pattern's weight to tokens in proportion to their motion.
+
+    weight, motion: [B, M]; tokens of weight 0 keep it, and so does a pattern in which
+    nothing moves. The mean over rows of a row's summed weight stays what it was.
+    """
+    found = []
+    for w, m in zip(
+        per_pattern(weight, sizes), per_pattern(motion, sizes), strict=True
+    ):
+        by_motion = w * m
+        total = by_motion.sum()
+        by_motion *= w.sum() / jnp.where(total > 0, total, 1)
+        found.append(jnp.where(total > 0, (1 - share) * w + share * by_motion, w))
+    return jnp.concatenate(found, 1)
+
+
 def masked_l1(predicted, target, weight, sizes):
     """Weighted mean absolute error over tokens; see `masked_mean`."""
     return masked_mean(predicted, target, weight, sizes, error=jnp.abs)
@@ -116,14 +145,23 @@ def vicreg(z, weight=None):
     return jax.nn.relu(1 - std).mean(), off / (D * (D - 1))
 
 
-def spread(features, valid, key, *, sigreg_weight, vicreg_weight):
+def about_place(tokens, seen, place, places: int):
+    """Tokens [n, D] less the mean of the seen ones, bool or float [n], at their place [n]."""
+    count = jnp.zeros(places).at[place].add(seen)
+    total = jnp.zeros((places, tokens.shape[1])).at[place].add(tokens * seen[:, None])
+    return tokens - (total / jnp.maximum(count, 1)[:, None])[place]
+
+
+def spread(features, valid, index, key, *, tokens, sigreg_weight, vicreg_weight):
     """Weighted terms against collapse of features [B, C, D]: (scalar, metrics).
 
     Terms on the mean of a clip's visible tokens act against features that encode only
-    their position; terms on single tokens act against features of low rank.
+    their position; terms on single tokens, as they differ from the mean of their place,
+    act against features of low rank.
 
     Args:
-      valid: bool [B, C]. key: for the projections of SIGReg.
+      valid: bool [B, C]. index: int [B, C], places among `tokens`. key: for the
+        projections of SIGReg.
       sigreg_weight, vicreg_weight: 0 leaves the term out.
     """
     weight = valid.astype(jnp.float32)
@@ -132,11 +170,11 @@ def spread(features, valid, key, *, sigreg_weight, vicreg_weight):
     clips = jnp.einsum("bcd,bc->bd", features, share)
     total, metrics = 0.0, {}
     if vicreg_weight:
-        weight, tokens = all_gather_rows(weight), all_gather_rows(features)
-        tokens = tokens.reshape(-1, tokens.shape[-1])
+        seen, place = (all_gather_rows(x).reshape(-1) for x in (weight, index))
+        single = all_gather_rows(features).reshape(-1, features.shape[-1])
         terms = {
             "clips": vicreg(all_gather_rows(clips)),
-            "tokens": vicreg(tokens, weight.reshape(-1)),
+            "tokens": vicreg(about_place(single, seen, place, tokens), seen),
         }
         for name, (var, cov) in terms.items():
             metrics |= {f"variance_{name}": var, f"covariance_{name}": cov}

@@ -1,12 +1,14 @@
 """Evaluation "objects": what frozen features tell of the objects of recorded games.
 
 Heads on the tokens of a clip predict where each object is, how it moves, and when and where the
-ball turns next (core/data/games/windows.py): ridge regression on all tokens, and V-JEPA's
-attentive probe. The same is read from raw pixels, from the untrained encoder and from a
-supervised twin: an encoder trained with a linear layer on these targets.
+ball turns next (core/data/games/windows.py): ridge regression on all tokens or V-JEPA's
+attentive probe, from few labelled clips and from many. The same is read from raw pixels,
+from the untrained encoder and from a supervised twin: an encoder trained with a linear layer
+on these targets.
 """
 
 import functools
+import itertools
 
 import flax.linen as nn
 import jax
@@ -14,23 +16,25 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from core.base.names import choose
 from core.data import source_names
 from core.data.games.windows import Windows, read_windows
 from core.evals import fit
 from core.evals.classification import Options
 from core.evals.extract import Features
-from core.evals.measures import cell, flat
+from core.evals.measures import cell, difference, flat, measured
 from core.evals.progress import progress_line, watched
 from core.evals.readout import in_batches
-from core.evals.regression import known_squares, score_targets, work_of
+from core.evals.regression import known_squares, predict_targets, work_of
 from core.method import UNWATCHED, Watch
 from core.parallel.layouts import unbox
 from core.section import Section
 from jepa.encode import tokens_of
 
 ENCODERS = ("trained", "untrained", "pixels", "twin")
-HEADS = ("ridge", "attentive1")
-GRID = fit.Grid((1e-2, 3e-3, 1e-3), (0.01,), (0, 1, 2))
+SEEDS = (0, 1, 2)  # each draws labelled clips of its own
+RATES, DECAYS = (1e-2, 3e-3, 1e-3), (0.01,)
+GAIN = "gain"  # the name of the trained encoder's lead over the untrained one
 PIXEL = 1 / 160  # of an Atari screen; targets that vary less are left out
 
 
@@ -41,25 +45,39 @@ def make_objects(
     *,
     data: Section,
     seed,
-    train_clips,
+    labels,
+    heads,
+    encoders,
     held_clips,
     horizon_s,
     twin,
     head_steps=500,
 ):
-    """state -> R2 of each target by name ENCODER/TARGET/HEAD.
+    """state -> R2 of each target by name ENCODER/TARGET/HEAD_LABELS.
 
-    `_low` and `_high` are the ends of 95% intervals over episodes.
+    ENCODER "gain" is the R2 of the trained encoder minus that of the untrained one. `_low`
+    and `_high` are the ends of 95% intervals over episodes, those of a gain over the same
+    draws of episodes for both.
 
     Args:
       init: key -> boxed state, for the untrained encoder.
       data: of the config; its source is a camera of prepared games.
-      train_clips, held_clips: clips that heads are fitted to and scored on.
+      labels: numbers of labelled clips that heads are fitted to; each of three seeds draws
+        its own.
+      heads: names in core.evals.regression.HEADS.
+      encoders: names in ENCODERS; the two first ones, and any of the others.
+      held_clips: clips that heads are scored on, of other episodes.
       horizon_s: seconds after a clip in which the ball may turn.
-      twin: keywords of `fit_twin`.
-      head_steps: of the attentive probes, all settings and seeds at once.
+      twin: keywords of `fit_twin`, which takes the labels of all training clips.
+      head_steps: of the attentive probes.
     """
-    options = Options(steps=head_steps, head_batch=32, grid=GRID)
+    choose(encoders, dict.fromkeys(ENCODERS), "objects.encoders")
+    if tuple(encoders[:2]) != ENCODERS[:2]:
+        raise ValueError(
+            f"objects.encoders is {', '.join(encoders)}; expected {', '.join(ENCODERS[:2])} "
+            "first, which are compared"
+        )
+    options = Options(steps=head_steps, head_batch=32)
 
     @functools.cache
     def windows():
@@ -78,43 +96,99 @@ def make_objects(
 
     def evaluate(state, watch: Watch = UNWATCHED):
         train, held = windows()
-        parts = evenly(train, train_clips), evenly(held, held_clips)
-        names, found = varying(parts[0]), {}
-        targets = tuple({k: part.targets[k] for k in names} for part in parts)
-        groups = tuple(part.episode for part in parts)
-        for name in ENCODERS:
-            params = weights_of(name, state, train, watch)
-            seen = functools.partial(encode, params)
-            read = [features(seen, part, watch, name) for part in parts]
-            for head in HEADS:
-                work = work_of(head, options)
-                scores = score_targets(
-                    head,
-                    *read,
-                    targets,
-                    options=options,
-                    groups=groups,
-                    progress=progress_line(f"{name}: {head}", work, watch),
-                )
-                for target, numbers in scores.items():
-                    found |= flat(f"{name}/{target}/{head}", "r2", numbers)
-        watch.say("\n" + table(found, names))
+        held = evenly(held, held_clips)
+        chosen = draws(len(train), labels)
+        rows = np.unique(np.concatenate(list(chosen.values())))
+        pool = train.take(rows)
+        chosen = {k: np.searchsorted(rows, some) for k, some in chosen.items()}
+        names, guesses = varying(pool), {}
+        for name in encoders:
+            seen = functools.partial(encode, weights_of(name, state, train, watch))
+            read = [features(seen, part, watch, name) for part in (pool, held)]
+            for head, count in itertools.product(heads, labels):
+                guesses |= {
+                    f"{name}/{target}/{head}_{count}": guess
+                    for target, guess in predictions(
+                        head, read, (pool, held), names,
+                        [chosen[count, s] for s in SEEDS], options, name, watch,
+                    ).items()
+                }  # fmt: skip
+        found = findings(guesses, held)
+        watch.say("\n" + table(found, names, heads, labels, encoders))
         return found
 
     return evaluate
 
 
-def table(found, names) -> str:
-    """Markdown: a row per target and head, a column per encoder."""
+def draws(clips: int, labels) -> dict[tuple[int, int], np.ndarray]:
+    """(number of labels, seed) -> that many of the clips, rising; all if there are fewer."""
+    return {
+        (count, seed): np.sort(
+            np.random.default_rng([count, seed]).choice(
+                clips, min(count, clips), replace=False
+            )
+        )
+        for count in labels
+        for seed in SEEDS
+    }
+
+
+def predictions(head, read, parts, names, chosen, options: Options, what, watch):
+    """target -> predictions of held-out clips [seeds, m, K], each seed from its own clips.
+
+    Args:
+      read: features of both parts, the pool of labelled clips and the held-out ones.
+      chosen: per seed, rows of the pool.
+    """
+    pool, held = parts
+    found = {name: [] for name in names}
+    for seed, rows in zip(SEEDS, chosen, strict=True):
+        one = options._replace(grid=fit.Grid(RATES, DECAYS, (seed,)))
+        some = Features(read[0].tokens, rows, {})
+        told = f"{what}: {head} {len(rows)}, seed {seed}"
+        guesses = predict_targets(
+            head,
+            some,
+            read[1],
+            (
+                {k: pool.targets[k][rows] for k in names},
+                {k: held.targets[k] for k in names},
+            ),
+            options=one,
+            groups=pool.episode[rows],
+            progress=progress_line(told, work_of(head, one), watch),
+        )
+        for name, (guess, _) in guesses.items():
+            found[name].append(guess)
+    return {name: np.concatenate(parts) for name, parts in found.items()}
+
+
+def findings(guesses, held: Windows) -> dict[str, float]:
+    """R2 of all predictions, by ENCODER/TARGET/HEAD_LABELS, and gains."""
+    found = {}
+    for key, guess in guesses.items():
+        name, rest = key.split("/", 1)
+        truth = held.targets[rest.rsplit("/", 1)[0]]
+        found |= flat(key, "r2", measured("r2", guess, truth, held.episode))
+        if name == "trained":
+            gain = difference(
+                "r2", guess, guesses[f"untrained/{rest}"], truth, held.episode
+            )
+            found |= flat(f"{GAIN}/{rest}", "r2", gain)
+    return found
+
+
+def table(found, names, heads, labels, encoders) -> str:
+    """Markdown: a row per target, head and number of labels, a column per encoder."""
+    columns = (*encoders[:2], GAIN, *encoders[2:])
     lines = [
-        f"| target | head | {' | '.join(ENCODERS)} |",
-        "|---" * (len(ENCODERS) + 2) + "|",
+        f"| target | head | labels | {' | '.join(columns)} |",
+        "|---" * (len(columns) + 3) + "|",
     ]
     show = functools.partial(cell, found)
-    for target in names:
-        for head in HEADS:
-            cells = (show(f"{name}/{target}/{head}") for name in ENCODERS)
-            lines.append(f"| {target} | {head} | {' | '.join(cells)} |")
+    for target, head, count in itertools.product(names, heads, labels):
+        cells = (show(f"{name}/{target}/{head}_{count}") for name in columns)
+        lines.append(f"| {target} | {head} | {count} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 

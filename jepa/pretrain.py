@@ -1,6 +1,7 @@
 """V-JEPA as a Method: state, loss, step, what a config becomes (arXiv 2506.09985)."""
 
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -65,15 +66,24 @@ def make_init(encoder, predictor, *, grid):
     return init
 
 
-def make_prepare(masker, jitter: Jitter = NO_JITTER):
+def make_prepare(masker, jitter: Jitter = NO_JITTER, *, patch=(), motion=0.0):
     """(batch, key) -> the batch with values that depend on all its clips together.
 
     Adds `target_weight` [B, M], the weight of each hidden token, and, with color jitter,
     `colour` [B, 3], factors that change a clip's context and targets alike.
+
+    motion: share of the weight that goes to tubelets of `patch` as they move; 0 in the
+    published recipes.
     """
+    sizes = masker.sizes("target")
 
     def prepare(batch, key):
-        weight = loss.token_weights(batch["target_valid"], masker.sizes("target"))
+        weight = loss.token_weights(batch["target_valid"], sizes)
+        if motion:
+            patches = patchify(planar_to_rgb(batch["video"]), patch)
+            moved = loss.moving(patches, masker.grid)
+            moved = jnp.take_along_axis(moved, batch["target"], 1)
+            weight = loss.shift_to_motion(weight, moved, sizes, motion)
         key = jax.random.fold_in(key, JITTER_STREAM)
         factors = draw_factors(jitter, len(weight), key)
         more = {} if factors is None else {"colour": factors}
@@ -130,7 +140,9 @@ def make_loss(encoder, predictor, masker, *, mask_tokens, sigreg=0.0, vicreg=0.0
             extra, terms = loss.spread(
                 features,
                 batch["context_valid"],
+                batch["context"],
                 key,
+                tokens=math.prod(grid),
                 sigreg_weight=sigreg,
                 vicreg_weight=vicreg,
             )
@@ -223,7 +235,7 @@ def make(config: Section) -> Method:
         per_pattern=objective["mask_token_per_pattern"],
         available=predictor.mask_tokens,
     )
-    extra = objective.without("mask_token_per_pattern")
+    extra = objective.without("mask_token_per_pattern", "motion")
     check_accumulate(accumulate, extra)
     networks = {"encoder": encoder, "predictor": predictor, "masker": masker}
     loss_fn = extra.into(make_loss, **networks, mask_tokens=use)
@@ -237,7 +249,12 @@ def make(config: Section) -> Method:
         make_step,
         init=init,
         loss_fn=loss_fn,
-        prepare=make_prepare(masker, config["colour"].into(Jitter)),
+        prepare=make_prepare(
+            masker,
+            config["colour"].into(Jitter),
+            patch=encoder.patch,
+            motion=check_motion(objective),
+        ),
         dtype=encoder.dtype,
         accumulate=accumulate,
         seed=seed,
@@ -268,6 +285,17 @@ def make(config: Section) -> Method:
             draw=functools.partial(mask_picture, masker=masker),
         ),
     )
+
+
+def check_motion(objective: Section) -> float:
+    """objective.motion, 0 where it is absent. Raises ValueError unless it is a share."""
+    motion = objective["motion"] if "motion" in objective else 0.0
+    if not 0 <= motion <= 1:
+        raise ValueError(
+            f"objective.motion is {motion}; use the share of the loss that goes to what "
+            "moves, from 0 to 1"
+        )
+    return motion
 
 
 def check_accumulate(accumulate: int, weights: Section) -> None:

@@ -94,7 +94,8 @@ def lewm(**fields):
     }
     config = lewm_configs.get_config("two_rooms")
     config.encoder.channels = (4,)
-    config.plan.planners.cem.update({"candidates": 4, "best": 2, "rounds": 1})
+    cem = {"candidates": 4, "best": 2, "rounds": 1}
+    config.plan.planners, config.plan.exported = ConfigDict({"cem": cem}), "cem"
     config.plan.tasks = {"near": {"offset": 8, "budget": 8}}
     config.plan.crossing = {}
     config.eval_steps = dict.fromkeys(config.eval_steps, -1)

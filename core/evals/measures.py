@@ -91,17 +91,39 @@ def measured(name: str, predicted, true, groups=None) -> dict[str, Any]:
       {name: mean over seeds, "interval": 95% percentiles over resampled clips or groups,
       "seeds": one value each}.
     """
-    measure, n = MEASURES[name], len(true)
-    seeds = [float(measure(np.ones((1, n)), p, true)[0]) for p in predicted]
-    weights = resampled(np.arange(n) if groups is None else groups)
-    drawn = np.mean([measure(weights, p, true) for p in predicted], 0)
-    drawn = drawn[np.isfinite(drawn)]
-    low, high = np.percentile(drawn, (2.5, 97.5)) if len(drawn) else (np.nan, np.nan)
-    return {
-        name: float(np.mean(seeds)),
-        "interval": [float(low), float(high)],
-        "seeds": seeds,
-    }
+    seeds = whole(name, predicted, true)
+    interval = middle_of(drawn(name, predicted, true, groups))
+    return {name: float(np.mean(seeds)), "interval": interval, "seeds": seeds}
+
+
+def difference(name: str, first, second, true, groups=None) -> dict[str, Any]:
+    """`measured` of the first predictions minus that of the second, draw by draw.
+
+    Both are scored on the same resampled clips or groups, so that what makes some of them
+    harder than others for both does not widen the interval. Arguments as of `measured`.
+    """
+    gap = np.mean(whole(name, first, true)) - np.mean(whole(name, second, true))
+    both = (drawn(name, predicted, true, groups) for predicted in (first, second))
+    return {name: float(gap), "interval": middle_of(np.subtract(*both))}
+
+
+def whole(name: str, predicted, true) -> list[float]:
+    """The measure of each seed's predictions on all clips."""
+    ones = np.ones((1, len(true)))
+    return [float(MEASURES[name](ones, p, true)[0]) for p in predicted]
+
+
+def drawn(name: str, predicted, true, groups) -> np.ndarray:
+    """The measure, mean over seeds, on each draw of clips or groups: [draws]."""
+    weights = resampled(np.arange(len(true)) if groups is None else groups)
+    return np.mean([MEASURES[name](weights, p, true) for p in predicted], 0)
+
+
+def middle_of(values: np.ndarray) -> list[float]:
+    """[low, high] of the middle 95% of what is finite; NaN if nothing is."""
+    values = values[np.isfinite(values)]
+    low, high = np.percentile(values, (2.5, 97.5)) if len(values) else (np.nan, np.nan)
+    return [float(low), float(high)]
 
 
 def resampled(groups, *, seed: int = 0, draws: int = 1000) -> np.ndarray:

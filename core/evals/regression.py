@@ -52,6 +52,39 @@ def score_targets(
 ) -> dict[str, dict[str, Any]]:
     """Numbers of one head by target: its measure, interval, seeds and settings.
 
+    Arguments as of `predict_targets`; the validation groups are drawn together for
+    intervals.
+
+    Returns:
+      target -> {measure: mean over seeds, "interval": 95% bootstrap, "seeds": [...]} and
+      the setting.
+    """
+    found = predict_targets(
+        head, train, validation, targets, options=options, groups=groups[0],
+        measures=measures, progress=progress,
+    )  # fmt: skip
+    return {
+        name: measured(
+            measure_of(measures, name), predicted, targets[1][name], groups[1]
+        )
+        | setting
+        for name, (predicted, setting) in found.items()
+    }
+
+
+def predict_targets(
+    head: str,
+    train: Features,
+    validation: Features,
+    targets: tuple[Targets, Targets],
+    *,
+    options: Options,
+    groups: Any = None,
+    measures: Mapping[str, str] | None = None,
+    progress: Callable[[int], None] = lambda step: None,
+) -> dict[str, tuple[np.ndarray, dict[str, Any]]]:
+    """What one head predicts of the validation clips, by target.
+
     Settings are chosen per target on a fifth of the training clips or groups: ridge then
     fits all of them, and each seed chooses on another fifth; trained heads stay as fitted
     on the rest, and seeds are of their initial weights.
@@ -62,30 +95,28 @@ def score_targets(
         all targets together.
       targets: of both parts, by name: float [n, K] for the n clips that could be read;
         NaN where a target is undefined. K outputs each.
-      groups: of both parts, [n], of clips that are alike, such as those of an episode:
-        they are drawn together for intervals, and are never divided by a choice.
+      groups: of the training clips, [n], of those that are alike, such as those of an
+        episode: they are never divided by a choice.
       measures: target -> name in MEASURES, "r2" if it has none.
       progress: called with what is done, of `work_of`.
 
     Returns:
-      target -> {measure: mean over seeds, "interval": 95% bootstrap, "seeds": [...]} and
-      "penalty" per seed, or "rate", "decay" and "spread", the range over all settings.
+      target -> (predictions [seeds, m, K], its setting: "penalty" per seed, or "rate",
+      "decay" and "spread", the range over all settings).
 
     Raises ValueError for an unknown head and a target that is known for too few clips.
     """
-    measures = {name: (measures or {}).get(name, "r2") for name in targets[0]}
     for part, features in zip(targets, (train, validation), strict=True):
         check_targets(part, len(features.rows))
-    first, second = (
-        np.arange(len(features.rows)) if group is None else np.asarray(group)
-        for group, features in zip(groups, (train, validation), strict=True)
-    )
-    solve = choose([head], HEADS, "head")[head]
-    found = solve(head, train, validation, targets, options, first, measures, progress)
-    return {
-        name: measured(measures[name], predicted, targets[1][name], second) | setting
-        for name, (predicted, setting) in found.items()
-    }
+    groups = np.arange(len(train.rows)) if groups is None else np.asarray(groups)
+    named = {name: measure_of(measures, name) for name in targets[0]}
+    solve = choose([head], dict(HEADS), "head")[head]
+    return solve(head, train, validation, targets, options, groups, named, progress)
+
+
+def measure_of(measures: Mapping[str, str] | None, target: str) -> str:
+    """The name of a target's measure."""
+    return (measures or {}).get(target, "r2")
 
 
 def work_of(head: str, options: Options) -> int:

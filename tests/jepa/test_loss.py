@@ -5,7 +5,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jepa.loss import masked_l1, spread, token_weights, vicreg
+from jepa.loss import (
+    masked_l1,
+    moving,
+    shift_to_motion,
+    spread,
+    token_weights,
+    vicreg,
+)
 from jepa.sigreg import sigreg
 
 same = np.testing.assert_allclose
@@ -114,11 +121,43 @@ def test_spread_is_of_clip_means_and_of_tokens():
     valid[:, 0] = True
     key = jax.random.key(3)
     clips = jnp.stack([f[v].mean(0) for f, v in zip(features, valid, strict=True)])
-    tokens = jnp.asarray(features[valid])
+    place = rng.integers(3, size=(12, 5))
+    middle = np.stack([features[valid & (place == i)].mean(0) for i in range(3)])
+    tokens = jnp.asarray((features - middle[place])[valid])
     terms = [*vicreg(clips), *vicreg(tokens)]
-    total, metrics = spread(features, valid, key, sigreg_weight=0, vicreg_weight=2.0)
+    given = features, valid, place, key
+    weights = {"sigreg_weight": 0, "vicreg_weight": 2.0}
+    total, metrics = spread(*given, tokens=3, **weights)
     same(list(metrics.values()), terms, rtol=1e-5)
     same(total, 2 * sum(map(float, terms)), rtol=1e-5)
-    total, metrics = spread(features, valid, key, sigreg_weight=0.1, vicreg_weight=0)
+    weights = {"sigreg_weight": 0.1, "vicreg_weight": 0}
+    total, metrics = spread(*given, tokens=3, **weights)
     same(metrics["sigreg"], sigreg(clips, key, slices=256), rtol=1e-5)
     same(total, 0.1 * metrics["sigreg"], rtol=1e-6)
+
+
+def test_features_that_say_only_their_place_have_no_variance():
+    rng = np.random.default_rng(0)
+    places = rng.standard_normal((9, 6)).astype(np.float32)
+    index = rng.integers(9, size=(16, 5))
+    valid = jnp.ones((16, 5), bool)
+    terms = {"tokens": 9, "sigreg_weight": 0, "vicreg_weight": 1}
+    _, found = spread(jnp.asarray(places[index]), valid, index, None, **terms)
+    same(found["variance_tokens"], 0.99, atol=1e-3)  # 1 - sqrt(1e-4)
+    content = places[index] + 3 * rng.standard_normal((16, 5, 6)).astype(np.float32)
+    _, found = spread(jnp.asarray(content), valid, index, None, **terms)
+    assert found["variance_tokens"] == 0
+
+
+def test_motion_is_the_distance_from_the_mean_of_the_clip():
+    x = np.zeros((1, 3, 2, 4), np.uint8)  # three times, two cells, four pixels
+    x[0, 1, 0] = 30
+    found = moving(jnp.asarray(x.reshape(1, 6, 4)), (3, 1, 2))
+    same(found[0], [10, 0, 20, 0, 10, 0], rtol=1e-6)
+
+
+def test_a_share_of_the_weight_follows_motion():
+    weight = jnp.asarray([[1.0, 1, 0, 2, 2]])
+    motion = jnp.asarray([[3.0, 1, 9, 0, 0]])
+    found = shift_to_motion(weight, motion, (3, 2), 0.5)
+    same(found, [[0.5 + 0.75, 0.5 + 0.25, 0, 2, 2]], rtol=1e-6)

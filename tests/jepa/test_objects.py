@@ -53,8 +53,7 @@ def write_games(folder, episodes=60):
         write_chunk(folder, Chunk(i, 0, T), steps)
 
 
-def test_pixels_find_a_dot_and_the_twin_learns_to(tmp_path, monkeypatch):
-    monkeypatch.setattr(objects, "HEADS", ("ridge",))
+def test_pixels_find_a_dot_and_the_twin_learns_to(tmp_path):
     write_games(tmp_path / "games")
     encoder = Encoder(width=24, depth=1, heads=2, hidden=32, patch=(2, 4, 4))
     patches = jnp.zeros((1, 1, 96)), jnp.zeros((1, 1), jnp.int32)
@@ -65,7 +64,13 @@ def test_pixels_find_a_dot_and_the_twin_learns_to(tmp_path, monkeypatch):
     place = f"camera:{tmp_path / 'games'}"
     clip = {"source": place, "frames": 4, "fps": 15.0, "size": SIDE}
     twin = {"steps": 100, "batch": 16, "lr": 1e-2}
-    counts = {"train_clips": 400, "held_clips": 60, "horizon_s": 0.5}
+    counts = {
+        "labels": (20, 400),
+        "heads": ("ridge",),
+        "encoders": objects.ENCODERS,
+        "held_clips": 60,
+        "horizon_s": 0.5,
+    }
     evaluate = make_objects(
         encoder, GRID, init, data=Section(clip), seed=0, twin=twin, **counts
     )
@@ -74,22 +79,27 @@ def test_pixels_find_a_dot_and_the_twin_learns_to(tmp_path, monkeypatch):
     found = evaluate(state, Watch(said.append))
     ends = ("", "_low", "_high")
     assert set(found) == {
-        f"{row}/{target}/ridge{end}"
-        for row in objects.ENCODERS
+        f"{row}/{target}/ridge_{count}{end}"
+        for row in (*objects.ENCODERS, objects.GAIN)
         for target in TARGETS
+        for count in (20, 400)
         for end in ends
     }
-    assert said[-1].count("\n") == 2 + len(TARGETS)
+    assert said[-1].count("\n") == 2 + 2 * len(TARGETS)
     # Both are linear maps of pixels: of the last frame, and of the last two.
-    assert found["pixels/position/Ball/ridge"] > 0.95
-    assert found["pixels/velocity/Ball/ridge"] > 0.7
+    assert found["pixels/position/Ball/ridge_400"] > 0.95
+    assert found["pixels/velocity/Ball/ridge_400"] > 0.7
     # The state is the untrained one; the twin leaves its weights as they are.
     for target in TARGETS:
-        name = f"{target}/ridge"
+        name = f"{target}/ridge_20"
         assert found[f"trained/{name}"] == found[f"untrained/{name}"]
-    assert found["twin/bounce/time/ridge"] > found["untrained/bounce/time/ridge"] + 0.03
+        assert all(found[f"{objects.GAIN}/{name}{end}"] == 0 for end in ends)
+    assert (
+        found["twin/bounce/time/ridge_400"]
+        > found["untrained/bounce/time/ridge_400"] + 0.03
+    )
     for row in objects.ENCODERS:
-        name = f"{row}/position/Ball/ridge"
+        name = f"{row}/position/Ball/ridge_400"
         assert found[f"{name}_low"] <= found[name] <= found[f"{name}_high"]
 
 
@@ -98,7 +108,13 @@ def test_a_stop_ends_the_evaluation(tmp_path):
     encoder = Encoder(width=24, depth=1, heads=2, hidden=32, patch=(2, 4, 4))
     place = f"camera:{tmp_path / 'games'}"
     clip = {"source": place, "frames": 4, "fps": 15.0, "size": SIDE}
-    counts = {"train_clips": 20, "held_clips": 5, "horizon_s": 0.5}
+    counts = {
+        "labels": (20,),
+        "heads": ("ridge",),
+        "encoders": objects.ENCODERS,
+        "held_clips": 5,
+        "horizon_s": 0.5,
+    }
     evaluate = make_objects(
         encoder, GRID, None, data=Section(clip), seed=0, twin={}, **counts
     )
@@ -109,7 +125,10 @@ def test_a_stop_ends_the_evaluation(tmp_path):
 def test_sources_without_games_are_refused():
     config = small()
     config.eval_steps.objects = -1
-    config.objects = {"train_clips": 8, "held_clips": 4, "horizon_s": 1.0, "twin": {}}
+    counts = {"labels": (8,), "heads": ("ridge",), "held_clips": 4}
+    config.objects = {
+        **counts, "encoders": objects.ENCODERS, "horizon_s": 1.0, "twin": {},
+    }  # fmt: skip
     evaluate = load_method(config).evals["objects"]
     with pytest.raises(
         ValueError, match="data.source is world; the evaluation objects"

@@ -73,6 +73,30 @@ def alone(params, target, batch, use):
     return sums, counts
 
 
+def test_motion_takes_its_share_of_the_loss(drawn):
+    _, _, batch = drawn
+    plain = make_prepare(MASKER)(batch, jax.random.key(0))["target_weight"]
+    moving = make_prepare(MASKER, patch=ENCODER.patch, motion=1.0)
+    still = {**batch, "video": jnp.zeros_like(batch["video"])}
+    same = np.testing.assert_allclose
+    same(moving(still, jax.random.key(0))["target_weight"], plain, rtol=1e-6)
+    # One pixel flashes in the first tubelet of the first clip: all weight is there, and at
+    # later times of its place, which differ from the mean of the clip too.
+    flash = {**batch, "video": still["video"].at[0, 0, 0, 0].set(255)}
+    weight = np.asarray(moving(flash, jax.random.key(0))["target_weight"])
+    cells = GRID[1] * GRID[2]
+    there = (np.asarray(batch["target"]) % cells == 0) & (np.asarray(plain) > 0)
+    there[1:] = False
+    ends = np.cumsum(MASKER.sizes("target"))
+    for found, hit, before in zip(
+        np.split(weight, ends[:-1], 1), np.split(there, ends[:-1], 1),
+        np.split(np.asarray(plain), ends[:-1], 1), strict=True,
+    ):  # fmt: skip
+        same(found.sum(), before.sum(), rtol=1e-5)
+        if hit.any():
+            assert (found[~hit] == 0).all() and (found[hit] > 0).all()
+
+
 def loss_of(params, target, batch, **options):
     """(loss, metrics) of a batch as the step computes them."""
     key, loss_fn = jax.random.key(0), make_loss(ENCODER, PREDICTOR, MASKER, **options)
@@ -106,8 +130,8 @@ def test_extra_terms_are_added_with_their_weights(drawn):
     assert extra > 0
     with_both = two[0] - plain[0] - 2 * extra
     np.testing.assert_allclose(with_both, 0.1 * two[1]["sigreg"], rtol=1e-3)
-    features = jnp.zeros((2, 3, 4)), jnp.ones((2, 3), bool)
-    assert spread(*features, key, sigreg_weight=0, vicreg_weight=0) == (0, {})
+    features = jnp.zeros((2, 3, 4)), jnp.ones((2, 3), bool), jnp.zeros((2, 3), int)
+    assert spread(*features, key, tokens=5, sigreg_weight=0, vicreg_weight=0) == (0, {})
 
 
 def toy(params, target, batch, key):

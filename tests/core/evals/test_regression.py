@@ -7,6 +7,7 @@ from core.evals import measures
 from core.evals.classification import Options
 from core.evals.extract import Features
 from core.evals.fit import Grid
+from core.evals.measures import difference, measured
 from core.evals.regression import inner_products, ridge, score_targets, work_of
 
 RNG = np.random.default_rng(0)
@@ -153,3 +154,20 @@ def test_a_target_that_is_known_too_rarely_is_named():
         score_targets(
             "ridge", train, validation, ({"fall": x}, {"fall": z}), options=OPTIONS
         )
+
+
+def test_a_difference_is_taken_draw_by_draw():
+    """Some groups are hard for both predictions; the gap is known far better than either."""
+    rng = np.random.default_rng(0)
+    groups = np.repeat(np.arange(30), 20)
+    true = rng.standard_normal((600, 1))
+    noise = rng.standard_normal((600, 1)) * (1 + 3 * (groups % 5 == 0))[:, None]
+    first, second = ((true + scale * noise)[None] for scale in (0.3, 0.4))
+    alone = [measured("r2", x, true, groups) for x in (first, second)]
+    gap = difference("r2", first, second, true, groups)
+    np.testing.assert_allclose(gap["r2"], alone[0]["r2"] - alone[1]["r2"])
+    low, high = gap["interval"]
+    assert 0 < low < gap["r2"] < high
+    assert alone[0]["interval"][0] < alone[1]["interval"][1]  # alone they overlap
+    none = difference("r2", first, first, true, groups)
+    assert none["r2"] == 0 and none["interval"] == [0, 0]
