@@ -135,7 +135,7 @@ PATTERNS = {"tubes": {"blocks": 1, "spatial_scale": (0.5, 0.5), **CELLS}}
 
 def test_any_mesh_takes_the_same_step():
     found = []
-    for axes in ({"data": 1}, {"data": 2, "fsdp": 2}, {"data": 2, "tensor": 2}):
+    for axes in ({"data": 1}, {"data": 2, "fsdp": 2, "tensor": 2}):
         method = load_method(tiny(dtype="float32", optimizer__eps=1e-4))
         devices = jax.devices()[: int(np.prod(list(axes.values())))]
         mesh = make_mesh(devices=devices, **axes)

@@ -24,7 +24,7 @@ OTHERS += [name for name in PRESETS if name.startswith("ijepa")]  # without bloc
 MASKED = [
     name
     for name in PRESETS
-    if name not in ("tiny", "tiny_dense", "atari", *DENSE, *OTHERS)
+    if name not in ("tiny", "tiny_dense", "atari", "rooms", *DENSE, *OTHERS)
 ]
 # Millions of parameters of the released encoders, and of predictors with ten tokens. Of G
 # there is the encoder of V-JEPA 2.1 alone, 1845.2; it has an embedding of images besides.
@@ -53,9 +53,9 @@ def test_a_method_changes_nothing_in_its_config():
 
 
 def test_the_list_of_presets_is_whole():
-    assert len(PRESETS) == len(set(PRESETS)) == 24
+    assert len(PRESETS) == len(set(PRESETS)) == 25
     with pytest.raises(
-        ValueError, match="no preset 'vitl'; use one of tiny, atari, v1_l"
+        ValueError, match="no preset 'vitl'; use one of tiny, atari, rooms, v1_l"
     ):
         get_config("vitl")
     assert get_config() == get_config("tiny")
@@ -191,7 +191,7 @@ def test_masks_fit_the_grid(preset):
     for name, pattern in (masks["patterns"] | images).items():
         assert min(pattern["context"], pattern["target"]) > 0
         assert pattern["context"] + pattern["target"] <= h * w, name
-    if not preset.startswith("tiny") and preset != "atari":
+    if not preset.startswith("tiny") and preset not in ("atari", "rooms"):
         assert masks["truncation"] == "prefix"
         short, long = masks["patterns"]["short"], masks["patterns"]["long"]
         assert (short["blocks"], short["spatial_scale"]) == (8, (0.15, 0.15))

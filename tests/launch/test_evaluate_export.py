@@ -483,7 +483,8 @@ def test_commands_evaluate_and_export(trained, tmp_path):
     folder, out = trained[0], tmp_path / "out"
     done = command("evaluate", f"--workdir={folder}", "--eval=health", "--step=1")
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("step 1 health:  ")
+    verdict, numbers = done.stdout.splitlines()
+    assert verdict.startswith("health: ") and numbers.startswith("step 1 health:  ")
     flags = f"--workdir={folder}", f"--out={out}", "--format=safetensors,hf"
     done = command("export", *flags)
     assert done.returncode == 0, done.stderr

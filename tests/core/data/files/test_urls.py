@@ -130,8 +130,8 @@ def make_closing(videos):
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        ("gs://bucket/a.mp4?x=secret", "gs://bucket/a.mp4 cannot be read: .*gcsfs"),
-        ("s3://bucket/a.mp4", "s3://bucket/a.mp4 cannot be read: .*s3fs"),
+        ("abfs://bucket/a.mp4?x=secret", "abfs://bucket/a.mp4 cannot be read: .*adlfs"),
+        ("oci://bucket/a.mp4", "oci://bucket/a.mp4 cannot be read: .*ocifs"),
         (
             "nowhere://a.mp4",
             "nowhere://a.mp4 has the unknown protocol nowhere://; expected https://",
