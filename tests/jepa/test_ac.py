@@ -22,8 +22,9 @@ from core.program import build_program
 from core.runs import checkpoint
 from core.section import Section
 from jepa import ac_data
-from jepa.ac import make_init, make_loss, make_networks
+from jepa.ac import make_init, make_loss
 from jepa.ac_evals import energy, least_energy
+from jepa.ac_networks import make_networks
 
 same = np.testing.assert_allclose
 
