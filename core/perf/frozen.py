@@ -15,7 +15,7 @@ import numpy as np
 from core.data.views import read_views
 from core.evals.classification import HEADS
 from core.evals.extract import decoded, extract
-from core.evals.fit import init_heads, update
+from core.evals.fit import cross_entropy, init_heads, update
 from core.method import Frozen, Method
 from core.parallel.layouts import unbox
 
@@ -119,7 +119,7 @@ def trainer(head, count: int, x, y, steps: int) -> Callable[[], None]:
     def train():
         params, opt = jax.tree.map(jnp.copy, start)
         for _ in range(steps):
-            params, opt = update(head, params, opt, x, y, rates, decays)
+            params, opt = update(head, cross_entropy, params, opt, x, y, rates, decays)
         jax.block_until_ready(params)
 
     train()

@@ -14,8 +14,9 @@ from small import small, use_one_device
 from core.base.processes import usable_cpus
 from core.data.clips import View
 from core.data.decoding import decode_baseline
+from core.evals.classification import HEADS
 from core.method import Costs
-from core.perf import bench, startup, sweep
+from core.perf import bench, frozen, startup, sweep
 from jepa import data
 from launch.config import changed, load, variants
 
@@ -42,6 +43,15 @@ def test_startup_and_checkpoints_are_measured(monkeypatch):
     assert found["checkpoint_block_share"] == pytest.approx(block / 300)
     scaled = block / 300 * 16e9 / found["checkpoint_bytes"]
     assert found["checkpoint_block_share_of_1b"] == pytest.approx(scaled)
+
+
+def test_heads_on_frozen_features_are_measured(monkeypatch):
+    use_one_device(monkeypatch)
+    monkeypatch.setattr(frozen, "HEADS", {"linear": HEADS["linear"], "knn": None})
+    found = bench.measure(small(), ("probe",), steps=2)
+    assert found["probe_encode_cpu_seconds"] > 0
+    one, many = (found[f"probe_linear_seconds_{n}"] for n in (1, frozen.MANY))
+    assert found["probe_linear_ratio"] == pytest.approx(many / one)
 
 
 def test_a_sweep_times_every_combination_and_continues_after_an_error():
