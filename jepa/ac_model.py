@@ -10,8 +10,7 @@ import numpy as np
 from core.nn.layers import Dense, LayerNorm, named
 from core.nn.masks import block_causal
 from core.nn.positions import rope_tables
-from core.nn.transformer import Transformer
-from jepa.model import check_width
+from jepa.model import check_width, stack
 
 CONDITIONS = 2  # tokens of a time step before its patches: action, state
 
@@ -106,19 +105,7 @@ class ActionPredictor(nn.Module):
         where = step_positions(T, grid, self.rope_grid, self.views)
         head_dim = self.width // self.heads
         rope = rope_tables(where[None], head_dim=head_dim, variant=self.positions)
-        x = Transformer(
-            self.depth,
-            self.heads,
-            self.hidden,
-            self.eps,
-            self.dtype,
-            self.qkv_bias,
-            self.rescale,
-            self.remat,
-            self.attention,
-            mask=block_causal(CONDITIONS + N),
-            name="stack",
-        )(x, rope)
+        x = stack(self, mask=block_causal(CONDITIONS + N))(x, rope)
         x = x.reshape(B, T, CONDITIONS + N, self.width)[:, :, CONDITIONS:]
         x = LayerNorm(self.eps, self.dtype, name="norm")(x)
         return Dense(self.out, (None, "embed"), self.dtype, name="proj")(x)

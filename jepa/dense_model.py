@@ -11,9 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from core.nn.layers import Dense, LayerNorm, gelu, named, normalize
-from core.nn.transformer import Transformer
 from core.parallel.collectives import constrain
-from jepa.model import check_width, positional
+from jepa.model import check_width, positional, stack
 
 # Blocks of the levels where they are not equally spaced: the released G, whose third level
 # the paper puts at 35.
@@ -116,7 +115,9 @@ class DenseEncoder(nn.Module):
         if added is not None:
             x = x + added.astype(x.dtype)
         x = constrain(x, "batch", None, None)
-        x = stack(self, level_blocks(self.depth, self.levels))(x, rope, valid, segments)
+        x = stack(self, levels=level_blocks(self.depth, self.levels))(
+            x, rope, valid, segments
+        )
         x = LevelNorm(self.levels, self.eps, self.dtype, name="norms")(x)
         return x if hierarchy else x[..., -self.width :]
 
@@ -234,20 +235,3 @@ def modality(module, row: int):
     init = named(nn.initializers.normal(1e-6), (None, "embed"))
     vectors = module.param("modality", init, (2, module.width))
     return vectors[row].astype(module.dtype)
-
-
-def stack(module, levels: tuple[int, ...] = ()) -> Transformer:
-    """The blocks of a network, from its attributes of the same names."""
-    return Transformer(
-        module.depth,
-        module.heads,
-        module.hidden,
-        module.eps,
-        module.dtype,
-        module.qkv_bias,
-        module.rescale,
-        module.remat,
-        module.attention,
-        levels=levels,
-        name="stack",
-    )

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from core.nn.layers import Dense, LayerNorm, named
+from core.nn.masks import FULL, Mask
 from core.nn.positions import rope_tables, sincos, sincos2d
 from core.nn.transformer import Transformer
 from core.parallel.collectives import constrain
@@ -106,6 +107,27 @@ def check_width(kind, width, heads, positions):
         )
 
 
+def stack(module, *, mask: Mask = FULL, levels: tuple[int, ...] = ()) -> Transformer:
+    """The blocks of a network, "stack", from its attributes of the same names.
+
+    mask, levels: as of core.nn.transformer.Transformer.
+    """
+    return Transformer(
+        module.depth,
+        module.heads,
+        module.hidden,
+        module.eps,
+        module.dtype,
+        module.qkv_bias,
+        module.rescale,
+        module.remat,
+        module.attention,
+        mask=mask,
+        levels=levels,
+        name="stack",
+    )
+
+
 class Encoder(nn.Module):
     """Vision transformer over the given tubelets of a clip.
 
@@ -154,18 +176,7 @@ class Encoder(nn.Module):
         if added is not None:
             x = x + added.astype(x.dtype)
         x = constrain(x, "batch", None, None)
-        x = Transformer(
-            self.depth,
-            self.heads,
-            self.hidden,
-            self.eps,
-            self.dtype,
-            self.qkv_bias,
-            self.rescale,
-            self.remat,
-            self.attention,
-            name="stack",
-        )(x, rope, valid, segments)
+        x = stack(self)(x, rope, valid, segments)
         return LayerNorm(self.eps, self.dtype, name="norm")(x)
 
 
@@ -257,18 +268,7 @@ class Predictor(nn.Module):
         if added is not None:
             x = x + added.astype(x.dtype)
         pairs = list(zip(context_sizes, target_sizes, strict=True))
-        x = Transformer(
-            self.depth,
-            self.heads,
-            self.hidden,
-            self.eps,
-            self.dtype,
-            self.qkv_bias,
-            self.rescale,
-            self.remat,
-            self.attention,
-            name="stack",
-        )(x, rope, valid, tuple(c + m for c, m in pairs))
+        x = stack(self)(x, rope, valid, tuple(c + m for c, m in pairs))
         ends = np.cumsum([n for pair in pairs for n in pair])[:-1]
         x = jnp.concatenate(jnp.split(x, ends, 1)[1::2], 1)
         x = LayerNorm(self.eps, self.dtype, name="norm")(x)

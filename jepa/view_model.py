@@ -11,9 +11,8 @@ import numpy as np
 
 from core.nn.layers import Dense, LayerNorm, gelu, named
 from core.nn.masks import FULL, block_causal
-from core.nn.transformer import Transformer
 from core.parallel.collectives import constrain, mean_over_rows
-from jepa.model import check_width, positional
+from jepa.model import check_width, positional, stack
 
 
 class ViewEncoder(nn.Module):
@@ -74,19 +73,9 @@ class ViewEncoder(nn.Module):
         x = constrain(jnp.concatenate([x, token], 1), "batch", None, None)
         if self.causal:
             assert n % grid[0] == 0, (n, grid)
-        x = Transformer(
-            self.depth,
-            self.heads,
-            self.hidden,
-            self.eps,
-            self.dtype,
-            self.qkv_bias,
-            self.rescale,
-            self.remat,
-            self.attention,
-            mask=block_causal(n // grid[0]) if self.causal else FULL,
-            name="stack",
-        )(x, rope)
+        x = stack(self, mask=block_causal(n // grid[0]) if self.causal else FULL)(
+            x, rope
+        )
         x = LayerNorm(self.eps, self.dtype, name="norm")(x)
         return x[:, -1] if summary else x[:, :n]
 
