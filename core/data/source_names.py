@@ -22,6 +22,7 @@ from core.base.places import expand_home
 from core.data.clips import View
 from core.data.episodes.action_parts import layout_of, text_of
 from core.data.episodes.cameras import Cameras
+from core.data.episodes.scripted import names_task, open_task
 from core.data.episodes.trajectories import (
     EpisodeWindows,
     RandomWindows,
@@ -38,9 +39,9 @@ from core.data.formats.rlds import Rlds
 from core.data.formats.step_tables import StepTable, is_step_table
 from core.data.games.atari import is_atari, open_atari
 from core.data.mixture import Mixture
-from core.data.pushing.episodes import is_pushing, open_pushing
+from core.data.pushing.episodes import PUSHING
 from core.data.records import Records
-from core.data.rooms.episodes import is_rooms, open_rooms
+from core.data.rooms.episodes import TWO_ROOMS
 from core.data.tfds import (
     Shards,
     find_dataset,
@@ -52,6 +53,7 @@ from core.data.tfds_clips import ShardClips
 from core.data.video_folder import VideoFolder
 
 WORLD, IMAGES = "world", "images:"
+TASKS = (TWO_ROOMS, PUSHING)  # embedded, with scripted episodes
 HOME = re.compile("(images:|camera:|)(.*)", re.DOTALL)
 TERM = re.compile(r"(?:(?P<weight>[\d.]+)\s*\*\s*)?(?P<name>\S.*)")
 
@@ -184,8 +186,10 @@ def is_trajectories(name: str) -> bool:
     name = with_home(name)
     if name.startswith("tfds:") or is_prepared(name):
         return "steps" in open_shards(name, "").features
-    known = (is_atari, is_rooms, is_pushing, is_lerobot, is_minari, is_step_table)
+    known = is_atari, is_lerobot, is_minari, is_step_table
     if any(is_one(name) for is_one in known):
+        return True
+    if any(names_task(task, name) for task in TASKS):
         return True
     return bool(chunks_in(name))
 
@@ -215,10 +219,9 @@ def recordings(name: str, split: str = "", frame_tolerance: float = 0.5) -> Reco
         )
     if is_atari(name):
         return split_recordings(open_atari(name), split)
-    if is_rooms(name):
-        return split_recordings(open_rooms(name), split)
-    if is_pushing(name):
-        return split_recordings(open_pushing(name), split)
+    for task in TASKS:
+        if names_task(task, name):
+            return split_recordings(open_task(task, name), split)
     if is_lerobot(name):
         return split_recordings(LeRobot(name, frame_tolerance), split)
     if is_minari(name):

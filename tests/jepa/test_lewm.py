@@ -13,7 +13,8 @@ from ml_collections import ConfigDict
 from configs.lewm import get_config
 from core import train
 from core.config import load_method, resolve_auto
-from core.data.rooms.episodes import open_rooms
+from core.data.episodes.scripted import open_task
+from core.data.rooms.episodes import TWO_ROOMS
 from core.method import Watch
 from core.parallel.batches import host_shard, to_device
 from core.parallel.layouts import unbox
@@ -217,7 +218,7 @@ def test_actions_are_normalized_by_the_data_and_missing_ones_are_zero():
     records, _ = make_clips("train", seed=0, frames=4, skip=2, **look)
     found = ActionStatistics(records, 2)
     every = np.concatenate(
-        [open_rooms("two_rooms:40:16").load(i)["action"] for i in range(38)]
+        [open_task(TWO_ROOMS, "two_rooms:40:16").load(i)["action"] for i in range(38)]
     )
     assert found.width == 2
     np.testing.assert_allclose(found.numbers["mean"], every.mean(0), atol=0.05)

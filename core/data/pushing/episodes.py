@@ -4,110 +4,24 @@ The pusher goes round the puck to the side that faces away from a random place, 
 there, and goes on with the next place; its actions are noisy, and some are repeated.
 """
 
-import dataclasses
 import functools
 
 import numpy as np
 
-from core.data.episodes.action_parts import real_part
-from core.data.episodes.steps import LazyImages, episode_flags
+from core.data.episodes.scripted import REPEATED, STEPS, Task, as_block
 from core.data.pushing import physics
 from core.data.pushing.draw import draw
 
-NAME = "pushing"
-COUNT, SIZE = 10_000, 64  # episodes, and pixels per side, of the name alone
-STEPS = 100  # of an episode
-RATE = 10.0  # steps per second
 NOISE = 0.7  # deviation, relative to the pusher's own action
-REPEATED = 0.05  # share of the steps that repeat the action before
 ROUND = physics.TOUCH + 0.03  # from the puck's center, on the way round it
 ALIGNED = 0.35  # radians from the line through place and puck, within which it pushes
 ARRIVED = 0.04  # of the puck from its place
-BLOCK = 512  # episodes that are simulated together
-POSITION = "log/position"
-
-
-def is_pushing(name: str) -> bool:
-    """Whether a name stands for the pushing task."""
-    return name.partition(":")[0] == NAME
-
-
-def open_pushing(name: str) -> "Episodes":
-    """The episodes of "pushing", "pushing:EPISODES" or "pushing:EPISODES:SIZE".
-
-    Raises ValueError for numbers that cannot be.
-    """
-    numbers = name.split(":")[1:]
-    if len(numbers) > 2 or not all(x.isdecimal() and int(x) for x in numbers):
-        raise ValueError(
-            f"{name} is not {NAME}:EPISODES:SIZE; expected numbers such as "
-            f"{NAME}:{COUNT}:{SIZE}"
-        )
-    count, size = (*map(int, numbers), *(COUNT, SIZE)[len(numbers) :])
-    if not 16 <= size <= 512:
-        raise ValueError(f"{name} has pictures of {size} pixels; expected 16 to 512")
-    return Episodes(count, size)
-
-
-@dataclasses.dataclass(frozen=True)
-class Episodes:
-    """Episodes as recordings (core/data/episodes/trajectories.py), by seed and number.
-
-    Besides image, action and reward they have POSITION, float32 [T, 2, 2]: the centers of
-    disc and puck in sides of the picture, x to the right and y down.
-    """
-
-    count: int = COUNT
-    size: int = SIZE
-    seed: int = 0
-
-    def __str__(self):
-        return f"{NAME}:{self.count}:{self.size}"
-
-    def __len__(self):
-        return self.count
-
-    @property
-    def about(self):
-        names = ["disc x", "disc y", "puck x", "puck y"]
-        return {
-            "names": {"action": ["right", "down"], POSITION: names},
-            "units": {"action": f"{physics.STEP} sides per step", POSITION: "sides"},
-            "rate": RATE,
-            "action": [real_part((2,), -1, 1)],
-        }
-
-    def name(self, index):
-        return f"{NAME}/{index}"
-
-    def load(self, index):
-        index = int(index)
-        if not 0 <= index < self.count:
-            raise IndexError(f"episode {index} of {self}")
-        block = push_block(self.seed, index // BLOCK)
-        place, action = (x[index % BLOCK] for x in block)
-        return {
-            "image": LazyImages(STEPS, functools.partial(draw_part, place, self.size)),
-            "action": action,
-            "reward": np.zeros(STEPS, np.float32),
-            **episode_flags(STEPS, terminal=False),
-            "time": np.arange(STEPS) / RATE,
-            POSITION: place,
-        }
-
-
-def draw_part(place, size, start, stop):
-    """Pictures of the positions start..stop - 1 of an episode."""
-    part = place[start:stop]
-    return draw(part[:, 0], part[:, 1], size)
+BLOCK = 512
 
 
 @functools.lru_cache(maxsize=40)  # of 1.2 MB
 def push_block(seed: int, block: int) -> tuple[np.ndarray, np.ndarray]:
-    """(positions [BLOCK, STEPS, 2, 2], actions [BLOCK, STEPS, 2]), float32.
-
-    Action t was taken at position t.
-    """
+    """As of core.data.episodes.scripted.Task; disc, then puck: [BLOCK, STEPS, 2, 2]."""
     rng = np.random.Generator(np.random.Philox(key=[seed, block]))
     disc, puck = physics.random_places(rng, BLOCK)
     target = rng.uniform(0.2, 0.8, (BLOCK, 2))
@@ -122,7 +36,7 @@ def push_block(seed: int, block: int) -> tuple[np.ndarray, np.ndarray]:
         places.append(np.stack([disc, puck], 1))
         actions.append(action)
         disc, puck = physics.move(disc, puck, physics.STEP * action)
-    return tuple(np.stack(x, 1).astype(np.float32) for x in (places, actions))
+    return as_block(places, actions)
 
 
 def push(disc, puck, target) -> np.ndarray:
@@ -138,3 +52,14 @@ def push(disc, puck, target) -> np.ndarray:
     gap = goal - disc
     far = np.linalg.norm(gap, axis=1, keepdims=True)
     return gap / np.maximum(far, physics.STEP)
+
+
+def draw_both(place, size: int) -> np.ndarray:
+    """Pictures of positions [n, 2, 2], of disc and puck."""
+    return draw(place[:, 0], place[:, 1], size)
+
+
+PUSHING = Task(
+    "pushing", BLOCK, physics.STEP, ("disc x", "disc y", "puck x", "puck y"),
+    simulate=push_block, draw=draw_both,
+)  # fmt: skip

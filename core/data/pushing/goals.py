@@ -4,9 +4,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from core.data.episodes.scripted import POSITION
 from core.data.pushing import physics
 from core.data.pushing.draw import draw
-from core.data.pushing.episodes import POSITION
 
 REACHED = 0.06  # sides of the puck from its goal
 

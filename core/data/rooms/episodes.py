@@ -4,110 +4,23 @@ As the TwoRoom data of arXiv 2603.19312: the walker heads through the door for a
 in the other room, with noise of twice its own action, and now and then repeats an action.
 """
 
-import dataclasses
 import functools
 
 import numpy as np
 
-from core.data.episodes.action_parts import real_part
-from core.data.episodes.steps import LazyImages, episode_flags
+from core.data.episodes.scripted import REPEATED, STEPS, Task, as_block
 from core.data.rooms import physics
 from core.data.rooms.draw import draw
 
-NAME = "two_rooms"
-COUNT, SIZE = 10_000, 64  # episodes, and pixels per side, of the name alone
-STEPS = 100  # of an episode
-RATE = 10.0  # steps per second
 NOISE = 2.0  # deviation, relative to the walker's own action
-REPEATED = 0.05  # share of the steps that repeat the action before
-MOUTH = (
-    physics.NEAR + 0.03
-)  # of the places in front of the door, from the wall's middle
+MOUTH = physics.NEAR + 0.03  # of places before the door, from the middle of the wall
 ARRIVED = 0.05  # from a place at which the walker is there
-BLOCK = 1024  # episodes that are simulated together
-POSITION = "log/position"
-
-
-def is_rooms(name: str) -> bool:
-    """Whether a name stands for two rooms."""
-    return name.partition(":")[0] == NAME
-
-
-def open_rooms(name: str) -> "Episodes":
-    """The episodes of "two_rooms", "two_rooms:EPISODES" or "two_rooms:EPISODES:SIZE".
-
-    Raises ValueError for numbers that cannot be.
-    """
-    numbers = name.split(":")[1:]
-    if len(numbers) > 2 or not all(x.isdecimal() and int(x) for x in numbers):
-        raise ValueError(
-            f"{name} is not two_rooms:EPISODES:SIZE; expected numbers such as "
-            f"{NAME}:{COUNT}:{SIZE}"
-        )
-    count, size = (*map(int, numbers), *(COUNT, SIZE)[len(numbers) :])
-    if not 16 <= size <= 512:
-        raise ValueError(f"{name} has pictures of {size} pixels; expected 16 to 512")
-    return Episodes(count, size)
-
-
-@dataclasses.dataclass(frozen=True)
-class Episodes:
-    """Episodes as recordings (core/data/episodes/trajectories.py), by seed and number.
-
-    Besides image, action and reward they have POSITION, float32 [T, 1, 2], the center of the
-    disc in sides of the picture, x to the right and y down.
-    """
-
-    count: int = COUNT
-    size: int = SIZE
-    seed: int = 0
-
-    def __str__(self):
-        return f"{NAME}:{self.count}:{self.size}"
-
-    def __len__(self):
-        return self.count
-
-    @property
-    def about(self):
-        action = real_part((2,), -1, 1)
-        return {
-            "names": {"action": ["right", "down"], POSITION: ["x", "y"]},
-            "units": {"action": f"{physics.STEP} sides per step", POSITION: "sides"},
-            "rate": RATE,
-            "action": [action],
-        }
-
-    def name(self, index):
-        return f"{NAME}/{index}"
-
-    def load(self, index):
-        index = int(index)
-        if not 0 <= index < self.count:
-            raise IndexError(f"episode {index} of {self}")
-        block = walk_block(self.seed, index // BLOCK)
-        place, action = (x[index % BLOCK] for x in block)
-        return {
-            "image": LazyImages(STEPS, functools.partial(draw_part, place, self.size)),
-            "action": action,
-            "reward": np.zeros(STEPS, np.float32),
-            **episode_flags(STEPS, terminal=False),
-            "time": np.arange(STEPS) / RATE,
-            POSITION: place[:, None],
-        }
-
-
-def draw_part(place, size, start, stop):
-    """Pictures of the positions start..stop - 1 of an episode."""
-    return draw(place[start:stop], size)
+BLOCK = 1024
 
 
 @functools.lru_cache(maxsize=40)  # of 1.6 MB
 def walk_block(seed: int, block: int) -> tuple[np.ndarray, np.ndarray]:
-    """(positions, actions) of BLOCK episodes, float32 [BLOCK, STEPS, 2].
-
-    Action t was taken at position t.
-    """
+    """As of core.data.episodes.scripted.Task; positions are [BLOCK, STEPS, 1, 2]."""
     rng = np.random.Generator(np.random.Philox(key=[seed, block]))
     place, target = random_places(rng, BLOCK), random_places(rng, BLOCK)
     target[:, 0] = np.where(same_room(place, target), 1 - target[:, 0], target[:, 0])
@@ -121,10 +34,10 @@ def walk_block(seed: int, block: int) -> tuple[np.ndarray, np.ndarray]:
         gap = waypoint(place, target) - place
         way = gap / np.maximum(np.linalg.norm(gap, axis=1, keepdims=True), 1e-9)
         action = np.where(again[t], action, np.clip(way + noise[t], -1, 1))
-        places.append(place)
+        places.append(place[:, None])
         actions.append(action)
         place = physics.move(place, physics.STEP * action)
-    return tuple(np.stack(x, 1).astype(np.float32) for x in (places, actions))
+    return as_block(places, actions)
 
 
 def waypoint(place, target) -> np.ndarray:
@@ -157,3 +70,13 @@ def random_places(rng, count: int) -> np.ndarray:
     x = physics.LOW + width * x
     y = physics.LOW + (physics.HIGH - physics.LOW) * y
     return np.stack([np.where(right < 0.5, x, 1 - x), y], 1)
+
+
+def draw_discs(place, size: int) -> np.ndarray:
+    """Pictures of positions [n, 1, 2]."""
+    return draw(place[:, 0], size)
+
+
+TWO_ROOMS = Task(
+    "two_rooms", BLOCK, physics.STEP, ("x", "y"), simulate=walk_block, draw=draw_discs
+)

@@ -4,9 +4,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from core.data.episodes.scripted import POSITION
 from core.data.rooms import physics
 from core.data.rooms.draw import draw
-from core.data.rooms.episodes import POSITION
 
 REACHED = 16 / 224  # sides from the goal, as in the TwoRoom of arXiv 2603.19312
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from core.data import source_names
+from core.data.episodes import scripted
 from core.data.pushing import episodes, physics
 from core.data.pushing.draw import draw
 from core.data.pushing.goals import Pushing
@@ -48,13 +49,16 @@ def test_bodies_never_overlap_nor_jump_over_each_other():
 
 
 def test_the_world_repeats_recordings_and_reaches_their_goals():
-    recordings, world = episodes.open_pushing("pushing:40:32"), Pushing(32)
+    recordings, world = (
+        scripted.open_task(episodes.PUSHING, "pushing:40:32"),
+        Pushing(32),
+    )
     steps = recordings.load(3)
-    world.reset({episodes.POSITION: steps[episodes.POSITION][:1]})
+    world.reset({scripted.POSITION: steps[scripted.POSITION][:1]})
     for t in range(60):
         np.testing.assert_allclose(
-            world.observe()[episodes.POSITION][0],
-            steps[episodes.POSITION][t],
+            world.observe()[scripted.POSITION][0],
+            steps[scripted.POSITION][t],
             atol=1e-4,
         )
         world.step(steps["action"][t : t + 1])

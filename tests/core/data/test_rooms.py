@@ -4,12 +4,13 @@ import numpy as np
 import pytest
 
 from core.data import source_names
+from core.data.episodes.scripted import POSITION, STEPS, Episodes, open_task
 from core.data.episodes.steps import LazyImages, episode_flags
 from core.data.episodes.trajectories import EpisodeWindows, UncutWindows, starts_within
 from core.data.records import BadSample
 from core.data.rooms import physics
 from core.data.rooms.draw import draw
-from core.data.rooms.episodes import POSITION, STEPS, Episodes, open_rooms
+from core.data.rooms.episodes import TWO_ROOMS
 from core.data.rooms.goals import REACHED, TwoRooms, crosses
 
 
@@ -80,7 +81,7 @@ def test_pictures_show_the_disc_where_it_is():
 
 
 def test_recordings_follow_from_their_actions_and_splits_differ():
-    episodes = open_rooms("two_rooms:60:32")
+    episodes = open_task(TWO_ROOMS, "two_rooms:60:32")
     assert len(episodes) == 60 and episodes.size == 32
     steps = episodes.load(17)
     place, action = steps[POSITION][:, 0], steps["action"]
@@ -88,8 +89,12 @@ def test_recordings_follow_from_their_actions_and_splits_differ():
     moved = physics.move(place[:-1], physics.STEP * action[:-1])
     np.testing.assert_allclose(moved, place[1:], atol=1e-6)
     assert steps["image"][4:6].shape == (2, 32, 32, 3)
-    np.testing.assert_array_equal(Episodes(5000, 32).load(17)["action"], action)
-    assert not np.array_equal(Episodes(60, 32, seed=1).load(17)["action"], action)
+    np.testing.assert_array_equal(
+        Episodes(TWO_ROOMS, 5000, 32).load(17)["action"], action
+    )
+    assert not np.array_equal(
+        Episodes(TWO_ROOMS, 60, 32, seed=1).load(17)["action"], action
+    )
     crossed = [np.ptp(physics.room_of(episodes.load(i)[POSITION])) for i in range(60)]
     assert np.mean(crossed) > 0.9
     actions = np.stack([episodes.load(i)["action"] for i in range(60)])
