@@ -182,9 +182,7 @@ def make(config: Section) -> Method:
         accumulate=config["accumulate"],
         **schedules,
     )
-    read = config["data"].bind(
-        ac_data.make_clips, "split", "frames", seed=config["seed"], skip=clip["skip"]
-    )
+    read = ac_data.make_read(config["data"], seed=config["seed"], skip=clip["skip"])
 
     plan = config["plan"].into(Planning)
     plan.check(clip["frames"] - 1)

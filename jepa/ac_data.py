@@ -6,13 +6,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from core.data import source_names
-from core.data.bodies.world import World
-from core.data.episodes.trajectories import WorldWindows
-from core.data.loading.pipeline import STALL_S, make_source
+from core.data.loading.pipeline import make_source
 from core.data.mixture import map_parts
 from core.data.records import BadSample, Records, RecordsWrapper
-from jepa.lewm_data import PLACE, VALIDATION, picture_name, resized
+from core.section import Section
+from jepa.episode_windows import PLACE, open_windows, picture_name, resized
 
 
 def concatenated(actions, states, skip: int):
@@ -69,23 +67,28 @@ def euler_angles(matrices) -> np.ndarray:
 ACTIONS = {"concatenated": concatenated, "summed": summed, "pose": pose_changes}
 
 
-def make_clips(
-    split, *, seed, frames, skip, source, size, action, images=(), states=(), level,
-    bodies, fps, workers, max_bad_share, frame_tolerance=0.5, stall_s=STALL_S,
-):  # fmt: skip
-    """(records of clips, keywords of `make_source`), from the config's section `data`.
+def make_read(data: Section, *, seed: int, skip: int):
+    """`make_clips` with all but split and frames, from the config's section `data`."""
+    own = data.only("action", "images", "states")
+    windows = data.without(*own).bind(open_windows, "split", "steps", seed=seed)
+    return functools.partial(
+        make_clips, windows=windows, skip=skip, size=data["size"], **own
+    )
+
+
+def make_clips(split, *, windows, frames, skip, size, action, images=(), states=()):
+    """(records of clips, keywords of `make_source`).
 
     A clip is {"image": uint8 [frames, views, size, size, 3], "action": float32 [frames - 1,
     A], "state": float32 [frames, S]}, and "log/position" where the data has it.
 
-    split: "train" or "validation", which are different episodes.
-
     Args:
-      frames: of a clip, `skip` environment steps apart.
+      split: "train" or "validation", which are different episodes.
+      frames: of a clip, `skip` environment steps apart. size: pixels per side of pictures.
       action: what the actions between two frames are: a name in ACTIONS.
       images: names of the pictures of each view; none is the first by name.
       states: names of observations that make the state; none is a state of one 0.
-      source, size, level, bodies, fps, frame_tolerance: as in jepa/lewm_data.py.
+      windows: (split, steps=) -> what `open_windows` returns.
 
     Raises ValueError for a source that is missing or holds no trajectories.
     """
@@ -98,21 +101,7 @@ def make_clips(
         )
     steps = (frames - 1) * skip + 1
 
-    def world():
-        shift = VALIDATION * (split == "validation")
-        look = {"size": size, "level": level, "bodies": bodies, "fps": fps}
-        pushed = World(seed + shift, variant="pushed", frames=steps, **look)
-        return WorldWindows(pushed)
-
-    windows = source_names.trajectories(
-        source,
-        split,
-        steps=steps,
-        apart=steps,
-        world=world,
-        frame_tolerance=frame_tolerance,
-        cross_episodes=False,
-    )
+    found, pipeline = windows(split, steps=steps)
     cut = functools.partial(
         Clips,
         skip=skip,
@@ -121,9 +110,7 @@ def make_clips(
         images=tuple(images) or ("",),
         states=tuple(states),
     )
-    pipeline = {"seed": seed, "workers": workers, "max_bad_share": max_bad_share}
-    pipeline |= {"stall_s": stall_s, "shuffle": not isinstance(windows, WorldWindows)}
-    return map_parts(cut, windows), pipeline
+    return map_parts(cut, found), pipeline
 
 
 @dataclasses.dataclass(frozen=True)

@@ -16,7 +16,7 @@ from core.method import Costs, Method, Tools
 from core.parallel.collectives import all_gather_rows
 from core.section import Section
 from core.update import guarded_update
-from jepa.lewm_data import ActionStatistics, make_clip_source, make_clips
+from jepa.lewm_data import ActionStatistics, make_clip_source, make_read
 from jepa.lewm_evals import make_evals, weights_of
 from jepa.lewm_model import first_moments, running_moments
 from jepa.lewm_networks import Networks, make_networks, normalize_blocks
@@ -165,9 +165,7 @@ def make(config: Section) -> Method:
             "collapse look at all clips of a batch together; use 1"
         )
     frames = clip["history"] + 1
-    read = config["data"].bind(
-        make_clips, "split", "frames", seed=seed, skip=clip["skip"]
-    )
+    read = make_read(config["data"], seed=seed, skip=clip["skip"])
     records, _ = read("train", frames=frames)
     statistics = ActionStatistics(records, clip["skip"])
     networks = make_networks(config, width=statistics.width)

@@ -3,41 +3,38 @@
 import dataclasses
 import functools
 
-import cv2
 import numpy as np
 
-from core.data import source_names
-from core.data.bodies.world import World
-from core.data.episodes.steps import is_observation
-from core.data.episodes.trajectories import WorldWindows
-from core.data.loading.pipeline import STALL_S, make_source
+from core.data.loading.pipeline import make_source
 from core.data.mixture import map_parts
 from core.data.records import BadSample, Records, RecordsWrapper, explain
+from core.section import Section
+from jepa.episode_windows import PLACE, open_windows, picture_name, resized
 
-VALIDATION = 1 << 20  # added to the seed of the world of bodies for validation clips
 WINDOWS = 256  # that statistics of actions are taken over
-PLACE = "log/position"  # true positions, for evaluation alone
 
 
-def make_clips(
-    split, *, seed, frames, skip, source, size, image="", level, bodies, fps,
-    workers, max_bad_share, frame_tolerance=0.5, stall_s=STALL_S,
-):  # fmt: skip
-    """(records of clips, keywords of `make_source`), from the config's section `data`.
+def make_read(data: Section, *, seed: int, skip: int):
+    """`make_clips` with all but split and frames, from the config's section `data`."""
+    windows = data.without("image").bind(open_windows, "split", "steps", seed=seed)
+    return functools.partial(
+        make_clips, windows=windows, skip=skip, size=data["size"], image=data["image"]
+    )
+
+
+def make_clips(split, *, windows, frames, skip, size, image=""):
+    """(records of clips, keywords of `make_source`).
 
     A clip is {"image": uint8 [frames, size, size, 3], "action": float32 [frames - 1, skip A],
     the actions between the frames in the units of the data}, and "log/position" [frames, K,
     2] where the data has it.
 
-    split: "train" or "validation", which are different episodes.
-
     Args:
+      split: "train" or "validation", which are different episodes.
       frames: of a clip, `skip` environment steps apart.
-      source: a name as in core/data/source_names.py.
       size: pixels per side that pictures are resized to.
       image: name of the picture among the observations; "" is the first by name.
-      level, bodies, fps: of the source "world".
-      frame_tolerance: of LeRobot, in frame intervals.
+      windows: (split, steps=) -> what `open_windows` returns.
 
     Raises ValueError for a source that is missing or holds no trajectories.
     """
@@ -45,26 +42,8 @@ def make_clips(
         if value < (least := 2 if name == "frames" else 1):
             raise ValueError(f"clips have {name} {value}; use {least} or more")
     steps = (frames - 1) * skip + 1
-
-    def world():
-        shift = VALIDATION * (split == "validation")
-        look = {"size": size, "level": level, "bodies": bodies, "fps": fps}
-        pushed = World(seed + shift, variant="pushed", frames=steps, **look)
-        return WorldWindows(pushed)
-
-    windows = source_names.trajectories(
-        source,
-        split,
-        steps=steps,
-        apart=steps,
-        world=world,
-        frame_tolerance=frame_tolerance,
-        cross_episodes=False,
-    )
-    records = map_parts(lambda part: Clips(part, skip, size, image), windows)
-    pipeline = {"seed": seed, "workers": workers, "max_bad_share": max_bad_share}
-    pipeline |= {"stall_s": stall_s, "shuffle": not isinstance(windows, WorldWindows)}
-    return records, pipeline
+    found, pipeline = windows(split, steps=steps)
+    return map_parts(lambda part: Clips(part, skip, size, image), found), pipeline
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,32 +68,6 @@ class Clips(RecordsWrapper):
         action = action.reshape(len(pictures) - 1, self.skip * action.shape[1])
         more = {PLACE: window[PLACE][:: self.skip]} if PLACE in window else {}
         return {"image": resized(pictures, self.size), "action": action, **more}
-
-
-def picture_name(steps, wanted: str = "") -> str:
-    """The name of the picture to use; raises BadSample if there is none of that name."""
-    names = sorted(
-        name
-        for name, x in steps.items()
-        if is_observation(name)
-        and getattr(x, "dtype", None) == np.uint8
-        and np.ndim(x) == 4
-        and x.shape[-1] == 3
-    )
-    if wanted in names:
-        return wanted
-    if wanted or not names:
-        known = f"expected one of {', '.join(names)}" if names else "it has no picture"
-        raise BadSample(f"has no picture {wanted!r}; {known}" if wanted else known)
-    return names[0]
-
-
-def resized(pictures, size: int) -> np.ndarray:
-    """uint8 [n, H, W, 3] -> [n, size, size, 3] by averaging areas, or bilinear to enlarge."""
-    if pictures.shape[1:3] == (size, size):
-        return np.ascontiguousarray(pictures)
-    how = cv2.INTER_AREA if min(pictures.shape[1:3]) > size else cv2.INTER_LINEAR
-    return np.stack([cv2.resize(x, (size, size), interpolation=how) for x in pictures])
 
 
 class ActionStatistics:

@@ -13,7 +13,7 @@ from core.evals.measures import flat
 from core.evals.readout import in_batches
 from core.evals.regression import Options, score_targets
 from core.evals.statistics import effective_rank
-from jepa.lewm_data import PLACE
+from jepa.episode_windows import PLACE
 from jepa.lewm_networks import normalize_blocks
 from jepa.sigreg import sigreg
 

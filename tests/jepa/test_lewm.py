@@ -22,7 +22,7 @@ from core.parallel.mesh import make_mesh
 from core.program import build_program
 from core.section import Section
 from jepa import lewm
-from jepa.lewm_data import ActionStatistics, Clips, make_clips
+from jepa.lewm_data import ActionStatistics, Clips, make_read
 from jepa.lewm_model import Moments, Projector, batch_moments, running_moments
 from jepa.lewm_networks import make_networks, normalize_blocks
 from jepa.lewm_plan import make_goal_model
@@ -214,8 +214,8 @@ def test_without_a_term_against_collapse_the_latents_collapse():
 
 
 def test_actions_are_normalized_by_the_data_and_missing_ones_are_zero():
-    look = tiny().data.to_dict()
-    records, _ = make_clips("train", seed=0, frames=4, skip=2, **look)
+    read = make_read(section(tiny())["data"], seed=0, skip=2)
+    records, _ = read("train", frames=4)
     found = ActionStatistics(records, 2)
     every = np.concatenate(
         [open_task(TWO_ROOMS, "two_rooms:40:16").load(i)["action"] for i in range(38)]
