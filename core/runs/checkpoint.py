@@ -5,7 +5,7 @@ import gc
 import pathlib
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 
 import jax
 import numpy as np
@@ -280,40 +280,45 @@ def read(folder, shapes, layouts, *, without: tuple[str, ...] = ()):
     return load_whole(load, folder, cure="use that one")
 
 
-def read_parts(folder, like: dict) -> dict:
+def read_parts(folder, like: dict, *, others: Mapping[str, str] | None = None) -> dict:
     """Some arrays of the state in a checkpoint anywhere; the rest stays on the disk.
 
-    like: "field" or "field/entry" -> abstract arrays with layouts; the result has arrays
-    in their place. Raises CheckpointError if the checkpoint has others there.
+    Args:
+      like: "field" or "field/entry" -> abstract arrays with layouts.
+      others: "field" or "field/entry" -> the place to look at where that one is missing.
+
+    Returns:
+      place in the checkpoint by place in `like`, and arrays in the latter's places. Raises
+      CheckpointError if the checkpoint has others there.
     """
     folder = find_step_folder(folder)
 
     def load():
         check_step(folder, read_step(folder))
         there = ocp.metadata(folder, checkpointable_name="state").metadata
-        inside = tuple(f"{path}/" for path in like)
-        found = {
-            k: v for k, v in shapes_by_name(there).items() if f"{k}/".startswith(inside)
-        }
-        check_shapes(folder, found, shapes_by_name(like))
-        arrays = load_some(folder, there, named(like))
-        return jax.tree_util.tree_map_with_path(
-            lambda path, _: arrays[path_name(path)], like
+        shapes = shapes_by_name(there)
+        places = {path: place_of(path, shapes, others or {}) for path in like}
+        wanted = {places[path]: tree for path, tree in like.items()}
+        inside = tuple(f"{place}/" for place in wanted)
+        found = {k: v for k, v in shapes.items() if f"{k}/".startswith(inside)}
+        check_shapes(folder, found, shapes_by_name(wanted))
+        arrays = load_some(folder, there, named(wanted))
+        loaded = jax.tree_util.tree_map_with_path(
+            lambda path, _: arrays[path_name(path)], wanted
         )
+        return places, {path: loaded[place] for path, place in places.items()}
 
     return load_whole(load, folder, cure="use that one")
 
 
-def places_in(folder) -> set[str]:
-    """Places in the state of a checkpoint: "field", "field/entry" and below."""
-    folder = find_step_folder(folder)
+def place_of(path: str, names: Iterable[str], others: Mapping[str, str]) -> str:
+    """`path`, or the other place of it, if only that one is among `names` of arrays."""
+    other = others.get(path, path)
 
-    def load():
-        return ocp.metadata(folder, checkpointable_name="state").metadata
+    def is_there(place):
+        return any(f"{name}/".startswith(f"{place}/") for name in names)
 
-    names = shapes_by_name(load_whole(load, folder, cure="use that one"))
-    parts = (name.split("/") for name in names)
-    return {"/".join(part[:n]) for part in parts for n in range(1, len(part) + 1)}
+    return other if is_there(other) and not is_there(path) else path
 
 
 def load_some(folder: pathlib.Path, there, wanted: dict) -> dict:

@@ -171,21 +171,20 @@ def start_from_checkpoint(method: Method, plan, folder: pathlib.Path, names) -> 
 
 def read_parts(method: Method, plan, folder: pathlib.Path, names) -> tuple[dict, dict]:
     """(arrays on the mesh, their origins) by place, of the parts `names` of a checkpoint."""
+    paths = {path: name for name in names for path in method.parts[name]}
     like = checkpoint.abstract(plan.shapes, plan.layouts)
-    origin = f"from checkpoint {folder}"
-    there = checkpoint.places_in(folder) if method.found_in else set()
-    wanted = {}
-    for name in names:
-        other = method.found_in.get(name, "")
-        for path in method.parts[name]:
-            wanted[path] = other if other in there and path not in there else path
-    found = checkpoint.read_parts(
-        folder, {place: part_of(like, path) for path, place in wanted.items()}
+    found_in = method.found_in
+    places, arrays = checkpoint.read_parts(
+        folder,
+        {path: part_of(like, path) for path in paths},
+        others={
+            path: found_in[name] for path, name in paths.items() if name in found_in
+        },
     )
-    arrays = {path: found[place] for path, place in wanted.items()}
+    origin = f"checkpoint {folder}"
     origins = {
-        path: origin if place == path else f"from {place} of checkpoint {folder}"
-        for path, place in wanted.items()
+        path: f"from {origin}" if place == path else f"from {place} of {origin}"
+        for path, place in places.items()
     }
     return arrays, origins
 
