@@ -10,6 +10,8 @@ droid: the published networks and schedule, on recordings of a Franka arm.
 
 from ml_collections import ConfigDict
 
+from configs import run
+
 
 def get_config(preset="two_rooms"):
     """The config of a preset by name; ValueError for an unknown one."""
@@ -23,28 +25,12 @@ def get_config(preset="two_rooms"):
 
 def droid():
     """As published: 315 epochs of 300 steps on 62 hours at 4 frames per second."""
-    return {
+    return run.fields() | {
         "method": "jepa.ac",
-        "seed": 0,
-        "init_from": "",  # of the encoder: a run, export, Hugging Face folder, Meta file
         "init_parts": "encoder",  # of encoder,predictor,opt
         "random_encoder": False,  # whether an empty init_from is meant
-        "machine": "",
-        "offload": "",  # fields of the state that are kept in host memory, such as "opt"
-        "dtype": "auto",
         "steps": 94_500,
         "batch": 256,
-        "accumulate": 1,  # parts that a batch is taken in, one after another
-        "max_bad_steps": 10,
-        "guard": {
-            "hang_s": 1800.0,  # without a step, after which the process ends; 0: never
-            "rollback": 0,  # times to go back to a checkpoint and skip the data since
-            "norm": 0.0,  # largest gradient norm that is applied; 0: any
-        },
-        "log_steps": 10,
-        "save_steps": 1000,
-        "keep_checkpoints": 3,
-        "mesh": {"replica": 1, "data": 1, "fsdp": -1, "sequence": 1, "tensor": 1},
         "clip": {
             "frames": 8,
             "skip": 4,  # environment steps between frames: 4 a second of DROID's 15

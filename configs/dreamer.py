@@ -15,6 +15,8 @@ batch that uses it well; the published batch is 16. docs/scaling.md has the fore
 
 from ml_collections import ConfigDict
 
+from configs import run
+
 # Numbers of FIELDS; the published counts of parameters are in tests/dreamer/test_nets.py.
 SIZES = {
     "1m": (512, 64, 4, 4, 64),
@@ -90,46 +92,32 @@ def network(name):
 
 def base():
     """Fields of all presets: the published optimizer, heads and losses."""
-    return {
-        "seed": 0,
-        "init_from": "",  # a run or its checkpoints/STEP
-        "init_parts": "",  # parts by name; empty: all that is there
-        "machine": "",  # of MACHINES, that the layout is for
-        "offload": "",  # fields of the state that are kept in host memory, such as "opt"
-        "dtype": "auto",
-        "batch": 16,
-        "accumulate": 1,  # parts of a batch that are processed one after another
-        "length": 64,  # steps of a sequence
-        "behavior": "actor",  # "none": a world model only; or a planner acts: "cem", "icem",
-        # "mppi", "gradient"; "categorical" for discrete actions
-        "imagination": {
-            "horizon": 15,
-            "last": 0,  # imagination starts at so many last steps of a sequence; 0: at all
-            "unimix": 0.01,  # of discrete actors; 0 in the public code of 2026
-            "true_start": False,
-        },
-        "max_bad_steps": 10,
-        "guard": {
-            "hang_s": 1800.0,  # without a step, after which the process ends; 0: never
-            "rollback": 0,  # times to go back to a checkpoint and skip the data since
-            "norm": 0.0,  # largest gradient norm that is applied; 0: any
-        },
-        "log_steps": 10,
-        "save_steps": 1000,
-        "keep_checkpoints": 3,
-        "mesh": {"replica": 1, "data": 1, "fsdp": -1, "sequence": 1, "tensor": 1},
-        "optimizer": {
-            "lr": {
-                "kind": "warmup_constant",
-                "start": 0.0,
-                "peak": 4e-5,
-                "warmup_steps": 1000,
+    return (
+        run.fields()
+        | {
+            "batch": 16,
+            "length": 64,  # steps of a sequence
+            "behavior": "actor",  # "none": a world model only; or a planner acts: "cem", "icem",
+            # "mppi", "gradient"; "categorical" for discrete actions
+            "imagination": {
+                "horizon": 15,
+                "last": 0,  # imagination starts at so many last steps of a sequence; 0: at all
+                "unimix": 0.01,  # of discrete actors; 0 in the public code of 2026
+                "true_start": False,
             },
-            "agc": 0.3,
-            "betas": (0.9, 0.999),
-            "eps": 1e-20,
-        },
-    }
+            "optimizer": {
+                "lr": {
+                    "kind": "warmup_constant",
+                    "start": 0.0,
+                    "peak": 4e-5,
+                    "warmup_steps": 1000,
+                },
+                "agc": 0.3,
+                "betas": (0.9, 0.999),
+                "eps": 1e-20,
+            },
+        }
+    )
 
 
 def offline(name):

@@ -34,7 +34,7 @@ docs/scaling.md says what to expect there.
 
 from ml_collections import ConfigDict
 
-from configs import ijepa, levjepa
+from configs import ijepa, levjepa, run
 
 WORDS = (
     "tiny, atari, rooms, v1_l, v1_h, v1_h384, v2_l, v2_h, v2_g, v2_G, v2_l_cooldown, "
@@ -99,26 +99,9 @@ def get_config(size="tiny"):
 
 def base():
     """What all presets share."""
-    return {
+    return run.fields() | {
         "method": "jepa.pretrain",
-        "seed": 0,
-        "init_from": "",  # a run, checkpoints/STEP, export, Hugging Face folder, Meta file
-        "init_parts": "",  # of encoder,predictor,target,opt; empty: all that is there
-        "machine": "",  # the machine that the layout is for
-        "offload": "",  # fields of the state kept in host memory, like "opt,target"
-        "dtype": "auto",
-        "max_bad_steps": 10,
-        "guard": {
-            "hang_s": 1800.0,  # without a step, after which the process ends; 0: never
-            "rollback": 0,  # times to go back to a checkpoint and skip the data since
-            "norm": 0.0,  # largest gradient norm that is applied; 0: any
-        },
-        "log_steps": 10,
-        "save_steps": 1000,
-        "keep_checkpoints": 3,
         "held_batch": 32,
-        "accumulate": 1,  # parts that a batch is taken in, one after another
-        "mesh": {"replica": 1, "data": 1, "fsdp": -1, "sequence": 1, "tensor": 1},
         "data": {
             "source": "world",  # or another name of core/data/source_names.py
             "frames": 16,

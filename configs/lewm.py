@@ -9,6 +9,8 @@ those of --config.data.source, such as a LeRobot folder of PushT.
 
 from ml_collections import ConfigDict
 
+from configs import run
+
 
 def get_config(preset="two_rooms"):
     """The config of a preset by name; ValueError for an unknown one."""
@@ -22,26 +24,12 @@ def get_config(preset="two_rooms"):
 
 def pusht():
     """As published: 10 epochs of 1.8M clips, in batches of 128."""
-    return {
+    return run.fields() | {
         "method": "jepa.lewm",
-        "seed": 0,
-        "init_from": "",  # a run or its checkpoints/STEP
-        "init_parts": "",  # parts by name; empty: all that is there
-        "machine": "",
-        "offload": "",  # fields of the state that are kept in host memory, such as "opt"
-        "dtype": "auto",
         "steps": 140_000,
         "batch": 128,
-        "accumulate": 1,  # batch norm and SIGReg need whole batches
-        "max_bad_steps": 10,
-        "guard": {
-            "hang_s": 1800.0,  # without a step, after which the process ends; 0: never
-            "rollback": 0,  # times to go back to a checkpoint and skip the data since
-            "norm": 0.0,  # largest gradient norm that is applied; 0: any
-        },
         "log_steps": 50,
         "save_steps": 2000,
-        "keep_checkpoints": 3,
         "mesh": {"replica": 1, "data": -1, "fsdp": 1, "sequence": 1, "tensor": 1},
         "clip": {
             "history": 3,  # frames that a prediction may see
