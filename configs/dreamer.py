@@ -97,8 +97,9 @@ def base():
         | {
             "batch": 16,
             "length": 64,  # steps of a sequence
-            "behavior": "actor",  # "none": a world model only; or a planner acts: "cem", "icem",
-            # "mppi", "gradient"; "categorical" for discrete actions
+            # "none": a world model only; or a planner acts: "cem", "icem", "mppi", "gradient";
+            # "categorical" for discrete actions
+            "behavior": "actor",
             "imagination": {
                 "horizon": 15,
                 "last": 0,  # imagination starts at so many last steps of a sequence; 0: at all

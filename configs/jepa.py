@@ -34,7 +34,7 @@ docs/scaling.md says what to expect there.
 
 from ml_collections import ConfigDict
 
-from configs import ijepa, levjepa, run
+from configs import ijepa, levjepa, run, tiny_jepa
 
 WORDS = (
     "tiny, atari, rooms, v1_l, v1_h, v1_h384, v2_l, v2_h, v2_g, v2_G, v2_l_cooldown, "
@@ -81,7 +81,7 @@ MACHINES = {
 
 def get_config(size="tiny"):
     """The config of a preset; raises ValueError for unknown names."""
-    makers = {"tiny": tiny, "tiny_dense": tiny_dense, "atari": atari, "rooms": rooms}
+    makers = tiny_jepa.makers(base, dense_objective)
     for letter in "lh":
         makers[f"v1_{letter}"] = lambda letter=letter: v1(letter.upper())
     makers["v1_h384"] = lambda: v1("H", size=384)
@@ -314,129 +314,4 @@ def v2_1(letter):
     image = {"blocks": 10, "spatial_scale": (0.15, 0.15), "context": 45, "target": 132}
     config["masks"]["image_patterns"] = {"short": image}
     config["objective"] = dense_objective()
-    return config
-
-
-def tiny_dense():
-    """`tiny` with the objective of V-JEPA 2.1: four levels, context loss, images."""
-    config = tiny()
-    config["method"] = "jepa.dense"
-    config["encoder"] |= {"positions": "paired", "levels": 4, "rope_grid": 4}
-    config["predictor"] |= {"levels": 4, "out": 0}
-    image = {"blocks": 2, "spatial_scale": (0.25, 0.25), "context": 8, "target": 8}
-    config["masks"]["image_patterns"] = {"blocks": image}
-    config["objective"] = dense_objective()
-    return config
-
-
-def tiny():
-    """A small encoder on the embedded world, for two CPU cores and ten minutes.
-
-    The objective is V-JEPA 2's. In a short run the target has to be slow from the start:
-    with momentum .99 in place of .998 the probe scores are lower. Tubes of cells teach
-    where bodies are; hidden time steps teach where they go.
-    """
-    config = base()
-    budget = {"context": 8, "target": 8}
-    tubes = {"blocks": 2, "spatial_scale": (0.25, 0.25), **budget}
-    steps = {"blocks": 1, "spatial_scale": (1.0, 1.0), "aspect": (1.0, 1.0), **budget}
-    steps["temporal_scale"] = (0.5, 0.5)
-    config |= {
-        "steps": 7000,
-        "batch": 16,
-        "save_steps": 500,
-        "encoder": {
-            "size": "tiny",
-            "patch": (2, 16, 16),
-            "positions": "tiled",
-            "rescale": True,
-            "remat": "none",
-            "attention": "auto",
-        },
-        "predictor": {
-            "width": 64,
-            "depth": 2,
-            "heads": 4,
-            "hidden": 256,
-            "mask_tokens": 1,
-        },
-        "optimizer": {
-            "lr": {
-                "kind": "warmup_cosine",
-                "start": 0.0,
-                "peak": 2e-3,
-                "final": 1e-4,
-                "warmup_steps": 200,
-            },
-            "decay": {"kind": "constant", "value": 0.04},
-            "momentum": {"kind": "linear", "start": 0.998, "final": 1.0},
-            "betas": (0.9, 0.999),
-            "eps": 1e-8,
-            "clip_norm": 0.0,
-            "clip_steps": 0,
-        },
-        "masks": {
-            "truncation": "cells",
-            "patterns": {"tubes": tubes, "steps": steps},
-        },
-    }
-    config["objective"] |= {"mask_token_per_pattern": False}
-    config["data"] |= {"frames": 8, "size": 64, "workers": 2}
-    often = {"health": 250, "pictures": 1000, "probe": 1000, "baselines": 0}
-    config["eval_steps"] |= often
-    config["probe"] |= {"train_clips": 3000, "steps": 1000, "lr": 4e-3}
-    return config
-
-
-def rooms():
-    """`tiny` on the embedded two rooms, as the frozen encoder of other methods.
-
-    Most of the picture never changes, as in `atari`: VICReg's terms keep features apart.
-    """
-    config = tiny()
-    config |= {"steps": 2000}
-    config["objective"] |= {"vicreg": 0.5}
-    config["data"] |= {
-        "source": "camera:two_rooms",
-        "fps": 4.0,
-        "scale": (1.0, 1.0),  # the whole picture, as positions are of the picture
-        "aspect": (1.0, 1.0),
-        "flip": False,
-    }
-    config["eval_steps"] |= {"probe": -1, "baselines": -1}
-    return config
-
-
-def atari():
-    """The network of `tiny` on the screen of an Atari game, half a second of play.
-
-    Most of a screen never changes, so that features that say nothing of the objects predict
-    each other well: with the objective of V-JEPA 2 alone they collapse (std over inputs 0.03
-    in Pong after 1500 steps). VICReg's terms keep them apart, and most of the loss goes to
-    what moves. Blocks hide half of the time steps, since what is hidden throughout a clip,
-    such as a ball, cannot be predicted. The average is slow: where it was faster, features
-    kept only the largest object that moves.
-    """
-    config = tiny()
-    config |= {"steps": 1200, "batch": 16}
-    config["objective"] |= {"vicreg": 2.0, "motion": 0.8}
-    config["optimizer"]["momentum"] |= {"start": 0.999}
-    tubes = {"blocks": 4, "temporal_scale": (0.5, 0.5)}
-    config["masks"]["patterns"]["tubes"] |= tubes
-    config["data"] |= {
-        "source": "camera:data/pong",  # of launch.prepare --from=atari:pong:160 --size=64
-        "fps": 15.0,  # all recorded steps
-        "scale": (1.0, 1.0),  # the whole screen, as positions are of the screen
-        "aspect": (1.0, 1.0),
-        "flip": False,
-    }
-    config["eval_steps"] |= {"probe": -1, "baselines": -1, "objects": -1}
-    config["objects"] = {
-        "labels": (100, 300),  # clips that heads are fitted to
-        "heads": ("ridge",),  # attentive1 takes much longer
-        "encoders": ("trained", "untrained", "pixels", "twin"),
-        "held_clips": 400,
-        "horizon_s": 1.0,
-        "twin": {"steps": 1500, "batch": 8, "lr": 1e-3},
-    }
     return config
