@@ -84,6 +84,10 @@ class Planning(NamedTuple):
                 f"plan.crossing names goals behind a wall, which {self.world} does not have; "
                 "leave it empty"
             )
+        if both := self.crossing.keys() & self.tasks.keys():
+            raise ValueError(
+                f"plan.crossing and plan.tasks both name {min(both)!r}; use two names"
+            )
         if self.exported not in self.planners:
             raise ValueError(
                 f"plan.exported is {self.exported!r}; use {', '.join(self.planners)}, the "
@@ -101,39 +105,29 @@ def make_plan_evaluation(acting: Acting, plan: Planning):
     Raises ValueError without a world.
     """
 
-    def evaluate_tasks(model, tasks: Section, wanted):
-        make_world, _ = WORLDS[plan.world]
-        setting = Setting(
-            world=functools.partial(make_world, acting.size),
-            recordings=functools.partial(
-                source_names.recordings, acting.source, "validation"
-            ),
-            wanted=wanted,
-        )
-        names = set(Judging._fields) - {"tasks", "planners"}
-        how = Judging(
-            tasks={name: Task(**task) for name, task in tasks.items()},
-            planners={name: dict(numbers) for name, numbers in plan.planners.items()},
-            **{name: getattr(plan, name) for name in names},
-        )
-        return make_plan_eval(model, acting.params_of, setting, how)
-
     def evaluate(state, watch):
         if not plan.world:
             raise ValueError(
                 "plan.world is empty, so plans cannot be carried out; name one of "
                 f"{', '.join(WORLDS)}, or other evaluations, such as --eval=health"
             )
+        make_world, crosses = WORLDS[plan.world]
+        setting = Setting(
+            world=functools.partial(make_world, acting.size),
+            recordings=functools.partial(
+                source_names.recordings, acting.source, "validation"
+            ),
+        )
+        tasks = {k: Task(**task, wanted=crosses) for k, task in plan.crossing.items()}
+        tasks |= {k: Task(**task) for k, task in plan.tasks.items()}
+        names = set(Judging._fields) - {"tasks", "planners"}
+        how = Judging(
+            tasks=tasks,
+            planners={name: dict(numbers) for name, numbers in plan.planners.items()},
+            **{name: getattr(plan, name) for name in names},
+        )
         model = acting.goal_model(state)
-        found, tables = {}, []
-        for tasks, wanted in (
-            (plan.crossing, WORLDS[plan.world][1]),
-            (plan.tasks, None),
-        ):
-            if tasks:
-                found |= evaluate_tasks(model, tasks, wanted)(state, watch)
-                tables.append(found["table"])
-        return found | {"table": "\n".join(reversed(tables))}
+        return make_plan_eval(model, acting.params_of, setting, how)(state, watch)
 
     return evaluate
 

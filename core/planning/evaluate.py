@@ -27,13 +27,12 @@ class Setting(NamedTuple):
     """Where plans are evaluated.
 
     world: () -> the world. recordings: () -> held-out episodes. sample: as of
-    `sampled_problems`, for tasks of offset 0. wanted: as of `recorded_problems`.
+    `sampled_problems`, for tasks of offset 0.
     """
 
     world: Callable[[], GoalWorld]
     recordings: Callable[[], Any] | None = None
     sample: Callable[[np.random.Generator], tuple[Arrays, Arrays]] | None = None
-    wanted: Callable[[Arrays, Arrays], np.ndarray] | None = None
 
 
 def make_plan_eval(
@@ -82,7 +81,7 @@ def make_plan_eval(
                     )
                 if row in solvers:
                     found |= run.film(sets[0], task, watch)
-        problems = sets[0]
+        problems = sets[0]  # of the last task
         for name, solver in solvers.items():
             found |= times_of(name, solver, world, model, problems)
         watch.say("cost and predictions")
@@ -141,7 +140,7 @@ def draw(
     task: Task, setting: Setting, world, recordings, how: Judging, seed
 ) -> Problems:
     """The problems of a seed."""
-    words = {"count": how.problems, "seed": seed, "wanted": setting.wanted}
+    words = {"count": how.problems, "seed": seed, "wanted": task.wanted}
     if not task.offset:
         assert setting.sample is not None  # by check_judging
         return sampled_problems(setting.sample, world, **words)

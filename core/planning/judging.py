@@ -1,18 +1,23 @@
 """Settings of an evaluation of plans, and the table of its findings."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from core.base.text import short
+from core.planning.goals import Arrays
 
 
 class Task(NamedTuple):
     """Goals of one kind. offset: environment steps from start to goal in a recording; 0 for
-    sampled states. budget: environment steps to reach it in.
+    sampled states. budget: environment steps to reach it in. wanted: which problems are of
+    interest, as of `recorded_problems`; all by default.
     """
 
     offset: int
     budget: int
+    wanted: Callable[[Arrays, Arrays], np.ndarray] | None = None
 
 
 class Judging(NamedTuple):
