@@ -3,6 +3,7 @@
 import functools
 import importlib.metadata
 import json
+import math
 import os
 import pathlib
 import subprocess
@@ -123,6 +124,33 @@ def use_one_device(patch) -> None:
     one = functools.partial(mesh.make_mesh, devices=jax.devices()[:1])
     for module in (mesh, train, program, evaluate, bench):
         patch.setattr(module, "make_mesh", one)
+
+
+def run_on(config, axes: dict, steps: int):
+    """(states, metrics, program) of a run on the first devices, without the loop.
+
+    states: before the first step and after each, on the host but for the last one.
+    """
+    import jax
+
+    from core.config import load_method
+    from core.parallel import batches, mesh
+    from core.program import build_program
+
+    method = load_method(config)
+    devices = jax.devices()[: math.prod(axes.values())]
+    place = mesh.make_mesh(devices=devices, **axes)
+    program = build_program(method, place, seed=0)
+    source = method.source("train", batches.host_shard(place, method.batch))
+    state, states, found = program.create(), [], []
+    for _ in range(steps):
+        states.append(jax.device_get(state))
+        rows = batches.to_device(place, source.next(), method.batch)
+        with jax.set_mesh(place):
+            state, metrics = program.step(state, rows)
+        found.append({name: float(x) for name, x in metrics.items()})
+    source.close()
+    return [*states, state], found, program
 
 
 # Fields that only the loop and the source of batches read.

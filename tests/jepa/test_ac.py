@@ -15,10 +15,7 @@ from core.config import load_method
 from core.data.records import BadSample
 from core.method import UNWATCHED
 from core.nn.layers import normalize
-from core.parallel.batches import host_shard, to_device
 from core.parallel.layouts import unbox
-from core.parallel.mesh import make_mesh
-from core.program import build_program
 from core.runs import checkpoint
 from core.section import Section
 from jepa import ac_data
@@ -137,16 +134,9 @@ PATTERNS = {"tubes": {"blocks": 1, "spatial_scale": (0.5, 0.5), **CELLS}}
 def test_any_mesh_takes_the_same_step():
     found = []
     for axes in ({"data": 1}, {"data": 2, "fsdp": 2, "tensor": 2}):
-        method = load_method(tiny(dtype="float32", optimizer__eps=1e-4))
-        devices = jax.devices()[: int(np.prod(list(axes.values())))]
-        mesh = make_mesh(devices=devices, **axes)
-        program = build_program(method, mesh, seed=0)
-        source = method.source("train", host_shard(mesh, method.batch))
-        batch = to_device(mesh, source.next(), method.batch)
-        source.close()
-        with jax.set_mesh(mesh):
-            state, metrics = program.step(program.create(), batch)
-        found.append((jax.device_get(state.params), float(metrics["loss"])))
+        config = tiny(dtype="float32", optimizer__eps=1e-4)
+        states, metrics, _ = small.run_on(config, axes, steps=1)
+        found.append((jax.device_get(states[-1].params), metrics[0]["loss"]))
     for params, loss in found[1:]:
         same(loss, found[0][1], rtol=1e-5)
         jax.tree.map(functools.partial(same, atol=1e-5, rtol=0), params, found[0][0])

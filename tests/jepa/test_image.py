@@ -8,17 +8,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
-from small import changed, record, share_programs, use_one_device
+from small import changed, record, run_on, share_programs, use_one_device
 
 from configs.jepa import get_config
 from core import train
 from core.config import load_method
 from core.export.export_run import export_run
 from core.nn.positions import sincos2d
-from core.parallel.batches import host_shard, to_device
 from core.parallel.layouts import unbox
-from core.parallel.mesh import make_mesh
-from core.program import build_program
 from jepa import loss, model
 from jepa.data import refuse_frames, single_frames
 from jepa.image import make_loss
@@ -135,19 +132,9 @@ def test_a_clip_is_read_frame_by_frame(drawn):
 def test_a_mesh_trains_the_same_run():
     found = []
     for axes in ({"data": 1}, {"data": 2, "fsdp": 2}):
-        method = load_method(small())
-        devices = jax.devices()[: int(np.prod(list(axes.values())))]
-        mesh = make_mesh(devices=devices, **axes)
-        plan = build_program(method, mesh, seed=0)
-        source = method.source("train", host_shard(mesh, method.batch))
-        state, numbers = plan.create(), []
-        for _ in range(2):
-            rows = to_device(mesh, source.next(), method.batch)
-            with jax.set_mesh(mesh):
-                state, metrics = plan.step(state, rows)
-            numbers.append([float(metrics[k]) for k in ("loss", "grad_norm")])
-        source.close()
-        found.append((numbers, jax.device_get(state)))
+        states, metrics, _ = run_on(small(), axes, steps=2)
+        numbers = [[x["loss"], x["grad_norm"]] for x in metrics]
+        found.append((numbers, jax.device_get(states[-1])))
     (one, alone), (four, split) = found
     np.testing.assert_allclose(four, one, rtol=2e-5)
     close = functools.partial(np.testing.assert_allclose, atol=1e-5, rtol=0)

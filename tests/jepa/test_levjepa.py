@@ -7,17 +7,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
-from small import changed, record, share_programs, use_one_device
+from small import changed, record, run_on, share_programs, use_one_device
 
 from configs.jepa import get_config
 from core import train
 from core.config import load_method
 from core.export.export_run import export_run
 from core.method import Watch
-from core.parallel.batches import host_shard, to_device
 from core.parallel.layouts import unbox
-from core.parallel.mesh import make_mesh
-from core.program import build_program
 from jepa import model
 from jepa.levjepa import make_embed, make_loss
 from jepa.sigreg import sigreg
@@ -187,21 +184,9 @@ def test_gradient_passes_through_both_sides_of_the_distance():
 
 def run(mesh):
     """(states, [loss, gradient norm, SIGReg] per step) on a mesh, with an average."""
-    method = load_method(small())
-    devices = jax.devices()[: int(np.prod(list(mesh.values())))]
-    mesh = make_mesh(devices=devices, **mesh)
-    plan = build_program(method, mesh, seed=0)
-    source = method.source("train", host_shard(mesh, method.batch))
-    state, found = plan.create(), []
-    states = [jax.device_get(state)]
-    for _ in range(2):
-        rows = to_device(mesh, source.next(), method.batch)
-        with jax.set_mesh(mesh):
-            state, metrics = plan.step(state, rows)
-        found.append([float(metrics[k]) for k in ("loss", "grad_norm", "sigreg")])
-        states.append(jax.device_get(state))
-    source.close()
-    return states, found
+    states, metrics, _ = run_on(small(), mesh, steps=2)
+    found = [[x[k] for k in ("loss", "grad_norm", "sigreg")] for x in metrics]
+    return jax.device_get(states), found
 
 
 def test_a_mesh_trains_the_same_run_with_the_same_average():

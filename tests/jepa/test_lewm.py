@@ -16,14 +16,12 @@ from core.config import load_method, resolve_auto
 from core.data.episodes.scripted import open_task
 from core.data.rooms.episodes import TWO_ROOMS
 from core.method import Watch
-from core.parallel.batches import host_shard, to_device
 from core.parallel.layouts import unbox
-from core.parallel.mesh import make_mesh
-from core.program import build_program
 from core.section import Section
 from jepa import lewm
+from jepa.batch_norm import Moments, batch_moments, running_moments
 from jepa.lewm_data import ActionStatistics, Clips, make_read
-from jepa.lewm_model import Moments, Projector, batch_moments, running_moments
+from jepa.lewm_model import Projector
 from jepa.lewm_networks import make_networks, normalize_blocks
 from jepa.lewm_plan import make_goal_model
 
@@ -294,17 +292,9 @@ def test_plans_are_evaluated_and_exported(runs, tmp_path):
 def test_eight_devices_train_the_same_run(runs):
     """Statistics of batch norm, SIGReg and VICReg are those of the global batch."""
     one, _, folder = runs
-    method = load_method(config_of_runs())
-    mesh = make_mesh(devices=jax.devices(), data=2, fsdp=2, tensor=2)
-    plan = build_program(method, mesh, seed=0)
-    source = method.source("train", host_shard(mesh, method.batch))
-    state, found = plan.create(), []
-    for _ in range(4):
-        batch = to_device(mesh, source.next(), method.batch)
-        with jax.set_mesh(mesh):
-            state, metrics = plan.step(state, batch)
-        found.append([float(metrics["loss"]), float(metrics["grad_norm"])])
-    source.close()
+    axes = {"data": 2, "fsdp": 2, "tensor": 2}
+    states, metrics, _ = small.run_on(config_of_runs(), axes, steps=4)
+    state, found = states[-1], [[x["loss"], x["grad_norm"]] for x in metrics]
     np.testing.assert_allclose(found, losses(folder / "whole"), rtol=2e-5)
     for name in ("params", "norms"):
         pairs = jax.device_get(getattr(state, name)), getattr(one, name)

@@ -8,11 +8,7 @@ import pytest
 import small
 from ml_collections import ConfigDict
 
-from core.config import load_method
 from core.nn import transformer
-from core.parallel.batches import host_shard, to_device
-from core.parallel.mesh import make_mesh
-from core.program import build_program
 
 STEPS = 5
 MESHES = {
@@ -50,19 +46,8 @@ CONFIGS = {"jepa": jepa, "dreamer": dream}
 
 def run(config, mesh, steps=STEPS):
     """(state, [loss, gradient norm] per step, program) of a run on a mesh."""
-    method = load_method(config)
-    devices = jax.devices()[: int(np.prod(list(mesh.values())))]
-    mesh = make_mesh(devices=devices, **mesh)
-    plan = build_program(method, mesh, seed=0)
-    source = method.source("train", host_shard(mesh, method.batch))
-    state, found = plan.create(), []
-    for _ in range(steps):
-        batch = to_device(mesh, source.next(), method.batch)
-        with jax.set_mesh(mesh):
-            state, metrics = plan.step(state, batch)
-        found.append([float(metrics["loss"]), float(metrics["grad_norm"])])
-    source.close()
-    return state, found, plan
+    states, metrics, plan = small.run_on(config, mesh, steps)
+    return states[-1], [[x["loss"], x["grad_norm"]] for x in metrics], plan
 
 
 @functools.cache
