@@ -16,9 +16,9 @@ from core.method import Costs, Method, Tools
 from core.parallel.collectives import all_gather_rows
 from core.section import Section
 from core.update import guarded_update
+from jepa.batch_norm import first_moments, running_moments
 from jepa.lewm_data import ActionStatistics, make_clip_source, make_read
 from jepa.lewm_evals import make_evals, weights_of
-from jepa.lewm_model import first_moments, running_moments
 from jepa.lewm_networks import Networks, make_networks, normalize_blocks
 from jepa.lewm_plan import make_goal_model
 from jepa.loss import vicreg

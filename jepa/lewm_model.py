@@ -5,8 +5,6 @@ arXiv 2603.19312. Of these networks only the vision transformer is split over th
 in and go out, and the weights hold only its scale and shift.
 """
 
-from typing import NamedTuple
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -16,46 +14,11 @@ from core.nn.blocks import modulate
 from core.nn.convolutions import strided
 from core.nn.layers import Dense, LayerNorm, gelu, named
 from core.nn.transformer import Transformer
-from core.parallel.collectives import count_rows, mean_over_rows
+from jepa.batch_norm import Moments, batch_moments, normalize_by
 from jepa.model import patchify, standardize
 
 # Uniform within 1 / sqrt(inputs): the initialization of the released code.
 SCALED = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
-BATCH_EPS, BATCH_RATE = (
-    1e-5,
-    0.1,
-)  # of batch norm: its epsilon, and of running statistics
-
-
-class Moments(NamedTuple):
-    """Statistics of batch norm, float32 [D] each."""
-
-    mean: jax.Array
-    var: jax.Array
-
-
-def first_moments(width: int) -> Moments:
-    """Running statistics before the first batch."""
-    return Moments(jnp.zeros(width), jnp.ones(width))
-
-
-def batch_moments(x) -> Moments:
-    """Of all rows [..., D] of all devices; `var` divides by their number."""
-    x = x.astype(jnp.float32)
-    lead = tuple(range(x.ndim - 1))
-    mean = mean_over_rows(x.mean(lead))
-    return Moments(mean, mean_over_rows(jnp.square(x - mean).mean(lead)))
-
-
-def running_moments(old: Moments, x, rate: float = BATCH_RATE) -> Moments:
-    """Running statistics after the batch x [..., D], without gradient.
-
-    The variance of the batch divides by its rows less one, as PyTorch's does.
-    """
-    mean, var = batch_moments(jax.lax.stop_gradient(x))
-    rows = count_rows(x.size // x.shape[-1])
-    found = Moments(mean, var * rows / max(rows - 1, 1))
-    return jax.tree.map(lambda a, b: (1 - rate) * a + rate * b, old, found)
 
 
 class Projector(nn.Module):
@@ -72,11 +35,11 @@ class Projector(nn.Module):
         running: statistics to normalize with; None takes those of the rows of x.
         """
         y = Dense(self.hidden, ("embed", None), self.dtype, init=SCALED, name="up")(x)
-        mean, var = batch_moments(y) if running is None else running
+        moments = batch_moments(y) if running is None else running
         shape = (self.hidden,)
         scale = self.param("scale", named(nn.initializers.ones, (None,)), shape)
         bias = self.param("bias", named(nn.initializers.zeros, (None,)), shape)
-        z = (y.astype(jnp.float32) - mean) * jax.lax.rsqrt(var + BATCH_EPS)
+        z = normalize_by(y, moments, eps=1e-5)
         z = gelu((z * scale + bias).astype(self.dtype))
         down = Dense(self.out, (None, "embed"), self.dtype, init=SCALED, name="down")
         return down(z).astype(jnp.float32), y

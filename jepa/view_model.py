@@ -5,13 +5,13 @@ learned token beside them that reads the whole clip, and a small head on that to
 """
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 import numpy as np
 
 from core.nn.layers import Dense, LayerNorm, gelu, named
 from core.nn.masks import FULL, block_causal
-from core.parallel.collectives import constrain, mean_over_rows
+from core.parallel.collectives import constrain
+from jepa.batch_norm import batch_moments, normalize_by
 from jepa.model import check_width, positional, stack
 
 
@@ -99,17 +99,7 @@ class Projector(nn.Module):
         shape = x.shape[-1:]
         scale = self.param("scale", named(nn.initializers.ones, (None,)), shape)
         bias = self.param("bias", named(nn.initializers.zeros, (None,)), shape)
-        x = batch_normalize(x, eps=self.eps) * scale + bias
+        x = normalize_by(x, batch_moments(x), eps=self.eps) * scale + bias
         x = gelu(x.astype(self.dtype))
         x = Dense(self.out, (None, "embed"), self.dtype, name="down")(x)
         return x.astype(jnp.float32)
-
-
-def batch_normalize(x, *, eps: float):
-    """Zero mean and unit variance over the first two axes and all devices, in float32.
-
-    x: [B, V, D], each device's own rows B.
-    """
-    x = x.astype(jnp.float32)
-    x = x - mean_over_rows(x.mean((0, 1)))
-    return x * jax.lax.rsqrt(mean_over_rows(jnp.square(x).mean((0, 1))) + eps)
