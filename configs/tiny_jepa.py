@@ -108,10 +108,9 @@ def atari(config):
 
     Most of a screen never changes, so that features that say nothing of the objects predict
     each other well: with the objective of V-JEPA 2 alone they collapse (std over inputs 0.03
-    in Pong after 1500 steps). VICReg's terms keep them apart, and most of the loss goes to
-    what moves. Blocks hide half of the time steps, since what is hidden throughout a clip,
-    such as a ball, cannot be predicted. The average is slow: where it was faster, features
-    kept only the largest object that moves.
+    in Pong after 1500 steps). VICReg's terms keep them apart, and tubelets that move get
+    most of the loss. Blocks hide half of the time steps: a ball that is hidden in all of them
+    cannot be predicted. With a faster average, features kept the largest moving object alone.
     """
     config = tiny(config)
     config |= {"steps": 1200, "batch": 16}

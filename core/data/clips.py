@@ -155,7 +155,7 @@ def split_views(rows: np.ndarray, view: View) -> dict[str, np.ndarray]:
 
 
 def cut_views(video: np.ndarray, view: View, rng) -> dict[str, np.ndarray]:
-    """What `split_views` returns, of a clip [T, H, W, 3] that is in memory."""
+    """Global and local views of a clip [T, H, W, 3], as `split_views` returns them."""
     cut = make_views(view, rng)(*video.shape[1:3])
     return split_views(np.stack([cut(frame) for frame in video]), view)
 

@@ -120,7 +120,7 @@ def drawn(name: str, predicted, true, groups) -> np.ndarray:
 
 
 def middle_of(values: np.ndarray) -> list[float]:
-    """[low, high] of the middle 95% of what is finite; NaN if nothing is."""
+    """[low, high] of the middle 95% of the finite values; NaN if there are none."""
     values = values[np.isfinite(values)]
     low, high = np.percentile(values, (2.5, 97.5)) if len(values) else (np.nan, np.nan)
     return [float(low), float(high)]

@@ -215,7 +215,7 @@ def fold_all(keys, data):
 
 
 def goal_views(world: GoalWorld, problems: Problems) -> dict[str, np.ndarray]:
-    """What is observed in the goal states [P, ...]; the world is then in the starts."""
+    """Observations of the goal states [P, ...]; leaves the world in the start states."""
     world.reset(problems.goals)
     seen = {name: np.array(x) for name, x in world.observe().items()}
     world.reset(problems.starts)

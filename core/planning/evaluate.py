@@ -202,7 +202,7 @@ class Run(NamedTuple):
 def success_of(
     outcomes: Sequence[tuple[control.Outcome, np.ndarray]],
 ) -> dict[str, float]:
-    """Success over all seeds with Wilson's interval, and what else is known of the runs."""
+    """Success over all seeds with Wilson's interval; mean steps, distance, plans not found."""
     success = np.concatenate([x.success for x, _ in outcomes])
     low, high = wilson(int(success.sum()), len(success))
     by_seed = [float(x.success.mean()) for x, _ in outcomes]
