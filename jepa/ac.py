@@ -16,10 +16,12 @@ from core import optim
 from core.method import Costs, Method, Tools
 from core.section import Section
 from core.update import guarded_update
-from jepa import ac_data, ac_evals, flops, readers
-from jepa.ac_networks import Networks, make_networks
-from jepa.ac_plan import make_goal_model
-from jepa.planning import (
+from jepa.perf import flops
+from jepa.weights import readers
+from jepa.worlds import ac_evals, robot_clips
+from jepa.worlds.ac_networks import Networks, make_networks
+from jepa.worlds.ac_plan import make_goal_model
+from jepa.worlds.planning import (
     Acting,
     Planning,
     bench_plans,
@@ -182,7 +184,7 @@ def make(config: Section) -> Method:
         accumulate=config["accumulate"],
         **schedules,
     )
-    read = ac_data.make_read(config["data"], seed=config["seed"], skip=clip["skip"])
+    read = robot_clips.make_read(config["data"], seed=config["seed"], skip=clip["skip"])
 
     plan = config["plan"].into(Planning)
     plan.check(clip["frames"] - 1)
@@ -190,7 +192,7 @@ def make(config: Section) -> Method:
 
     def source(split, shard, folder=None):
         check_encoder(config)
-        return ac_data.make_clip_source(
+        return robot_clips.make_clip_source(
             split,
             shard,
             batch=batch,

@@ -1,6 +1,6 @@
 """V-JEPA 2.1 as a Method: context loss, deep supervision, images beside clips.
 
-Source: arXiv 2603.14482. jepa/dense_loss.py has the loss; state and update are those of
+Source: arXiv 2603.14482. jepa/losses/dense.py has the loss; state and update are those of
 jepa/pretrain.py.
 """
 
@@ -12,10 +12,12 @@ import jax.numpy as jnp
 from core import optim
 from core.method import Method, Tools
 from core.section import Section
-from jepa import evals, flops, health, readers
-from jepa.color_jitter import Jitter, standardize_clips
-from jepa.data import make_benches, make_train_source
-from jepa.dense_loss import (
+from jepa.evals import health, standard
+from jepa.evals.pictures import mask_picture
+from jepa.inputs.clips import make_benches, make_train_source
+from jepa.inputs.color_jitter import Jitter, standardize_clips
+from jepa.inputs.masks import Masker, make_patterns
+from jepa.losses.dense import (
     IMAGE,
     BothMasks,
     ContextLoss,
@@ -24,14 +26,14 @@ from jepa.dense_loss import (
     make_loss,
     make_prepare,
 )
-from jepa.dense_model import DenseEncoder, DensePredictor
-from jepa.encode import make_frozen
-from jepa.exports import make_exports
-from jepa.masks import Masker, make_patterns
-from jepa.model import patchify
-from jepa.networks import make_dense_networks, mask_tokens_of, token_grid
-from jepa.pictures import mask_picture
+from jepa.nets.dense_model import DenseEncoder, DensePredictor
+from jepa.nets.encode import make_frozen
+from jepa.nets.model import patchify
+from jepa.nets.networks import make_dense_networks, mask_tokens_of, token_grid
+from jepa.perf import flops
 from jepa.pretrain import State, make_step
+from jepa.weights import readers
+from jepa.weights.exports import make_exports
 
 
 def make_init(encoder: DenseEncoder, predictor: DensePredictor, *, grid):
@@ -125,7 +127,7 @@ def make(config: Section) -> Method:
         init=init,
         step=step,
         source=source,
-        evals=evals.make_evals(
+        evals=standard.make_evals(
             encoder, predictor, clips.masker, init, read, use=clips.use, config=config,
             frozen=frozen, health=make_health,
         ),
@@ -166,7 +168,7 @@ def make_part(
 
 
 def make_health(encoder, predictor, masker, *, mask_tokens, batch):
-    """`jepa.health.make_panel` over the levels that the predictor predicts, of clips."""
+    """`jepa.evals.health.make_panel` over the levels that the predictor predicts, of clips."""
     networks, part = (encoder, predictor), Part(masker, mask_tokens)
 
     def found(params, target, batch):

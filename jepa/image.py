@@ -15,18 +15,21 @@ from core.method import Method, Tools
 from core.nn.layers import normalize
 from core.nn.token_order import take
 from core.section import Section
-from jepa import flops, health, loss, model_card, readers
-from jepa.color_jitter import Jitter, standardize_clips
-from jepa.data import make_benches, make_image_source
-from jepa.encode import make_frozen
-from jepa.evals import make_validation_batch, make_world_evals
-from jepa.exports import make_exports
-from jepa.image_masks import ImageMasker
-from jepa.image_model import make_image_networks
-from jepa.model import patchify
-from jepa.networks import token_grid
-from jepa.pictures import make_pictures, mask_picture
+from jepa.evals import health
+from jepa.evals.pictures import make_pictures, mask_picture
+from jepa.evals.standard import make_validation_batch, make_world_evals
+from jepa.inputs.clips import make_benches, make_image_source
+from jepa.inputs.color_jitter import Jitter, standardize_clips
+from jepa.inputs.image_masks import ImageMasker
+from jepa.losses import masked
+from jepa.nets.encode import make_frozen
+from jepa.nets.image_model import make_image_networks
+from jepa.nets.model import patchify
+from jepa.nets.networks import token_grid
+from jepa.perf import flops
 from jepa.pretrain import make_init, make_prepare, make_step
+from jepa.weights import model_card, readers
+from jepa.weights.exports import make_exports
 
 
 def compare(encoder, predictor, masker, params, target, patches, batch):
@@ -81,11 +84,11 @@ def make_loss(encoder, predictor, masker: ImageMasker):
         truth, predict = compare(
             encoder, predictor, masker, params, target, patches, batch
         )
-        total, _ = loss.masked_mean(
+        total, _ = masked.masked_mean(
             predict("target"), take(truth, batch["target"]), batch["target_weight"],
-            masker.sizes("target"), error=loss.smooth_l1,
+            masker.sizes("target"), error=masked.smooth_l1,
         )  # fmt: skip
-        ratios = loss.mask_ratios(batch, masker)
+        ratios = masked.mask_ratios(batch, masker)
         metrics = {name: ratios[name] for name in ("masked_ratio0", "target_ratio0")}
         return total, (metrics | {"loss": total, "loss_prediction": total}, {})
 
@@ -93,7 +96,7 @@ def make_loss(encoder, predictor, masker: ImageMasker):
 
 
 def make_health(encoder, predictor, masker: ImageMasker, *, batch):
-    """`jepa.health.make_panel` of an encoder of images."""
+    """`jepa.evals.health.make_panel` of an encoder of images."""
 
     def found(params, target, batch):
         patches = standardize_clips(patchify(batch["video"], encoder.patch), None)

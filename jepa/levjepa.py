@@ -16,19 +16,20 @@ from core.data.clips import LocalViews
 from core.method import Method, Tools
 from core.section import Section
 from core.update import guarded_update
-from jepa import flops, readers
-from jepa.color_jitter import ViewJitter, draw_view_factors, standardize_views
-from jepa.data import make_benches, make_view_source
-from jepa.encode import make_frozen
-from jepa.evals import make_validation_batch, make_world_evals
-from jepa.exports import make_view_exports
-from jepa.model import encoder_size, standardize
-from jepa.networks import token_grid
-from jepa.sigreg import sigreg
-from jepa.token_drop import TokenDrop
-from jepa.view_health import make_health
-from jepa.view_model import Projector, ViewEncoder
-from jepa.view_pictures import kept_picture, make_pictures
+from jepa.evals.standard import make_validation_batch, make_world_evals
+from jepa.evals.view_health import make_health
+from jepa.evals.view_pictures import kept_picture, make_pictures
+from jepa.inputs.clips import make_benches, make_view_source
+from jepa.inputs.color_jitter import ViewJitter, draw_view_factors, standardize_views
+from jepa.inputs.token_drop import TokenDrop
+from jepa.losses.sigreg import sigreg
+from jepa.nets.encode import make_frozen
+from jepa.nets.model import encoder_size, standardize
+from jepa.nets.networks import token_grid
+from jepa.nets.view_model import Projector, ViewEncoder
+from jepa.perf import flops
+from jepa.weights import readers
+from jepa.weights.exports import make_view_exports
 
 JITTER, SLICES = range(2)  # streams of keys, folded into that of the step
 

@@ -16,13 +16,14 @@ from core.method import Costs, Method, Tools
 from core.parallel.collectives import all_gather_rows
 from core.section import Section
 from core.update import guarded_update
-from jepa.batch_norm import first_moments, running_moments
-from jepa.lewm_data import ActionStatistics, make_clip_source, make_read
-from jepa.lewm_evals import make_evals, weights_of
-from jepa.lewm_networks import Networks, make_networks, normalize_blocks
-from jepa.lewm_plan import make_goal_model
-from jepa.loss import vicreg
-from jepa.planning import (
+from jepa.losses.masked import vicreg
+from jepa.losses.sigreg import sigreg
+from jepa.nets.batch_norm import first_moments, running_moments
+from jepa.worlds.block_clips import ActionStatistics, make_clip_source, make_read
+from jepa.worlds.lewm_evals import make_evals, weights_of
+from jepa.worlds.lewm_networks import Networks, make_networks, normalize_blocks
+from jepa.worlds.lewm_plan import make_goal_model
+from jepa.worlds.planning import (
     Acting,
     Planning,
     bench_plans,
@@ -30,7 +31,6 @@ from jepa.planning import (
     make_planner_export,
     picture_views,
 )
-from jepa.sigreg import sigreg
 
 DROPOUT_STREAM = 1  # of keys, folded into that of the step
 BETTER = {

@@ -15,16 +15,19 @@ from core.nn.layers import normalize
 from core.nn.token_order import take
 from core.section import Section
 from core.update import guarded_update
-from jepa import evals, flops, loss, readers
-from jepa.color_jitter import NO_JITTER, Jitter, draw_factors, standardize_clips
-from jepa.data import make_benches, make_train_source
-from jepa.encode import make_frozen
-from jepa.exports import make_exports
-from jepa.masks import Masker, make_patterns
-from jepa.model import patchify
-from jepa.networks import make_networks, mask_tokens_of, token_grid
-from jepa.pictures import mask_picture
-from jepa.surprise import make_surprise
+from jepa.evals import standard
+from jepa.evals.pictures import mask_picture
+from jepa.evals.surprise import make_surprise
+from jepa.inputs.clips import make_benches, make_train_source
+from jepa.inputs.color_jitter import NO_JITTER, Jitter, draw_factors, standardize_clips
+from jepa.inputs.masks import Masker, make_patterns
+from jepa.losses import masked
+from jepa.nets.encode import make_frozen
+from jepa.nets.model import patchify
+from jepa.nets.networks import make_networks, mask_tokens_of, token_grid
+from jepa.perf import flops
+from jepa.weights import readers
+from jepa.weights.exports import make_exports
 
 JITTER_STREAM = 1  # of keys, folded into that of the step
 # R2 of probes; encoders beside the target are baselines.
@@ -78,12 +81,12 @@ def make_prepare(masker, jitter: Jitter = NO_JITTER, *, patch=(), motion=0.0):
     sizes = masker.sizes("target")
 
     def prepare(batch, key):
-        weight = loss.token_weights(batch["target_valid"], sizes)
+        weight = masked.token_weights(batch["target_valid"], sizes)
         if motion:
             patches = patchify(planar_to_rgb(batch["video"]), patch)
-            moved = loss.moving(patches, masker.grid)
+            moved = masked.moving(patches, masker.grid)
             moved = jnp.take_along_axis(moved, batch["target"], 1)
-            weight = loss.shift_to_motion(weight, moved, sizes, motion)
+            weight = masked.shift_to_motion(weight, moved, sizes, motion)
         key = jax.random.fold_in(key, JITTER_STREAM)
         factors = draw_factors(jitter, len(weight), key)
         more = {} if factors is None else {"colour": factors}
@@ -130,14 +133,14 @@ def make_loss(encoder, predictor, masker, *, mask_tokens, sigreg=0.0, vicreg=0.0
             context_valid=batch["context_valid"],
             target_valid=batch["target_valid"],
         )
-        total, terms = loss.masked_l1(
+        total, terms = masked.masked_l1(
             guess, take(truth, batch["target"]), batch["target_weight"], sizes["target"]
         )
         metrics = {"loss_prediction": total}
         metrics |= {f"loss_pattern{i}": term for i, term in enumerate(terms)}
-        metrics |= loss.mask_ratios(batch, masker)
+        metrics |= masked.mask_ratios(batch, masker)
         if sigreg or vicreg:
-            extra, terms = loss.spread(
+            extra, terms = masked.spread(
                 features,
                 batch["context_valid"],
                 batch["context"],
@@ -268,7 +271,7 @@ def make(config: Section) -> Method:
         init=init,
         step=step,
         source=functools.partial(read, batch=batch),
-        evals=evals.make_evals(
+        evals=standard.make_evals(
             **networks, init=init, read=read, use=use, frozen=frozen, config=config
         ),
         exports=make_exports(encoder, predictor, use=use, config=config.to_dict()),

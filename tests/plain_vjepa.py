@@ -1,8 +1,8 @@
 """V-JEPA 2.1 and 2-AC forward passes in plain numpy, on tensors under Meta's names.
 
 Written loop by loop from the description of the networks, in float64, to compare with
-jepa/dense_model.py and jepa/ac_model.py. The number of heads is given; all other sizes are
-those of the tensors.
+jepa/nets/dense_model.py and jepa/worlds/ac_model.py. The number of heads is given; all other
+sizes are those of the tensors.
 """
 
 import math

@@ -10,8 +10,8 @@ from core.nn.positions import rope_tables
 from core.nn.token_order import take
 from core.nn.transformer import Transformer
 from core.parallel.layouts import unbox
-from jepa import weights
-from jepa.model import Encoder, Predictor, grid_of, patchify
+from jepa.nets.model import Encoder, Predictor, grid_of, patchify
+from jepa.weights import hf_weights
 
 FIXTURE = pathlib.Path(__file__).parent / "fixtures" / "vjepa2_tiny_hf"
 USE = 1  # the mask token that transformers takes
@@ -57,7 +57,7 @@ class Model:
 
 def write(folder, params, encoder, predictor, *, mask_token=None):
     """`write_hf` with some clip size, card and origin, which do not matter."""
-    weights.write_hf(
+    hf_weights.write_hf(
         folder, params, encoder=encoder, predictor=predictor, crop_size=48, frames=8,
         mask_token=mask_token, card="# A test\n", origin={"parent": "none"},
     )  # fmt: skip

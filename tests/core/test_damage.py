@@ -14,7 +14,7 @@ from core.config import load_method
 from core.export import artifacts
 from core.parallel.layouts import unbox
 from core.runs import checkpoint
-from jepa import weights
+from jepa.weights import hf_weights
 
 DAMAGES = 500
 ORIGIN = {
@@ -74,8 +74,8 @@ def tensors(folder):
 
 
 def hugging_face(folder):
-    encoder, predictor, params = weights.read_hf(FIXTURE)
-    weights.write_hf(
+    encoder, predictor, params = hf_weights.read_hf(FIXTURE)
+    hf_weights.write_hf(
         folder, params, encoder=encoder, predictor=predictor, crop_size=64, frames=4,
         mask_token=None, card="", origin=ORIGIN,
     )  # fmt: skip
@@ -88,7 +88,7 @@ def readers(tmp_path_factory):
     return {
         root / "jepa" / "checkpoints" / "7": saved(small(), root / "jepa"),
         root / "dreamer" / "checkpoints" / "7": saved(dream(), root / "dreamer"),
-        root / "hf": exported(root / "hf", hugging_face, weights.read_hf),
+        root / "hf": exported(root / "hf", hugging_face, hf_weights.read_hf),
         root / "st": exported(root / "st", tensors, artifacts.read_params),
         root / "hlo": exported(root / "hlo", programs, run_programs),
     }

@@ -18,10 +18,10 @@ from core.nn.layers import normalize
 from core.parallel.layouts import unbox
 from core.runs import checkpoint
 from core.section import Section
-from jepa import ac_data
 from jepa.ac import make_init, make_loss
-from jepa.ac_evals import energy, least_energy
-from jepa.ac_networks import make_networks
+from jepa.worlds import robot_clips
+from jepa.worlds.ac_evals import energy, least_energy
+from jepa.worlds.ac_networks import make_networks
 
 same = np.testing.assert_allclose
 
@@ -163,7 +163,7 @@ def test_two_views_see_each_other():
 def test_changes_of_poses_are_those_of_scipy():
     rng = np.random.default_rng(0)
     states = rng.normal(size=(9, 7)) * (1, 1, 1, 1.2, 1.2, 1.2, 1)
-    found = ac_data.pose_changes(None, states, 3)
+    found = robot_clips.pose_changes(None, states, 3)
     turns = Rotation.from_euler("xyz", states[:, 3:6])
     change = (turns[1:] * turns[:-1].inv()).as_euler("xyz")
     same(found[:, 3:6], change, atol=1e-9)
@@ -171,7 +171,7 @@ def test_changes_of_poses_are_those_of_scipy():
     with pytest.raises(
         BadSample, match="states of 3 numbers; data.action=pose needs 7"
     ):
-        ac_data.pose_changes(None, states[:, :3], 3)
+        robot_clips.pose_changes(None, states[:, :3], 3)
 
 
 def test_least_energy_finds_the_true_action():

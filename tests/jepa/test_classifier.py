@@ -11,7 +11,7 @@ from safetensors.numpy import load_file, save_file
 from tiny_vjepa2 import FIXTURE
 
 from core.evals.heads import AttentivePooler
-from jepa import classifier
+from jepa.weights import classifier
 
 HEAD = load_file(FIXTURE / "probe_head.safetensors")
 

@@ -9,8 +9,14 @@ from small import small
 
 from core.config import load_method
 from core.parallel.layouts import unbox
-from jepa.color_jitter import NO_JITTER, Jitter, draw_factors, gray, standardize_clips
-from jepa.model import MEAN, STD, patchify, standardize
+from jepa.inputs.color_jitter import (
+    NO_JITTER,
+    Jitter,
+    draw_factors,
+    gray,
+    standardize_clips,
+)
+from jepa.nets.model import MEAN, STD, patchify, standardize
 
 PATCH = (2, 4, 4)
 RNG = np.random.default_rng(0)

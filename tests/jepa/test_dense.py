@@ -11,13 +11,13 @@ import pytest
 
 from configs.jepa import get_config
 from core.config import load_method
-from jepa import loss
 from jepa.dense import check_trainable
-from jepa.dense_loss import BothMasks, ContextLoss, Part, make_loss, make_prepare
-from jepa.dense_model import DenseEncoder, DensePredictor
-from jepa.masks import Masker, Pattern
-from jepa.meta_names import gather, table
-from jepa.model import MEAN, STD
+from jepa.inputs.masks import Masker, Pattern
+from jepa.losses import masked
+from jepa.losses.dense import BothMasks, ContextLoss, Part, make_loss, make_prepare
+from jepa.nets.dense_model import DenseEncoder, DensePredictor
+from jepa.nets.model import MEAN, STD
+from jepa.weights.meta_names import gather, table
 
 GRID, B = (2, 3, 4), 2
 ENCODER = DenseEncoder(**files.ENCODER, heads=files.HEADS)
@@ -34,7 +34,9 @@ def test_distances_are_those_of_a_loop():
     N = np.prod(grid)
     target = rng.integers(0, N, (2, 8))
     valid = np.array([[1, 1, 1, 0, 0, 1, 1, 1], [1, 1, 1, 1, 1, 1, 0, 0]], bool)
-    found = loss.distance_weights(jnp.asarray(target), jnp.asarray(valid), grid, sizes)
+    found = masked.distance_weights(
+        jnp.asarray(target), jnp.asarray(valid), grid, sizes
+    )
     places = plain_vjepa.raster(grid)
     for b in range(2):
         for p, here in enumerate((slice(0, 5), slice(5, 8))):
@@ -46,7 +48,7 @@ def test_distances_are_those_of_a_loop():
 
 def test_weight_at_a_distance_of_four():
     one = jnp.zeros((1, 1), int), jnp.ones((1, 1), bool)
-    weights = loss.distance_weights(*one, (1, 1, 6), (1,))
+    weights = masked.distance_weights(*one, (1, 1, 6), (1,))
     np.testing.assert_allclose(
         weights[0, 0, 1:5], [1, 2**-0.5, 3**-0.5, 0.5], rtol=1e-6
     )

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from core.parallel.layouts import unbox
-from jepa.ac_model import ActionPredictor, step_positions
-from jepa.dense_model import DenseEncoder, DensePredictor, level_blocks
-from jepa.model import SIZES, encoder_size, positional
+from jepa.nets.dense_model import DenseEncoder, DensePredictor, level_blocks
+from jepa.nets.model import SIZES, encoder_size, positional
+from jepa.worlds.ac_model import ActionPredictor, step_positions
 
 
 def count(module, *args, **kwargs):

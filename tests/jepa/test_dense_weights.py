@@ -10,10 +10,10 @@ import plain_vjepa
 import pytest
 
 from core.nn.token_order import take
-from jepa import meta_names, readers
-from jepa.ac_model import ActionPredictor
-from jepa.dense_model import DenseEncoder, DensePredictor, level_blocks
-from jepa.model import Encoder, Predictor, grid_of, patchify
+from jepa.nets.dense_model import DenseEncoder, DensePredictor, level_blocks
+from jepa.nets.model import Encoder, Predictor, grid_of, patchify
+from jepa.weights import meta_names, readers
+from jepa.worlds.ac_model import ActionPredictor
 
 ENCODER = DenseEncoder(**files.ENCODER, heads=files.HEADS)
 PREDICTOR = DensePredictor(**files.PREDICTOR, heads=files.PREDICTOR_HEADS)

@@ -9,9 +9,9 @@ import pytest
 
 from core.method import Watch
 from core.parallel.layouts import unbox
-from jepa import health
-from jepa.masks import Masker, Pattern
-from jepa.model import Encoder, Predictor, patchify, standardize
+from jepa.evals import health
+from jepa.inputs.masks import Masker, Pattern
+from jepa.nets.model import Encoder, Predictor, patchify, standardize
 from jepa.pretrain import State, make_init
 
 GRID = (2, 4, 4)

@@ -16,12 +16,13 @@ from core.config import load_method
 from core.export.export_run import export_run
 from core.nn.positions import sincos2d
 from core.parallel.layouts import unbox
-from jepa import loss, model
-from jepa.data import refuse_frames, single_frames
 from jepa.image import make_loss
-from jepa.image_masks import ImageMasker
-from jepa.image_model import ImageEncoder
-from jepa.model import Predictor, patchify, standardize
+from jepa.inputs.clips import refuse_frames, single_frames
+from jepa.inputs.image_masks import ImageMasker
+from jepa.losses import masked
+from jepa.nets import model
+from jepa.nets.image_model import ImageEncoder
+from jepa.nets.model import Predictor, patchify, standardize
 from jepa.pretrain import make_init, make_prepare
 
 SIZE = {"width": 24, "depth": 2, "heads": 2, "hidden": 48}
@@ -106,7 +107,7 @@ def test_loss_is_that_of_each_block_alone(drawn):
 
 
 def test_smooth_l1():
-    found = loss.smooth_l1(jnp.array([-3.0, -1.0, -0.5, 0.0, 0.2, 1.0, 2.0]))
+    found = masked.smooth_l1(jnp.array([-3.0, -1.0, -0.5, 0.0, 0.2, 1.0, 2.0]))
     np.testing.assert_allclose(found, [2.5, 0.5, 0.125, 0, 0.02, 0.5, 1.5], rtol=1e-6)
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from jepa.image_masks import ImageMasker, block_of, draw_context, place
+from jepa.inputs.image_masks import ImageMasker, block_of, draw_context, place
 
 GRID = (1, 16, 16)
 MASKER = ImageMasker(GRID, batch=8, seed=3, context=70, target=54)

@@ -15,12 +15,12 @@ from core.config import load_method
 from core.export.export_run import export_run
 from core.method import Watch
 from core.parallel.layouts import unbox
-from jepa import model
+from jepa.evals.view_health import make_health
+from jepa.evals.view_pictures import paste
 from jepa.levjepa import make_embed, make_loss
-from jepa.sigreg import sigreg
-from jepa.view_health import make_health
-from jepa.view_model import Projector, ViewEncoder
-from jepa.view_pictures import paste
+from jepa.losses.sigreg import sigreg
+from jepa.nets import model
+from jepa.nets.view_model import Projector, ViewEncoder
 
 SIZE = {"width": 24, "depth": 2, "heads": 2, "hidden": 48}
 PATCH, GRID, LOCAL = (1, 4, 4), (4, 3, 3), (4, 2, 2)

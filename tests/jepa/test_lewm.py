@@ -19,11 +19,11 @@ from core.method import Watch
 from core.parallel.layouts import unbox
 from core.section import Section
 from jepa import lewm
-from jepa.batch_norm import Moments, batch_moments, running_moments
-from jepa.lewm_data import ActionStatistics, Clips, make_read
-from jepa.lewm_model import Projector
-from jepa.lewm_networks import make_networks, normalize_blocks
-from jepa.lewm_plan import make_goal_model
+from jepa.nets.batch_norm import Moments, batch_moments, running_moments
+from jepa.worlds.block_clips import ActionStatistics, Clips, make_read
+from jepa.worlds.lewm_model import Projector
+from jepa.worlds.lewm_networks import make_networks, normalize_blocks
+from jepa.worlds.lewm_plan import make_goal_model
 
 VIT = {"kind": "vit", "patch": 4, "width": 16, "depth": 1, "heads": 2, "hidden": 32}
 VIT |= {"attention": "plain", "remat": "none"}

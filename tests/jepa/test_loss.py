@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jepa.loss import (
+from jepa.losses.masked import (
     masked_l1,
     moving,
     shift_to_motion,
@@ -13,7 +13,7 @@ from jepa.loss import (
     token_weights,
     vicreg,
 )
-from jepa.sigreg import sigreg
+from jepa.losses.sigreg import sigreg
 
 same = np.testing.assert_allclose
 SIZES = (5, 3)  # tokens of two mask patterns

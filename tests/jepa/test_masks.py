@@ -5,7 +5,7 @@ import pytest
 
 from configs.jepa import get_config
 from core.section import Section
-from jepa.masks import (
+from jepa.inputs.masks import (
     Masker,
     Pattern,
     block_size,

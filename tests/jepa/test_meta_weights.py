@@ -10,10 +10,10 @@ import torch_zip
 from meta_files import ENCODER, PREDICT, optimizer, prefixed, write
 from tiny_vjepa2 import FIXTURE
 
-from jepa import readers, weights
-from jepa.model import Encoder, Predictor
+from jepa.nets.model import Encoder, Predictor
+from jepa.weights import hf_weights, readers
 
-FIELDS, PREDICTOR, PARAMS = weights.read_hf(FIXTURE)
+FIELDS, PREDICTOR, PARAMS = hf_weights.read_hf(FIXTURE)
 
 
 def modules(**changes):

@@ -11,7 +11,7 @@ import pytest
 from core.nn.positions import halve, rope_tables, rotate, sincos
 from core.nn.token_order import take
 from core.parallel.layouts import unbox
-from jepa.model import SIZES, Encoder, Predictor, coordinates, encoder_size
+from jepa.nets.model import SIZES, Encoder, Predictor, coordinates, encoder_size
 
 GRID = (3, 2, 4)
 N = math.prod(GRID)

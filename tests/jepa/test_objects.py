@@ -17,9 +17,9 @@ from core.data.games.atari import POSITION, PRESENT
 from core.method import Watch
 from core.parallel.layouts import unbox
 from core.section import Section
-from jepa import objects
-from jepa.model import Encoder
-from jepa.objects import make_objects
+from jepa.evals import objects
+from jepa.evals.objects import make_objects
+from jepa.nets.model import Encoder
 
 T, SIDE, GRID = 24, 8, (2, 2, 2)
 TARGETS = ("position/Ball", "velocity/Ball", "bounce/time", "bounce/place")

@@ -11,10 +11,10 @@ from tiny_vjepa2 import FIXTURE, Model, clip_of, random_model, write
 from core.export import artifacts
 from core.nn.layers import normalize
 from core.nn.token_order import take
-from jepa import weights
-from jepa.loss import masked_l1, token_weights
-from jepa.model import grid_of
-from jepa.model_card import usage_hf
+from jepa.losses.masked import masked_l1, token_weights
+from jepa.nets.model import grid_of
+from jepa.weights import hf_weights
+from jepa.weights.model_card import usage_hf
 
 KINDS = ("context", "target")
 
@@ -29,7 +29,7 @@ def io():
 def ours(io):
     """Every recorded array that concerns encoder and predictor, computed by us."""
     with jax.default_matmul_precision("highest"):
-        model = Model(*weights.read_hf(FIXTURE))
+        model = Model(*hf_weights.read_hf(FIXTURE))
         out = jax.jit(lambda io: compute(model, io))(io)
     return {name: np.asarray(x) for name, x in out.items()}
 

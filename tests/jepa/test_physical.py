@@ -10,7 +10,7 @@ from core.base.waiting import Stopped
 from core.data.bodies import tasks
 from core.data.bodies.world import World
 from core.method import Frozen, Watch
-from jepa import patch_readouts, physical, surprise, twins
+from jepa.evals import patch_readouts, physical, surprise, twins
 
 PATCH, GRID = (2, 4, 4), (4, 8, 8)
 TRAIN, VALIDATION = (World(seed, size=32, fps=4.0, level="plain") for seed in (1, 2))

@@ -10,7 +10,7 @@ import pytest
 
 from configs.jepa import get_config
 from core.config import load_method
-from jepa import evals, probe
+from jepa.evals import probe, standard
 
 GRID, FRAMES, BODIES = (2, 3, 3), 4, 2
 N, D = 18, 24
@@ -118,10 +118,10 @@ def test_batches_are_concatenated_in_order():
 def test_a_probe_has_clips_that_no_encoder_is_trained_on(monkeypatch):
     """The encoder sees clips of `world`, the twin their labels too, the probe others."""
     given = {}
-    score = functools.wraps(evals.make_score)(lambda **kw: given.update(kw))
-    monkeypatch.setattr(evals, "make_score", score)
+    score = functools.wraps(standard.make_score)(lambda **kw: given.update(kw))
+    monkeypatch.setattr(standard, "make_score", score)
     monkeypatch.setattr(
-        evals, "make_twin", lambda *_, source: given.update(twin=source)
+        standard, "make_twin", lambda *_, source: given.update(twin=source)
     )
     config = get_config("tiny")
     config.batch, config.data.workers = 3, 0

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType, PartitionSpec
 
-from jepa.sigreg import sigreg
+from jepa.losses.sigreg import sigreg
 
 same = np.testing.assert_allclose
 

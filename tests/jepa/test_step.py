@@ -7,9 +7,9 @@ import pytest
 
 from core import optim
 from core.parallel.layouts import unbox
-from jepa.loss import spread
-from jepa.masks import Masker, Pattern
-from jepa.model import Encoder, Predictor, patchify, standardize
+from jepa.inputs.masks import Masker, Pattern
+from jepa.losses.masked import spread
+from jepa.nets.model import Encoder, Predictor, patchify, standardize
 from jepa.pretrain import State, make_init, make_loss, make_prepare, make_step
 
 GRID = (2, 4, 4)

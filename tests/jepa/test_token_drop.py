@@ -12,9 +12,14 @@ from core.config import load_method
 from core.data import source_names
 from core.data.clips import CutViews, LocalViews, View, cut_views
 from core.data.decoding.video import Reader
-from jepa.color_jitter import ViewJitter, draw_view_factors, standardize_views, turn_hue
-from jepa.model import MEAN, STD, patchify
-from jepa.token_drop import TokenDrop, count_kept, draw_kept, patches_at
+from jepa.inputs.color_jitter import (
+    ViewJitter,
+    draw_view_factors,
+    standardize_views,
+    turn_hue,
+)
+from jepa.inputs.token_drop import TokenDrop, count_kept, draw_kept, patches_at
+from jepa.nets.model import MEAN, STD, patchify
 
 GRID, LOCAL, PATCH = (4, 3, 5), (4, 2, 2), (2, 4, 4)
 RNG = np.random.default_rng(0)

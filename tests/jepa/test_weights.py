@@ -12,8 +12,8 @@ from safetensors.numpy import load_file, save_file
 from tiny_vjepa2 import FIXTURE, Model, clip_of, init, random_model, write
 
 from core.export import artifacts
-from jepa import hf_config, weights
-from jepa.model import SIZES, Encoder, Predictor, encoder_size
+from jepa.nets.model import SIZES, Encoder, Predictor, encoder_size
+from jepa.weights import hf_config, hf_weights
 
 ORIGINAL = FIXTURE.parents[3] / "shared" / "fixtures" / "vjepa2_tiny_hf"
 FILES = ("config.json", "model.safetensors", "video_preprocessor_config.json", "io.npz")
@@ -33,7 +33,7 @@ def test_fixture_is_the_shared_one():
 
 
 def test_import_then_export_gives_the_same_files(tmp_path):
-    encoder, predictor, params = weights.read_hf(FIXTURE)
+    encoder, predictor, params = hf_weights.read_hf(FIXTURE)
     write(tmp_path, params, encoder, predictor)
     for name in FILES[1:3]:
         assert (tmp_path / name).read_bytes() == (FIXTURE / name).read_bytes(), name
@@ -50,7 +50,7 @@ def test_import_then_export_gives_the_same_files(tmp_path):
 def test_export_then_import_gives_the_same_model(qkv_bias, tmp_path, io):
     encoder, predictor, params = random_model(qkv_bias=qkv_bias)
     write(tmp_path, params, encoder, predictor)
-    again = weights.read_hf(tmp_path)
+    again = hf_weights.read_hf(tmp_path)
     assert again[:2] == (encoder, predictor)
     jax.tree.map(np.testing.assert_array_equal, again[2], params)
     loaded, live = Model(*again), Model(encoder, predictor, params)
@@ -64,7 +64,7 @@ def test_export_then_import_gives_the_same_model(qkv_bias, tmp_path, io):
 def test_trained_mask_token_fills_every_slot(tmp_path):
     encoder, predictor, params = random_model()
     write(tmp_path, params, encoder, predictor, mask_token=2)
-    tokens = weights.read_hf(tmp_path)[2]["predictor"]["mask_tokens"]
+    tokens = hf_weights.read_hf(tmp_path)[2]["predictor"]["mask_tokens"]
     assert (tokens == params["predictor"]["mask_tokens"][2]).all()
     with pytest.raises(ValueError, match="there are 4 mask tokens"):
         write(tmp_path, params, encoder, predictor, mask_token=4)
@@ -76,11 +76,11 @@ def test_table_is_the_model_for_every_size():
         predictor = {"width": 384, "depth": 12, "heads": 12, "hidden": 1536}
         predictor |= {"out": encoder["width"], "mask_tokens": 10}
         modules = Encoder(**encoder), Predictor(**predictor)
-        rows = weights.table(*modules)
+        rows = hf_weights.table(*modules)
         assert len(rows) == 16 * (encoder["depth"] + 12) + 11
         params = jax.eval_shape(lambda e=encoder, p=predictor: init(e, p))
         shapes = {k: x.shape for k, x in artifacts.flatten(params).items()}
-        assert shapes == weights.our_shapes(rows)
+        assert shapes == hf_weights.our_shapes(rows)
         config = hf_config.make(*modules, crop_size=256, frames=16)
         assert hf_config.read(config)[0]["hidden"] == encoder["hidden"]
 
@@ -124,7 +124,7 @@ LAYER = "encoder.layer.1.mlp.fc1.weight"
 )
 def test_wrong_tensors_are_named(tensors, words, tmp_path):
     with pytest.raises(ValueError, match=words):
-        weights.read_hf(changed_folder(tmp_path, tensors=tensors))
+        hf_weights.read_hf(changed_folder(tmp_path, tensors=tensors))
 
 
 @pytest.mark.parametrize(
@@ -141,20 +141,20 @@ def test_wrong_tensors_are_named(tensors, words, tmp_path):
 )
 def test_wrong_configs_are_named(config, words, tmp_path):
     with pytest.raises(ValueError, match=words):
-        weights.read_hf(changed_folder(tmp_path, config=config))
+        hf_weights.read_hf(changed_folder(tmp_path, config=config))
 
 
 def test_broken_folders_are_named(tmp_path):
     with pytest.raises(ValueError, match="holds no config.json"):
-        weights.read_hf(tmp_path)
+        hf_weights.read_hf(tmp_path)
     changed_folder(tmp_path)
     whole = (FIXTURE / "model.safetensors").read_bytes()
     (tmp_path / "model.safetensors").write_bytes(whole[:-100])
     with pytest.raises(ValueError, match="no valid safetensors file"):
-        weights.read_hf(tmp_path)
+        hf_weights.read_hf(tmp_path)
     (tmp_path / "model.safetensors").unlink()
     with pytest.raises(ValueError, match="sharded weights are not read"):
-        weights.read_hf(tmp_path)
+        hf_weights.read_hf(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -195,8 +195,8 @@ def test_classification_model_gives_its_encoder(tmp_path):
     folder = changed_folder(tmp_path, config=config, tensors=moved)
     jax.tree.map(
         np.testing.assert_array_equal,
-        weights.read_hf(folder)[2],
-        weights.read_hf(FIXTURE)[2],
+        hf_weights.read_hf(folder)[2],
+        hf_weights.read_hf(FIXTURE)[2],
     )
 
 
@@ -207,6 +207,6 @@ def test_half_precision_files_are_read_as_float32(dtype, tmp_path):
         tmp_path, tensors={k: x.astype(dtype) for k, x in whole.items()}
     )
     expected = jax.tree.map(
-        lambda x: x.astype(dtype).astype(np.float32), weights.read_hf(FIXTURE)[2]
+        lambda x: x.astype(dtype).astype(np.float32), hf_weights.read_hf(FIXTURE)[2]
     )
-    jax.tree.map(np.testing.assert_array_equal, weights.read_hf(folder)[2], expected)
+    jax.tree.map(np.testing.assert_array_equal, hf_weights.read_hf(folder)[2], expected)

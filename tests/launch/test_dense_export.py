@@ -10,8 +10,8 @@ from configs.jepa import get_config
 from core.export import artifacts
 from core.export.export_run import export
 from core.runs.restore import open_weights
-from jepa import model
-from jepa.model import MEAN, STD
+from jepa.nets import model
+from jepa.nets.model import MEAN, STD
 
 
 @pytest.fixture(autouse=True)

@@ -27,9 +27,8 @@ from core.nn.transformer import Transformer
 from core.parallel.mesh import make_mesh
 from core.runs import lineage, restore
 from core.train import fit
-from jepa import weights
-from jepa.encode import make_encode
-from jepa.model import (
+from jepa.nets.encode import make_encode
+from jepa.nets.model import (
     SIZES,
     Encoder,
     Predictor,
@@ -39,7 +38,8 @@ from jepa.model import (
     positional,
     standardize,
 )
-from jepa.readers import read_export
+from jepa.weights import hf_weights
+from jepa.weights.readers import read_export
 
 FORMATS = ("hf", "stablehlo", "safetensors")
 
@@ -151,7 +151,7 @@ def test_safetensors_hold_the_target_encoder(trained, exported):
 
 def test_hugging_face_folder_gives_the_same_networks(trained, exported):
     _, state = trained
-    encoder, predictor, params = weights.read_hf(exported / "hf")
+    encoder, predictor, params = hf_weights.read_hf(exported / "hf")
     live = features(state)
     again = jax.jit(make_encode(Encoder(**encoder)))(
         params["encoder"], {"video": clip()}
@@ -178,7 +178,7 @@ def test_hugging_face_folder_gives_the_same_networks(trained, exported):
 def test_transformers_computes_the_same_features(trained, exported):
     pytest.importorskip("torch")
     pytest.importorskip("transformers")
-    from jepa.exports import run_hf
+    from jepa.weights.exports import run_hf
 
     video = np.asarray(standardize(clip()[:1]))
     live = features(trained[1])[:1]

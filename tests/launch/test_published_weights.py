@@ -16,10 +16,11 @@ from core.export.artifacts import check_same
 from core.export.export_run import export
 from core.nn.token_order import take
 from core.runs.restore import open_weights
-from jepa import model, weights
-from jepa.exports import even_and_odd, run_hf
+from jepa.nets import model
+from jepa.weights import hf_weights
+from jepa.weights.exports import even_and_odd, run_hf
 
-FIELDS, _, PARAMS = weights.read_hf(FIXTURE)
+FIELDS, _, PARAMS = hf_weights.read_hf(FIXTURE)
 
 
 @pytest.fixture(autouse=True)
@@ -70,7 +71,7 @@ def test_transformers_computes_the_recorded_outputs_from_an_export(tmp_path):
     found = run_hf(tmp_path / "out/hf", np.moveaxis(pixels, 2, -1), features.shape[1])
     assert features.std() > 0.5
     check_same(found["features"], features, atol=1e-5)
-    ours = Model(*weights.read_hf(tmp_path / "out/hf"))
+    ours = Model(*hf_weights.read_hf(tmp_path / "out/hf"))
     seen, hidden = (
         np.tile(x, (len(pixels), 1)) for x in even_and_odd(len(features[0]))
     )

@@ -8,7 +8,7 @@ from core.evals import progress
 from core.evals.progress import watched
 from core.evals.readout import fit_readout
 from core.method import Watch
-from jepa.probe import Readout
+from jepa.evals.probe import Readout
 
 
 def test_a_loop_says_its_share_and_the_time_left(monkeypatch):

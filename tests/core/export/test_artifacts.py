@@ -16,9 +16,9 @@ from jax.sharding import AxisType
 from core.export import artifacts
 from core.parallel.layouts import unbox
 from core.runs import run_folder
-from jepa.encode import make_encode, video_specs
-from jepa.model import MEAN, STD, Encoder, grid_of
-from jepa.model_card import describe
+from jepa.nets.encode import make_encode, video_specs
+from jepa.nets.model import MEAN, STD, Encoder, grid_of
+from jepa.weights.model_card import describe
 
 CLIP = {"frames": 4, "rows": 32, "cols": 48}
 ENCODER = Encoder(width=48, depth=2, heads=2, hidden=96)

@@ -17,7 +17,7 @@ from core.data.decoding import decode_baseline
 from core.evals.classification import HEADS
 from core.method import Costs
 from core.perf import bench, frozen, startup, sweep
-from jepa import data
+from jepa.inputs import clips
 from launch.config import changed, load, variants
 
 
@@ -118,7 +118,7 @@ def test_data_is_compared_with_decoding_alone(tmp_path, monkeypatch):
     )
     found = bench.measure(small(**fields), ("data",), steps=3)
     # Measured before and after, from random videos and times.
-    assert len(asked) == 2 * data.CLIPS
+    assert len(asked) == 2 * clips.CLIPS
     assert {file for file, _, _ in asked} == {f"{tmp_path}/0.mp4", f"{tmp_path}/1.mp4"}
     assert found["data_share_of_decode_speed"] == pytest.approx(
         found["decode_seconds_per_clip"] * found["data_clips_per_core_second"]

@@ -25,9 +25,10 @@ from core.program import build_program
 from core.runs import checkpoint
 from core.runs.run_folder import differences
 from core.runs.start import begin
-from jepa import model, weights
+from jepa.nets import model
+from jepa.weights import hf_weights
 
-FIELDS, _, PARAMS = weights.read_hf(FIXTURE)
+FIELDS, _, PARAMS = hf_weights.read_hf(FIXTURE)
 
 
 @pytest.fixture(autouse=True)
@@ -100,7 +101,7 @@ def test_hugging_face_folder_fills_encoder_target_and_predictor(tmp_path, mesh):
     )
     with np.load(FIXTURE / "io.npz") as io, jax.default_matmul_precision("highest"):
         for encoder in jax.device_get((state.params["encoder"], state.target)):
-            read = Model(FIELDS, weights.read_hf(FIXTURE)[1], {"encoder": encoder})
+            read = Model(FIELDS, hf_weights.read_hf(FIXTURE)[1], {"encoder": encoder})
             features = read.encode(clip_of(io["video"]))
             np.testing.assert_allclose(features, io["last_hidden_state"], atol=1e-4)
     same(state.params, PARAMS)
@@ -132,7 +133,9 @@ def test_the_first_loss_is_that_of_the_published_weights(trained):
         encoder, predictor = (
             make(**fields)
             for make, fields in zip(
-                (model.Encoder, model.Predictor), weights.read_hf(FIXTURE), strict=False
+                (model.Encoder, model.Predictor),
+                hf_weights.read_hf(FIXTURE),
+                strict=False,
             )
         )
         grid = model.grid_of(clips.shape, encoder.patch)
@@ -212,7 +215,7 @@ def test_a_run_from_weights_trains_and_resumes(trained, monkeypatch, capfd, tmp_
     assert differ(last.params["encoder"], PARAMS["encoder"])
     assert differ(last.target, PARAMS["encoder"])
     assert differ(last.target, last.params["encoder"])
-    same(weights.read_hf(FIXTURE)[2], PARAMS)  # no step wrote into what was read
+    same(hf_weights.read_hf(FIXTURE)[2], PARAMS)  # no step wrote into what was read
     config = matching(steps=3, init_from=str(FIXTURE))
     state = train.fit(config, folder, allow_config_change=True)
     assert int(state.step) == 3 and int(state.opt.count) == 3

@@ -1,0 +1,1 @@
+"""Evaluations of encoders: health, read-outs, surprise, pictures."""

@@ -1,0 +1,1 @@
+"""What the methods see: clips, masks, dropped tokens, color jitter."""

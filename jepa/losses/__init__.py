@@ -1,0 +1,1 @@
+"""Losses of the JEPA family, and terms against collapse."""

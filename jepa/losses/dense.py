@@ -1,0 +1,189 @@
+"""Loss of V-JEPA 2.1: levels of hidden and of visible tokens, of clips and of images.
+
+Source: arXiv 2603.14482.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from core.data.decoding.planar_rgb import planar_to_rgb
+from core.nn.layers import normalize
+from core.nn.token_order import take
+from jepa.inputs.color_jitter import NO_JITTER, Jitter, draw_factors, standardize_clips
+from jepa.inputs.masks import Masker
+from jepa.losses import masked
+from jepa.nets.model import patchify
+from jepa.pretrain import JITTER_STREAM
+
+MASKS = ("context", "context_valid", "target", "target_valid")
+IMAGE = "image_"  # prefix of the masks of images in a batch
+
+
+class ContextLoss(NamedTuple):
+    """Weight of the loss at visible tokens, over a run.
+
+    weight, image_weight: for clips and for images, after the ramp.
+    start, full: shares of the run at which the ramp leaves 0 and ends. Full weight from the
+      first step on can diverge in fine-tuning.
+    distance: whether a token counts 1 / sqrt(distance to the nearest hidden one).
+    """
+
+    weight: float = 0.5
+    image_weight: float = 0.5
+    start: float = 1 / 9
+    full: float = 2 / 9
+    distance: bool = True
+
+    def ramp(self, step, steps: int):
+        """The share of the weight after `step` of `steps` updates, float32 []."""
+        share = jnp.asarray(step, jnp.float32) / steps
+        if self.full <= self.start:
+            return (share >= self.start).astype(jnp.float32)
+        return jnp.clip((share - self.start) / (self.full - self.start), 0, 1)
+
+
+class BothMasks:
+    """Adds the masks of a clip, and of the image that is its first frame, to a sample."""
+
+    def __init__(self, clips: Masker, images: Masker):
+        self.clips, self.images = clips, images
+
+    def __call__(self, item: dict, position: int, rng) -> dict:
+        item = self.clips(item, position, rng)
+        masks = self.images({}, position, rng)
+        return item | {f"{IMAGE}{name}": x for name, x in masks.items()}
+
+
+class Part(NamedTuple):
+    """Clips or images: their masker, mask tokens, and prefix of their masks in a batch."""
+
+    masker: Masker
+    use: tuple[int, ...]
+    prefix: str = ""
+
+    def masks(self, batch) -> dict:
+        return {name: batch[self.prefix + name] for name in MASKS}
+
+
+def compare(networks, part: Part, params, target, patches, masks):
+    """(truth of all tokens, predictions at hidden, at visible ones): [B, n, levels D].
+
+    The truth is the target's levels, each normalized without scale or shift; one level is
+    the last one.
+
+    Args:
+      networks: (DenseEncoder, DensePredictor) that `check_trainable` takes.
+      patches: standardized, [B, N, p], all of them. masks: MASKS of these rows.
+    """
+    encoder, predictor = networks
+    grid, sizes = part.masker.grid, part.masker.sizes("context")
+    image = part.prefix == IMAGE
+    width = predictor.levels * encoder.width
+    features = encoder.apply(
+        {"params": params["encoder"]},
+        take(patches, masks["context"]),
+        masks["context"],
+        grid=grid,
+        valid=masks["context_valid"],
+        segments=sizes,
+        hierarchy=True,
+    )
+    truth = encoder.apply({"params": target}, patches, grid=grid, hierarchy=True)
+    truth = truth[..., -width:].reshape(*truth.shape[:2], predictor.levels, -1)
+    truth = normalize(truth, eps=1e-5).reshape(*truth.shape[:2], width)
+    guess, visible = predictor.apply(
+        {"params": params["predictor"]},
+        features[..., -width:],
+        masks["context"],
+        masks["target"],
+        grid=grid,
+        use=part.use,
+        image=image,
+        context_sizes=sizes,
+        target_sizes=part.masker.sizes("target"),
+        context_valid=masks["context_valid"],
+        target_valid=masks["target_valid"],
+    )
+    return jax.lax.stop_gradient(truth), guess, visible
+
+
+def make_prepare(parts, context: ContextLoss, jitter: Jitter = NO_JITTER):
+    """(batch, key) -> the batch with weights of tokens, and factors of color jitter.
+
+    Adds, with the prefix of each Part, `target_weight` [B, M] and `context_weight` [B, C].
+    """
+
+    def prepare(batch, key):
+        more = {}
+        for part in parts:
+            masks, masker = part.masks(batch), part.masker
+            weights = {
+                name: masked.token_weights(masks[f"{name}_valid"], masker.sizes(name))
+                for name in ("context", "target")
+            }
+            if context.distance:
+                weights["context"] *= nearness(masks, masker)
+            more |= {f"{part.prefix}{k}_weight": w for k, w in weights.items()}
+        key = jax.random.fold_in(key, JITTER_STREAM)
+        factors = draw_factors(jitter, len(batch["context"]), key)
+        more |= {} if factors is None else {"colour": factors}
+        return {**batch, **more}
+
+    return prepare
+
+
+def nearness(masks, masker: Masker):
+    """Distance weights of the visible tokens, float32 [B, C]."""
+    known = masks["target"], masks["target_valid"], masker.grid
+    weights = masked.distance_weights(*known, masker.sizes("target"))
+    index = masked.per_pattern(masks["context"], masker.sizes("context"))
+    rows = [
+        jnp.take_along_axis(weights[:, i], tokens, 1) for i, tokens in enumerate(index)
+    ]
+    return jnp.concatenate(rows, 1)
+
+
+def make_loss(
+    networks, clips: Part, images: Part, *, context: ContextLoss, image_share: float
+):
+    """Loss of (params, target, prepared batch, key) -> (scalar, (metrics, {})).
+
+    (1 - image_share) times the loss of clips plus image_share times that of images, each
+    the mean absolute error at hidden tokens plus the ramped one at visible tokens, over all
+    levels alike (arXiv 2603.14482). `ramp` [B] is in the batch. Images are the first
+    frames of the clips; a share of 0 leaves them out, a share of 1 the clips.
+    """
+    encoder, _ = networks
+
+    def one(part, params, target, batch, video, weight):
+        patch = encoder.patch_of(video.shape[1])
+        patches = standardize_clips(patchify(video, patch), batch.get("colour"))
+        masks = part.masks(batch)
+        found = compare(networks, part, params, target, patches, masks)
+        terms = {}
+        for name, guess in zip(("target", "context"), found[1:], strict=True):
+            truth = take(found[0], masks[name])
+            weights = batch[f"{part.prefix}{name}_weight"]
+            sizes = part.masker.sizes(name)
+            terms[name], _ = masked.masked_l1(guess, truth, weights, sizes)
+        total = terms["target"] + weight * batch["ramp"].mean() * terms["context"]
+        names = {"target": "loss_prediction", "context": "loss_context"}
+        return total, {f"{part.prefix}{names[k]}": x for k, x in terms.items()}
+
+    def loss_fn(params, target, batch, key):
+        video = planar_to_rgb(batch["video"])
+        total, metrics = 0.0, {"context_ramp": batch["ramp"].mean()}
+        if image_share < 1:
+            value, terms = one(clips, params, target, batch, video, context.weight)
+            total, metrics = (1 - image_share) * value, metrics | terms
+            metrics |= masked.mask_ratios(batch, clips.masker)
+        if image_share > 0:
+            value, terms = one(
+                images, params, target, batch, video[:, :1], context.image_weight
+            )
+            total, metrics = total + image_share * value, metrics | terms
+        return total, (metrics | {"loss": total}, {})
+
+    return loss_fn

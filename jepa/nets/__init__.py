@@ -1,0 +1,1 @@
+"""Networks of the JEPA family: encoders, predictors, projectors."""

@@ -1,0 +1,1 @@
+"""Work of a step, and the same step in PyTorch."""

@@ -1,0 +1,165 @@
+"""Work of a training step, counted from shapes: operations, and bytes of tokens sent.
+
+Only matrix products count, two operations per multiply-add; a backward pass costs two
+forward passes. Padded tokens count like valid ones, since budgets are fixed.
+"""
+
+import functools
+
+from core.method import Costs
+from core.parallel.batches import batch_ways
+from jepa.nets.dense_model import DensePredictor
+
+
+def make_costs(
+    encoder, predictor, masker, *, accumulate: int, encoded: tuple[int, ...] = ()
+) -> Costs:
+    """What a step of `masker.batch` clips costs; accumulate: parts of a batch.
+
+    encoded: tokens of the contexts that the encoder sees, where patterns share them.
+    """
+    shape = {name: masker.sizes(name) for name in ("context", "target")}
+    shape["encoded"] = encoded or shape["context"]
+    shape |= {"grid": masker.grid, "batch": masker.batch}
+    useful, recomputed = step(encoder, predictor, **shape)
+    traffic = functools.partial(token_traffic, encoder, predictor, **shape)
+    forward_passes = 1 + (encoder.remat != "none")
+    return Costs(
+        flops=useful,
+        recomputed=recomputed,
+        gathers={"params": accumulate * forward_passes, "target": accumulate},
+        token_traffic=traffic,
+        dtype=encoder.dtype,
+        memory_hint=memory_hint(encoder.remat),
+    )
+
+
+def make_dense_costs(encoder, predictor, parts, *, accumulate: int) -> Costs:
+    """`make_costs` of V-JEPA 2.1; parts: a masker and a patch for clips and for images."""
+    costs = [
+        make_costs(encoder.clone(patch=patch), predictor, masker, accumulate=accumulate)
+        for masker, patch in parts
+    ]
+
+    def traffic(mesh):
+        sent = [cost.token_traffic(mesh) for cost in costs]
+        return {axis: sum(x[axis] for x in sent) for axis in sent[0]}
+
+    return costs[0]._replace(
+        flops=sum(cost.flops for cost in costs),
+        recomputed=sum(cost.recomputed for cost in costs),
+        gathers={k: len(costs) * n for k, n in costs[0].gathers.items()},
+        token_traffic=traffic,
+    )
+
+
+def make_view_costs(encoder, projector, *, counts, batch: int) -> Costs:
+    """What a step of LeVJEPA on `batch` clips costs; counts: tokens kept of each view.
+
+    Each view has a summary token besides. SIGReg's projections are not counted.
+    """
+    pixels = 3 * encoder.patch[0] * encoder.patch[1] * encoder.patch[2]
+    tower = {"width": encoder.width, "depth": encoder.depth, "hidden": encoder.hidden}
+    segments = [n + 1 for n in counts]
+    seen = forward(tokens=sum(segments), segments=segments, inputs=pixels, **tower)
+    head = 2 * len(counts) * projector.hidden * (encoder.width + projector.out)
+    again = seen if encoder.remat in ("block", "attention") else 0
+
+    def traffic(mesh):
+        ways, rows = mesh.shape["sequence"], batch / batch_ways(mesh)
+        if ways == 1 or all(n % ways for n in segments):
+            return {}
+        passes, each = 2 + (encoder.remat != "none"), encoder.dtype.itemsize
+        tokens = sum(n for n in segments if not n % ways)
+        values = tokens * encoder.width * (2 * encoder.depth * passes + 2)
+        return {"sequence": rows * each * values * (ways - 1) / ways}
+
+    # Global and local views are two passes.
+    return Costs(
+        flops=float(batch * 3 * (seen + head)),
+        recomputed=float(batch * again),
+        gathers={"params": 2 * (1 + (encoder.remat != "none"))},
+        token_traffic=traffic,
+        dtype=encoder.dtype,
+        memory_hint=memory_hint(encoder.remat),
+    )
+
+
+def memory_hint(remat: str) -> str:
+    """The setting that saves most memory; empty if it is set already."""
+    return "" if remat == "block" else f"set encoder.remat to 'block' (it is {remat!r})"
+
+
+def forward(*, tokens, segments, width, depth, hidden, inputs, outputs=0):
+    """Operations of one clip in a transformer; tokens attend within their segment.
+
+    segments: lengths whose sum is `tokens`. inputs, outputs: widths of what is projected
+    to and from `width` at the ends.
+    """
+    dense = 4 * width * width + 2 * width * hidden
+    attention = 2 * width * sum(n * n for n in segments)
+    edges = tokens * width * (inputs + outputs)
+    return 2 * (depth * (tokens * dense + attention) + edges)
+
+
+def step(
+    encoder, predictor, *, grid, context, target, batch, encoded=()
+) -> tuple[float, float]:
+    """(useful, recomputed) operations of encoder, predictor and target on `batch` clips.
+
+    context, target: tokens per mask pattern; encoded: of the contexts that the encoder
+    sees, `context` if empty. Recomputed ones are not among the useful.
+    """
+    encoded = encoded or context
+    pixels = 3 * encoder.patch[0] * encoder.patch[1] * encoder.patch[2]
+    all_tokens = grid[0] * grid[1] * grid[2]
+    tower = {"width": encoder.width, "depth": encoder.depth, "hidden": encoder.hidden}
+    seen = forward(tokens=sum(encoded), segments=encoded, inputs=pixels, **tower)
+    whole = forward(tokens=all_tokens, segments=(all_tokens,), inputs=pixels, **tower)
+    pairs = [c + t for c, t in zip(context, target, strict=True)]
+    guess = forward(
+        tokens=sum(pairs),
+        segments=pairs,
+        width=predictor.width,
+        depth=predictor.depth,
+        hidden=predictor.hidden,
+        inputs=0,
+    )
+    again = seen + guess if encoder.remat in ("block", "attention") else 0
+    guess += 2 * ends(predictor, sum(context), sum(target))
+    return float(batch * (3 * (seen + guess) + whole)), float(batch * again)
+
+
+def ends(predictor, context: int, target: int) -> int:
+    """Multiply-adds at the input and output of a predictor, for tokens of one clip."""
+    if not isinstance(predictor, DensePredictor):
+        return predictor.width * predictor.out * (context + target)
+    D, levels = predictor.features, predictor.levels
+    mix = levels * D * D if levels > 1 else 0
+    outputs = predictor.width * levels * predictor.out * (context + target)
+    return context * (mix + D * predictor.width) + outputs
+
+
+def token_traffic(
+    encoder, predictor, mesh, *, grid, context, target, batch, encoded=()
+) -> dict:
+    """{"sequence": bytes} that a device sends along this axis in a step, empty if it is 1.
+
+    Keys and values of every layer: forward, when they are recomputed, and their
+    gradients; besides, the tokens at the end of a network.
+    """
+    ways, rows = mesh.shape["sequence"], batch / batch_ways(mesh)
+    if ways == 1:
+        return {}
+    passes = 2 + (encoder.remat != "none")
+    sizes = (
+        (encoder, sum(encoded or context), passes),
+        (encoder, grid[0] * grid[1] * grid[2], 1),
+    )
+    sizes += ((predictor, sum(context) + sum(target), passes),)
+    each = encoder.dtype.itemsize
+    values = sum(
+        tokens * net.width * (2 * net.depth * count + min(count, 2))
+        for net, tokens, count in sizes
+    )
+    return {"sequence": rows * each * values * (ways - 1) / ways}

@@ -1,0 +1,1 @@
+"""Weights in other people's files, read and written; exports."""

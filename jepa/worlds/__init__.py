@@ -1,0 +1,1 @@
+"""World models on latents: clips with actions, networks, evaluations, plans."""

@@ -1,0 +1,123 @@
+"""The networks of LeWorldModel together: encode images, predict latents under actions."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from core.parallel.layouts import unbox
+from core.section import Section
+from jepa.worlds.lewm_model import (
+    ActionEncoder,
+    ImageConvolutions,
+    ImageTransformer,
+    Predictor,
+    Projector,
+)
+
+ENCODERS = {"vit": ImageTransformer, "conv": ImageConvolutions}
+
+
+class Networks(NamedTuple):
+    """The networks, each a pair of pure functions; D is the width of a latent.
+
+    skip: environment actions of a block. size: pixels per side of an image. width: numbers
+    of an environment action, A.
+    """
+
+    encoder: Any
+    projector: Projector
+    action: ActionEncoder
+    predictor: Predictor
+    pred_proj: Projector
+    skip: int
+    size: int
+    width: int
+
+    def init(self, key) -> dict:
+        """Boxed weights by network."""
+        keys = jax.random.split(key, 5)
+        history, D = self.predictor.history, self.projector.out
+        image = jnp.zeros((1, self.size, self.size, 3), jnp.uint8)
+        block = jnp.zeros((1, history, self.skip * self.width))
+        features = self.encoder.init(keys[0], image)
+        seen = jax.eval_shape(self.encoder.apply, unbox(features), image)
+        latents = jnp.zeros((1, history, D))
+        moves = jnp.zeros((1, history, self.action.out))
+        found = {
+            "encoder": features,
+            "projector": self.projector.init(keys[1], jnp.zeros(seen.shape)),
+            "action": self.action.init(keys[2], block),
+            "predictor": self.predictor.init(keys[3], latents, moves),
+            "pred_proj": self.pred_proj.init(
+                keys[4], jnp.zeros((1, self.predictor.width))
+            ),
+        }
+        return {name: weights["params"] for name, weights in found.items()}
+
+    def encode(self, params, images, norms=None):
+        """(latents float32 [..., D], what the batch norm was given) of uint8 images.
+
+        images: [..., size, size, 3]. norms: running moments by network; None takes those of
+        the batch.
+        """
+        lead = images.shape[:-3]
+        x = self.encoder.apply(
+            {"params": params["encoder"]}, images.reshape(-1, *images.shape[-3:])
+        )
+        running = None if norms is None else norms["projector"]
+        z, seen = self.projector.apply({"params": params["projector"]}, x, running)
+        return z.reshape(*lead, -1), seen
+
+    def predict(self, params, latents, blocks, norms=None, keys=None):
+        """(the next latent at every step [B, T, D], what the batch norm was given).
+
+        Args:
+          latents: [B, T, D]. blocks: normalized actions [B, T, skip A], taken after each.
+          norms: as in `encode`. keys: for dropout, as in `Predictor`.
+        """
+        moves = self.action.apply({"params": params["action"]}, blocks)
+        x = self.predictor.apply({"params": params["predictor"]}, latents, moves, keys)
+        running = None if norms is None else norms["pred_proj"]
+        return self.pred_proj.apply({"params": params["pred_proj"]}, x, running)
+
+
+def normalize_blocks(blocks, actions: dict, skip: int):
+    """Blocks in environment units [..., skip A] -> normalized; 0 where they are NaN.
+
+    actions: {"mean", "std"} of environment actions [A]. NaN stands for actions that were
+    not taken, such as after the end of an episode.
+    """
+    mean, std = (jnp.tile(actions[name], skip) for name in ("mean", "std"))
+    return jnp.nan_to_num((blocks - mean) / std, nan=0.0)
+
+
+def make_networks(config: Section, *, width: int) -> Networks:
+    """The networks of a config for environment actions of `width` numbers.
+
+    Raises ValueError for fields that do not fit together.
+    """
+    dtype = jnp.dtype(config["dtype"])
+    kind, clip, size = config["encoder"]["kind"], config["clip"], config["data"]["size"]
+    if kind not in ENCODERS:
+        raise ValueError(f"encoder.kind is {kind!r}; use {' or '.join(ENCODERS)}")
+    encoder = config["encoder"].without("kind").into(ENCODERS[kind], dtype=dtype)
+    encoder.check(size)
+    for name in ("history", "skip"):
+        if clip[name] < 1:
+            raise ValueError(f"clip.{name} is {clip[name]}; use 1 or more")
+    latent = config["latent"]
+    predictor = config["predictor"].into(
+        Predictor, history=clip["history"], dtype=dtype
+    )
+    D, hidden = latent["width"], latent["hidden"]
+    return Networks(
+        encoder,
+        Projector(hidden, D, dtype),
+        config["action"].into(ActionEncoder, out=predictor.width, dtype=dtype),
+        predictor,
+        Projector(hidden, D, dtype),
+        skip=clip["skip"],
+        size=size,
+        width=width,
+    )
