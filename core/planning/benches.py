@@ -37,7 +37,7 @@ def make_plan_bench(
 
     def bench():
         rng, params = np.random.default_rng(0), make_params()
-        width = model.skip * len(model.mean)
+        width = model.width
         space = make_space(np.full(width, -np.inf), np.full(width, np.inf))
         planner = make_planner(
             kind, model.objective, space, horizon=horizon, **settings

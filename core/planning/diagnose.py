@@ -60,7 +60,7 @@ def read_windows(
     recordings: Any, model: GoalModel, *, horizon: int, count: int, seed: int
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """Windows of episodes at random: frames [n, horizon + 1, ...] by name, `model.skip`
-    steps apart, and the blocks between [n, horizon, skip * A].
+    steps apart, and the blocks between [n, horizon, width].
 
     Raises ValueError if no episode is long enough.
     """

@@ -1,7 +1,8 @@
 """Goals: the worlds in which plans are carried out, and what a model brings to plan there.
 
 Units: an environment action has A numbers. A model acts in blocks of `skip` environment
-actions, normalized and concatenated in time: one block has skip * A numbers.
+actions, normalized and concatenated in time: one block has skip * A numbers. Of a model
+whose actions are held, a block is one environment action, A numbers.
 """
 
 from collections.abc import Callable, Mapping
@@ -54,17 +55,18 @@ class GoalWorld(Protocol):
 class GoalModel(NamedTuple):
     """What a method brings to be planned with. Pure functions.
 
-    objective: cost of plans [B, S, H, skip * A].
+    objective: cost of plans [B, S, H, width], of blocks.
     context: (observed, blocks, goal) -> the objective's context. Picks, checks and reshapes
       arrays, of numpy or traced by jit (in an export). observed: the last n frames, `skip`
       environment steps apart, [B, n, ...] by name, 1 <= n <= history. blocks: normalized
-      actions between them, [B, n - 1, skip * A]. goal: what is observed in the goal state,
+      actions between them, [B, n - 1, width]. goal: what is observed in the goal state,
       [B, ...] by name. Raises ValueError for sizes that differ.
     encode: (params, frames [B, n, ...] by name) -> latents [B, n, ...].
-    roll: (params, start, plans [B, S, H, skip * A]) -> predicted latents [B, S, H, ...]
+    roll: (params, start, plans [B, S, H, width]) -> predicted latents [B, S, H, ...]
       after each block; start: what `objective.encode` returns.
     mean, std: [A], of environment actions in training; normalized = (action - mean) / std.
     skip: environment steps of a block. history: most frames of a context.
+    held: whether a block is one action for all its steps; a recorded block is their mean.
     """
 
     objective: Objective
@@ -75,10 +77,16 @@ class GoalModel(NamedTuple):
     std: np.ndarray
     skip: int = 1
     history: int = 1
+    held: bool = False
+
+    @property
+    def width(self) -> int:
+        """Numbers of a block."""
+        return len(self.mean) * (1 if self.held else self.skip)
 
 
 def to_blocks(model: GoalModel, actions: np.ndarray) -> np.ndarray:
-    """Environment actions [..., n * skip, A] -> normalized blocks [..., n, skip * A]."""
+    """Environment actions [..., n * skip, A] -> normalized blocks [..., n, width]."""
     *lead, T, A = actions.shape
     if A != len(model.mean):
         raise ValueError(
@@ -86,22 +94,27 @@ def to_blocks(model: GoalModel, actions: np.ndarray) -> np.ndarray:
         )
     if T % model.skip:
         raise ValueError(f"{T} actions are no blocks of {model.skip}")
-    x = (actions - model.mean) / model.std
-    return x.reshape(*lead, T // model.skip, model.skip * A).astype(np.float32)
+    x = ((actions - model.mean) / model.std).reshape(
+        *lead, T // model.skip, model.skip, A
+    )
+    x = x.mean(-2) if model.held else x.reshape(*lead, T // model.skip, model.width)
+    return x.astype(np.float32)
 
 
 def to_actions(model: GoalModel, blocks: np.ndarray) -> np.ndarray:
-    """Normalized blocks [..., n, skip * A] -> environment actions [..., n * skip, A]."""
+    """Normalized blocks [..., n, width] -> environment actions [..., n * skip, A]."""
     *lead, n, width = blocks.shape
     A = len(model.mean)
-    if width != model.skip * A:
-        raise ValueError(f"blocks have {width} numbers; expected {model.skip} x {A}")
+    if width != model.width:
+        raise ValueError(f"blocks have {width} numbers; expected {model.width}")
+    if model.held:
+        blocks = blocks[..., None, :] * np.ones((model.skip, 1), np.float32)
     x = blocks.reshape(*lead, n * model.skip, A)
     return (x * model.std + model.mean).astype(np.float32)
 
 
 def block_bounds(model: GoalModel, world: GoalWorld) -> tuple[np.ndarray, np.ndarray]:
-    """(low, high) of the world's actions as normalized blocks [skip * A]."""
+    """(low, high) of the world's actions as normalized blocks [width]."""
     low, high = (
         to_blocks(model, np.tile(np.asarray(x, np.float32), (model.skip, 1)))[0]
         for x in (world.low, world.high)

@@ -84,10 +84,10 @@ def make_goal_model(
             "or summed"
         )
 
+    held = action == "summed"  # of the model's action only the mean counts
+
     def to_model(blocks):
-        if action == "concatenated":
-            return blocks
-        return blocks.reshape(*blocks.shape[:-1], skip, width).sum(-2)
+        return blocks * skip if held else blocks
 
     names = [name or "image" for name in images or ("",)]
 
@@ -134,4 +134,5 @@ def make_goal_model(
         std=np.ones(width, np.float32),
         skip=skip,
         history=window,
+        held=held,
     )

@@ -107,6 +107,19 @@ def test_blocks_are_normalized_actions_in_time():
         to_blocks(model, np.zeros((3, 2)))
 
 
+def test_held_blocks_are_one_action_for_all_steps():
+    model, rng = exact_model(skip=2)._replace(held=True), np.random.default_rng(0)
+    actions = rng.uniform(-1, 1, (3, 6, 2)).astype(np.float32)
+    blocks = to_blocks(model, actions)
+    mean = (actions[:, 2:4].mean(1) - MEAN) / STD
+    np.testing.assert_allclose(blocks[:, 1], mean, atol=1e-6)
+    held = to_actions(model, blocks)
+    np.testing.assert_allclose(held[:, ::2], held[:, 1::2])
+    np.testing.assert_allclose(to_blocks(model, held), blocks, atol=1e-6)
+    low, _ = block_bounds(model, Points())
+    np.testing.assert_allclose(low, (-1 - MEAN) / STD, atol=1e-6)
+
+
 def test_views_of_other_sizes_and_broken_sensors():
     seen, goal = np.zeros((2, 1, 8, 8, 3), np.uint8), np.zeros((2, 9, 8, 3), np.uint8)
     with pytest.raises(
