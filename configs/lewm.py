@@ -1,6 +1,6 @@
 """LeWorldModel (arXiv 2603.19312): latent world models that plan, end to end from pixels.
 
-two_rooms: two CPU cores, on the embedded two rooms:
+two_rooms, pushing: two CPU cores, on the embedded two rooms or pushing task:
 python -m launch.train --config=configs/lewm.py:two_rooms --workdir=runs/lewm
 
 pusht: the published networks and schedule at 224 pixels, 18.0M weights; the trajectories are
@@ -14,7 +14,7 @@ from configs import run
 
 def get_config(preset="two_rooms"):
     """The config of a preset by name; ValueError for an unknown one."""
-    makers = {"two_rooms": two_rooms, "pusht": pusht}
+    makers = {"two_rooms": two_rooms, "pushing": pushing, "pusht": pusht}
     if preset not in makers:
         raise ValueError(
             f"configs/lewm.py has no preset {preset!r}; use one of {', '.join(makers)}"
@@ -154,4 +154,27 @@ def two_rooms():
     # in the latent, and distant goals give plans no direction; at 0.003 latents collapse.
     config["objective"] |= {"sigreg_weight": 0.01, "slices": 256}
     config["optimizer"]["lr"] |= {"peak": 1e-3, "warmup_steps": 50}
+    return config
+
+
+def pushing():
+    """A disc that pushes a puck; goals are places of the puck.
+
+    Functions of the disc alone can fill all latents, and are the easiest to predict: with the
+    weight of two_rooms the puck is left out of them.
+    """
+    config = two_rooms()
+    config["steps"] = 4000
+    config["data"] |= {"source": "pushing:10000:32"}
+    config["latent"]["width"] = 32
+    config["objective"]["sigreg_weight"] = 0.05
+    config["plan"] |= {
+        "world": "pushing",
+        "crossing": {},
+        "tasks": {"push": {"offset": 25, "budget": 50}},
+    }
+    config["plan"]["planners"] |= {
+        "mppi": {"candidates": 300, "best": 30, "rounds": 15},
+        "gradient": {"candidates": 16, "rounds": 60},
+    }
     return config

@@ -1,7 +1,9 @@
 """Recordings of a noisy scripted pusher, made and drawn when they are read.
 
 The pusher goes round the puck to the side that faces away from a random place, pushes it
-there, and goes on with the next place; its actions are noisy, and some are repeated.
+there, and goes on with the next place. At times it leaves the puck and goes to a random place
+of its own, so that where the puck is does not follow from where the disc is. Its actions are
+noisy, and some are repeated.
 """
 
 import functools
@@ -16,6 +18,7 @@ NOISE = 0.7  # deviation, relative to the pusher's own action
 ROUND = physics.TOUCH + 0.03  # from the puck's center, on the way round it
 ALIGNED = 0.35  # radians from the line through place and puck, within which it pushes
 ARRIVED = 0.04  # of the puck from its place
+TURN = 0.08  # chance per step to leave the puck, or to come back to it
 BLOCK = 512
 
 
@@ -25,12 +28,20 @@ def push_block(seed: int, block: int) -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.Generator(np.random.Philox(key=[seed, block]))
     disc, puck = physics.random_places(rng, BLOCK)
     target = rng.uniform(0.2, 0.8, (BLOCK, 2))
+    away, own_place = rng.random(BLOCK) < 0.5, rng.uniform(0.1, 0.9, (BLOCK, 2))
     action, places, actions = np.zeros((BLOCK, 2)), [], []
     for _ in range(STEPS):
         there = np.linalg.norm(target - puck, axis=1) < ARRIVED
         fresh = rng.uniform(0.2, 0.8, (BLOCK, 2))
         target = np.where(there[:, None], fresh, target)
-        own = push(disc, puck, target) + NOISE * rng.standard_normal((BLOCK, 2))
+        turned = rng.random(BLOCK) < TURN
+        fresh = rng.uniform(0.1, 0.9, (BLOCK, 2))
+        own_place = np.where(turned[:, None], fresh, own_place)
+        away ^= turned
+        own = np.where(
+            away[:, None], towards(own_place - disc), push(disc, puck, target)
+        )
+        own = own + NOISE * rng.standard_normal((BLOCK, 2))
         again = rng.random((BLOCK, 1)) < REPEATED
         action = np.where(again, action, np.clip(own, -1, 1))
         places.append(np.stack([disc, puck], 1))
@@ -49,7 +60,11 @@ def push(disc, puck, target) -> np.ndarray:
     round_it = puck + ROUND * np.stack([np.cos(ahead), np.sin(ahead)], 1)
     through = puck  # the disc is stopped by the puck, and pushes it
     goal = np.where((np.abs(turn) < ALIGNED)[:, None], through, round_it)
-    gap = goal - disc
+    return towards(goal - disc)
+
+
+def towards(gap) -> np.ndarray:
+    """The action that moves by `gap` [B, 2], at most of norm 1."""
     far = np.linalg.norm(gap, axis=1, keepdims=True)
     return gap / np.maximum(far, physics.STEP)
 
