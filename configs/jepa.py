@@ -142,6 +142,10 @@ def base():
             "steps": 500,
             "batch": 64,
             "lr": 2e-3,
+            # Clips in a step of the supervised twin; 0: as many as the encoder sees.
+            "twin_clips": 0,
+            # Frames, rows, columns whose tokens the probe sees as one; (0, 0, 0): a patch.
+            "tubelet": (0, 0, 0),
         },
         # Of physical, dense and surprise: clips, steps of their heads, pairs of twins.
         "physical": {
@@ -149,6 +153,10 @@ def base():
             "held_clips": 400,
             "steps": 200,
             "pairs": 300,
+            # Of dense: frames, rows and columns that a body is named for, (0, 0, 0): those
+            # of a token; whether the supervised twin is read too.
+            "cell": (0, 0, 0),
+            "twin": False,
         },
     }
 

@@ -149,7 +149,8 @@ def make(config: Section) -> Method:
         step=step,
         source=functools.partial(read, batch=batch),
         evals=make_world_evals(
-            encoder, clip_grid, init, frozen=frozen, config=config, twin=False
+            encoder, clip_grid, init, frozen=frozen, config=config,
+            clips=max(1, batch // data["frames"]),  # as many frames as images
         )
         | {
             "health": make_health(**networks, batch=held),

@@ -226,9 +226,7 @@ def make(config: Section) -> Method:
         init=init,
         step=step,
         source=functools.partial(read, batch=batch),
-        evals=make_world_evals(
-            encoder, grid, init, frozen=frozen, config=config, twin=False
-        )
+        evals=make_world_evals(encoder, grid, init, frozen=frozen, config=config)
         | {
             "health": make_health(embed, width=encoder.width, batch=held),
             "pictures": make_pictures(encoder, drop, batch=held, data=data, seed=seed),

@@ -16,14 +16,16 @@ from core.nn.layers import Dense
 
 
 class PatchHead(nn.Module):
-    """A linear layer on every token."""
+    """A linear layer on every token, for each of the `cells` that it covers."""
 
     classes: int
+    cells: int = 1
 
     @nn.compact
     def __call__(self, tokens):
-        """[B, N, D] -> [B, N, classes]."""
-        return Dense(self.classes, ("embed", None), name="linear")(tokens)
+        """[B, N, D] -> [B, N cells, classes], cells of a token after one another."""
+        x = Dense(self.classes * self.cells, ("embed", None), name="linear")(tokens)
+        return x.reshape(len(tokens), -1, self.classes)
 
 
 def token_cross_entropy(outputs, labels):
@@ -38,6 +40,7 @@ def score_patches(
     *,
     classes: int,
     options: Options,
+    cells: int = 1,
     progress: Callable[[int], None] = lambda step: None,
 ) -> dict[str, dict[str, Any]]:
     """{"miou": ..., "accuracy": ...} of a linear head on standardized tokens.
@@ -47,8 +50,8 @@ def score_patches(
     fifth of the training clips is taken.
 
     Args:
-      labels: of both parts, int [n, N], a class per token. progress: called after steps, of
-        options.steps.
+      labels: of both parts, int [n, N cells], a class per token or per cell of a token.
+      progress: called after steps, of options.steps.
     """
     rest, held = selection(np.arange(len(train.rows)))
     tokens = [
@@ -57,7 +60,7 @@ def score_patches(
     ]
     middle, std = tokens[0][rest].mean((0, 1)), tokens[0][rest].std((0, 1)) + 1e-6
     tokens = [(x - middle) / std for x in tokens]
-    settings, head = options.grid.settings(), PatchHead(classes)
+    settings, head = options.grid.settings(), PatchHead(classes, cells)
     params = fit.fit_heads(
         head,
         fit.batches_of(

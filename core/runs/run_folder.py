@@ -26,6 +26,7 @@ METRICS = "metrics.jsonl"
 PROVENANCE = "provenance.json"
 # Fields that older runs lack, with the value by which they go on.
 ADDED = {"data.frame_tolerance": 0.5, "guard.norm": 0.0}
+ADDED |= {"probe.twin_clips": 0, "probe.tubelet": [0, 0, 0]}
 ADDED |= dict.fromkeys(
     (f"eval_steps.{x}" for x in ("physical", "dense", "surprise")), -1
 )
@@ -51,7 +52,10 @@ ADDED |= {
 # Fields that change no result; older runs lack some of them.
 FREE = (
     *("data.stall_s", "guard.hang_s", "guard.rollback"),
-    *(f"physical.{x}" for x in ("train_clips", "held_clips", "steps", "pairs")),
+    *(
+        f"physical.{x}"
+        for x in ("train_clips", "held_clips", "steps", "pairs", "cell", "twin")
+    ),
 )
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 

@@ -79,14 +79,15 @@ def make_validation_batch(read, *, size: int, data: Section):
 
 
 def make_world_evals(
-    encoder, grid, init, *, frozen: Frozen, config: Section, twin: bool = True
+    encoder, grid, init, *, frozen: Frozen, config: Section, clips: int = 0
 ) -> dict:
     """The evaluations that need an encoder and clips of the embedded world or of games.
 
     Args:
       encoder: any of the family's; grid: its tokens of a clip.
       init: key -> boxed state with `target`, the weights that are evaluated.
-      twin: whether "baselines" has a supervised twin, which sees all tokens of all clips.
+      clips: whose labels the supervised twin sees in a step unless `probe.twin_clips` says
+        it; 0: `batch`.
     """
     data, seed = config["data"], config["seed"]
     world = functools.partial(data.into, make_records)
@@ -94,15 +95,23 @@ def make_world_evals(
         "train": world(split="world", seed=seed + FITTING)[0],
         "validation": world(split="world_validation", seed=seed)[0],
     }
-    score = config["probe"].into(make_score, encoder=encoder, grid=grid, **worlds)
-    # Runs of older versions lack the section.
+    probing = config["probe"]
+    score = probing.without("twin_clips").into(
+        make_score, encoder=encoder, grid=grid, **worlds
+    )
+    # Runs of older versions lack some of these fields, and the second section.
+    given = probing["twin_clips"] if "twin_clips" in probing else 0
+    clips = given or clips or config["batch"]
     sizes = config["physical"] if "physical" in config else Section({})
+    with_twin = sizes["twin"] if "twin" in sizes else False
+    shared = sizes.without("pairs", "cell", "twin")
 
     def labelled():
         records, pipeline = world(split="world", seed=seed)
-        return make_source(records, batch=config["batch"], **pipeline)
+        return make_source(records, batch=clips, **pipeline)
 
-    fit = make_twin(encoder, grid, source=labelled) if twin else None
+    untrained = make_untrained(init, seed=seed)
+    twin = once_a_step(make_twin(encoder, grid, source=labelled), untrained)
     games = {}
     if "objects" in config:
         known = {"encoder": encoder, "grid": grid, "init": init}
@@ -111,16 +120,17 @@ def make_world_evals(
         )
     return games | {
         "probe": make_probe(score),
-        "baselines": make_baselines(score, init, fit, seed=seed),
-        "physical": sizes.without("pairs").into(make_physical, frozen=frozen, **worlds),
-        "dense": sizes.without("pairs").into(
+        "baselines": make_baselines(score, untrained, twin),
+        "physical": shared.into(make_physical, frozen=frozen, **worlds),
+        "dense": sizes.without("pairs", "twin").into(
             make_dense,
             frozen=frozen,
             grid=grid,
             patch=encoder.patch,
+            twin=twin if with_twin else None,
             **worlds,
         ),
-        "surprise": sizes.without("train_clips", "held_clips", "steps").into(
+        "surprise": sizes.without(*shared, "cell", "twin").into(
             make_twins, surprise=frozen.surprise, world=worlds["validation"]
         )
         if frozen.surprise
@@ -145,7 +155,17 @@ def clips_of(records, count: int, watch: Watch) -> dict:
 
 
 def make_score(
-    encoder, grid, *, train, validation, train_clips, held_clips, steps, batch, lr
+    encoder,
+    grid,
+    *,
+    train,
+    validation,
+    train_clips,
+    held_clips,
+    steps,
+    batch,
+    lr,
+    tubelet=(0, 0, 0),
 ):
     """score(params, watch, what) -> ({"position": R2, "velocity": R2}, picture).
 
@@ -155,7 +175,14 @@ def make_score(
       train, validation: records of the embedded world, to fit and to score the probe on.
       train_clips, held_clips: how many of each are used; they are rendered once and kept.
       steps, batch, lr: the probe's training.
+      tubelet: frames, rows and columns whose tokens are one token of the probe, channels
+        side by side, so that probes of encoders with other patches are alike; (0, 0, 0) is
+        the encoder's patch.
+
+    Raises ValueError for a tubelet that is no multiple of the encoder's patch.
     """
+    factor = tokens_in(tubelet if any(tubelet) else encoder.patch, encoder.patch, grid)
+    merged = tuple(n // f for n, f in zip(grid, factor, strict=True))
     fit = {"steps": steps, "batch": batch, "lr": lr}
     drawn: dict[str, dict] = {}  # those of a part, once they are drawn
 
@@ -164,9 +191,11 @@ def make_score(
             drawn[part] = clips_of(records, count, watch)
         return drawn[part]
 
-    readout = probe.Readout(bodies=train.bodies, grid=grid, frames=train.frames)
-    # Compiled once for all weights.
-    tokens = jax.jit(functools.partial(tokens_of, encoder, grid))
+    readout = probe.Readout(bodies=train.bodies, grid=merged, frames=train.frames)
+
+    @jax.jit  # compiled once for all weights
+    def tokens(params, video):
+        return merge(tokens_of(encoder, grid, params, video), merged, factor)
 
     def score(params, watch, what):
         fitted = clips("train", train, train_clips, watch)
@@ -182,6 +211,33 @@ def make_score(
     return score
 
 
+def tokens_in(tubelet, patch, grid) -> tuple[int, ...]:
+    """Tokens of `patch` in a tubelet of a grid, along time, row and column.
+
+    Raises ValueError if they do not fill it, or if tubelets do not fill the grid.
+    """
+    factor = tuple(a // b for a, b in zip(tubelet, patch, strict=True))
+    rests = [a % b for a, b in zip(tubelet, patch, strict=True)]
+    if any(rests) or any(n % max(f, 1) for n, f in zip(grid, factor, strict=True)):
+        raise ValueError(
+            f"probe.tubelet is {tuple(tubelet)}, but a token has {tuple(patch)} frames, "
+            f"rows and columns, and a clip {tuple(grid)} tokens; expected multiples of the "
+            "one that divide the clip"
+        )
+    return factor
+
+
+def merge(tokens, grid, factor):
+    """Tokens [B, N, D] -> those of each tubelet side by side, [B, N / f, f D].
+
+    grid: of tubelets; factor: tokens of a tubelet along each axis, f in all.
+    """
+    B, _, D = tokens.shape
+    (t, h, w), (a, b, c) = grid, factor
+    x = tokens.reshape(B, t, a, h, b, w, c, D).transpose(0, 1, 3, 5, 2, 4, 6, 7)
+    return x.reshape(B, t * h * w, a * b * c * D)
+
+
 def make_probe(score):
     """state -> R2 of a probe on the frozen target encoder, and a picture of its predictions.
 
@@ -195,23 +251,17 @@ def make_probe(score):
     return evaluate
 
 
-def make_baselines(score, init, train_twin, *, seed):
+def make_baselines(score, untrained, twin):
     """state -> R2 of the same probe on raw tubelets, untrained encoder, supervised twin.
-
-    The twin is trained for as many steps as the state, on labelled clips.
 
     Args:
       score: what `make_score` returns.
-      init: key -> boxed state.
-      train_twin: what `make_twin` returns; None for no twin.
+      untrained: () -> an encoder's first weights.
+      twin: (state, watch) -> the weights of an encoder that was trained on labels.
     """
 
     def evaluate(state, watch):
-        fresh = jax.jit(lambda: unbox(init(jax.random.key(seed))).target)
-        untrained = fresh()
-        found = {"pixels": None, "untrained": untrained}
-        if train_twin is not None:
-            found["twin"] = train_twin(untrained, int(state.step), watch)
+        found = {"pixels": None, "untrained": untrained(), "twin": twin(state, watch)}
         return {
             f"{name}/{k}": v
             for name, params in found.items()
@@ -219,6 +269,31 @@ def make_baselines(score, init, train_twin, *, seed):
         }
 
     return evaluate
+
+
+def make_untrained(init, *, seed: int):
+    """() -> the encoder's weights before training; init: key -> boxed state."""
+    return jax.jit(lambda: unbox(init(jax.random.key(seed))).target)
+
+
+def once_a_step(train, untrained):
+    """(state, watch) -> the supervised twin, trained for as many steps as the state.
+
+    The newest is kept, so that evaluations of one state share it.
+
+    Args:
+      train: what `make_twin` returns. untrained: () -> the weights that it starts from.
+    """
+    kept: dict[int, dict] = {}  # step -> weights
+
+    def twin(state, watch):
+        step = int(state.step)
+        if step not in kept:
+            kept.clear()
+            kept[step] = train(untrained(), step, watch)
+        return kept[step]
+
+    return twin
 
 
 def make_twin(encoder, grid, *, source, lr=1e-3, decay=0.01):
