@@ -48,9 +48,9 @@ def get_config(name="v2"):
     config.data.workers = 1
     config.probe.update(
         {
-            "train_clips": 2000,
-            "held_clips": 300,
-            "steps": 600,
+            "train_clips": 1200,
+            "held_clips": 200,
+            "steps": 500,
             "batch": 32,
             "lr": 4e-3,
             "tubelet": (2, 16, 16),
