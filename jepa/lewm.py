@@ -20,16 +20,15 @@ from jepa.losses.masked import vicreg
 from jepa.losses.sigreg import sigreg
 from jepa.nets.batch_norm import first_moments, running_moments
 from jepa.worlds.block_clips import ActionStatistics, make_clip_source, make_read
-from jepa.worlds.lewm_evals import make_evals, weights_of
-from jepa.worlds.lewm_networks import Networks, make_networks, normalize_blocks
-from jepa.worlds.lewm_plan import make_goal_model
+from jepa.worlds.latent_evals import make_evals
+from jepa.worlds.latent_plan import make_acting
+from jepa.worlds.latent_world import normalize_blocks
+from jepa.worlds.lewm_networks import Networks, make_networks, make_world
 from jepa.worlds.planning import (
-    Acting,
     Planning,
     bench_plans,
     make_plan_evaluation,
     make_planner_export,
-    picture_views,
 )
 
 DROPOUT_STREAM = 1  # of keys, folded into that of the step
@@ -37,6 +36,7 @@ BETTER = {
     "probe.*": "higher",
     "health.loss_prediction": "lower",
     "health.copy_ratio": "lower",
+    "health.rollout_ratio": "lower",
     "health.rank": "higher",
     "health.*": "",
 }
@@ -171,20 +171,9 @@ def make(config: Section) -> Method:
     networks = make_networks(config, width=statistics.width)
     plan = config["plan"].into(Planning)
     plan.check(clip["history"])
-    acting = Acting(
-        title="LeWorldModel",
-        goal_model=lambda state: make_goal_model(
-            networks,
-            state.actions,
-            image=config["data"]["image"],
-            window=plan.window,
-            last=plan.last,
-        ),
-        params_of=weights_of,
-        source=config["data"]["source"],
-        views=picture_views((config["data"]["image"],), networks.size),
-        size=networks.size,
-        width=networks.width,
+    world = make_world(networks, window=plan.window)
+    acting = make_acting(
+        "LeWorldModel", world, plan, data=config["data"], width=networks.width
     )
     init = make_init(networks, statistics)
     optimizer, objective = config["optimizer"], config["objective"]
@@ -210,7 +199,7 @@ def make(config: Section) -> Method:
             width=networks.skip * networks.width,
             make_records=functools.partial(read, frames=frames),
         ),
-        evals=make_evals(networks, read=read, config=config)
+        evals=make_evals(world, read=read, frames=frames, config=config)
         | {"plan": make_plan_evaluation(acting, plan)},
         exports={
             "planner": make_planner_export(

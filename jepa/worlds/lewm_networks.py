@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from core.parallel.layouts import unbox
 from core.section import Section
+from jepa.worlds.latent_world import LatentWorld
 from jepa.worlds.lewm_model import (
     ActionEncoder,
     ImageConvolutions,
@@ -82,14 +83,42 @@ class Networks(NamedTuple):
         return self.pred_proj.apply({"params": params["pred_proj"]}, x, running)
 
 
-def normalize_blocks(blocks, actions: dict, skip: int):
-    """Blocks in environment units [..., skip A] -> normalized; 0 where they are NaN.
-
-    actions: {"mean", "std"} of environment actions [A]. NaN stands for actions that were
-    not taken, such as after the end of an episode.
+def make_world(networks: Networks, *, window: int) -> LatentWorld:
+    """LeWorldModel for evaluations and plans. window: most latents that a prediction in a
+    rollout sees, up to the history of training.
     """
-    mean, std = (jnp.tile(actions[name], skip) for name in ("mean", "std"))
-    return jnp.nan_to_num((blocks - mean) / std, nan=0.0)
+
+    def encode(weights, images):
+        return networks.encode(weights["params"], images, weights["norms"])[0]
+
+    def predict(weights, latents, blocks):
+        params, norms = weights["params"], weights["norms"]
+        return networks.predict(params, latents, blocks, norms)[0]
+
+    def roll(weights, latents, blocks):
+        known = list(jnp.moveaxis(latents, 1, 0))
+        taken = list(jnp.moveaxis(blocks, 1, 0))
+        first = len(known)
+        for end in range(first, len(taken) + 1):
+            seen = slice(max(0, end - window), end)
+            given = jnp.stack(known[seen], 1), jnp.stack(taken[seen], 1)
+            known.append(predict(weights, *given)[:, -1])
+        return jnp.stack(known[first:], 1)
+
+    return LatentWorld(
+        weights_of=weights_of,
+        encode=encode,
+        predict=predict,
+        roll=roll,
+        skip=networks.skip,
+        size=networks.size,
+        history=window,
+    )
+
+
+def weights_of(state) -> dict:
+    """What inference reads of a state."""
+    return {"params": state.params, "norms": state.norms, "actions": state.actions}
 
 
 def make_networks(config: Section, *, width: int) -> Networks:

@@ -1,4 +1,4 @@
-"""Evaluations of LeWorldModel without plans: health of the latents, a probe of positions."""
+"""Evaluations of latent world models without plans: health, a probe of positions."""
 
 import functools
 
@@ -14,19 +14,19 @@ from core.evals.readout import in_batches
 from core.evals.regression import Options, score_targets
 from core.evals.statistics import effective_rank
 from jepa.losses.sigreg import sigreg
-from jepa.worlds.lewm_networks import normalize_blocks
+from jepa.worlds.latent_world import LatentWorld, normalize_blocks
 from jepa.worlds.windows import PLACE
 
 SPREAD = 1 << 20  # records over which the evaluated ones are spread
 PART = 64  # clips per call
 
 
-def make_evals(networks, *, read, config) -> dict:
+def make_evals(world: LatentWorld, *, read, frames: int, config) -> dict:
     """The evaluations "health" and "probe" by name.
 
-    read: (split, frames=) -> (records of clips, ...), as of lewm_data.make_clips.
+    read: (split, frames=) -> (records of clips, ...), as of jepa.worlds.block_clips.make_read.
+    frames: of a clip. config: of the method, with sections of those names.
     """
-    frames = config["clip"]["history"] + 1
 
     @functools.cache
     def clips(split, count):
@@ -35,42 +35,42 @@ def make_evals(networks, *, read, config) -> dict:
         return stack_windows(records, chosen)
 
     return {
-        "health": config["health"].into(make_health, networks=networks, clips=clips),
-        "probe": config["probe"].into(make_probe, networks=networks, clips=clips),
+        "health": config["health"].into(make_health, world=world, clips=clips),
+        "probe": config["probe"].into(make_probe, world=world, clips=clips),
     }
 
 
-def make_health(networks, clips, *, count: int):
+def make_health(world: LatentWorld, clips, *, count: int):
     """state -> {"alarms": sentences, and numbers of `count` validation clips}.
 
-    loss_prediction: mean squared error of the next latent, teacher-forced, with the running
-    statistics of batch norm. copy_ratio: over that of the last latent. sigreg: about 1.05
-    for a standard normal, 0.402 times the clips for a single point. std_min, std_median:
-    deviation over clips and frames, by dimension. rank: effective rank of the latents.
-    shuffled_ratio: the error with the actions of other clips, over that with their own; 1
-    if actions are ignored.
+    loss_prediction: mean squared error of the next latent, from true ones. copy_ratio: over
+    that of the last latent. rollout_ratio: the error of latents that are rolled out from the
+    first one over the clip, over that of the first one. sigreg: about 1.05 for a standard
+    normal, 0.402 times the clips for a single point. std_min, std_median: deviation over
+    clips and frames, by dimension. rank: effective rank of the latents. shuffled_ratio: the
+    error with the actions of other clips, over that with their own; 1 if actions are ignored.
     """
-    measure = jax.jit(functools.partial(compare, networks))
+    measure = jax.jit(functools.partial(compare, world))
 
     def health(state, watch):
         batch = clips("validation", count)
         batch = {name: batch[name] for name in ("image", "action")}
-        z, guess, other = in_batches(
-            functools.partial(measure, weights_of(state)),
+        z, guess, other, rolled = in_batches(
+            functools.partial(measure, world.weights_of(state)),
             batch,
             PART,
             watch=watch,
             what="latents",
         )
         wanted, rows = z[:, 1:], z.reshape(-1, z.shape[-1])
-        error = float(np.square(guess - wanted).mean())
+        error = mean_square(guess - wanted)
         std = rows.std(0)
         found = {
             "loss_prediction": error,
-            "copy_ratio": error
-            / max(float(np.square(z[:, :-1] - wanted).mean()), 1e-12),
-            "shuffled_ratio": float(np.square(other - wanted).mean())
-            / max(error, 1e-12),
+            "copy_ratio": error / max(mean_square(z[:, :-1] - wanted), 1e-12),
+            "rollout_ratio": mean_square(rolled - wanted)
+            / max(mean_square(z[:, :1] - wanted), 1e-12),
+            "shuffled_ratio": mean_square(other - wanted) / max(error, 1e-12),
             "sigreg": float(sigreg(jnp.asarray(z).swapaxes(0, 1), jax.random.key(0))),
             "std_min": float(std.min()),
             "std_median": float(np.median(std)),
@@ -87,31 +87,29 @@ def make_health(networks, clips, *, count: int):
     return health
 
 
-def weights_of(state) -> dict:
-    """What inference reads of a state."""
-    return {"params": state.params, "norms": state.norms, "actions": state.actions}
+def mean_square(x: np.ndarray) -> float:
+    """Mean of the squares of all numbers."""
+    return float(np.square(x).mean())
 
 
-def compare(networks, weights, batch):
-    """(latents [B, T, D], next latents [B, T - 1, D], the same with others' actions)."""
-    params, norms = weights["params"], weights["norms"]
-    blocks = normalize_blocks(batch["action"], weights["actions"], networks.skip)
-    z, _ = networks.encode(params, batch["image"], norms)
-    guess, _ = networks.predict(params, z[:, :-1], blocks, norms)
-    other, _ = networks.predict(params, z[:, :-1], jnp.roll(blocks, 1, 0), norms)
-    return z, guess, other
+def compare(world: LatentWorld, weights, batch):
+    """(latents [B, T, D], then three guesses of those after the first [B, T - 1, D]: from true
+    ones, from true ones with the actions of other clips, and rolled out).
+    """
+    blocks = normalize_blocks(batch["action"], weights["actions"], world.skip)
+    z = world.encode(weights, batch["image"])
+    guess = world.predict(weights, z[:, :-1], blocks)
+    other = world.predict(weights, z[:, :-1], jnp.roll(blocks, 1, 0))
+    return z, guess, other, world.roll(weights, z[:, :1], blocks)
 
 
-def make_probe(networks, clips, *, train: int, validation: int):
+def make_probe(world: LatentWorld, clips, *, train: int, validation: int):
     """state -> R2 of positions read from latents by ridge regression, with an interval.
 
     train, validation: clips that it is fitted to and measured on, one frame of each. Raises
     ValueError for data without positions.
     """
-
-    @jax.jit
-    def latents(weights, images):
-        return networks.encode(weights["params"], images, weights["norms"])[0]
+    encode = jax.jit(world.encode)
 
     def probe(state, watch):
         features, targets = [], []
@@ -123,7 +121,7 @@ def make_probe(networks, clips, *, train: int, validation: int):
                     "other evaluations, such as --eval=health"
                 )
             z = in_batches(
-                functools.partial(latents, weights_of(state)),
+                functools.partial(encode, world.weights_of(state)),
                 batch["image"][:, 0],
                 PART,
                 watch=watch,
