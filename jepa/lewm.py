@@ -20,7 +20,7 @@ from jepa.losses.masked import vicreg
 from jepa.losses.sigreg import sigreg
 from jepa.nets.batch_norm import first_moments, running_moments
 from jepa.worlds.block_clips import ActionStatistics, make_clip_source, make_read
-from jepa.worlds.latent_evals import make_evals
+from jepa.worlds.latent_evals import BETTER, make_evals
 from jepa.worlds.latent_plan import make_acting
 from jepa.worlds.latent_world import normalize_blocks
 from jepa.worlds.lewm_networks import Networks, make_networks, make_world
@@ -32,14 +32,6 @@ from jepa.worlds.planning import (
 )
 
 DROPOUT_STREAM = 1  # of keys, folded into that of the step
-BETTER = {
-    "probe.*": "higher",
-    "health.loss_prediction": "lower",
-    "health.copy_ratio": "lower",
-    "health.rollout_ratio": "lower",
-    "health.rank": "higher",
-    "health.*": "",
-}
 
 
 @struct.dataclass

@@ -1,4 +1,4 @@
-"""Clips of LeWorldModel: frames some environment steps apart, and the actions between."""
+"""Clips of latent world models: frames some environment steps apart, and the actions between."""
 
 import dataclasses
 import functools
@@ -60,8 +60,12 @@ class Clips(RecordsWrapper):
         return getattr(self.inner, "about", {})
 
     def load(self, index, rng=None):
-        """A clip; raises BadSample for a window without the picture."""
+        """A clip; raises BadSample for a window without the picture or without actions."""
         window = self.inner.load(index, rng)
+        if not np.size(window.get("action", ())):
+            raise BadSample(
+                "has no actions between its frames; expected some numbers each"
+            )
         pictures = window[picture_name(window, self.image)][:: self.skip]
         # The action of a window's step is the one before it.
         action = np.asarray(window["action"], np.float32)[1:]

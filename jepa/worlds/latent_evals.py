@@ -19,6 +19,14 @@ from jepa.worlds.windows import PLACE
 
 SPREAD = 1 << 20  # records over which the evaluated ones are spread
 PART = 64  # clips per call
+BETTER = {
+    "probe.*": "higher",
+    "health.loss_prediction": "lower",
+    "health.copy_ratio": "lower",
+    "health.rollout_ratio": "lower",
+    "health.rank": "higher",
+    "health.*": "",
+}
 
 
 def make_evals(world: LatentWorld, *, read, frames: int, config) -> dict:
