@@ -79,8 +79,8 @@ def wall():
             },
             "health": {"count": 256},  # validation clips
             "probe": {"train": 1024, "validation": 512},  # clips
-            # As in configs/lewm.py. The cost sums all steps, as in EB-JEPA; the released config of
-            # PLDM for the wall counts the last 3.
+            # As in configs/lewm.py. The cost sums all steps, as in EB-JEPA; the released config
+            # of PLDM for the wall counts the last 3.
             "plan": {
                 "world": "two_rooms",
                 "window": 1,
@@ -91,8 +91,8 @@ def wall():
                 },
                 "crossing": {"far_crossing": {"offset": 60, "budget": 100}},
                 "planners": {
-                    # Deviation 12 in normalized actions, clipped to the bounds; the temperature is
-                    # in units of a squared distance summed over the latent.
+                    # Deviation 12, clipped to the bounds. The temperature is in units of a
+                    # squared distance that is summed over the latent.
                     "mppi": {
                         "candidates": 2000,
                         "best": 2000,

@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 
 from configs import dreamer, jepa
 from configs import lewm as lewm_configs
+from configs import pldm as pldm_configs
 
 # Programs are compiled in a quarter of the time: without optimization, and as one piece
 # of code instead of many in parallel. XLA exits on a flag that it does not know.
@@ -90,18 +91,46 @@ def lewm(**fields):
         "objective": {"slices": 16},
         "health": {"count": 8},
         "probe": {"train": 32, "validation": 16},
-        "plan": {"problems": 2, "seeds": 1, "at_once": 1, "horizon": 2, "execute": 2},
         "mesh": {"data": 1},
     }
     config = lewm_configs.get_config("two_rooms")
     config.encoder.channels = (4,)
-    cem = {"candidates": 4, "best": 2, "rounds": 1}
-    config.plan.planners, config.plan.exported = ConfigDict({"cem": cem}), "cem"
+    return changed(plan_little(config, "cem"), changes, **fields)
+
+
+def plan_little(config, planner: str):
+    """A config of a latent world model, that plans two problems with one planner."""
+    settings = {"candidates": 4, "best": 2, "rounds": 1}
+    config.plan.planners = ConfigDict({planner: settings})
+    config.plan.exported = planner
     config.plan.tasks = {"near": {"offset": 8, "budget": 8}}
     config.plan.crossing = {}
     config.eval_steps = dict.fromkeys(config.eval_steps, -1)
     config.optimizer.lr = ConfigDict({"kind": "constant", "value": 1e-3})
-    return changed(config, changes, **fields)
+    little = {"problems": 2, "seeds": 1, "at_once": 1, "horizon": 2, "execute": 2}
+    return changed(config, {"plan": little})
+
+
+def pldm(**fields):
+    """PLDM in a few seconds, likewise."""
+    changes = {
+        "batch": 8,
+        "steps": 4,
+        "log_steps": 1,
+        "save_steps": 2,
+        "clip": {"frames": 4, "skip": 2},
+        "data": {"source": "two_rooms:40:16", "size": 16},
+        "latent": {"width": 8},
+        "inverse": {"hidden": 8},
+        "objective": {"rollout": 3},
+        "health": {"count": 8},
+        "probe": {"train": 32, "validation": 16},
+        "mesh": {"data": 1},
+    }
+    config = pldm_configs.get_config("two_rooms")
+    impala = {"kind": "impala", "channels": (4, 4), "blocks": 1, "groups": 2}
+    config.encoder = ConfigDict(impala)
+    return changed(plan_little(config, "mppi"), changes, **fields)
 
 
 def steady(*, lr=1e-3, **fields):

@@ -1,4 +1,4 @@
-"""Clips of latent world models: frames some environment steps apart, and the actions between."""
+"""Clips of latent world models: frames some environment steps apart, actions between."""
 
 import dataclasses
 import functools

@@ -106,6 +106,18 @@ def max_pool(x):
     return x
 
 
+class Head(nn.Module):
+    """Linear map of features to a latent: [..., features] -> [..., width]."""
+
+    width: int
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x):
+        names = (None, "embed")
+        return Dense(self.width, names, self.dtype, init=SCALED, name="linear")(x)
+
+
 class Gru(nn.Module):
     """One step of a gated recurrent unit whose state is the latent itself.
 

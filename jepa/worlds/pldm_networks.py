@@ -5,12 +5,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from core.nn.layers import Dense, LayerNorm
+from core.nn.layers import LayerNorm
 from core.parallel.layouts import unbox
 from core.section import Section
 from jepa.worlds.latent_world import LatentWorld
-from jepa.worlds.lewm_model import SCALED, ImageConvolutions, ImageTransformer
-from jepa.worlds.pldm_model import Gru, InverseDynamics, ResidualConvolutions
+from jepa.worlds.lewm_model import ImageConvolutions, ImageTransformer
+from jepa.worlds.pldm_model import Gru, Head, InverseDynamics, ResidualConvolutions
 
 ENCODERS = {
     "impala": ResidualConvolutions,
@@ -28,7 +28,7 @@ class Networks(NamedTuple):
     """
 
     encoder: Any
-    head: Dense
+    head: Head
     norm: LayerNorm
     predictor: Gru
     inverse: InverseDynamics
@@ -99,7 +99,7 @@ def make_networks(config: Section, *, width: int) -> Networks:
     D, skip = config["latent"]["width"], config["clip"]["skip"]
     return Networks(
         encoder,
-        Dense(D, (None, "embed"), dtype, init=SCALED),
+        Head(D, dtype),
         LayerNorm(1e-5, jnp.float32),
         Gru(D, dtype),
         config["inverse"].into(InverseDynamics, out=skip * width, dtype=dtype),
