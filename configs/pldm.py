@@ -193,12 +193,10 @@ def two_rooms():
     config["inverse"] = {"hidden": 128}
     config["objective"] |= {"rollout": 6}
     config["eval_steps"] |= {"health": 500, "probe": 0}
-    config["plan"] |= {"horizon": 12, "execute": 3, "exported": "icem"}
-    config["plan"]["planners"]["mppi"] = {
-        "candidates": 500,
-        "best": 64,
-        "rounds": 10,
-        "temperature": 1.0,
+    config["plan"] |= {"horizon": 12, "execute": 3, "problems": 50}
+    config["plan"]["planners"] |= {
+        "mppi": {"candidates": 300, "best": 64, "rounds": 8, "temperature": 1.0},
+        "icem": {"candidates": 300, "best": 30, "rounds": 10},
     }
     return config
 

@@ -29,6 +29,7 @@ PRESETS = (
     "configs/dreamer.py:reach",
     "configs/lewm.py:two_rooms",
     "configs/ac.py:two_rooms",
+    "configs/pldm.py:two_rooms",
 )
 # Checks, with the flags of one command, the arguments of many uses of it.
 CHECK = """
