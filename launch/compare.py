@@ -32,17 +32,24 @@ def main():
         from core.evals import compare
 
         return compare.compare(pathlib.Path(RUNS.value))
-    for name, number in (("tflops", TFLOPS), ("seeds", SEEDS), ("points", POINTS)):
-        if number.value <= 0:
-            raise ValueError(f"--{name} is {number.value}; expected more than 0")
-    commands = [
-        command(place, seed) for seed in range(SEEDS.value) for place in CONFIGS.value
-    ]
-    print("\n".join(commands))
+    numbers = {"tflops": TFLOPS.value, "seeds": SEEDS.value, "points": POINTS.value}
+    if wrong := [name for name, value in numbers.items() if value <= 0]:
+        raise ValueError(
+            f"--{wrong[0]} is {numbers[wrong[0]]}; expected a number above 0"
+        )
+    more = {"tflops": TFLOPS.value, "points": POINTS.value, "runs": TRAIN.value}
+    for seed in range(SEEDS.value):
+        for place in CONFIGS.value:
+            print(command(place, seed, **more))
 
 
-def command(place: str, seed: int) -> str:
-    """The command that trains a config for --tflops; baselines are those of seed 0."""
+def command(place: str, seed: int, *, tflops: float, points: int, runs: str) -> str:
+    """The command that trains a config in a folder of its own below `runs`.
+
+    As many steps as `tflops` 10^12 operations allow, evaluated `points` times. Baselines
+    are those of seed 0. Raises ValueError for a method that does not count its FLOPs, and
+    for too few of them.
+    """
     from core.config import load_method
 
     cost = load_method(config.load(place)).costs.flops
@@ -50,19 +57,17 @@ def command(place: str, seed: int) -> str:
         raise ValueError(
             f"--configs names {place}, whose method does not count its FLOPs"
         )
-    points = POINTS.value
-    each = round(1e12 * TFLOPS.value / cost / points)
+    each = round(1e12 * tflops / cost / points)
     if each < 1:
         raise ValueError(
-            f"--tflops is {TFLOPS.value:g}, but {points} steps of {place} take "
+            f"--tflops is {tflops:g}, but --points steps of {place} take "
             f"{points * cost / 1e12:.3g}; use more"
         )
-    flags = {"steps": each * points, "eval_steps.probe": each, "seed": seed}
+    fields = {"steps": each * points, "eval_steps.probe": each, "seed": seed}
     if seed:
-        flags |= {"eval_steps.baselines": -1, "physical.twin": False}
-    name = place.rpartition(":")[2]
-    words = [f"--config.{key}={value}" for key, value in flags.items()]
-    folder = pathlib.Path(TRAIN.value) / f"{name}_seed{seed}"
+        fields |= {"eval_steps.baselines": -1, "physical.twin": False}
+    words = [f"--config.{key}={value}" for key, value in fields.items()]
+    folder = pathlib.Path(runs) / f"{place.rpartition(':')[2]}_seed{seed}"
     return " ".join(
         ["python -m launch.train", f"--config={place}", *words, f"--workdir={folder}"]
     )

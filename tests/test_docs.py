@@ -30,6 +30,7 @@ PRESETS = (
     "configs/lewm.py:two_rooms",
     "configs/ac.py:two_rooms",
     "configs/pldm.py:two_rooms",
+    "configs/compare.py:v2",
 )
 # Checks, with the flags of one command, the arguments of many uses of it.
 CHECK = """

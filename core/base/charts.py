@@ -87,7 +87,7 @@ def mean(curves: Sequence[Curve]) -> Curve:
     """Point by point, up to the shortest of the curves."""
     rows = [curve for curve in curves if curve]
     return [
-        tuple(sum(values) / len(rows) for values in zip(*points, strict=True))
+        (sum(x for x, _ in points) / len(rows), sum(y for _, y in points) / len(rows))
         for points in zip(*rows, strict=False)
     ]
 

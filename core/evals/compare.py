@@ -231,7 +231,9 @@ def components(by_name: Mapping[str, Sequence[Run]]) -> bytes | None:
     for name, runs in by_name.items():
         paths = sorted((runs[0].folder / "pictures").glob(f"*_{PICTURE}.png"))
         if paths:
-            picture = cv2.imread(str(paths[-1]))[..., ::-1]
+            picture = cv2.imread(str(paths[-1]))
+            assert picture is not None, paths[-1]
+            picture = picture[..., ::-1]
             found.append(caption(picture, f"{name}: frames, trained, untrained"))
     rows = [found[i : i + 2] for i in range(0, len(found), 2)]
     return encode_png(tile(rows, pad=8)) if found else None

@@ -23,7 +23,6 @@ from jepa.evals.pictures import frame_stride, zoom_of
 ENCODERS = {"trained": "target", "untrained": "untrained", "pixels": "pixels"}
 GRID = fit.Grid((3e-2, 1e-2, 3e-3, 1e-3), (0.1, 0.01), (0, 1, 2))
 PICTURED = 6  # clips
-TOKEN = (0, 0, 0)  # a cell is a token
 
 
 def make_dense(
@@ -36,7 +35,7 @@ def make_dense(
     train_clips: int = 800,
     held_clips: int = 400,
     steps: int = 200,
-    cell: tuple[int, int, int] = TOKEN,
+    cell: tuple[int, int, int] = (0, 0, 0),
     twin=None,
 ):
     """state -> mean IoU and accuracy of "which body covers this patch", and "components".
@@ -55,7 +54,8 @@ def make_dense(
 
     Raises ValueError for a cell that `patch` is no multiple of.
     """
-    factor = cells_of(patch, patch if tuple(cell) == TOKEN else cell)
+    cell = cell if any(cell) else patch
+    factor = cells_of(patch, cell)
     options = Options(steps=steps, head_batch=32, grid=GRID)
 
     def evaluate(state, watch: Watch = UNWATCHED):
@@ -63,10 +63,9 @@ def make_dense(
         for world, n in ((train, train_clips), (validation, held_clips)):
             rows = watched(range(n), "clips with masks", watch)
             clips.append(stack_clips(dataclasses.replace(world, masks=True), rows))
-        size = tuple(p // n for p, n in zip(patch, factor, strict=True))
         labels = tuple(
             by_token(
-                tasks.patch_classes(part["mask"], size, train.bodies), grid, factor
+                tasks.patch_classes(part["mask"], cell, train.bodies), grid, factor
             )
             for part in clips
         )
@@ -76,12 +75,13 @@ def make_dense(
             weights = twin(state, watch)
             known["twin"] = functools.partial(jax.jit(frozen.encode), weights)
         for name, encode in known.items():
-            parts = [
+            fitted, scored = (
                 features_in_memory(encode, part["video"], watch, name) for part in clips
-            ]
+            )
             tick = progress_line(f"{name}: linear heads: steps", steps, watch)
             scores = score_patches(
-                *parts,
+                fitted,
+                scored,
                 labels,
                 classes=train.bodies + 1,
                 options=options,
@@ -91,7 +91,7 @@ def make_dense(
             for measure, numbers in scores.items():
                 found |= flat(f"{name}/{measure}", measure, numbers)
             if name in ("trained", "untrained"):
-                some = parts[1].tokens[:PICTURED, 0].astype(np.float32)
+                some = scored.tokens[:PICTURED, 0].astype(np.float32)
                 maps.append(pca_maps(some.reshape(len(some), *grid, -1)))
         watch.say("\n" + table(found, known))
         some = clips[1]["video"][:PICTURED]
@@ -103,7 +103,7 @@ def make_dense(
     return evaluate
 
 
-def cells_of(patch, cell) -> tuple[int, ...]:
+def cells_of(patch, cell) -> tuple[int, int, int]:
     """How many cells a patch has along time, row and column.
 
     Raises ValueError for a cell that the patch is no multiple of.
@@ -113,7 +113,7 @@ def cells_of(patch, cell) -> tuple[int, ...]:
             f"physical.cell is {tuple(cell)}, but a token has {tuple(patch)} frames, rows "
             "and columns; expected numbers that divide these"
         )
-    return tuple(p // c for p, c in zip(patch, cell, strict=True))
+    return patch[0] // cell[0], patch[1] // cell[1], patch[2] // cell[2]
 
 
 def by_token(labels, grid, factor) -> np.ndarray:

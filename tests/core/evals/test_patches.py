@@ -26,6 +26,23 @@ def test_mean_iou_is_as_defined():
     assert pixel_accuracy(weights, confusion) == pytest.approx([(t == g).mean()])
 
 
+def test_a_head_answers_for_each_cell_of_a_token():
+    """Two cells in a token, each with a class of its own in the token's code."""
+    codes = RNG.standard_normal((2, 3, 8))
+    parts, labels = [], []
+    for n in (60, 30):
+        y = RNG.integers(0, 3, (n, 4, 2))
+        tokens = codes[0][y[..., 0]] + codes[1][y[..., 1]]
+        parts.append(Features(tokens[:, None].astype(np.float16), np.arange(n), {}))
+        labels.append(y.reshape(n, -1))
+    options = Options(steps=150, head_batch=16, grid=Grid((0.1,), (0.01,), (0,)))
+    found = score_patches(*parts, tuple(labels), classes=3, options=options, cells=2)
+    assert found["accuracy"]["accuracy"] > 0.95
+    turned = tuple(np.roll(y, 1, 1) for y in labels)  # the cells of other tokens
+    worse = score_patches(*parts, turned, classes=3, options=options, cells=2)
+    assert worse["accuracy"]["accuracy"] < 0.8
+
+
 def test_a_linear_head_reads_planted_classes_alone():
     codes = RNG.standard_normal((3, 8))
     parts, labels = [], []
