@@ -17,12 +17,13 @@ The released cooldowns stretch their schedule by 1.25, so that the rate ends at 
 V-JEPA 2.1 (method jepa.dense): v2_1_b, v2_1_l, v2_1_g, v2_1_G have the networks of the
 public checkpoints, which the public training configs do not always have: B and L are
 distilled, with predictors of 12 blocks and one level as wide as G, their teacher. These are
-read and evaluated; to train B or L without a teacher set --config.predictor.out=0. Rates,
+read and evaluated; distill_b and distill_l
+train them, and to train B or L without a teacher set --config.predictor.out=0. Rates,
 steps and batch are the paper's. Images are the first frames of clips. tiny_dense is tiny
 with this objective.
 
-configs/levjepa.py and configs/ijepa.py describe tiny_levjepa, levjepa_b, levjepa_l, and
-tiny_image, ijepa_h14, ijepa_h16_448.
+configs/levjepa.py, configs/ijepa.py and configs/distill.py describe tiny_levjepa, levjepa_b,
+levjepa_l, tiny_image, ijepa_h14, ijepa_h16_448, and tiny_distill, distill_b, distill_l.
 
 To continue from published weights on other videos:
 --config=configs/jepa.py:v2_l --config.init_from=FOLDER, with a Hugging Face folder such
@@ -34,12 +35,13 @@ docs/scaling.md says what to expect there.
 
 from ml_collections import ConfigDict
 
-from configs import ijepa, levjepa, run, tiny_jepa
+from configs import distill, ijepa, levjepa, run, tiny_jepa
 
 WORDS = (
     "tiny, atari, rooms, v1_l, v1_h, v1_h384, v2_l, v2_h, v2_g, v2_G, v2_l_cooldown, "
     "v2_h_cooldown, v2_g_cooldown, v2_g384_cooldown, tiny_dense, v2_1_b, v2_1_l, v2_1_g, "
-    "v2_1_G, tiny_levjepa, levjepa_b, levjepa_l, tiny_image, ijepa_h14, ijepa_h16_448"
+    "v2_1_G, tiny_levjepa, levjepa_b, levjepa_l, tiny_image, ijepa_h14, ijepa_h16_448, "
+    "tiny_distill, distill_b, distill_l"
 )
 
 
@@ -92,6 +94,7 @@ def get_config(size="tiny"):
     for letter, name in (("b", "B"), ("l", "L"), ("g", "g"), ("G", "G")):
         makers[f"v2_1_{letter}"] = lambda name=name: v2_1(name)
     makers |= levjepa.makers(base) | ijepa.makers(base)
+    makers |= distill.makers(v2_1, makers["tiny_dense"])
     if size not in makers:
         raise ValueError(f"configs/jepa.py has no preset {size!r}; use one of {WORDS}")
     return ConfigDict(makers[size]())

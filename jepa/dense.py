@@ -74,16 +74,44 @@ def make(config: Section) -> Method:
 
     Raises ValueError that names the field for values that do not fit together.
     """
-    data, masks, objective = config["data"], config["masks"], config["objective"]
-    batch, seed, steps = config["batch"], config["seed"], config["steps"]
     networks = make_dense_networks(
         dtype=config["dtype"], encoder=config["encoder"], predictor=config["predictor"]
     )
+    grid = clip_grid(config, networks[0])
+    return build(
+        config,
+        networks,
+        init=make_init(*networks, grid=grid),
+        check=lambda: check_trainable(*networks),
+        health=make_health,
+    )
+
+
+def clip_grid(config: Section, encoder: DenseEncoder) -> tuple[int, int, int]:
+    """Tokens of the config's clips along time, row and column."""
+    data = config["data"]
+    return token_grid(encoder.patch, frames=data["frames"], size=data["size"])
+
+
+def build(
+    config: Section, networks, *, init, check, health, teacher=None, truth="target"
+) -> Method:
+    """A Method that predicts the levels of a clip from visible tokens.
+
+    Args:
+      networks: (DenseEncoder, DensePredictor). init: key -> State with boxed arrays.
+      check: () -> None; raises ValueError where the networks cannot be trained.
+      health: with the arguments of `make_health`.
+      teacher: network whose features are predicted, by default the encoder; truth: field
+        of the state that has its weights.
+    """
+    data, masks, objective = config["data"], config["masks"], config["objective"]
+    batch, seed, steps = config["batch"], config["seed"], config["steps"]
     encoder, predictor = networks
     share = objective["image_share"]
     if not 0 <= share <= 1:
         raise ValueError(f"objective.image_share is {share}; use a number from 0 to 1")
-    grid = token_grid(encoder.patch, frames=data["frames"], size=data["size"])
+    grid = clip_grid(config, encoder)
     part = functools.partial(
         make_part, batch=batch, seed=seed, truncation=masks["truncation"],
         available=predictor.mask_tokens, per_pattern=objective["mask_token_per_pattern"],
@@ -91,7 +119,6 @@ def make(config: Section) -> Method:
     clips = part(masks["patterns"], grid)
     images = part(masks["image_patterns"], (1, *grid[1:]), prefix=IMAGE)
     context = objective["context"].into(ContextLoss)
-    init = make_init(encoder, predictor, grid=grid)
     optimizer = config["optimizer"]
     schedules = {
         name: optim.schedule_from(optimizer[name], steps=steps)
@@ -101,13 +128,17 @@ def make(config: Section) -> Method:
     update = optimizer.without(*schedules).into(
         make_step,
         init=init,
-        loss_fn=make_loss(networks, clips, images, context=context, image_share=share),
+        loss_fn=make_loss(
+            networks, clips, images, context=context, image_share=share,
+            teacher=teacher,
+        ),
         prepare=make_prepare(parts, context, config["colour"].into(Jitter)),
         dtype=encoder.dtype,
         accumulate=config["accumulate"],
         seed=seed,
+        truth=truth,
         **schedules,
-    )
+    )  # fmt: skip
 
     def step(state, batch):
         ramp = jnp.full(len(batch["context"]), context.ramp(state.step, steps))
@@ -118,7 +149,7 @@ def make(config: Section) -> Method:
 
     def source(split, shard, folder=None):
         if split == "train":
-            check_trainable(encoder, predictor)
+            check()
         return read(split, shard, folder, batch=batch)
 
     frozen = make_frozen(encoder, init, seed=seed, data=data)
@@ -129,7 +160,7 @@ def make(config: Section) -> Method:
         source=source,
         evals=standard.make_evals(
             encoder, predictor, clips.masker, init, read, use=clips.use, config=config,
-            frozen=frozen, health=make_health,
+            frozen=frozen, health=health,
         ),
         exports=exports | {"hf": refuse_hf},
         batch=batch,
@@ -141,7 +172,7 @@ def make(config: Section) -> Method:
         costs=flops.make_dense_costs(
             encoder, predictor,
             [(p.masker, encoder.patch_of(1) if p.prefix else encoder.patch) for p in parts],
-            accumulate=config["accumulate"],
+            accumulate=config["accumulate"], teacher=teacher,
         ),
         tools=Tools(
             benches=make_benches(seed=seed, data=data),

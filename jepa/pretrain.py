@@ -170,6 +170,7 @@ def make_step(
     clip_steps,
     accumulate,
     seed,
+    truth="target",
 ):
     """(state, batch) -> (state, metrics): AdamW on encoder and predictor, EMA of the target.
 
@@ -181,6 +182,7 @@ def make_step(
       clip_norm: limit of the gradient norms of encoder and predictor, each by itself,
         after `clip_steps` updates; 0 never clips.
       accumulate: parts that a batch is taken in, one after another.
+      truth: field of the state with the weights whose features are predicted.
     """
 
     def step(state, batch):
@@ -210,8 +212,8 @@ def make_step(
             state,
             prepare(batch, key),
             loss_fn=lambda *given: loss_fn(*given, key),
-            frozen=state.target,
-            like=(like.params, like.target),
+            frozen=getattr(state, truth),
+            like=(like.params, getattr(like, truth)),
             optimize=optimize,
             dtype=dtype,
             accumulate=accumulate,

@@ -67,7 +67,7 @@ class Part(NamedTuple):
         return {name: batch[self.prefix + name] for name in MASKS}
 
 
-def compare(networks, part: Part, params, target, patches, masks):
+def compare(networks, part: Part, params, target, patches, masks, *, teacher=None):
     """(truth of all tokens, predictions at hidden, at visible ones): [B, n, levels D].
 
     The truth is the target's levels, each normalized without scale or shift; one level is
@@ -75,12 +75,14 @@ def compare(networks, part: Part, params, target, patches, masks):
 
     Args:
       networks: (DenseEncoder, DensePredictor) that `check_trainable` takes.
+      target: weights of `teacher`, a DenseEncoder D wide; by default the encoder.
       patches: standardized, [B, N, p], all of them. masks: MASKS of these rows.
     """
     encoder, predictor = networks
+    teacher = teacher or encoder
     grid, sizes = part.masker.grid, part.masker.sizes("context")
     image = part.prefix == IMAGE
-    width = predictor.levels * encoder.width
+    width = predictor.levels * teacher.width
     features = encoder.apply(
         {"params": params["encoder"]},
         take(patches, masks["context"]),
@@ -90,12 +92,12 @@ def compare(networks, part: Part, params, target, patches, masks):
         segments=sizes,
         hierarchy=True,
     )
-    truth = encoder.apply({"params": target}, patches, grid=grid, hierarchy=True)
+    truth = teacher.apply({"params": target}, patches, grid=grid, hierarchy=True)
     truth = truth[..., -width:].reshape(*truth.shape[:2], predictor.levels, -1)
     truth = normalize(truth, eps=1e-5).reshape(*truth.shape[:2], width)
     guess, visible = predictor.apply(
         {"params": params["predictor"]},
-        features[..., -width:],
+        features[..., -predictor.levels * encoder.width :],
         masks["context"],
         masks["target"],
         grid=grid,
@@ -146,14 +148,21 @@ def nearness(masks, masker: Masker):
 
 
 def make_loss(
-    networks, clips: Part, images: Part, *, context: ContextLoss, image_share: float
+    networks,
+    clips: Part,
+    images: Part,
+    *,
+    context: ContextLoss,
+    image_share: float,
+    teacher=None,
 ):
     """Loss of (params, target, prepared batch, key) -> (scalar, (metrics, {})).
 
     (1 - image_share) times the loss of clips plus image_share times that of images, each
     the mean absolute error at hidden tokens plus the ramped one at visible tokens, over all
     levels alike (arXiv 2603.14482). `ramp` [B] is in the batch. Images are the first
-    frames of the clips; a share of 0 leaves them out, a share of 1 the clips.
+    frames of the clips; a share of 0 leaves them out, a share of 1 the clips. teacher: as
+    of `compare`.
     """
     encoder, _ = networks
 
@@ -161,7 +170,7 @@ def make_loss(
         patch = encoder.patch_of(video.shape[1])
         patches = standardize_clips(patchify(video, patch), batch.get("colour"))
         masks = part.masks(batch)
-        found = compare(networks, part, params, target, patches, masks)
+        found = compare(networks, part, params, target, patches, masks, teacher=teacher)
         terms = {}
         for name, guess in zip(("target", "context"), found[1:], strict=True):
             truth = take(found[0], masks[name])

@@ -18,6 +18,7 @@ from core.parallel.collectives import constrain
 
 # width, depth, heads, hidden
 SIZES = {
+    "mini": (64, 4, 2, 256),
     "tiny": (128, 4, 4, 512),
     "T": (192, 12, 3, 768),
     "S": (384, 12, 6, 1536),

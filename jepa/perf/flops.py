@@ -12,32 +12,50 @@ from jepa.nets.dense_model import DensePredictor
 
 
 def make_costs(
-    encoder, predictor, masker, *, accumulate: int, encoded: tuple[int, ...] = ()
+    encoder,
+    predictor,
+    masker,
+    *,
+    accumulate: int,
+    encoded: tuple[int, ...] = (),
+    teacher=None,
 ) -> Costs:
     """What a step of `masker.batch` clips costs; accumulate: parts of a batch.
 
     encoded: tokens of the contexts that the encoder sees, where patterns share them.
+    teacher: the network whose features are predicted, by default the encoder.
     """
     shape = {name: masker.sizes(name) for name in ("context", "target")}
     shape["encoded"] = encoded or shape["context"]
-    shape |= {"grid": masker.grid, "batch": masker.batch}
+    shape |= {"grid": masker.grid, "batch": masker.batch, "teacher": teacher}
     useful, recomputed = step(encoder, predictor, **shape)
     traffic = functools.partial(token_traffic, encoder, predictor, **shape)
     forward_passes = 1 + (encoder.remat != "none")
     return Costs(
         flops=useful,
         recomputed=recomputed,
-        gathers={"params": accumulate * forward_passes, "target": accumulate},
+        gathers={
+            "params": accumulate * forward_passes,
+            "teacher" if teacher else "target": accumulate,
+        },
         token_traffic=traffic,
         dtype=encoder.dtype,
         memory_hint=memory_hint(encoder.remat),
     )
 
 
-def make_dense_costs(encoder, predictor, parts, *, accumulate: int) -> Costs:
+def make_dense_costs(
+    encoder, predictor, parts, *, accumulate: int, teacher=None
+) -> Costs:
     """`make_costs` of V-JEPA 2.1; parts: a masker and a patch for clips and for images."""
     costs = [
-        make_costs(encoder.clone(patch=patch), predictor, masker, accumulate=accumulate)
+        make_costs(
+            encoder.clone(patch=patch),
+            predictor,
+            masker,
+            accumulate=accumulate,
+            teacher=teacher and teacher.clone(patch=patch),
+        )
         for masker, patch in parts
     ]
 
@@ -103,19 +121,23 @@ def forward(*, tokens, segments, width, depth, hidden, inputs, outputs=0):
 
 
 def step(
-    encoder, predictor, *, grid, context, target, batch, encoded=()
+    encoder, predictor, *, grid, context, target, batch, encoded=(), teacher=None
 ) -> tuple[float, float]:
     """(useful, recomputed) operations of encoder, predictor and target on `batch` clips.
 
     context, target: tokens per mask pattern; encoded: of the contexts that the encoder
-    sees, `context` if empty. Recomputed ones are not among the useful.
+    sees, `context` if empty. teacher: as of `make_costs`. Recomputed ones are not among
+    the useful.
     """
     encoded = encoded or context
     pixels = 3 * encoder.patch[0] * encoder.patch[1] * encoder.patch[2]
     all_tokens = grid[0] * grid[1] * grid[2]
-    tower = {"width": encoder.width, "depth": encoder.depth, "hidden": encoder.hidden}
-    seen = forward(tokens=sum(encoded), segments=encoded, inputs=pixels, **tower)
-    whole = forward(tokens=all_tokens, segments=(all_tokens,), inputs=pixels, **tower)
+    small, large = (
+        {"width": net.width, "depth": net.depth, "hidden": net.hidden, "inputs": pixels}
+        for net in (encoder, teacher or encoder)
+    )
+    seen = forward(tokens=sum(encoded), segments=encoded, **small)
+    whole = forward(tokens=all_tokens, segments=(all_tokens,), **large)
     pairs = [c + t for c, t in zip(context, target, strict=True)]
     guess = forward(
         tokens=sum(pairs),
@@ -141,7 +163,7 @@ def ends(predictor, context: int, target: int) -> int:
 
 
 def token_traffic(
-    encoder, predictor, mesh, *, grid, context, target, batch, encoded=()
+    encoder, predictor, mesh, *, grid, context, target, batch, encoded=(), teacher=None
 ) -> dict:
     """{"sequence": bytes} that a device sends along this axis in a step, empty if it is 1.
 
@@ -154,7 +176,7 @@ def token_traffic(
     passes = 2 + (encoder.remat != "none")
     sizes = (
         (encoder, sum(encoded or context), passes),
-        (encoder, grid[0] * grid[1] * grid[2], 1),
+        (teacher or encoder, grid[0] * grid[1] * grid[2], 1),
     )
     sizes += ((predictor, sum(context) + sum(target), passes),)
     each = encoder.dtype.itemsize
