@@ -17,10 +17,9 @@ The released cooldowns stretch their schedule by 1.25, so that the rate ends at 
 V-JEPA 2.1 (method jepa.dense): v2_1_b, v2_1_l, v2_1_g, v2_1_G have the networks of the
 public checkpoints, which the public training configs do not always have: B and L are
 distilled, with predictors of 12 blocks and one level as wide as G, their teacher. These are
-read and evaluated; distill_b and distill_l
-train them, and to train B or L without a teacher set --config.predictor.out=0. Rates,
-steps and batch are the paper's. Images are the first frames of clips. tiny_dense is tiny
-with this objective.
+read and evaluated; distill_b and distill_l train them, and to train B or L without a teacher
+set --config.predictor.out=0. Rates, steps and batch are the paper's. Images are the first
+frames of clips. tiny_dense is tiny with this objective.
 
 configs/levjepa.py, configs/ijepa.py and configs/distill.py describe tiny_levjepa, levjepa_b,
 levjepa_l, tiny_image, ijepa_h14, ijepa_h16_448, and tiny_distill, distill_b, distill_l.

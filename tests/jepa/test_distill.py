@@ -17,6 +17,7 @@ from jepa.distill import either
 from jepa.inputs.masks import Masker, Pattern
 from jepa.losses.dense import BothMasks, ContextLoss, Part, make_loss, make_prepare
 from jepa.nets.dense_model import DenseEncoder, DensePredictor
+from jepa.nets import model
 from jepa.nets.model import MEAN, STD
 from jepa.weights import readers
 from jepa.weights.meta_names import gather, table
@@ -103,6 +104,17 @@ def test_no_gradient_reaches_the_teacher(drawn):
     )
 
 
+@pytest.fixture(scope="module", autouse=True)
+def sizes():
+    """Smaller networks in runs, which compile in less time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(model.SIZES, "tiny", (48, 2, 2, 64))
+        patch.setitem(model.SIZES, "mini", (24, 2, 2, 48))
+        patch.setitem(model.SIZES, "S", (96, 2, 2, 384))
+        patch.setitem(model.SIZES, "T", (256, 2, 4, 1024))
+        yield
+
+
 def small(preset="tiny_distill", **fields):
     config = get_config(preset)
     changes = {
@@ -112,8 +124,8 @@ def small(preset="tiny_distill", **fields):
         "log_steps": 1,
         "save_steps": 3,
         "data": {"frames": 4, "workers": 0},
-        "encoder": {"remat": "block"},
-        "predictor": {"width": 48, "depth": 1},
+        "encoder": {"remat": "block", "levels": 2},
+        "predictor": {"width": 24, "depth": 1, "heads": 2, "hidden": 32},
         "eval_steps": dict.fromkeys(config.eval_steps, -1),
         "mesh": {"data": 1, "fsdp": 1},
     }
@@ -121,7 +133,9 @@ def small(preset="tiny_distill", **fields):
     for pattern in config.masks.patterns:
         config.masks.patterns[pattern].update(budget)
     if preset == "tiny_distill":
-        changes["random_teacher"] = True
+        changes |= {"random_teacher": True, "teacher": {"levels": 2}}
+    else:
+        changes["predictor"]["levels"] = 2
     return changed(config, changes, **fields)
 
 
@@ -142,9 +156,15 @@ def test_a_run_of_the_teacher_is_taken_and_a_resumed_run_is_the_same(
 ):
     use_one_device(monkeypatch)
     share_programs(monkeypatch)
-    lead = jax.device_get(train.fit(small("tiny_dense"), tmp_path / "teacher"))
+    lead = jax.device_get(
+        train.fit(
+            small("tiny_dense", steps=1, objective__image_share=0.0),
+            tmp_path / "teacher",
+        )
+    )
     given = {"init_from": str(tmp_path / "teacher"), "init_parts": "teacher"}
     given |= {"random_teacher": False, "eval_steps__health": 3}
+    given["objective__image_share"] = 0.0
     level = {"kind": "constant", "value": 1e-3}
 
     def config(**fields):
@@ -175,13 +195,13 @@ def test_a_run_of_the_teacher_is_taken_and_a_resumed_run_is_the_same(
     [
         (
             {"predictor__out": 64},
-            "predictor.out is 64, but teacher.size is tiny, 128 wide",
+            "predictor.out is 64, but teacher.size is tiny, 48 wide",
         ),
         (
-            {"predictor__levels": 2},
-            "predictor.levels is 2, but encoder.levels is 4 and",
+            {"predictor__levels": 3},
+            "predictor.levels is 3, but encoder.levels is 2 and",
         ),
-        ({"teacher__levels": 2, "predictor__levels": 4}, "teacher.levels is 2; use 1"),
+        ({"teacher__levels": 1, "predictor__levels": 2}, "teacher.levels is 1; use 1"),
         ({"teacher__size": "huge"}, "size 'huge' is unknown"),
     ],
 )
@@ -216,13 +236,13 @@ def test_the_teacher_is_the_average_in_a_file(tmp_path):
 
 
 def test_flops_are_those_that_xla_counts():
-    config = get_config("tiny_distill")
-    config.update({"random_teacher": True, "dtype": "float32"})
-    config.data.workers = 0
+    """Of wide networks: XLA counts elementwise operations besides."""
+    config = small(teacher__size="T", encoder__size="S", objective__image_share=0.0)
+    config.update({"dtype": "float32", "encoder": {"remat": "none"}})
     method = load_method(config)
     source = method.source("train", (0, 1))
     batch = source.next()
     source.close()
     state = unbox(jax.eval_shape(method.init, jax.random.key(0)))
     counted = jax.jit(method.step).lower(state, batch).cost_analysis()["flops"]
-    assert method.costs.flops == pytest.approx(counted, rel=0.06)
+    assert method.costs.flops == pytest.approx(counted, rel=0.05)

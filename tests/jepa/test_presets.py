@@ -18,13 +18,14 @@ from core.section import Section
 from jepa import pretrain
 
 PRESETS = [name.strip() for name in WORDS.split(",")]
-DENSE = [name for name in PRESETS if name.startswith("v2_1_")]
+DENSE = [name for name in PRESETS if name.startswith(("v2_1_", "distill_"))]
 OTHERS = [name for name in PRESETS if "levjepa" in name or "image" in name]
 OTHERS += [name for name in PRESETS if name.startswith("ijepa")]  # without block masks
 MASKED = [
     name
     for name in PRESETS
-    if name not in ("tiny", "tiny_dense", "atari", "rooms", *DENSE, *OTHERS)
+    if name
+    not in ("tiny", "tiny_dense", "tiny_distill", "atari", "rooms", *DENSE, *OTHERS)
 ]
 # Millions of parameters of the released encoders, and of predictors with ten tokens. Of G
 # there is the encoder of V-JEPA 2.1 alone, 1845.2; it has an embedding of images besides.
@@ -53,7 +54,7 @@ def test_a_method_changes_nothing_in_its_config():
 
 
 def test_the_list_of_presets_is_whole():
-    assert len(PRESETS) == len(set(PRESETS)) == 25
+    assert len(PRESETS) == len(set(PRESETS)) == 28
     with pytest.raises(
         ValueError, match="no preset 'vitl'; use one of tiny, atari, rooms, v1_l"
     ):
@@ -93,7 +94,7 @@ def test_parameters_are_as_many_as_published(preset):
 # have 12 blocks and one level, as wide as their teacher G.
 PUBLIC = {
     "v2_1_b": (86.8, 22.9), "v2_1_l": (304.7, 23.0), "v2_1_g": (1013.3, 55.4),
-    "v2_1_G": (1845.2, 59.4),
+    "v2_1_G": (1845.2, 59.4), "distill_b": (86.8, 22.9), "distill_l": (304.7, 23.0),
 }  # fmt: skip
 
 
@@ -102,6 +103,8 @@ def test_dense_presets_are_the_public_checkpoints(preset):
     config, _, shapes = made(preset)
     counts = [count(shapes.params[k]) / 1e6 for k in ("encoder", "predictor")]
     assert tuple(round(n, 1) for n in counts) == PUBLIC[preset]
+    if preset.startswith("distill"):
+        assert round(count(shapes.teacher) / 1e6, 1) == PUBLIC["v2_1_G"][0]
     optimizer, context = config.optimizer, config.objective.context
     found = (config.data.frames, config.data.size, config.batch, config.steps)
     assert found == (16, 256, 128, 135_000)
