@@ -16,8 +16,8 @@ from core.parallel.layouts import unbox
 from jepa.distill import either
 from jepa.inputs.masks import Masker, Pattern
 from jepa.losses.dense import BothMasks, ContextLoss, Part, make_loss, make_prepare
-from jepa.nets.dense_model import DenseEncoder, DensePredictor
 from jepa.nets import model
+from jepa.nets.dense_model import DenseEncoder, DensePredictor
 from jepa.nets.model import MEAN, STD
 from jepa.weights import readers
 from jepa.weights.meta_names import gather, table
