@@ -1,6 +1,7 @@
 """Benchmark a config here: step time, data wait, FLOP/s, memory, compile time."""
 
 import functools
+import sys
 
 from absl import flags
 
@@ -13,9 +14,14 @@ STEPS = flags.DEFINE_integer(
 PEER = flags.DEFINE_enum(
     "peer",
     None,
-    ["torch", "transformers"],
+    ["torch", "transformers", "stable_worldmodel"],
     "Compare with the same step in another framework, in turns: PyTorch tuned for speed, or "
-    "transformers' modules",
+    "transformers' modules; or with --what=plan the same plan, in PyTorch or that package",
+)
+PEER_PYTHON = flags.DEFINE_string(
+    "peer_python",
+    sys.executable,
+    "Python that runs the peer, such as that of another venv",
 )
 WHAT = flags.DEFINE_list(
     "what",
@@ -48,7 +54,17 @@ def main():
     if SWEEP.value:
         return run_sweep()
     if PEER.value:
-        found = bench.compare(CONFIG.value, PEER.value, steps=STEPS.value)
+        if len(WHAT.value) != 1:
+            raise ValueError(
+                f"--peer compares one thing; --what is {','.join(WHAT.value)}"
+            )
+        found = bench.compare(
+            CONFIG.value,
+            PEER.value,
+            what=WHAT.value[0],
+            steps=STEPS.value,
+            python=PEER_PYTHON.value,
+        )
     else:
         found = bench.measure(CONFIG.value, WHAT.value, steps=STEPS.value)
     print(bench.as_json(found) if JSON.value else bench.as_lines(found))

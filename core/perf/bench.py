@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import importlib
+import importlib.util
 import json
 import os
 import subprocess
@@ -187,15 +188,26 @@ def summarize_times(method, plan, waits, times) -> dict:
     }
 
 
-def compare(config, kind: str, *, steps: int) -> dict:
+def compare(
+    config, kind: str, *, what: str = "step", steps: int, python: str = sys.executable
+) -> dict:
     """Time our step and the same step in the method's peer program in turns, on one batch.
 
-    The peer `kind` is run by the module `peer` beside the method's, with the same weights
-    and batch. Ratios are the peer's time over ours: above 1, ours is faster. Raises
+    The peer `kind` is run by the module `perf.peer` of the method's package, with the same
+    weights and batch. Ratios are the peer's time over ours: above 1, ours is faster. Raises
     ValueError if the first losses differ by 1e-4 or more.
+
+    what: "step"; or "plan", which the module `perf.plan_peer` compares. python: the program
+    that runs the peer.
     """
-    name = config.method.rpartition(".")[0] + ".peer"
+    package = config.method.rpartition(".")[0] + ".perf"
+    known = {"step": "peer", "plan": "plan_peer"}
+    name = f"{package}.{choose([what], known, 'benchmark with a peer')[what]}"
+    if importlib.util.find_spec(name) is None:
+        raise ValueError(f"method {config.method} has no peer for {what}")
     peer = importlib.import_module(name)
+    if what == "plan":
+        return peer.compare(config, kind, steps=steps, python=python)
     config = peer.comparable(config, kind)
     method = load_method(config)
     mesh = make_mesh(devices=jax.local_devices()[:1])
@@ -207,7 +219,7 @@ def compare(config, kind: str, *, steps: int) -> dict:
         batch = peer.prepare(config, state, batch, folder)
         with (
             jax.set_mesh(mesh),
-            start_peer(name, kind, folder) as (versions, peer_step),
+            start_peer(name, kind, folder, python) as (versions, peer_step),
         ):
             batch = to_device(mesh, batch, method.batch)
             rows = []
@@ -251,9 +263,9 @@ def compare(config, kind: str, *, steps: int) -> dict:
 
 
 @contextlib.contextmanager
-def start_peer(name: str, kind: str, folder: str):
+def start_peer(name: str, kind: str, folder: str, python: str):
     """Start the peer program; yields its versions, and a function that runs one step."""
-    command = [sys.executable, "-m", name, kind, folder, str(usable_cpus())]
+    command = [python, "-m", name, kind, folder, str(usable_cpus())]
     settings = {**os.environ, "JAX_PLATFORMS": "cpu"}
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     with subprocess.Popen(command, env=settings, **pipes) as process:

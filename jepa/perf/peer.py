@@ -2,7 +2,7 @@
 
 `prepare` writes weights and batch of both programs. `python -m jepa.perf.peer KIND FOLDER
 THREADS` is the peer: it takes one training step for every line on its standard input. Its
-networks are those of `jepa/peer_KIND.py`.
+networks are those of `jepa/perf/peer_KIND.py`.
 """
 
 import importlib
@@ -153,7 +153,7 @@ def serve(kind, folder, threads):
     import torch
 
     torch.set_num_threads(int(threads))
-    module = importlib.import_module(f"jepa.peer_{kind}")
+    module = importlib.import_module(f"jepa.perf.peer_{kind}")
     folder = pathlib.Path(folder)
     rates = json.loads((folder / STEP).read_text())
     with np.load(folder / BATCH) as found:
