@@ -3,7 +3,6 @@
 import contextlib
 import functools
 import importlib
-import importlib.util
 import json
 import os
 import subprocess
@@ -203,9 +202,12 @@ def compare(
     package = config.method.rpartition(".")[0] + ".perf"
     known = {"step": "peer", "plan": "plan_peer"}
     name = f"{package}.{choose([what], known, 'benchmark with a peer')[what]}"
-    if importlib.util.find_spec(name) is None:
-        raise ValueError(f"method {config.method} has no peer for {what}")
-    peer = importlib.import_module(name)
+    try:
+        peer = importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name not in (name, package):
+            raise
+        raise ValueError(f"method {config.method} has no peer for {what}") from None
     if what == "plan":
         return peer.compare(config, kind, steps=steps, python=python)
     config = peer.comparable(config, kind)

@@ -28,6 +28,8 @@ def comparable(config, kind):
     Rates are fixed, without clipping, extra losses or jitter. Raises ValueError if what the
     peer `kind`, one of NEEDS, needs is not installed.
     """
+    if kind not in NEEDS:
+        raise ValueError(f"--peer={kind} takes no steps; use {' or '.join(NEEDS)}")
     for name in NEEDS[kind]:
         if importlib.util.find_spec(name) is None:
             raise ValueError(

@@ -26,7 +26,7 @@ from jepa.worlds.latent_plan import LatentGoal
 from jepa.worlds.lewm_networks import make_networks, make_world
 
 PROGRAMS = "jepa.perf.plan_programs"
-METHOD = "jepa.lewm"
+METHOD, KINDS = "jepa.lewm", ("torch", "stable_worldmodel")
 CHECKED = 4  # plans per problem whose costs are compared
 
 
@@ -42,6 +42,8 @@ def compare(config, kind: str, *, steps: int, python: str) -> dict:
             f"method {config.method} plans, but its peer is that of {METHOD}; use "
             "--config=configs/lewm.py:two_rooms"
         )
+    if kind not in KINDS:
+        raise ValueError(f"--peer={kind} makes no plans; use {' or '.join(KINDS)}")
     section = Section(resolve_auto(config.to_dict(), "cpu") | {"dtype": "float32"})
     clip, plan = section["clip"], section["plan"]
     read = make_read(section["data"], seed=0, skip=clip["skip"])

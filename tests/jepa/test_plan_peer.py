@@ -88,3 +88,12 @@ def test_a_comparison_that_is_not_there_is_named():
         ValueError, match="method jepa.ac plans, but its peer is that of"
     ):
         bench.compare(load("configs/ac.py:two_rooms"), "torch", what="plan", steps=2)
+    with pytest.raises(
+        ValueError, match="--peer=transformers makes no plans; use torch"
+    ):
+        config = load("configs/lewm.py:two_rooms")
+        bench.compare(config, "transformers", what="plan", steps=2)
+    with pytest.raises(ValueError, match="method dreamer.offline has no peer for step"):
+        bench.compare(load("configs/dreamer.py:tiny"), "torch", steps=2)
+    with pytest.raises(ValueError, match="--peer=stable_worldmodel takes no steps"):
+        bench.compare(load("configs/jepa.py:tiny"), "stable_worldmodel", steps=2)
