@@ -9,38 +9,32 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import struct
 
 from core import optim
 from core.method import Costs, Method, Tools
 from core.section import Section
-from core.update import guarded_update
 from jepa.perf import flops
 from jepa.weights import readers
-from jepa.worlds import ac_evals, robot_clips
+from jepa.worlds import feature_evals, robot_clips
 from jepa.worlds.ac_networks import Networks, make_networks
-from jepa.worlds.ac_plan import make_goal_model
+from jepa.worlds.feature_plan import make_acting
+from jepa.worlds.frozen_features import (
+    FOUND_IN,
+    PARTS,
+    check_encoder,
+    encoder_flops,
+    init_encoder,
+)
 from jepa.worlds.planning import (
-    Acting,
     Planning,
     bench_plans,
     make_plan_evaluation,
     make_planner_export,
-    picture_views,
 )
-
-PARTS = {
-    "encoder": ("encoder",),
-    "predictor": ("params/predictor",),
-    "opt": ("opt",),
-}
-BETTER = {
-    "rollout.copy_ratio*": "lower",
-    "rollout.action_error": "lower",
-    "rollout.shuffled_ratio": "higher",
-    "rollout.*": "",
-}
+from jepa.worlds.predictor_step import make_step
 
 
 @struct.dataclass
@@ -59,12 +53,8 @@ def make_init(networks: Networks, widths: tuple[int, int]):
 
     def init(key):
         keys = jax.random.split(key)
-        encoder, predictor = networks.encoder, networks.predictor
-        t, *sides = encoder.patch
-        pixels = jnp.zeros((1, 1, 3 * t * sides[0] * sides[1]))
-        first = encoder.init(
-            keys[0], pixels, jnp.zeros((1, 1), jnp.int32), grid=(1, *networks.grid)
-        )
+        predictor = networks.predictor
+        encoder = init_encoder(networks.encoder, networks.grid, keys[0])
         tokens = predictor.views * networks.grid[0] * networks.grid[1]
         A, S = widths
         second = predictor.init(
@@ -78,7 +68,7 @@ def make_init(networks: Networks, widths: tuple[int, int]):
         params = {"predictor": second["params"]}
         zero = jnp.zeros((), jnp.int32)
         opt = optim.adam_moments(params)
-        return State(zero, params, first["params"], opt, zero)
+        return State(zero, params, encoder, opt, zero)
 
     return init
 
@@ -119,45 +109,6 @@ def make_loss(networks: Networks, *, rollout: int):
     return loss_fn
 
 
-def make_step(init, loss_fn, *, dtype, lr, decay, betas, eps, clip_norm, accumulate):
-    """(state, batch) -> (state, metrics): AdamW on the predictor.
-
-    lr, decay: schedules of the 1-based update count. clip_norm: limit of the gradients'
-    norm; 0 never clips. accumulate: parts that a batch is taken in.
-    """
-
-    def step(state, batch):
-        s = state.step + 1
-        like = jax.eval_shape(init, jax.random.key(0))
-
-        def optimize(grads, metrics, rows):
-            if clip_norm:
-                grads = optim.clip(grads, clip_norm)
-            params, opt = optim.adamw(
-                grads,
-                state.opt,
-                state.params,
-                lr=lr(s),
-                decay=decay(s),
-                betas=betas,
-                eps=eps,
-            )
-            return {"params": params, "opt": opt}, metrics | {"lr": lr(s)}
-
-        return guarded_update(
-            state,
-            batch,
-            loss_fn=loss_fn,
-            frozen=state.encoder,
-            like=(like.params, like.encoder),
-            optimize=optimize,
-            dtype=dtype,
-            accumulate=accumulate,
-        )
-
-    return step
-
-
 def make(config: Section) -> Method:
     """The Method of a config from configs/ac.py.
 
@@ -180,6 +131,7 @@ def make(config: Section) -> Method:
         make_step,
         init=init,
         loss_fn=make_loss(networks, rollout=rollout),
+        frozen=lambda state: state.encoder,
         dtype=networks.predictor.dtype,
         accumulate=config["accumulate"],
         **schedules,
@@ -188,7 +140,16 @@ def make(config: Section) -> Method:
 
     plan = config["plan"].into(Planning)
     plan.check(clip["frames"] - 1)
-    acting = make_acting(networks, config, plan, widths)
+    acting = make_acting(
+        networks,
+        config,
+        plan,
+        widths,
+        title="V-JEPA 2-AC",
+        params_of=weights_of,
+        moments=lambda state, width: (np.zeros(width), np.ones(width)),
+        reach=plan.window,
+    )
 
     def source(split, shard, folder=None):
         check_encoder(config)
@@ -204,75 +165,29 @@ def make(config: Section) -> Method:
         init=init,
         step=step,
         source=source,
-        evals=ac_evals.make_evals(networks, read=read, config=config)
+        evals=feature_evals.make_evals(
+            networks, read=read, params_of=weights_of, config=config
+        )
         | {"plan": make_plan_evaluation(acting, plan)},
         exports={"planner": make_planner_export(acting, plan, config=config, about={})},
         batch=batch,
         unit="clips",
         frozen_fields=("step", "params", "encoder"),
         parts=PARTS,
-        found_in={"encoder": "target"},
+        found_in=FOUND_IN,
         readers=readers.make_readers(networks.encoder, networks.predictor),
-        better=BETTER,
+        better=feature_evals.BETTER,
         costs=make_costs(networks, config),
         tools=Tools(benches={"plan": bench_plans(acting, plan, init)}),
     )
 
 
-def make_acting(
-    networks: Networks, config: Section, plan: Planning, widths: tuple[int, int]
-) -> Acting:
-    """What plans need of this method. widths: numbers of an action and of a state."""
-    data, skip = config["data"], config["clip"]["skip"]
-    width = widths[0] // skip if data["action"] == "concatenated" else widths[0]
-    names = data["images"] or ("",)
-    views = picture_views(names, data["size"])
-    if len(data["states"]) == 1:
-        views[data["states"][0]] = ((widths[1],), "float32")
-    return Acting(
-        title="V-JEPA 2-AC",
-        goal_model=lambda state: make_goal_model(
-            networks,
-            action=data["action"],
-            skip=skip,
-            width=width,
-            size=data["size"],
-            images=names,
-            states=data["states"],
-            window=plan.window,
-        ),
-        params_of=weights_of,
-        source=data["source"],
-        views=views,
-        size=data["size"],
-        width=width,
-    )
-
-
-def check_encoder(config: Section) -> None:
-    """Raise ValueError if training would begin with a random encoder that is not meant."""
-    if not config["init_from"] and not config["random_encoder"]:
-        raise ValueError(
-            "init_from is empty, but jepa.ac does not train its encoder; name a run of "
-            "jepa.pretrain, an export, a Hugging Face folder or Meta's file, or set "
-            "--config.random_encoder=True"
-        )
-
-
 def make_costs(networks: Networks, config: Section) -> Costs:
     """What a step costs: teacher forcing, rollout and the frozen encoder."""
-    encoder, predictor = networks.encoder, networks.predictor
+    predictor = networks.predictor
     frames, rollout = config["clip"]["frames"], config["objective"]["rollout"]
-    t, *sides = encoder.patch
     cells = networks.grid[0] * networks.grid[1]
-    seen = flops.forward(
-        tokens=cells,
-        segments=(cells,),
-        width=encoder.width,
-        depth=encoder.depth,
-        hidden=encoder.hidden,
-        inputs=3 * t * sides[0] * sides[1],
-    )
+    seen = encoder_flops(networks.encoder, networks.grid)
     per_step = predictor.views * cells + 2
     lengths = [frames - 1, *range(2, rollout + 1)]
     guesses = sum(

@@ -19,10 +19,10 @@ from core.update import guarded_update
 from jepa.losses.masked import vicreg
 from jepa.losses.sigreg import sigreg
 from jepa.nets.batch_norm import first_moments, running_moments
-from jepa.worlds.block_clips import ActionStatistics, make_clip_source, make_read
+from jepa.worlds.block_clips import make_clip_source, make_read
+from jepa.worlds.clip_statistics import ClipStatistics, normalized
 from jepa.worlds.latent_evals import BETTER, make_evals
 from jepa.worlds.latent_plan import make_acting
-from jepa.worlds.latent_world import normalize_blocks
 from jepa.worlds.lewm_networks import Networks, make_networks, make_world
 from jepa.worlds.planning import (
     Planning,
@@ -46,7 +46,7 @@ class State:
     bad_steps: jax.Array  # consecutive updates that were not finite and not applied
 
 
-def make_init(networks: Networks, statistics: ActionStatistics):
+def make_init(networks: Networks, statistics: ClipStatistics):
     """key -> State with boxed arrays; statistics of the actions come with it."""
 
     def init(key):
@@ -55,7 +55,7 @@ def make_init(networks: Networks, statistics: ActionStatistics):
             name: first_moments(getattr(networks, name).hidden)
             for name in ("projector", "pred_proj")
         }
-        actions = {k: jnp.asarray(x) for k, x in statistics.numbers.items()}
+        actions = {k: jnp.asarray(x) for k, x in statistics.numbers["action"].items()}
         zero = jnp.zeros((), jnp.int32)
         opt = optim.adam_moments(params)
         return State(zero, params, norms, actions, opt, zero)
@@ -78,7 +78,7 @@ def make_loss(
 
     def loss_fn(params, frozen, batch, key):
         norms, actions = frozen
-        blocks = normalize_blocks(batch["action"], actions, networks.skip)
+        blocks = normalized(batch["action"], actions, networks.skip)
         z, seen = networks.encode(params, batch["image"])
         guess, given = networks.predict(
             params, z[:, :-1], blocks, keys=batch.get("keys")
@@ -159,8 +159,8 @@ def make(config: Section) -> Method:
     frames = clip["history"] + 1
     read = make_read(config["data"], seed=seed, skip=clip["skip"])
     records, _ = read("train", frames=frames)
-    statistics = ActionStatistics(records, clip["skip"])
-    networks = make_networks(config, width=statistics.width)
+    statistics = ClipStatistics(records, {"action": clip["skip"]})
+    networks = make_networks(config, width=statistics.width("action"))
     plan = config["plan"].into(Planning)
     plan.check(clip["history"])
     world = make_world(networks, window=plan.window)

@@ -18,10 +18,10 @@ from core.parallel.collectives import all_gather_rows
 from core.section import Section
 from core.update import guarded_update
 from jepa.losses import latent_paths
-from jepa.worlds.block_clips import ActionStatistics, make_clip_source, make_read
+from jepa.worlds.block_clips import make_clip_source, make_read
+from jepa.worlds.clip_statistics import ClipStatistics, normalized
 from jepa.worlds.latent_evals import BETTER, make_evals
 from jepa.worlds.latent_plan import make_acting
-from jepa.worlds.latent_world import normalize_blocks
 from jepa.worlds.planning import (
     Planning,
     bench_plans,
@@ -42,12 +42,12 @@ class State:
     bad_steps: jax.Array  # consecutive updates that were not finite and not applied
 
 
-def make_init(networks: Networks, statistics: ActionStatistics):
+def make_init(networks: Networks, statistics: ClipStatistics):
     """key -> State with boxed arrays; statistics of the actions come with it."""
 
     def init(key):
         params = networks.init(key)
-        actions = {k: jnp.asarray(x) for k, x in statistics.numbers.items()}
+        actions = {k: jnp.asarray(x) for k, x in statistics.numbers["action"].items()}
         zero = jnp.zeros((), jnp.int32)
         return State(zero, params, actions, optim.adam_moments(params), zero)
 
@@ -82,7 +82,7 @@ def make_loss(
         )
 
     def loss_fn(params, actions, batch):
-        blocks = normalize_blocks(batch["action"], actions, networks.skip)
+        blocks = normalized(batch["action"], actions, networks.skip)
         z = networks.encode(params, batch["image"])
         guess = networks.roll(params, z[:, 0], blocks[:, :rollout])
         read = networks.actions_between(params, z)
@@ -175,8 +175,8 @@ def make(config: Section) -> Method:
         )
     read = make_read(config["data"], seed=config["seed"], skip=clip["skip"])
     records, _ = read("train", frames=frames)
-    statistics = ActionStatistics(records, clip["skip"])
-    networks = make_networks(config, width=statistics.width)
+    statistics = ClipStatistics(records, {"action": clip["skip"]})
+    networks = make_networks(config, width=statistics.width("action"))
     world, dtype = make_world(networks), networks.predictor.dtype
     plan = config["plan"].into(Planning)
     plan.check(world.history)

@@ -16,19 +16,23 @@ CONDITIONS = 2  # tokens of a time step before its patches: action, state
 
 
 def step_positions(
-    steps: int, grid: tuple[int, int], rope_grid: int, views: int = 1
+    steps: int,
+    grid: tuple[int, int],
+    rope_grid: int,
+    views: int = 1,
+    conditions: int = CONDITIONS,
 ) -> np.ndarray:
-    """(time, row, column) of all tokens in order: [steps (2 + views rows columns), 3].
+    """(time, row, column) of all tokens: [steps (conditions + views rows columns), 3].
 
-    Action and state have the time of their step alone: at row and column 0 the channels of
-    rows and columns are not rotated. All views have the same rows and columns. rope_grid:
-    rows and columns of the frames in training; those of `grid` are scaled by rope_grid over
-    their number.
+    Conditions, such as action and state, have the time of their step alone: at row and
+    column 0 the channels of rows and columns are not rotated. All views have the same rows
+    and columns. rope_grid: rows and columns of the frames in training; those of `grid` are
+    scaled by rope_grid over their number.
     """
     rows, columns = grid
     where = np.stack(np.unravel_index(np.arange(rows * columns), grid), -1)
     patches = np.tile(where * (rope_grid / np.array(grid)), (views, 1))
-    places = np.concatenate([np.zeros((CONDITIONS, 2)), patches])
+    places = np.concatenate([np.zeros((conditions, 2)), patches])
     time = np.repeat(np.arange(steps), len(places))
     return np.concatenate([time[:, None], np.tile(places, (steps, 1))], 1)
 

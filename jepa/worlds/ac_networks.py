@@ -6,10 +6,9 @@ import jax.numpy as jnp
 
 from core.nn.layers import normalize
 from core.section import Section
-from jepa.nets.encode import make_encode
-from jepa.nets.model import Encoder, encoder_size
-from jepa.nets.networks import token_grid
+from jepa.nets.model import Encoder
 from jepa.worlds.ac_model import ActionPredictor
+from jepa.worlds.frozen_features import encode_images, make_encoder
 
 
 class Networks(NamedTuple):
@@ -24,16 +23,33 @@ class Networks(NamedTuple):
     embodiment: str
 
     def encode(self, params, images):
-        """Features float32 [..., V N, D] of uint8 images [..., V, H, W, 3].
+        """Features float32 [..., V N, D] of uint8 images [..., V, H, W, 3]."""
+        return encode_images(self.encoder, params, images)
 
-        Each image fills all frames of a tubelet; features are normalized without scale.
-        """
-        *lead, V, H, W, C = images.shape
-        clips = jnp.repeat(
-            images.reshape(-1, 1, H, W, C), self.encoder.patch[0], axis=1
+    def observe(self, weights, features, states):
+        """Frames, as in jepa.worlds.feature_model.FeatureModel."""
+        return {"features": features, "states": states}
+
+    def open_loop(self, weights, seen, actions, *, window: int = 0):
+        """Features after each of the last steps; the state is the last one that is known."""
+        states, later = seen["states"], actions.shape[1] - seen["states"].shape[1]
+        held = jnp.repeat(states[:, -1:], later, 1)
+        found = self.roll(
+            weights["predictor"],
+            seen["features"],
+            actions,
+            jnp.concatenate([states, held], 1),
+            window=window,
         )
-        x = make_encode(self.encoder)(params, {"video": clips})
-        return normalize(x, eps=1e-5).reshape(*lead, -1, x.shape[-1])
+        return {"features": found}
+
+    def gap(self, x, y):
+        """Absolute errors."""
+        return jnp.abs(x - y)
+
+    def distance(self, found, goal):
+        """The energy: mean absolute error between features, [..., V N, D] -> [...]."""
+        return self.gap(found["features"], goal["features"]).mean((-2, -1))
 
     def predict(self, params, features, actions, states):
         """Normalized features after each step: [B, T, V N, D], of arrays [B, T, ...]."""
@@ -75,16 +91,7 @@ def make_networks(config: Section) -> tuple[Networks, tuple[int, int]]:
     Raises ValueError for fields that do not fit together.
     """
     data, robots = config["data"], config["embodiments"]
-    encoder = (
-        config["encoder"]
-        .without("size")
-        .into(
-            Encoder,
-            **encoder_size(config["encoder"]["size"]),
-            dtype=jnp.dtype(config["dtype"]),
-        )
-    )
-    rows = token_grid(encoder.patch, frames=encoder.patch[0], size=data["size"])[1:]
+    encoder, grid = make_encoder(config)
     widths = {name: (robots[name]["action"], robots[name]["state"]) for name in robots}
     robot = config["embodiment"]
     if robot not in widths:
@@ -99,4 +106,4 @@ def make_networks(config: Section) -> tuple[Networks, tuple[int, int]]:
         attention=encoder.attention,
         dtype=encoder.dtype,
     )
-    return Networks(encoder, predictor, rows, robot), widths[robot]
+    return Networks(encoder, predictor, grid, robot), widths[robot]

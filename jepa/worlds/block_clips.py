@@ -7,11 +7,9 @@ import numpy as np
 
 from core.data.loading.pipeline import make_source
 from core.data.mixture import map_parts
-from core.data.records import BadSample, Records, RecordsWrapper, explain
+from core.data.records import BadSample, Records, RecordsWrapper
 from core.section import Section
 from jepa.worlds.windows import PLACE, open_windows, picture_name, resized
-
-WINDOWS = 256  # that statistics of actions are taken over
 
 
 def make_read(data: Section, *, seed: int, skip: int):
@@ -72,46 +70,6 @@ class Clips(RecordsWrapper):
         action = action.reshape(len(pictures) - 1, self.skip * action.shape[1])
         more = {PLACE: window[PLACE][:: self.skip]} if PLACE in window else {}
         return {"image": resized(pictures, self.size), "action": action, **more}
-
-
-class ActionStatistics:
-    """Mean and deviation of environment actions over clips, read when first asked for.
-
-    width: numbers of one environment action, A.
-    """
-
-    def __init__(self, records, skip: int):
-        self.records, self.skip = records, skip
-        self.width = self.first["action"].shape[1] // skip
-
-    @functools.cached_property
-    def first(self) -> dict:
-        """The first clip that can be read; raises ValueError if none of eight can."""
-        why = ""
-        for index in range(min(len(self.records), 8)):
-            try:
-                return self.records.load(index, np.random.default_rng(index))
-            except Exception as error:  # noqa: BLE001, the pipeline reports them
-                why = why or f"{self.records.name(index)} {explain(error)}"
-        raise ValueError(f"no clip can be read of the first records: {why}")
-
-    @functools.cached_property
-    def numbers(self) -> dict[str, np.ndarray]:
-        """{"mean", "std"}: float32 [A]; 1 in place of the deviation of a constant."""
-        found = []
-        places = np.linspace(0, len(self.records) - 1, WINDOWS).astype(np.int64)
-        for seed, index in enumerate(places):
-            try:
-                clip = self.records.load(int(index), np.random.default_rng(seed))
-            except Exception:  # noqa: BLE001, the pipeline reports them
-                continue
-            found.append(clip["action"].reshape(-1, self.width))
-        actions = np.concatenate(found or [self.first["action"]]).astype(np.float64)
-        mean, std = np.nanmean(actions, 0), np.nanstd(actions, 0)
-        return {
-            "mean": mean.astype(np.float32),
-            "std": np.where(std > 1e-6, std, 1).astype(np.float32),
-        }
 
 
 def make_clip_source(split, shard, folder=None, *, batch, width, make_records):

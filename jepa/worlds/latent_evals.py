@@ -14,7 +14,8 @@ from core.evals.readout import in_batches
 from core.evals.regression import Options, score_targets
 from core.evals.statistics import effective_rank
 from jepa.losses.sigreg import sigreg
-from jepa.worlds.latent_world import LatentWorld, normalize_blocks
+from jepa.worlds.clip_statistics import normalized
+from jepa.worlds.latent_world import LatentWorld
 from jepa.worlds.windows import PLACE
 
 SPREAD = 1 << 20  # records over which the evaluated ones are spread
@@ -104,7 +105,7 @@ def compare(world: LatentWorld, weights, batch):
     """(latents [B, T, D], then three guesses of those after the first [B, T - 1, D]: from true
     ones, from true ones with the actions of other clips, and rolled out).
     """
-    blocks = normalize_blocks(batch["action"], weights["actions"], world.skip)
+    blocks = normalized(batch["action"], weights["actions"], world.skip)
     z = world.encode(weights, batch["image"])
     guess = world.predict(weights, z[:, :-1], blocks)
     other = world.predict(weights, z[:, :-1], jnp.roll(blocks, 1, 0))

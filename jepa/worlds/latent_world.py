@@ -4,7 +4,6 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 
 
 class LatentWorld(NamedTuple):
@@ -18,7 +17,7 @@ class LatentWorld(NamedTuple):
     roll: (weights, latents [N, n, D], blocks [N, n - 1 + H, skip A]) -> latents after each of
       the last H blocks [N, H, D], from predicted ones; 1 <= n <= history.
     skip: environment actions of a block. size: pixels per side. history: most frames that
-    `roll` is given. Blocks are normalized, as by `normalize_blocks`.
+    `roll` is given. Blocks are normalized, as by `jepa.worlds.clip_statistics.normalized`.
     """
 
     weights_of: Callable[[Any], Any]
@@ -28,13 +27,3 @@ class LatentWorld(NamedTuple):
     skip: int
     size: int
     history: int = 1
-
-
-def normalize_blocks(blocks, actions: dict, skip: int):
-    """Blocks in environment units [..., skip A] -> normalized; 0 where they are NaN.
-
-    actions: {"mean", "std"} of environment actions [A]. NaN stands for actions that were
-    not taken, such as after the end of an episode.
-    """
-    mean, std = (jnp.tile(actions[name], skip) for name in ("mean", "std"))
-    return jnp.nan_to_num((blocks - mean) / std, nan=0.0)

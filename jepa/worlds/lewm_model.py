@@ -6,19 +6,15 @@ in and go out, and the weights hold only its scale and shift.
 """
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 
 from core.nn import row_keys
-from core.nn.blocks import modulate
 from core.nn.convolutions import strided
 from core.nn.layers import Dense, LayerNorm, gelu, named
 from core.nn.transformer import Transformer
 from jepa.nets.batch_norm import Moments, batch_moments, normalize_by
 from jepa.nets.model import patchify, standardize
-
-# Uniform within 1 / sqrt(inputs): the initialization of the released code.
-SCALED = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+from jepa.worlds.dropout_blocks import SCALED, ModulatedBlock
 
 
 class Projector(nn.Module):
@@ -196,70 +192,12 @@ class Predictor(nn.Module):
             x = Dense(self.width, names, self.dtype, init=SCALED, name="embed")(x)
         for i in range(self.depth):
             now = None if keys is None else row_keys.fold(keys, i)
-            x = PredictorBlock(
+            x = ModulatedBlock(
                 self.heads,
                 self.head_dim,
                 self.hidden,
                 self.dropout,
-                self.dtype,
+                dtype=self.dtype,
                 name=f"block{i}",
             )(x, actions, now)
         return LayerNorm(1e-5, self.dtype, name="norm")(x)
-
-
-class PredictorBlock(nn.Module):
-    """AdaLN-zero block with a further, affine layer norm inside attention and MLP."""
-
-    heads: int
-    head_dim: int
-    hidden: int
-    dropout: float
-    dtype: jnp.dtype
-
-    @nn.compact
-    def __call__(self, x, condition, keys=None):
-        """[B, T, W], [B, T, C] -> [B, T, W]."""
-        W, zeros = x.shape[-1], nn.initializers.zeros
-        names = ("embed", None)
-        layer = Dense(6 * W, names, self.dtype, init=zeros, name="modulation")
-        vectors = jnp.split(layer(nn.silu(condition)), 6, axis=-1)
-        shift, scale, gate = vectors[:3]
-        y = modulate(x, shift, scale, eps=1e-6).astype(self.dtype)
-        x = x + gate * self.attend(y, keys)
-        shift, scale, gate = vectors[3:]
-        y = modulate(x, shift, scale, eps=1e-6).astype(self.dtype)
-        y = gelu(self.dense("up", self.hidden)(LayerNorm(1e-5, name="norm_mlp")(y)))
-        y = self.dense("down", W)(self.drop(y, keys, 2))
-        return x + gate * self.drop(y, keys, 3)
-
-    def dense(self, name, features, use_bias=True):
-        names = ("embed", None) if name != "down" else (None, "embed")
-        return Dense(features, names, self.dtype, use_bias, SCALED, name=name)
-
-    def attend(self, x, keys):
-        """Causal attention over the few steps."""
-        B, T, W = x.shape
-        x = LayerNorm(1e-5, name="norm_attention")(x)
-        heads = (self.heads, self.head_dim)
-        q, k, v = (
-            self.dense(name, self.heads * self.head_dim, use_bias=False)
-            for name in ("query", "key", "value")
-        )
-        out, y = self.dense("out", W), v(x)
-        if T > 1 or self.is_initializing():  # one step attends to itself alone
-            a, b, c = (z.reshape(B, T, *heads) for z in (q(x), k(x), y))
-            scores = jnp.einsum("bthd,bshd->bhts", a, b) * self.head_dim**-0.5
-            seen = jnp.tril(jnp.ones((T, T), bool))
-            scores = jnp.where(seen, scores.astype(jnp.float32), -jnp.inf)
-            weights = self.drop(jax.nn.softmax(scores, -1), keys, 0)
-            y = jnp.einsum("bhts,bshd->bthd", weights.astype(self.dtype), c)
-        return self.drop(out(y.reshape(B, T, -1)), keys, 1)
-
-    def drop(self, x, keys, stream: int):
-        """x with some numbers set to zero and the rest scaled up."""
-        if keys is None or not self.dropout:
-            return x
-        noise = row_keys.sample(
-            jax.random.uniform, row_keys.fold(keys, stream), x.shape
-        )
-        return jnp.where(noise < self.dropout, 0, x / (1 - self.dropout))

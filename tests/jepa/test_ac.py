@@ -20,8 +20,8 @@ from core.runs import checkpoint
 from core.section import Section
 from jepa.ac import make_init, make_loss
 from jepa.worlds import robot_clips
-from jepa.worlds.ac_evals import energy, least_energy
 from jepa.worlds.ac_networks import make_networks
+from jepa.worlds.feature_evals import energy, least_energy
 
 same = np.testing.assert_allclose
 

@@ -20,9 +20,9 @@ from core.parallel.layouts import unbox
 from core.section import Section
 from jepa import lewm
 from jepa.nets.batch_norm import Moments, batch_moments, running_moments
-from jepa.worlds.block_clips import ActionStatistics, Clips, make_read
+from jepa.worlds.block_clips import Clips, make_read
+from jepa.worlds.clip_statistics import ClipStatistics, normalized
 from jepa.worlds.latent_plan import make_goal_model
-from jepa.worlds.latent_world import normalize_blocks
 from jepa.worlds.lewm_model import Projector
 from jepa.worlds.lewm_networks import make_networks, make_world
 
@@ -214,16 +214,18 @@ def test_without_a_term_against_collapse_the_latents_collapse():
 def test_actions_are_normalized_by_the_data_and_missing_ones_are_zero():
     read = make_read(section(tiny())["data"], seed=0, skip=2)
     records, _ = read("train", frames=4)
-    found = ActionStatistics(records, 2)
+    found = ClipStatistics(records, {"action": 2})
     every = np.concatenate(
         [open_task(TWO_ROOMS, "two_rooms:40:16").load(i)["action"] for i in range(38)]
     )
-    assert found.width == 2
-    np.testing.assert_allclose(found.numbers["mean"], every.mean(0), atol=0.05)
-    np.testing.assert_allclose(found.numbers["std"], every.std(0), atol=0.03)
+    assert found.width("action") == 2
+    np.testing.assert_allclose(
+        found.numbers["action"]["mean"], every.mean(0), atol=0.05
+    )
+    np.testing.assert_allclose(found.numbers["action"]["std"], every.std(0), atol=0.03)
     block = jnp.array([[1.0, 2.0, np.nan, 4.0]])
     actions = {"mean": jnp.array([1.0, 0.0]), "std": jnp.array([2.0, 4.0])}
-    np.testing.assert_allclose(normalize_blocks(block, actions, 2), [[0, 0.5, 0, 1]])
+    np.testing.assert_allclose(normalized(block, actions, 2), [[0, 0.5, 0, 1]])
 
 
 def config_of_runs():

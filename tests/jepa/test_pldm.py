@@ -18,7 +18,8 @@ from core.method import Watch
 from core.parallel.layouts import unbox
 from core.section import Section
 from jepa import pldm
-from jepa.worlds.block_clips import ActionStatistics, Clips
+from jepa.worlds.block_clips import Clips
+from jepa.worlds.clip_statistics import ClipStatistics
 from jepa.worlds.latent_plan import make_goal_model
 from jepa.worlds.pldm_model import Gru, group_normalize, max_pool
 from jepa.worlds.pldm_networks import make_networks, make_world
@@ -334,7 +335,7 @@ def test_data_without_actions_is_refused():
             return 2
 
     with pytest.raises(ValueError, match="episode 0 has no actions between its frames"):
-        ActionStatistics(Clips(Still(), 3, 8), 3)
+        ClipStatistics(Clips(Still(), 3, 8), {"action": 3}).width("action")
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Evaluations of V-JEPA 2-AC: open-loop error by horizon, and the energy of actions."""
+"""Predictions in frozen features: open-loop error by horizon, and the energy of actions."""
 
 import functools
 
@@ -10,25 +10,36 @@ from core.data.episodes.trajectories import stack_windows
 from core.evals.readout import in_batches
 from core.method import UNWATCHED
 from core.section import Section
+from jepa.worlds.feature_model import FeatureModel
 
 SPREAD = 1 << 20  # records over which the evaluated ones are spread
 PART = 16  # clips per call
+BETTER = {
+    "rollout.copy_ratio*": "lower",
+    "rollout.action_error": "lower",
+    "rollout.shuffled_ratio": "higher",
+    "rollout.*": "",
+}
 SHARE = 0.01  # of the tried actions, whose mean is the action of least energy
 
 
-def make_evals(networks, *, read, config: Section) -> dict:
-    """The evaluation "rollout" by name. read: (split, frames=) -> (records of clips, ...)."""
-    return {
-        "rollout": config["rollout"].into(make_rollout, networks=networks, read=read)
-    }
+def make_evals(networks: FeatureModel, *, read, params_of, config: Section) -> dict:
+    """The evaluation "rollout" by name.
+
+    read: (split, frames=) -> (records of clips, ...). params_of: state -> weights.
+    """
+    given = {"networks": networks, "read": read, "params_of": params_of}
+    return {"rollout": config["rollout"].into(make_rollout, **given)}
 
 
-def make_rollout(networks, read, *, clips: int, horizon: int, tried: int):
+def make_rollout(
+    networks: FeatureModel, read, params_of, *, clips: int, horizon: int, tried: int
+):
     """state -> findings on validation clips of `horizon` + 1 frames.
 
-    error_H, copy_ratio_H: mean absolute error of the features H frames after the first one,
-    predicted with the recorded actions and the first state held after it is known, and that
-    error over the error of the first frame's features. shuffled_ratio: the error at the
+    error_H, copy_ratio_H: mean error (`gap`) of the features H frames after the first one,
+    predicted from it with the recorded actions, and that error over the error of the first
+    frame's features. shuffled_ratio: the error at the
     horizon with the actions of other clips, over that with their own; 1 if actions are
     ignored. action_error: distance from the true first action to the one of least energy
     (arXiv 2506.09985, figure 9) among `tried` of the data's actions, over the range of
@@ -49,8 +60,7 @@ def make_rollout(networks, read, *, clips: int, horizon: int, tried: int):
     energies = jax.jit(functools.partial(energy, networks))
 
     def rollout(state, watch=UNWATCHED):
-        weights = {"encoder": state.encoder, "predictor": state.params["predictor"]}
-        known = batch()
+        weights, known = params_of(state), batch()
         error, copied, shuffled = in_batches(
             functools.partial(measure, weights), known, PART, watch=watch, what="clips"
         )
@@ -67,44 +77,36 @@ def make_rollout(networks, read, *, clips: int, horizon: int, tried: int):
     return rollout
 
 
-def held(states):
-    """States [B, T, S] as an open loop knows them: the first one at every step."""
-    return jnp.broadcast_to(states[:, :1], states.shape)
-
-
-def errors(networks, weights, batch):
+def errors(networks: FeatureModel, weights, batch):
     """(error, that of copying the first frame, that at the end with others' actions).
 
-    [B, H], [B, H], [B]: mean absolute errors of features.
+    [B, H], [B, H], [B]: mean errors of features.
     """
     truth = networks.encode(weights["encoder"], batch["image"])
-    actions, states = batch["action"], held(batch["state"][:, :-1])
-    roll = functools.partial(networks.roll, weights["predictor"], truth[:, :1])
-    guess, other = roll(actions, states), roll(jnp.roll(actions, 1, 0), states)
-    error = jnp.abs(guess - truth[:, 1:]).mean((2, 3))
-    copied = jnp.abs(truth[:, :1] - truth[:, 1:]).mean((2, 3))
-    return error, copied, jnp.abs(other[:, -1] - truth[:, -1]).mean((1, 2))
+    seen = networks.observe(weights, truth[:, :1], batch["state"][:, :1])
+    roll = functools.partial(networks.open_loop, weights, seen)
+    guess, other = roll(batch["action"]), roll(jnp.roll(batch["action"], 1, 0))
+    error = networks.gap(guess["features"], truth[:, 1:]).mean((2, 3))
+    copied = networks.gap(truth[:, :1], truth[:, 1:]).mean((2, 3))
+    last = networks.gap(other["features"][:, -1], truth[:, -1]).mean((1, 2))
+    return error, copied, last
 
 
-def energy(networks, weights, batch):
+def energy(networks: FeatureModel, weights, batch):
     """Error of the second frame for each of the actions tried, [B, tried].
 
     batch: image [B, 2 or more, ...], state, tried [B, tried, A].
     """
     truth = networks.encode(weights["encoder"], batch["image"][:, :2])
+    seen = networks.observe(weights, truth[:, :1], batch["state"][:, :1])
     tried = batch["tried"]
     B, n, A = tried.shape
-
-    def repeated(x):
-        return jnp.repeat(x[:, :1], n, 0)
-
-    guess = networks.predict(
-        weights["predictor"],
-        repeated(truth),
+    guess = networks.open_loop(
+        weights,
+        jax.tree.map(lambda x: jnp.repeat(x, n, 0), seen),
         tried.reshape(B * n, 1, A),
-        repeated(batch["state"]),
-    )
-    error = jnp.abs(guess.reshape(B, n, *guess.shape[2:]) - truth[:, None, 1])
+    )["features"]
+    error = networks.gap(guess.reshape(B, n, *guess.shape[2:]), truth[:, None, 1])
     return error.mean((2, 3))
 
 

@@ -1,0 +1,81 @@
+"""Features of a frozen encoder: images to normalized patches, and where weights come from."""
+
+import jax
+import jax.numpy as jnp
+
+from core.nn.layers import normalize
+from core.section import Section
+from jepa.nets.encode import make_encode
+from jepa.nets.model import Encoder, encoder_size
+from jepa.nets.networks import token_grid
+from jepa.perf import flops
+
+# Places in the state of a method with a frozen encoder, by part of config.init_parts.
+PARTS = {
+    "encoder": ("encoder",),
+    "predictor": ("params/predictor",),
+    "opt": ("opt",),
+}
+FOUND_IN = {"encoder": "target"}  # of a run of jepa.pretrain
+
+
+def make_encoder(config: Section) -> tuple[Encoder, tuple[int, int]]:
+    """(the encoder of a config, rows and columns of patches of a view).
+
+    Raises ValueError for pictures that do not divide into patches.
+    """
+    encoder = (
+        config["encoder"]
+        .without("size")
+        .into(
+            Encoder,
+            **encoder_size(config["encoder"]["size"]),
+            dtype=jnp.dtype(config["dtype"]),
+        )
+    )
+    size = config["data"]["size"]
+    _, rows, columns = token_grid(encoder.patch, frames=encoder.patch[0], size=size)
+    return encoder, (rows, columns)
+
+
+def init_encoder(encoder: Encoder, grid: tuple[int, int], key) -> dict:
+    """Boxed random weights, until others are placed. grid: as of `make_encoder`."""
+    t, *sides = encoder.patch
+    pixels = jnp.zeros((1, 1, 3 * t * sides[0] * sides[1]))
+    where = jnp.zeros((1, 1), jnp.int32)
+    return encoder.init(key, pixels, where, grid=(1, *grid))["params"]
+
+
+def encode_images(encoder: Encoder, params, images) -> jax.Array:
+    """Features float32 [..., V N, D] of uint8 images [..., V, H, W, 3] of V views.
+
+    Each image fills all frames of a tubelet; features are normalized without scale.
+    """
+    *lead, V, H, W, C = images.shape
+    clips = jnp.repeat(images.reshape(-1, 1, H, W, C), encoder.patch[0], axis=1)
+    x = make_encode(encoder)(params, {"video": clips})
+    return normalize(x, eps=1e-5).reshape(*lead, -1, x.shape[-1])
+
+
+def check_encoder(config: Section) -> None:
+    """Raise ValueError if training would begin with a random encoder that is not meant."""
+    if not config["init_from"] and not config["random_encoder"]:
+        raise ValueError(
+            f"init_from is empty, but {config['method']} does not train its encoder; name a "
+            "run of jepa.pretrain, an export, a Hugging Face folder or Meta's file, or set "
+            "--config.random_encoder=True"
+        )
+
+
+def encoder_flops(encoder: Encoder, grid: tuple[int, int]) -> float:
+    """Floating point operations of the features of one image of one view."""
+    t, *sides = encoder.patch
+    cells = grid[0] * grid[1]
+    return flops.forward(
+        tokens=cells,
+        segments=(cells,),
+        width=encoder.width,
+        depth=encoder.depth,
+        hidden=encoder.hidden,
+        inputs=3 * t * sides[0] * sides[1],
+    )
