@@ -31,6 +31,7 @@ PRESETS = (
     "configs/ac.py:two_rooms",
     "configs/pldm.py:two_rooms",
     "configs/compare.py:v2",
+    "configs/dino_wm.py:two_rooms",
 )
 # Checks, with the flags of one command, the arguments of many uses of it.
 CHECK = """

@@ -63,7 +63,7 @@ def check_encoder(config: Section) -> None:
         raise ValueError(
             f"init_from is empty, but {config['method']} does not train its encoder; name a "
             "run of jepa.pretrain, an export, a Hugging Face folder or Meta's file, or set "
-            "--config.random_encoder=True"
+            "--config.random_encoder=True --config.init_parts="
         )
 
 
