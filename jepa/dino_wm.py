@@ -187,10 +187,9 @@ def make(config: Section) -> Method:
     )
 
     def moments(state, width):
-        """Of environment actions; sums of them are planned in their own units."""
-        if networks.steps == clip["skip"]:
-            return tuple(state.statistics["action"][k] for k in ("mean", "std"))
-        return jnp.zeros(width), jnp.ones(width)
+        """Of environment actions; a sum is that of equal ones."""
+        each = clip["skip"] // networks.steps
+        return tuple(state.statistics["action"][k] / each for k in ("mean", "std"))
 
     acting = make_acting(
         networks,
