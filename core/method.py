@@ -192,7 +192,8 @@ class Frozen(NamedTuple):
     among them. encode: (weights, uint8 clips [B, T, H, W, 3]) -> tokens [B, N, D], pure.
     frames, fps, size: of a clip. classifier: path -> the classifier there, None if there is
     none; raises ValueError if it is damaged. surprise: as core.evals.surprise.Surprise;
-    empty if the method predicts nothing.
+    empty if the method predicts nothing. still: (weights, uint8 pictures [B, H, W, 3]) ->
+    features [B, N, D] of single pictures, pure, as methods with a frozen encoder read them.
     """
 
     weights: Mapping[str, Callable[[Any], Any]]
@@ -202,6 +203,7 @@ class Frozen(NamedTuple):
     size: int
     classifier: Callable[[pathlib.Path], Classifier | None] = lambda path: None
     surprise: Mapping[str, Callable[[Any], Callable[[np.ndarray], np.ndarray]]] = {}
+    still: Callable[[Any, jax.Array], jax.Array] | None = None
 
 
 class Method(NamedTuple):

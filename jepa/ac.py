@@ -26,6 +26,7 @@ from jepa.worlds.frozen_features import (
     PARTS,
     check_encoder,
     encoder_flops,
+    features_of,
     init_encoder,
 )
 from jepa.worlds.planning import (
@@ -86,7 +87,7 @@ def make_loss(networks: Networks, *, rollout: int):
         raise ValueError(f"objective.rollout is {rollout}; use 1 or more steps")
 
     def loss_fn(params, encoder, batch):
-        truth = jax.lax.stop_gradient(networks.encode(encoder, batch["image"]))
+        truth = jax.lax.stop_gradient(features_of(networks, encoder, batch))
         actions, states = batch["action"], batch["state"]
         T = actions.shape[1]
         assert rollout <= T and states.shape[1] == T + 1, (rollout, states.shape)

@@ -26,6 +26,7 @@ from jepa.worlds.frozen_features import (
     FOUND_IN,
     check_encoder,
     encoder_flops,
+    features_of,
     init_encoder,
 )
 from jepa.worlds.planning import (
@@ -102,9 +103,7 @@ def make_loss(networks: Networks, *, rollout: int, proprio: float):
     def loss_fn(params, frozen, batch):
         weights = {**params, **frozen}
         keys = batch["keys"]
-        truth = jax.lax.stop_gradient(
-            networks.encode(frozen["encoder"], batch["image"])
-        )
+        truth = jax.lax.stop_gradient(features_of(networks, frozen["encoder"], batch))
         frames = networks.observe(weights, truth, batch["state"])
         seen = jax.tree.map(lambda x: x[:, :-1], frames)
         wanted = jax.tree.map(lambda x: jax.lax.stop_gradient(x[:, 1:]), frames)

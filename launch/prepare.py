@@ -19,7 +19,8 @@ SHOW = flags.DEFINE_string(
     "show", None, "Draw this data set instead; a name as in --config.data.source"
 )
 CONFIG = cli.define_config(
-    "With --show, also draw a batch as the method of this config reads it"
+    "With --show, also draw a batch as the method of this config reads it; with --encoder, "
+    "the config whose networks the weights belong to"
 )
 SIZE = flags.DEFINE_integer(
     "size",
@@ -90,6 +91,12 @@ FRAME_TOLERANCE = flags.DEFINE_float(
     0.5,
     "How far the frame of a LeRobot step may be from its time stamp, in frame intervals",
 )
+ENCODER = flags.DEFINE_string(
+    "encoder",
+    None,
+    "Store features of this frozen encoder in place of pictures: a run, or with --config "
+    "weights as init_from takes",
+)
 PIECE = flags.DEFINE_integer("piece", 32, "Most steps per record")
 TRAJECTORY_FLAGS = (
     "rate",
@@ -99,6 +106,7 @@ TRAJECTORY_FLAGS = (
     "units",
     "piece",
     "frame_tolerance",
+    "encoder",
 )
 
 
@@ -107,9 +115,10 @@ def main():
     if SHOW.value:
         draw_data_set()
         return
-    if CONFIG.value is not None:
+    if CONFIG.value is not None and not ENCODER.value:
         raise ValueError(
-            "--config is only used with --show; a prepared data set serves all methods"
+            "--config is only used with --show and --encoder; a prepared data set serves all "
+            "methods"
         )
     if not (FROM.value and TO.value):
         raise ValueError("--from=RECORDINGS and --to=DATASET are both needed")
@@ -120,12 +129,53 @@ def main():
     is_steps = source_names.is_trajectories(FROM.value)
     check_flags(VIDEO_FLAGS if is_steps else TRAJECTORY_FLAGS, is_steps)
     kind = run.TRAJECTORIES if is_steps else run.VIDEOS
+    if ENCODER.value:
+        prepare_features()
+        return
     plan = trajectory_plan() if is_steps else video_plan()
     if BEAM.value is not None:
         run.prepare_on_beam(kind, plan, TO.value, BEAM.value, shard_mb=SHARD_MB.value)
         return
     workers = WORKERS.value or usable_cpus()
     run.prepare(kind, plan, TO.value, workers=workers, shard_mb=SHARD_MB.value)
+
+
+def prepare_features():
+    """Prepare trajectories with features of --encoder in place of pictures."""
+    import functools
+    import tempfile
+
+    from core.evals import evaluate
+    from core.parallel.weight_digest import weight_digest
+    from core.prepare import cut_trajectories, run
+    from core.prepare.encoded import make_encode
+    from core.runs import restore
+
+    for name in ("beam", "held", "workers"):
+        if flags.FLAGS[name].present:
+            raise ValueError(
+                f"--{name} has no effect with --encoder: this process encodes, and the "
+                "recordings keep their splits"
+            )
+    if CONFIG.value is None:
+        opened = restore.open_run(ENCODER.value)
+    else:
+        opened = restore.open_weights(
+            CONFIG.value, ENCODER.value, tempfile.gettempdir()
+        )
+    frozen = opened.method.frozen
+    if frozen is None or frozen.still is None:
+        raise ValueError(
+            f"--encoder is {ENCODER.value}, whose method encodes no pictures; expected one "
+            "such as a run of jepa.pretrain"
+        )
+    with evaluate.open_state(opened) as state:
+        weights = next(iter(frozen.weights.values()))(state)
+        plan = trajectory_plan(encoder=weight_digest(weights), size=frozen.size)
+        encode = make_encode(frozen.still, weights, size=plan.size)
+        cut = functools.partial(cut_trajectories.cut_recordings, encode=encode)
+        kind = run.TRAJECTORIES._replace(cut=cut)
+        run.prepare(kind, plan, TO.value, workers=1, shard_mb=SHARD_MB.value)
 
 
 def draw_data_set():
@@ -168,13 +218,19 @@ def video_plan():
     )
 
 
-def trajectory_plan():
+def trajectory_plan(*, encoder="", size=0):
+    """The plan of the flags; `size` where --size is not given."""
     from core.prepare.trajectory_pieces import TrajectoryPlan
 
     keep = tuple(split_pair("keep", x if "=" in x else f"{x}={x}") for x in KEEP.value)
     units = tuple(split_pair("units", x) for x in UNITS.value)
     return from_flags(
-        TrajectoryPlan, place=FROM.value, size=SIZE.value or 0, keep=keep, units=units
+        TrajectoryPlan,
+        place=FROM.value,
+        size=SIZE.value or size,
+        keep=keep,
+        units=units,
+        encoder=encoder,
     )
 
 

@@ -5,6 +5,7 @@ import pathlib
 
 import numpy as np
 
+from core.data import source_names
 from core.data.records import BadSample, explain
 from core.prepare import parallel_work
 from core.prepare.parallel_work import folder_name
@@ -27,11 +28,17 @@ ODD = "has other arrays than most"
 
 
 def cut_recordings(
-    plan: TrajectoryPlan, folder: pathlib.Path, *, workers=1, progress=lambda *_: None
+    plan: TrajectoryPlan,
+    folder: pathlib.Path,
+    *,
+    workers=1,
+    progress=lambda *_: None,
+    encode=None,
 ):
     """Cut all recordings into `folder`; those that are cut already are kept.
 
     workers: processes. progress: called with (recordings done, number of recordings).
+    encode: as of `cut_pieces`; all is then done in this process, which has the accelerator.
 
     Returns {name of a recording: facts}: "steps", "pieces" (their first steps), "seconds",
     "bytes", "form" (array -> kind and shape of a step), and "bad", why it cannot be read.
@@ -40,6 +47,10 @@ def cut_recordings(
     recordings = plan.recordings()
     all_names = [recordings.name(i) for i in range(len(recordings))]
     homes = [folder / folder_name(name) for name in all_names]
+    for i, home in enumerate(homes if encode else ()):
+        if not is_cut(plan, home):
+            cut_one_recording(home, plan, recordings, i, all_names[i], encode)
+        progress(i + 1, len(homes))
     del recordings
     # A crash loses only the recording being cut; the rest of its block is tried again.
     while todo := [i for i, home in enumerate(homes) if not is_cut(plan, home)]:
@@ -100,12 +111,12 @@ def record_lost_block(_, reason, plan, block):
             return
 
 
-def cut_one_recording(home, plan, recordings, index, name):
+def cut_one_recording(home, plan, recordings, index, name, *encode):
     """Write the pieces of one recording into its folder, then their facts."""
     parallel_work.empty_folder(home)
     facts = empty_facts(plan, index, name)
     for number, (start, piece, reason) in enumerate(
-        pieces_until_bad(plan, recordings, index)
+        pieces_until_bad(plan, recordings, index, *encode)
     ):
         if reason:
             facts = empty_facts(plan, index, name) | {"bad": reason}
@@ -118,14 +129,14 @@ def cut_one_recording(home, plan, recordings, index, name):
     parallel_work.write_facts(home, facts)
 
 
-def pieces_until_bad(plan, recordings, index):
+def pieces_until_bad(plan, recordings, index, *encode):
     """Yield (first step, piece, "") per piece, and (0, None, reason) if the recording is bad.
 
     Errors of the caller, such as a full disk, are not taken for a bad recording.
     """
     try:
         steps = load_prepared_steps(plan, recordings, index)
-        for start, piece in cut_pieces(plan, steps):
+        for start, piece in cut_pieces(plan, steps, *encode):
             yield start, piece, ""
     except (BadSample, OSError, ValueError) as error:
         yield 0, None, explain(error)
@@ -166,7 +177,7 @@ def assign_recording_splits(
     forms = {str(x["form"]): x["form"] for x in facts.values() if not x["bad"]}
     all_forms = [str(x["form"]) for x in facts.values() if not x["bad"]]
     usual = max(forms, key=all_forms.count, default="")
-    edge = recordings_edge(plan, facts)
+    validates = validation_names(plan, facts)
     splits = {}
     for name, found in facts.items():
         if found["bad"]:
@@ -174,5 +185,17 @@ def assign_recording_splits(
         elif str(found["form"]) != usual:
             splits[name] = ODD
         else:
-            splits[name] = SPLITS[name_to_share(name) < edge]
+            splits[name] = SPLITS[name in validates]
     return forms.get(usual, {}), splits
+
+
+def validation_names(plan: TrajectoryPlan, names) -> set[str]:
+    """The recordings for validation; for features, those of the data with pictures.
+
+    So that an evaluation there meets no episode that was trained on.
+    """
+    if plan.encoder:
+        known = source_names.recordings(plan.place, SPLITS[1], plan.frame_tolerance)
+        return {known.name(i) for i in range(len(known))}
+    edge = recordings_edge(plan, names)
+    return {name for name in names if name_to_share(name) < edge}

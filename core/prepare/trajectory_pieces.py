@@ -32,6 +32,8 @@ class TrajectoryPlan:
     frame_tolerance: as in source_names.recordings.
     keep: (new name, name) of the arrays to keep, all if empty. units: (name, unit).
     piece: most steps per record. held: share of the recordings for validation.
+    encoder: digest of the weights whose features of pictures of `size` pixels stand in place
+      of these (core/data/episodes/pictures.py); "" for pictures.
 
     Raises ValueError if a field is out of range.
     """
@@ -48,6 +50,7 @@ class TrajectoryPlan:
     crf: int = 23
     licence: str = ""
     frame_tolerance: float = 0.5
+    encoder: str = ""
 
     def __post_init__(self):
         if self.actions not in ACTIONS:
@@ -114,13 +117,16 @@ def select_arrays(steps: dict, keep) -> dict:
     return found
 
 
-def cut_pieces(plan: TrajectoryPlan, steps: dict):
-    """Yield (first step, {name: array or EncodedVideo}) of pieces of about equal length."""
+def cut_pieces(plan: TrajectoryPlan, steps: dict, encode=lambda piece: piece):
+    """Yield (first step, {name: array or EncodedVideo}) of pieces of about equal length.
+
+    encode: as of core.prepare.encoded.make_encode, if pictures are to become features.
+    """
     count = len(steps["action"])
     parts = -(-count // plan.piece)
     edges = np.rint(np.linspace(0, count, parts + 1)).astype(int)
     for start, stop in itertools.pairwise(edges):
-        piece = slice_steps(steps, int(start), int(stop))
+        piece = encode(slice_steps(steps, int(start), int(stop)))
         yield int(start), {k: encode_array(plan, x) for k, x in piece.items()}
 
 
@@ -220,6 +226,9 @@ def describe_arrays(plan: TrajectoryPlan) -> dict:
     about = {"names": numbers, "units": units, "rate": rate}
     if "action" in known and not (plan.rate and plan.actions == "sum"):
         about["action"] = known["action"]  # a sum has other bounds
+    if plan.encoder:
+        stored = {"encoder": plan.encoder, "size": plan.size, "source": plan.place}
+        about["features"] = stored
     return about
 
 

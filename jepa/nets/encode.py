@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from core.method import Frozen
+from core.nn.layers import normalize
 from core.parallel.layouts import unbox
 from core.section import Section
 from jepa.nets.dense_model import DenseEncoder
@@ -31,6 +32,17 @@ def make_encode(encoder: Encoder | DenseEncoder):
         return encoder.apply({"params": params}, patches, grid=grid).astype(jnp.float32)
 
     return encode
+
+
+def encode_images(encoder: Encoder | DenseEncoder, params, images) -> jax.Array:
+    """Features float32 [..., V N, D] of uint8 images [..., V, H, W, 3] of V views.
+
+    Each image fills all frames of a tubelet; features are normalized without scale.
+    """
+    *lead, V, H, W, C = images.shape
+    clips = jnp.repeat(images.reshape(-1, 1, H, W, C), encoder.patch[0], axis=1)
+    x = make_encode(encoder)(params, {"video": clips})
+    return normalize(x, eps=1e-5).reshape(*lead, -1, x.shape[-1])
 
 
 def tokens_of(encoder, grid, params, video):
@@ -139,4 +151,5 @@ def make_frozen(
         fps=data["fps"],
         size=data["size"],
         classifier=published_classifier,
+        still=lambda params, images: encode_images(encoder, params, images[:, None]),
     )

@@ -6,9 +6,10 @@ import jax.numpy as jnp
 
 from core.nn.layers import normalize
 from core.section import Section
+from jepa.nets.encode import encode_images
 from jepa.nets.model import Encoder
 from jepa.worlds.ac_model import ActionPredictor
-from jepa.worlds.frozen_features import encode_images, make_encoder
+from jepa.worlds.frozen_features import make_encoder
 
 
 class Networks(NamedTuple):

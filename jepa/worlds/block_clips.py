@@ -5,11 +5,12 @@ import functools
 
 import numpy as np
 
+from core.data.episodes.pictures import resized
 from core.data.loading.pipeline import make_source
 from core.data.mixture import map_parts
 from core.data.records import BadSample, Records, RecordsWrapper
 from core.section import Section
-from jepa.worlds.windows import PLACE, open_windows, picture_name, resized
+from jepa.worlds.windows import PLACE, open_windows, picture_name
 
 
 def make_read(data: Section, *, seed: int, skip: int):

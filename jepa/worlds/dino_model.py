@@ -89,7 +89,8 @@ class FeaturePredictor(nn.Module):
 class AdaLNPredictor(nn.Module):
     """Transformer whose blocks are modulated by the action of their frame (AdaLN-zero).
 
-    At initialization the modulation is zero, so that actions have no effect yet.
+    At initialization the modulation is zero, so that actions have no effect yet; the released
+    code also has this variant, but draws its kernel with a deviation of 0.2 by default.
 
     Attributes:
       out: width of a patch. width: of an embedded patch, beside which proprioception has

@@ -6,10 +6,11 @@ import jax
 import jax.numpy as jnp
 
 from core.section import Section
+from jepa.nets.encode import encode_images
 from jepa.nets.model import Encoder, check_width
 from jepa.worlds.clip_statistics import normalized
 from jepa.worlds.dino_model import AdaLNPredictor, Embedding, FeaturePredictor
-from jepa.worlds.frozen_features import encode_images, make_encoder
+from jepa.worlds.frozen_features import make_encoder
 
 CONDITIONING = ("feature", "adaln")
 

@@ -11,6 +11,8 @@ from core.evals.readout import in_batches
 from core.method import UNWATCHED
 from core.section import Section
 from jepa.worlds.feature_model import FeatureModel
+from jepa.worlds.frozen_features import features_of
+from jepa.worlds.windows import PLACE
 
 SPREAD = 1 << 20  # records over which the evaluated ones are spread
 PART = 16  # clips per call
@@ -54,7 +56,7 @@ def make_rollout(
         records, _ = read("validation", frames=max(horizon + 1, 3))
         chosen = np.linspace(0, min(len(records), SPREAD) - 1, clips).astype(np.int64)
         found = stack_windows(records, chosen)
-        return {name: found[name] for name in ("image", "action", "state")}
+        return {name: x for name, x in found.items() if name != PLACE}
 
     measure = jax.jit(functools.partial(errors, networks))
     energies = jax.jit(functools.partial(energy, networks))
@@ -82,7 +84,7 @@ def errors(networks: FeatureModel, weights, batch):
 
     [B, H], [B, H], [B]: mean errors of features.
     """
-    truth = networks.encode(weights["encoder"], batch["image"])
+    truth = features_of(networks, weights["encoder"], batch)
     seen = networks.observe(weights, truth[:, :1], batch["state"][:, :1])
     roll = functools.partial(networks.open_loop, weights, seen)
     guess, other = roll(batch["action"]), roll(jnp.roll(batch["action"], 1, 0))
@@ -95,9 +97,9 @@ def errors(networks: FeatureModel, weights, batch):
 def energy(networks: FeatureModel, weights, batch):
     """Error of the second frame for each of the actions tried, [B, tried].
 
-    batch: image [B, 2 or more, ...], state, tried [B, tried, A].
+    batch: image or features [B, 2, ...], state, tried [B, tried, A].
     """
-    truth = networks.encode(weights["encoder"], batch["image"][:, :2])
+    truth = features_of(networks, weights["encoder"], batch)
     seen = networks.observe(weights, truth[:, :1], batch["state"][:, :1])
     tried = batch["tried"]
     B, n, A = tried.shape
@@ -116,7 +118,8 @@ def least_energy(energies, known: dict, tried: int, watch) -> dict[str, float]:
     pool = known["action"].reshape(-1, known["action"].shape[-1])
     true = known["action"][:, 0]
     choices = pool[rng.integers(len(pool), size=(len(true), tried))]
-    given = {"image": known["image"], "state": known["state"], "tried": choices}
+    seen = {k: x[:, :2] for k, x in known.items() if k != "action"}
+    given = seen | {"tried": choices}
     cost = in_batches(energies, given, PART, watch=watch, what="energies")
     best = np.argsort(cost, 1)[:, : max(1, round(SHARE * tried))]
     found = np.take_along_axis(choices, best[:, :, None], 1).mean(1)

@@ -3,9 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from core.nn.layers import normalize
 from core.section import Section
-from jepa.nets.encode import make_encode
 from jepa.nets.model import Encoder, encoder_size
 from jepa.nets.networks import token_grid
 from jepa.perf import flops
@@ -46,15 +44,14 @@ def init_encoder(encoder: Encoder, grid: tuple[int, int], key) -> dict:
     return encoder.init(key, pixels, where, grid=(1, *grid))["params"]
 
 
-def encode_images(encoder: Encoder, params, images) -> jax.Array:
-    """Features float32 [..., V N, D] of uint8 images [..., V, H, W, 3] of V views.
+def features_of(networks, params, batch) -> jax.Array:
+    """Features float32 [B, T, V N, D] of a batch of clips: those that it has, or encoded.
 
-    Each image fills all frames of a tubelet; features are normalized without scale.
+    networks: a FeatureModel. params: of the encoder.
     """
-    *lead, V, H, W, C = images.shape
-    clips = jnp.repeat(images.reshape(-1, 1, H, W, C), encoder.patch[0], axis=1)
-    x = make_encode(encoder)(params, {"video": clips})
-    return normalize(x, eps=1e-5).reshape(*lead, -1, x.shape[-1])
+    if "features" in batch:
+        return batch["features"].astype(jnp.float32)
+    return networks.encode(params, batch["image"])
 
 
 def check_encoder(config: Section) -> None:

@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from core.data import source_names
 from core.data.pushing.goals import Pushing
 from core.data.rooms import goals as rooms
 from core.export.planner import export_planner
@@ -20,6 +19,7 @@ from core.planning.judging import Judging, Task
 from core.planning.planners import make_planner
 from core.planning.plans import make_space
 from core.section import Section
+from jepa.worlds.stored_features import with_pictures
 
 # Worlds with goals by name: (pixels per side -> world, which problems are crossing).
 WORLDS = {"two_rooms": (rooms.TwoRooms, rooms.crosses), "pushing": (Pushing, None)}
@@ -114,9 +114,7 @@ def make_plan_evaluation(acting: Acting, plan: Planning):
         make_world, crosses = WORLDS[plan.world]
         setting = Setting(
             world=functools.partial(make_world, acting.size),
-            recordings=functools.partial(
-                source_names.recordings, acting.source, "validation"
-            ),
+            recordings=functools.partial(with_pictures, acting.source, "validation"),
         )
         tasks = {k: Task(**task, wanted=crosses) for k, task in plan.crossing.items()}
         tasks |= {k: Task(**task) for k, task in plan.tasks.items()}

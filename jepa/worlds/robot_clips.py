@@ -6,11 +6,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from core.data.episodes.pictures import resized
 from core.data.loading.pipeline import make_source
 from core.data.mixture import map_parts
 from core.data.records import BadSample, Records, RecordsWrapper
 from core.section import Section
-from jepa.worlds.windows import PLACE, open_windows, picture_name, resized
+from jepa.worlds.stored_features import check_stored, checked, features_in
+from jepa.worlds.windows import PLACE, open_windows, picture_name
 
 
 def concatenated(actions, states, skip: int):
@@ -80,7 +82,9 @@ def make_clips(split, *, windows, frames, skip, size, action, images=(), states=
     """(records of clips, keywords of `make_source`).
 
     A clip is {"image": uint8 [frames, views, size, size, 3], "action": float32 [frames - 1,
-    A], "state": float32 [frames, S]}, and "log/position" where the data has it.
+    A], "state": float32 [frames, S]}, and "log/position" where the data has it. Where the
+    data has features in place of pictures, "features", float16 [frames, views N, D], stand in
+    place of "image".
 
     Args:
       split: "train" or "validation", which are different episodes.
@@ -102,6 +106,7 @@ def make_clips(split, *, windows, frames, skip, size, action, images=(), states=
     steps = (frames - 1) * skip + 1
 
     found, pipeline = windows(split, steps=steps)
+    check_stored(found, size)
     cut = functools.partial(
         Clips,
         skip=skip,
@@ -131,10 +136,13 @@ class Clips(RecordsWrapper):
     def load(self, index, rng=None):
         """A clip; raises BadSample for a window without what the clip needs."""
         window = self.inner.load(index, rng)
-        views = [
-            resized(window[picture_name(window, name)][:: self.skip], self.size)
-            for name in self.images
-        ]
+        seen = features_in(window, self.images, self.skip)
+        if seen is None:
+            views = [
+                resized(window[picture_name(window, name)][:: self.skip], self.size)
+                for name in self.images
+            ]
+            seen = {"image": np.stack(views, 1)}
         states = state_of(window, self.states)[:: self.skip]
         # The action of a window's step is the one before it.
         taken = np.asarray(window["action"], np.float32)[1:]
@@ -144,7 +152,7 @@ class Clips(RecordsWrapper):
                 raise BadSample(f"has {name} values that are not finite")
         more = {PLACE: window[PLACE][:: self.skip]} if PLACE in window else {}
         return {
-            "image": np.stack(views, 1),
+            **seen,
             "action": action.astype(np.float32),
             "state": states.astype(np.float32),
             **more,
@@ -174,12 +182,12 @@ class Trained(RecordsWrapper):
     state: int
 
     def load(self, index, rng=None):
-        """{"image", "action", "state"}; raises BadSample for other widths."""
+        """A clip without PLACE; raises BadSample for other widths."""
         item = self.inner.load(index, rng)
         for name, width in (("action", self.action), ("state", self.state)):
             if (found := item[name].shape[1]) != width:
                 raise BadSample(f"has {name}s of {found} numbers, not {width}")
-        return {name: item[name] for name in ("image", "action", "state")}
+        return {name: x for name, x in item.items() if name != PLACE}
 
 
 def make_clip_source(split, shard, folder=None, *, batch, widths, read):
@@ -190,6 +198,7 @@ def make_clip_source(split, shard, folder=None, *, batch, widths, read):
     records, pipeline = read(split)
     action, state = widths
     trained = functools.partial(Trained, action=action, state=state)
-    return make_source(
+    source = make_source(
         map_parts(trained, records), batch=batch, shard=shard, **pipeline
     )
+    return checked(source, records)

@@ -1,6 +1,5 @@
 """Windows within episodes of trajectories, and their pictures, for world models on latents."""
 
-import cv2
 import numpy as np
 
 from core.data import source_names
@@ -66,11 +65,3 @@ def picture_name(steps, wanted: str = "") -> str:
         known = f"expected one of {', '.join(names)}" if names else "it has no picture"
         raise BadSample(f"has no picture {wanted!r}; {known}" if wanted else known)
     return names[0]
-
-
-def resized(pictures, size: int) -> np.ndarray:
-    """uint8 [n, H, W, 3] -> [n, size, size, 3] by averaging areas, or bilinear to enlarge."""
-    if pictures.shape[1:3] == (size, size):
-        return np.ascontiguousarray(pictures)
-    how = cv2.INTER_AREA if min(pictures.shape[1:3]) > size else cv2.INTER_LINEAR
-    return np.stack([cv2.resize(x, (size, size), interpolation=how) for x in pictures])

@@ -10,6 +10,7 @@ is_last       bool [T], the step ends an episode
 is_terminal   bool [T], the episode ended for good: no reward follows, not just a time limit
 time          float64 [T], seconds since the recording began; optional
 language      str [T], the instruction to the agent; optional
+features/NAME float16 [T, N, D] in place of the images NAME: of a frozen encoder
 log/NAME      any array for evaluation, or depth in its own type; never trained on
 model/NAME    states of the model that acted; useless to other models, not prepared
 
