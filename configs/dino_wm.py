@@ -91,6 +91,8 @@ def pusht():
         },
         # Validation clips, frames ahead, and actions tried per clip.
         "rollout": {"clips": 64, "horizon": 6, "tried": 200},
+        # A linear decoder for looking: clips that it is fitted to, and clips that are shown.
+        "pictures": {"clips": 64, "horizon": 6, "shown": 4},
         # As in configs/lewm.py, but that predictions see up to clip.history frames, and that
         # window is how many of them are observed before a plan.
         "plan": {
@@ -111,7 +113,7 @@ def pusht():
             "std": 1.0,
         },
         # Steps between evaluations; 0: only after the last step, -1: never.
-        "eval_steps": {"rollout": 5000, "plan": -1},
+        "eval_steps": {"rollout": 5000, "pictures": -1, "plan": -1},
     }
 
 
@@ -163,7 +165,7 @@ def two_rooms():
         },
         "objective": {"rollout": 1, "proprio": 0.0},
         "rollout": {"clips": 128, "horizon": 6, "tried": 400},
-        "eval_steps": {"rollout": 500, "plan": -1},
+        "eval_steps": {"rollout": 500, "pictures": -1, "plan": -1},
     }
     config["data"] |= {"source": "two_rooms", "size": 64, "states": (), "workers": 0}
     config["encoder"] |= {"size": "tiny"}

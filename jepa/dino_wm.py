@@ -21,6 +21,7 @@ from jepa.weights import readers
 from jepa.worlds import feature_evals, robot_clips
 from jepa.worlds.clip_statistics import ClipStatistics
 from jepa.worlds.dino_networks import Networks, make_networks
+from jepa.worlds.feature_pictures import make_pictures
 from jepa.worlds.feature_plan import make_acting
 from jepa.worlds.frozen_features import (
     FOUND_IN,
@@ -85,7 +86,7 @@ def make_loss(networks: Networks, *, rollout: int, proprio: float):
 
     The mean over `rollout` steps of squared errors. The first step predicts every frame from
     true ones. Step k predicts frame n + k - 1 from the first n, which are true, and from the
-    predictions since, whose gradient is stopped (arXiv 2512.24497, section 3); n is drawn for
+    predictions since, whose gradient is stopped (arXiv 2512.24497); n is drawn for
     each clip.
 
     Args:
@@ -219,7 +220,12 @@ def make(config: Section) -> Method:
         evals=feature_evals.make_evals(
             networks, read=read, params_of=weights_of, config=config
         )
-        | {"plan": make_plan_evaluation(acting, plan)},
+        | {
+            "pictures": config["pictures"].into(
+                make_pictures, networks=networks, read=read, params_of=weights_of
+            ),
+            "plan": make_plan_evaluation(acting, plan),
+        },
         exports={
             "planner": make_planner_export(acting, plan, config=config, about=about)
         },
@@ -229,7 +235,7 @@ def make(config: Section) -> Method:
         parts=PARTS,
         found_in=FOUND_IN,
         readers=readers.make_readers(networks.encoder, networks.predictor),
-        better=feature_evals.BETTER,
+        better=feature_evals.BETTER | {"pictures.*": "higher"},
         costs=make_costs(networks, config),
         tools=Tools(benches={"plan": bench_plans(acting, plan, init)}),
     )

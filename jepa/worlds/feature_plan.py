@@ -1,8 +1,7 @@
 """Planning in the features of a frozen encoder, towards a goal image.
 
 The cost of a plan is the distance of the frame that is predicted after its last action from
-that of the goal: V-JEPA 2-AC (arXiv 2506.09985, section 3.2), DINO-WM (2411.04983, section
-3.3).
+that of the goal: V-JEPA 2-AC (arXiv 2506.09985, section 3.2), DINO-WM (2411.04983).
 """
 
 from collections.abc import Callable

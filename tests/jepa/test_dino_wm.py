@@ -18,13 +18,22 @@ from core.nn import row_keys
 from core.parallel.layouts import unbox
 from core.section import Section
 from jepa.dino_wm import PREFIX_STREAM, draw_prefix, make_loss
-from jepa.worlds import robot_clips
+from jepa.nets import model
+from jepa.worlds import feature_pictures, robot_clips
 from jepa.worlds.dino_networks import Networks, make_networks
 from jepa.worlds.feature_plan import make_goal_model
 
 same = np.testing.assert_allclose
 KINDS = ("feature", "adaln")
-B, T, N, D, A, S = 3, 3, 4, 128, 4, 2  # clips, frames seen, patches, widths
+B, T, N, D, A, S = 3, 3, 4, 24, 4, 2  # clips, frames seen, patches, widths
+
+
+@pytest.fixture(autouse=True)
+def narrow():
+    """An encoder that compiles in a moment."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(model.SIZES, "tiny", (24, 1, 2, 32))
+        yield
 
 
 def tiny(kind="feature", **fields):
@@ -48,6 +57,7 @@ def tiny(kind="feature", **fields):
         "objective": {"proprio": 0.5},
         "rollout": {"clips": 8, "horizon": 4, "tried": 16},
         "plan": {"alpha": 0.5},
+        "pictures": {"clips": 8, "horizon": 2, "shown": 2},
         "eval_steps": {"rollout": -1},
         "mesh": {"data": 1, "fsdp": 1},
     }
@@ -290,7 +300,7 @@ def test_plans_cost_the_distance_of_the_last_frame():
     networks, params, frozen, batch = made("feature")
     weights = params | frozen
     known = frozen["statistics"]["action"]
-    model = make_goal_model(
+    world = make_goal_model(
         networks, action="concatenated", skip=2, size=D, images=(), states=("place",),
         window=1, reach=0, mean=known["mean"], std=known["std"],
     )  # fmt: skip
@@ -305,12 +315,12 @@ def test_plans_cost_the_distance_of_the_last_frame():
     @jax.jit
     def both(context, plans):
         """(costs of plans, errors of the last frame by name)."""
-        start = model.objective.encode(weights, context)
+        start = world.objective.encode(weights, context)
         frames = networks.observe(weights, z, state)
         first = {k: x[:, :1] for k, x in frames.items()}
         last = networks.open_loop(weights, first, batch["action"])
         gaps = {k: jnp.square(x[:, -1] - frames[k][:, -1]) for k, x in last.items()}
-        cost = model.objective.cost(weights, start, plans, None)
+        cost = world.objective.cost(weights, start, plans, None)
         return cost, {k: x.mean((1, 2)) for k, x in gaps.items()}
 
     found, gaps = both(context, plans)
@@ -350,15 +360,36 @@ def test_the_encoder_has_no_gradient_and_a_run_resumes_exactly(tmp_path, monkeyp
     assert all(np.asarray(x).any() for x in jax.tree.leaves(params["proprio"]))
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_any_mesh_takes_the_same_step(kind):
-    fields = {
-        "feature": {"predictor__dropout": 0.1},
-        "adaln": {"objective__rollout": 2},
-    }[kind] | {"optimizer__eps": 1e-4}
+def test_pictures_are_decoded_by_regression_on_features(monkeypatch):
+    """Of features that hold the pixels, all is decoded; of noise, nothing."""
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (6, 3, 2, 32, 48, 3), np.uint8)
+    networks = make_networks(sections(tiny()))
+    y = feature_pictures.pixels_of(networks, images)
+    assert y.shape == (6, 3, 2 * 2 * 3, 16 * 16 * 3)
+    for i in range(6):
+        frames = feature_pictures.to_frames(y[i], networks, images.shape)
+        same(frames, np.concatenate([images[i, :, 0], images[i, :, 1]], 2), atol=0)
+    y = y[..., :5]
+    x = y @ rng.normal(size=(5, 9)) + 0.3
+    monkeypatch.setattr(feature_pictures, "RIDGE", 1e-9)
+    found = feature_pictures.decode(feature_pictures.fit(x, y), x)
+    assert feature_pictures.explained(found, y) > 0.999
+    other = rng.normal(size=(6, 3, 12, 3))
+    found = feature_pictures.decode(feature_pictures.fit(other, y), other)
+    assert abs(feature_pictures.explained(found, y)) < 0.3
+    plain, *_ = np.linalg.lstsq(
+        np.c_[other.reshape(-1, 3), np.ones(216)], y.reshape(-1, 5), rcond=None
+    )
+    same(feature_pictures.fit(other, y), plain, rtol=1e-4, atol=1e-5)
+
+
+def test_any_mesh_takes_the_same_step():
+    """The blocks of the other kind are LeWorldModel's, whose test has a mesh, too."""
+    config = tiny("adaln", objective__rollout=2, optimizer__eps=1e-4)
     found = []
     for axes in ({"data": 1}, {"data": 2, "fsdp": 2, "tensor": 2}):
-        states, metrics, _ = small.run_on(tiny(kind, **fields), axes, steps=1)
+        states, metrics, _ = small.run_on(config, axes, steps=1)
         found.append((jax.device_get(states[-1].params), metrics[0]["loss"]))
     same(found[1][1], found[0][1], rtol=1e-5)
     jax.tree.map(functools.partial(same, atol=1e-5, rtol=0), found[1][0], found[0][0])

@@ -20,11 +20,20 @@ from core.prepare import cut_trajectories, run
 from core.prepare.encoded import make_encode
 from core.prepare.trajectory_pieces import TrajectoryPlan
 from core.section import Section
+from jepa.nets import model
 from jepa.nets.encode import make_frozen
 from jepa.worlds.frozen_features import init_encoder, make_encoder
 from jepa.worlds.stored_features import with_pictures
 
 PICTURES = "two_rooms:22:32"
+
+
+@pytest.fixture(autouse=True, scope="module")
+def narrow():
+    """An encoder that compiles in a moment."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(model.SIZES, "tiny", (24, 1, 2, 32))
+        yield
 
 
 def tiny(source, **fields):
@@ -71,7 +80,7 @@ def test_features_stand_in_place_of_pictures_in_the_same_splits(stored):
         assert len(found) == len(pixels) == {"train": 21, "validation": 1}[split]
         steps, wanted = found.load(0), pixels.load(0)
         assert steps.keys() ^ wanted.keys() == {"image", FEATURES + "image"}
-        assert steps[FEATURES + "image"].shape == (100, 4, 128)
+        assert steps[FEATURES + "image"].shape == (100, 4, 24)
         assert steps[FEATURES + "image"].dtype == np.float16
         np.testing.assert_array_equal(steps["action"], wanted["action"])
         again = with_pictures(str(folder), split)
@@ -93,7 +102,7 @@ def test_training_on_features_is_training_on_pixels(stored):
         feed.close()
         found.append((batch, jax.jit(method.step)(state, batch)))
     (pixels, (state, metrics)), (features, (other, others)) = found
-    assert "image" not in features and features["features"].shape == (4, 4, 4, 128)
+    assert "image" not in features and features["features"].shape == (4, 4, 4, 24)
     np.testing.assert_array_equal(pixels["action"], features["action"])
     np.testing.assert_allclose(metrics["loss"], others["loss"], rtol=1e-3)
     np.testing.assert_allclose(metrics["grad_norm"], others["grad_norm"], rtol=1e-3)
