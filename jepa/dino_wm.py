@@ -160,9 +160,8 @@ def make(config: Section) -> Method:
 
     Raises ValueError for values that do not fit each other or the trajectories.
     """
-    batch, clip, optimizer = config["batch"], config["clip"], config["optimizer"]
+    batch, clip = config["batch"], config["clip"]
     networks = make_networks(config)
-    loss_fn = config["objective"].into(make_loss, networks=networks)
     plan = config["plan"].without("alpha").into(Planning)
     plan.check(clip["history"])
     read = robot_clips.make_read(config["data"], seed=config["seed"], skip=clip["skip"])
@@ -171,20 +170,7 @@ def make(config: Section) -> Method:
     statistics = ClipStatistics(records, {"action": networks.steps, "state": 1})
     widths = tuple(statistics.first[name].shape[1] for name in ("action", "state"))
     init = make_init(networks, statistics, widths)
-    schedules = {
-        name: optim.schedule_from(optimizer[name], steps=config["steps"])
-        for name in ("lr", "decay")
-    }
-    step = optimizer.without(*schedules).into(
-        make_step,
-        init=init,
-        loss_fn=loss_fn,
-        frozen=frozen_of,
-        dtype=networks.predictor.dtype,
-        accumulate=config["accumulate"],
-        seed=config["seed"],
-        **schedules,
-    )
+    step = make_update(config, networks, init)
 
     def moments(state, width):
         """Of environment actions; a sum is that of equal ones."""
@@ -238,6 +224,25 @@ def make(config: Section) -> Method:
         better=feature_evals.BETTER | {"pictures.*": "higher"},
         costs=make_costs(networks, config),
         tools=Tools(benches={"plan": bench_plans(acting, plan, init)}),
+    )
+
+
+def make_update(config: Section, networks: Networks, init):
+    """The step of a config: (state, batch) -> (state, metrics)."""
+    optimizer = config["optimizer"]
+    schedules = {
+        name: optim.schedule_from(optimizer[name], steps=config["steps"])
+        for name in ("lr", "decay")
+    }
+    return optimizer.without(*schedules).into(
+        make_step,
+        init=init,
+        loss_fn=config["objective"].into(make_loss, networks=networks),
+        frozen=frozen_of,
+        dtype=networks.predictor.dtype,
+        accumulate=config["accumulate"],
+        seed=config["seed"],
+        **schedules,
     )
 
 

@@ -41,11 +41,11 @@ def make_rollout(
 
     error_H, copy_ratio_H: mean error (`gap`) of the features H frames after the first one,
     predicted from it with the recorded actions, and that error over the error of the first
-    frame's features. shuffled_ratio: the error at the
-    horizon with the actions of other clips, over that with their own; 1 if actions are
-    ignored. action_error: distance from the true first action to the one of least energy
-    (arXiv 2506.09985, figure 9) among `tried` of the data's actions, over the range of
-    actions, the mean over numbers and clips; action_error_random: that of a random one.
+    frame's features. shuffled_ratio: the error at the horizon with the actions of other
+    clips, over that with their own; 1 if actions are ignored. action_error: distance from
+    the true first action to the one of least energy (arXiv 2506.09985, figure 9) among
+    `tried` of the data's actions, over the range of actions, the mean over numbers and clips;
+    action_error_random: that of a random one.
 
     Args:
       clips: how many. horizon: frames, 1 or more. tried: actions per clip.

@@ -14,6 +14,7 @@ from configs import dino_wm
 from core import train
 from core.config import load_method, resolve_auto
 from core.data.records import BadSample
+from core.method import UNWATCHED
 from core.nn import row_keys
 from core.parallel.layouts import unbox
 from core.section import Section
@@ -341,8 +342,17 @@ def test_the_encoder_has_no_gradient_and_a_run_resumes_exactly(tmp_path, monkeyp
     assert small.record(tmp_path / "whole") == small.record(tmp_path / "parts")
     jax.tree.map(np.testing.assert_array_equal, whole.encoder, half.encoder)
 
+    method = load_method(config)
+    found = method.evals["pictures"](whole, UNWATCHED)
+    rows, columns = found["rollout"].shape[
+        :2
+    ]  # 2 clips x 3 rows of 3 frames of 96 pixels
+    assert rows > 6 * 96 and 3 * 96 < columns < 4 * 96
+    # Features of the true frames say more than predictions of a run of four steps.
+    assert 1 > found["r2"] > found["r2_predicted"]
+
     networks = make_networks(sections(config))
-    source = load_method(config).source("train", (0, 1))
+    source = method.source("train", (0, 1))
     batch = jax.tree.map(jnp.asarray, source.next())
     source.close()
     batch["keys"] = jax.random.split(jax.random.key(0), 8)
