@@ -115,21 +115,31 @@ def two_rooms():
     """A small predictor, whose actions are the sums of five steps."""
     config = droid()
     config |= {
-        "steps": 1500,
+        "steps": 2500,
         "batch": 16,
         "save_steps": 500,
         "embodiments": {"disc": {"action": 2, "state": 1}},
         "embodiment": "disc",
         "rollout": {"clips": 128, "horizon": 6, "tried": 400},
-        "eval_steps": {"rollout": 500, "plan": -1},
+        "eval_steps": {"rollout": 0, "plan": -1},
     }
-    config["clip"] |= {"skip": 5}
+    config["clip"] |= {"frames": 7, "skip": 5}
     config["plan"] |= {
         "world": "two_rooms",
-        "planners": {"cem": {"candidates": 64, "best": 8, "rounds": 6}},
+        "tasks": {"near": {"offset": 25, "budget": 50}},
+        "crossing": {"far_crossing": {"offset": 60, "budget": 100}},
+        # Features of two places are equally far from a distance of .15 on: candidates that
+        # differ for several steps find a way to the goal.
+        "planners": {
+            "icem": {"candidates": 64, "best": 8, "rounds": 3},
+            "cem": {"candidates": 64, "best": 8, "rounds": 6},
+        },
+        "exported": "icem",
+        "horizon": 4,
+        "execute": 2,
         "problems": 50,
         "at_once": 4,
-        "std": 0.5,
+        "std": 0.7,
     }
     config["data"] |= {
         "source": "two_rooms",

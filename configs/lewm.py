@@ -172,6 +172,7 @@ def pushing():
         "world": "pushing",
         "crossing": {},
         "tasks": {"push": {"offset": 25, "budget": 50}},
+        "execute": 1,  # a push that goes wrong is corrected after one block
     }
     config["plan"]["planners"] |= {
         "mppi": {"candidates": 300, "best": 30, "rounds": 15},

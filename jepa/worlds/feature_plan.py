@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from core.planning.goals import GoalModel
+from core.planning.objective import over_horizon
 from core.section import Section
 from jepa.worlds.feature_model import FeatureModel
 from jepa.worlds.planning import Acting, Planning, picture_views
@@ -24,9 +25,13 @@ class FrameGoal:
     and of the goal goal uint8 [B, V, h, w, 3] and goal_state [B, S].
     """
 
-    def __init__(self, networks: FeatureModel, to_model, reach: int):
-        """to_model: blocks of actions -> the model's. reach: window of `open_loop`."""
-        self.networks, self.to_model, self.reach = networks, to_model, reach
+    def __init__(self, networks: FeatureModel, to_model, reach: int, last: int):
+        """to_model: blocks of actions -> the model's. reach: window of `open_loop`.
+
+        last: how many of the last blocks the cost sums, 0 all.
+        """
+        self.networks, self.to_model = networks, to_model
+        self.reach, self.last = reach, last
 
     def encode(self, params, context):
         """The frames and the goal's, with what was done between the frames."""
@@ -61,9 +66,8 @@ class FrameGoal:
     def cost(self, params, start, plans, key):
         """float32 [B, S]."""
         found = self.roll(params, start, plans)
-        last = jax.tree.map(lambda x: x[:, :, -1], found)
-        goal = jax.tree.map(lambda x: x[:, None], start["goal"])
-        return self.networks.distance(last, goal)
+        goal = jax.tree.map(lambda x: x[:, None, None], start["goal"])
+        return over_horizon(self.networks.distance(found, goal), last=self.last)
 
 
 def make_goal_model(
@@ -76,6 +80,7 @@ def make_goal_model(
     states,
     window: int,
     reach: int,
+    last: int,
     mean,
     std,
 ) -> GoalModel:
@@ -87,6 +92,7 @@ def make_goal_model(
       size, images, states: of the config's data.
       window: most frames that are observed before a plan. reach: most frames that a predicted
         step sees, predicted ones among them; 0 for as many as in training.
+      last: how many of the last blocks the cost of a plan sums, 0 all.
       mean, std: of environment actions [A], which plans are normalized by.
 
     Raises ValueError for poses, whose changes are no actions of an environment.
@@ -143,7 +149,7 @@ def make_goal_model(
             "goal_state": state_of(wanted, "goal", blocks)[:, 0],
         }
 
-    objective = FrameGoal(networks, to_model, reach)
+    objective = FrameGoal(networks, to_model, reach, last)
 
     def encode(params, frames):
         return networks.encode(params["encoder"], views(frames, "recording"))
@@ -198,6 +204,7 @@ def make_acting(
             states=data["states"],
             window=plan.window,
             reach=reach,
+            last=plan.last,
             mean=mean,
             std=std,
         )

@@ -297,13 +297,14 @@ def test_rollouts_are_predictions_whose_gradient_stops_between_steps():
     jax.tree.map(functools.partial(same, rtol=2e-3, atol=1e-4), found, by_hand)
 
 
-def test_plans_cost_the_distance_of_the_last_frame():
+@pytest.mark.parametrize("last", [1, 0])
+def test_plans_cost_the_distance_of_the_last_frames(last):
     networks, params, frozen, batch = made("feature")
     weights = params | frozen
     known = frozen["statistics"]["action"]
     world = make_goal_model(
         networks, action="concatenated", skip=2, size=D, images=(), states=("place",),
-        window=1, reach=0, mean=known["mean"], std=known["std"],
+        window=1, reach=0, last=last, mean=known["mean"], std=known["std"],
     )  # fmt: skip
     z, state = batch["image"], batch["state"]
     context = {
@@ -315,14 +316,14 @@ def test_plans_cost_the_distance_of_the_last_frame():
 
     @jax.jit
     def both(context, plans):
-        """(costs of plans, errors of the last frame by name)."""
+        """(costs of plans, errors of the frames that count by name)."""
         start = world.objective.encode(weights, context)
         frames = networks.observe(weights, z, state)
         first = {k: x[:, :1] for k, x in frames.items()}
-        last = networks.open_loop(weights, first, batch["action"])
-        gaps = {k: jnp.square(x[:, -1] - frames[k][:, -1]) for k, x in last.items()}
+        later = networks.open_loop(weights, first, batch["action"])
+        gaps = {k: jnp.square(x - frames[k][:, -1:]) for k, x in later.items()}
         cost = world.objective.cost(weights, start, plans, None)
-        return cost, {k: x.mean((1, 2)) for k, x in gaps.items()}
+        return cost, {k: x.mean((2, 3))[:, -last:].sum(1) for k, x in gaps.items()}
 
     found, gaps = both(context, plans)
     assert gaps["proprio"].min() > 1e-3
