@@ -115,15 +115,15 @@ def two_rooms():
     """A small predictor, whose actions are the sums of five steps."""
     config = droid()
     config |= {
-        "steps": 2500,
-        "batch": 16,
+        "steps": 3000,
+        "batch": 24,
         "save_steps": 500,
         "embodiments": {"disc": {"action": 2, "state": 1}},
         "embodiment": "disc",
         "rollout": {"clips": 128, "horizon": 6, "tried": 400},
         "eval_steps": {"rollout": 0, "plan": -1},
     }
-    config["clip"] |= {"frames": 7, "skip": 5}
+    config["clip"] |= {"frames": 5, "skip": 5}
     config["plan"] |= {
         "world": "two_rooms",
         "tasks": {"near": {"offset": 25, "budget": 50}},

@@ -87,10 +87,12 @@ def tiny_dense(config, objective):
 def rooms(config):
     """`tiny` on the embedded two rooms, as the frozen encoder of other methods.
 
-    Most of the picture never changes, as in `atari`: VICReg's terms keep features apart.
+    Most of the picture never changes, as in `atari`: VICReg's terms keep features apart. In
+    longer runs less and less of the features is about the disc (mean difference of the
+    features of two places .07 in place of .14 after twice the steps).
     """
     config = tiny(config)
-    config |= {"steps": 2000}
+    config |= {"steps": 1000}
     config["objective"] |= {"vicreg": 0.5}
     config["data"] |= {
         "source": "camera:two_rooms",

@@ -15,13 +15,15 @@ from jepa.worlds.frozen_features import make_encoder
 class Networks(NamedTuple):
     """The frozen encoder and the predictor, as pure functions.
 
-    grid: rows and columns of patches of a view. embodiment: that of the data.
+    grid: rows and columns of patches of a view. embodiment: that of the data. history: most
+    frames that a prediction sees in training.
     """
 
     encoder: Encoder
     predictor: ActionPredictor
     grid: tuple[int, int]
     embodiment: str
+    history: int
 
     def encode(self, params, images):
         """Features float32 [..., V N, D] of uint8 images [..., V, H, W, 3]."""
@@ -40,7 +42,7 @@ class Networks(NamedTuple):
             seen["features"],
             actions,
             jnp.concatenate([states, held], 1),
-            window=window,
+            window=window or self.history,
         )
         return {"features": found}
 
@@ -107,4 +109,5 @@ def make_networks(config: Section) -> tuple[Networks, tuple[int, int]]:
         attention=encoder.attention,
         dtype=encoder.dtype,
     )
-    return Networks(encoder, predictor, grid, robot), widths[robot]
+    history = config["clip"]["frames"] - 1
+    return Networks(encoder, predictor, grid, robot, history), widths[robot]
