@@ -23,6 +23,7 @@ PRESETS = {
 # the method.
 TWIN_CLIPS = {"v2": 25, "v2_1": 30, "v2_1_context": 28, "levjepa": 9, "image": 4}
 WARMUP_STEPS = 50
+MOMENTUM = 0.99  # at .998 half of the target's first weights are left after 350 steps
 
 
 def get_config(name="v2"):
@@ -42,8 +43,7 @@ def get_config(name="v2"):
         "warmup_steps": WARMUP_STEPS,
     }
     if "momentum" in config.optimizer:
-        momentum = config.optimizer.momentum.start
-        config.optimizer.momentum = {"kind": "constant", "value": momentum}
+        config.optimizer.momentum = {"kind": "constant", "value": MOMENTUM}
     config.save_steps = 100_000  # after the last step alone
     config.data.workers = 1
     config.probe.update(

@@ -21,7 +21,8 @@ from core.planning.plans import make_space
 from core.section import Section
 from jepa.nets.batch_norm import Moments
 from jepa.nets.model import MEAN, STD
-from jepa.worlds.block_clips import ActionStatistics, make_read
+from jepa.worlds.block_clips import make_read
+from jepa.worlds.clip_statistics import ClipStatistics
 from jepa.worlds.latent_plan import LatentGoal
 from jepa.worlds.lewm_networks import make_networks, make_world
 
@@ -48,7 +49,7 @@ def compare(config, kind: str, *, steps: int, python: str) -> dict:
     clip, plan = section["clip"], section["plan"]
     read = make_read(section["data"], seed=0, skip=clip["skip"])
     records, _ = read("train", frames=clip["history"] + 1)
-    width = ActionStatistics(records, clip["skip"]).width
+    width = ClipStatistics(records, {"action": clip["skip"]}).width("action")
     networks = make_networks(section, width=width)
     weights = random_weights(networks)
     goal = LatentGoal(make_world(networks, window=plan["window"]), plan["last"])
