@@ -221,5 +221,13 @@ def pushing():
     """
     config = two_rooms_adaln()
     config["data"] |= {"source": "pushing"}
-    config["plan"] |= {"world": "pushing"}
+    config["plan"] |= {
+        "world": "pushing",
+        "tasks": {"push": {"offset": 25, "budget": 50}},
+        "execute": 2,
+        "planners": {
+            "icem": {"candidates": 64, "best": 8, "rounds": 4},
+            "gradient": {"candidates": 4, "rounds": 20},
+        },
+    }
     return config

@@ -204,6 +204,14 @@ def two_rooms():
 def pushing():
     """The same model; the disc has to push a puck to its place."""
     config = two_rooms()
+    config["steps"] = 2000
     config["data"] |= {"source": "pushing:10000:32"}
-    config["plan"] |= {"world": "pushing", "crossing": {}}
+    config["plan"] |= {
+        "world": "pushing",
+        "crossing": {},
+        "tasks": {"push": {"offset": 25, "budget": 50}},
+        "horizon": 5,
+        "execute": 1,  # a push that goes wrong is corrected after one block
+    }
+    config["plan"]["planners"] |= {"gradient": {"candidates": 16, "rounds": 60}}
     return config
