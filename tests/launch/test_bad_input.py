@@ -165,7 +165,7 @@ def test_a_config_file_that_cannot_be_loaded(tmp_path):
         ),
         (
             {"encoder__size": "tony"},
-            "encoder size 'tony' is unknown; use one of ['tiny'",
+            "encoder size 'tony' is unknown; use one of ['mini', 'tiny'",
         ),
         (
             {"dtype": "float16"},
