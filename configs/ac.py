@@ -47,14 +47,8 @@ def droid():
             ),  # name of the picture of each view; "" is the first by name
             "states": ("state",),  # observations that make the state; none: one 0
             "action": "pose",  # or concatenated, summed: of the recorded actions
-            "level": "pastel",  # this and the next two are of the source "world"
-            "bodies": 2,
-            "fps": 8.0,
-            "workers": 8,
-            "max_bad_share": 0.01,
-            "frame_tolerance": 0.5,  # of LeRobot, in frame intervals
-            "stall_s": 300.0,  # without any sample, until the run is saved and fails
-        },
+        }
+        | run.trajectories(),
         "encoder": {
             "size": "g",
             "patch": (2, 16, 16),

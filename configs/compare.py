@@ -1,8 +1,8 @@
 """The JEPA family at equal training FLOPs on the embedded world, for one CPU core.
 
 python -m launch.compare --train=runs/compare prints the commands of all runs, with as many
-steps as their FLOPs allow; python -m launch.compare --runs=runs/compare makes the table and
-the pictures of what they found.
+steps as their FLOPs allow; python -m launch.compare --runs=runs/compare writes their table and
+pictures.
 
 v2, v2_1, levjepa and image are `tiny`, `tiny_dense`, `tiny_levjepa` and `tiny_image` of
 configs/jepa.py. v2_1_context is v2_1 with one level: the loss at visible tokens without deep

@@ -52,14 +52,8 @@ def pusht():
                 "state",
             ),  # observations that make proprioception; none: without
             "action": "concatenated",  # or summed, pose: of the recorded actions
-            "level": "pastel",  # this and the next two are of the source "world"
-            "bodies": 2,
-            "fps": 8.0,
-            "workers": 8,
-            "max_bad_share": 0.01,
-            "frame_tolerance": 0.5,  # of LeRobot, in frame intervals
-            "stall_s": 300.0,  # without any sample, until the run is saved and fails
-        },
+        }
+        | run.trajectories(),
         # As wide as DINOv2's ViT-S/14 on 196 pixels, and with as many patches.
         "encoder": {
             "size": "S",

@@ -39,14 +39,8 @@ def pusht():
             "source": "two_rooms:10000:224",  # or another name of trajectories
             "size": 224,
             "image": "",  # name of the picture; empty: the first by name
-            "level": "pastel",  # this and the next two are of the source "world"
-            "bodies": 2,
-            "fps": 8.0,
-            "workers": 8,
-            "max_bad_share": 0.01,
-            "frame_tolerance": 0.5,  # of LeRobot, in frame intervals
-            "stall_s": 300.0,  # without any sample, until the run is saved and fails
-        },
+        }
+        | run.trajectories(),
         "encoder": {
             "kind": "vit",  # or "conv"
             "patch": 14,

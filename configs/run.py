@@ -1,4 +1,4 @@
-"""Fields of every config that the train loop reads, whatever the method."""
+"""Fields that configs of several methods share."""
 
 
 def fields() -> dict:
@@ -21,4 +21,17 @@ def fields() -> dict:
         "save_steps": 1000,
         "keep_checkpoints": 3,
         "mesh": {"replica": 1, "data": 1, "fsdp": -1, "sequence": 1, "tensor": 1},
+    }
+
+
+def trajectories() -> dict:
+    """How latent world models read the trajectories of `data.source`, whatever it is."""
+    return {
+        "level": "pastel",  # this and the next two are of the source "world"
+        "bodies": 2,
+        "fps": 8.0,
+        "workers": 8,
+        "max_bad_share": 0.01,
+        "frame_tolerance": 0.5,  # of LeRobot, in frame intervals
+        "stall_s": 300.0,  # without any sample, until the run is saved and fails
     }

@@ -60,9 +60,9 @@ def make_loss(
 ):  # fmt: skip
     """(params, actions, batch) -> (loss, (metrics, {})): the weighted sum of `terms_of`.
 
-    rollout: steps that are predicted from the first frame of a clip. samples: name in
-    latent_paths.SAMPLES of what variance and covariance are taken over. The rest are the
-    weights. Raises ValueError for a weight below 0 and a name that is not there.
+    rollout: steps that are predicted from the first frame of a clip. samples: rows over which
+    variance and covariance are computed, a name in latent_paths.SAMPLES. The rest are weights.
+    Raises ValueError for a weight below 0 and a name that is not there.
     """
     weights = {
         "prediction": prediction,

@@ -122,7 +122,7 @@ class Gru(nn.Module):
     """One step of a gated recurrent unit whose state is the latent itself.
 
     arXiv 1406.1078, with the reset gate after the product, as in common libraries. Where the
-    update gate is closed, the latent stays: what is learnt is the change.
+    update gate is closed, the latent keeps its value.
     """
 
     width: int
