@@ -16,7 +16,6 @@ from core import optim
 from core.method import Costs, Method, Tools
 from core.parallel.collectives import all_gather_rows
 from core.section import Section
-from core.update import guarded_update
 from jepa.losses import latent_paths
 from jepa.worlds.block_clips import make_clip_source, make_read
 from jepa.worlds.clip_statistics import ClipStatistics, normalized
@@ -29,6 +28,7 @@ from jepa.worlds.planning import (
     make_planner_export,
 )
 from jepa.worlds.pldm_networks import Networks, make_networks, make_world
+from jepa.worlds.predictor_step import make_step
 
 
 @struct.dataclass
@@ -118,44 +118,6 @@ def terms_of(z, guess, read, blocks, *, samples: str) -> dict:
     }
 
 
-def make_step(init, loss_fn, *, dtype, lr, decay, betas, eps, clip_norm, clip_each):
-    """(state, batch) -> (state, metrics): AdamW on all networks.
-
-    Args:
-      dtype: of kernels on their way between devices.
-      lr, decay: schedules of the 1-based update count.
-      clip_norm, clip_each: limits of the gradients' norm, of all networks together and of
-        each; 0 never clips.
-    """
-
-    def step(state, batch):
-        s = state.step + 1
-        like = jax.eval_shape(init, jax.random.key(0))
-
-        def optimize(grads, metrics, rows):
-            if clip_each:
-                grads = {k: optim.clip(x, clip_each) for k, x in grads.items()}
-            if clip_norm:
-                grads = optim.clip(grads, clip_norm)
-            rates = {"lr": lr(s), "decay": decay(s)}
-            params, opt = optim.adamw(
-                grads, state.opt, state.params, **rates, betas=betas, eps=eps
-            )
-            return {"params": params, "opt": opt}, metrics | {"lr": rates["lr"]}
-
-        return guarded_update(
-            state,
-            batch,
-            loss_fn=loss_fn,
-            frozen=state.actions,
-            like=(like.params, like.actions),
-            optimize=optimize,
-            dtype=dtype,
-        )
-
-    return step
-
-
 def make(config: Section) -> Method:
     """The Method of a config from configs/pldm.py.
 
@@ -190,6 +152,7 @@ def make(config: Section) -> Method:
         make_step,
         init=init,
         loss_fn=config["objective"].into(make_loss, networks=networks),
+        frozen=lambda state: state.actions,
         dtype=dtype,
         **schedules,
     )

@@ -1,4 +1,4 @@
-"""One update of a predictor beside frozen weights, by AdamW."""
+"""One update of networks beside what the loss only reads, by AdamW."""
 
 from collections.abc import Callable
 from typing import Any
@@ -20,7 +20,8 @@ def make_step(
     betas,
     eps,
     clip_norm,
-    accumulate: int,
+    clip_each: float = 0.0,
+    accumulate: int = 1,
     seed: int | None = None,
 ):
     """(state, batch) -> (state, metrics): AdamW on `params`.
@@ -30,7 +31,8 @@ def make_step(
       frozen: state -> what the loss reads besides.
       dtype: of kernels on their way between devices.
       lr, decay: schedules of the 1-based update count.
-      clip_norm: limit of the gradients' norm; 0 never clips.
+      clip_norm, clip_each: limits of the gradients' norm, of all networks together and of
+        each; 0 never clips.
       accumulate: parts that a batch is taken in.
       seed: gives the loss batch["keys"], one per row; None gives none.
     """
@@ -44,6 +46,8 @@ def make_step(
             batch = {**batch, "keys": jax.random.split(key, rows)}
 
         def optimize(grads, metrics, rows):
+            if clip_each:
+                grads = {k: optim.clip(x, clip_each) for k, x in grads.items()}
             if clip_norm:
                 grads = optim.clip(grads, clip_norm)
             params, opt = optim.adamw(
