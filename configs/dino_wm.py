@@ -95,7 +95,6 @@ def pusht():
             "last": 1,
             "alpha": 1.0,  # weight of proprioception in the cost
             "tasks": {"near": {"offset": 25, "budget": 50}},
-            "crossing": {},
             "planners": {"cem": {"candidates": 300, "best": 30, "rounds": 30}},
             "exported": "cem",
             "horizon": 5,

@@ -84,7 +84,7 @@ def pusht():
         "health": {"count": 256},  # validation clips
         "probe": {"train": 1024, "validation": 512},  # clips
         # Plans are carried out in a world; goals are states `offset` steps later in validation
-        # episodes, to be reached in `budget` steps. Those of `crossing` are in another room.
+        # episodes, to be reached in `budget` steps.
         "plan": {
             "world": "",  # or two_rooms, pushing; without one plans are only exported
             "window": 1,  # frames that a predicted step sees, up to clip.history
@@ -93,7 +93,6 @@ def pusht():
                 "near": {"offset": 25, "budget": 50},
                 "far": {"offset": 60, "budget": 100},
             },
-            "crossing": {},
             "planners": {
                 # Noise that is alike over the steps of a plan finds ways around walls.
                 "icem": {"candidates": 300, "best": 30, "rounds": 15},
@@ -139,10 +138,9 @@ def two_rooms():
         },
         "eval_steps": {"health": 500, "probe": 0, "plan": -1},
     }
-    config["plan"] |= {
-        "world": "two_rooms",
-        "crossing": {"far_crossing": {"offset": 60, "budget": 100}},
-    }
+    config["plan"]["world"] = "two_rooms"
+    blocked = {"offset": 60, "budget": 100, "way": "blocked"}  # by the wall
+    config["plan"]["tasks"]["far_crossing"] = blocked
     config["data"] |= {"source": "two_rooms:10000:32", "size": 32, "workers": 0}
     # At the published 0.09 two places more than a fifth of the picture apart are equally far
     # in the latent, and distant goals give plans no direction; at 0.003 latents collapse.
@@ -164,7 +162,6 @@ def pushing():
     config["objective"]["sigreg_weight"] = 0.05
     config["plan"] |= {
         "world": "pushing",
-        "crossing": {},
         "tasks": {"push": {"offset": 25, "budget": 50}},
         "execute": 1,  # a push that goes wrong is corrected after one block
     }

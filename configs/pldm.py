@@ -82,8 +82,8 @@ def wall():
                 "tasks": {
                     "near": {"offset": 25, "budget": 50},
                     "far": {"offset": 60, "budget": 100},
+                    "far_crossing": {"offset": 60, "budget": 100, "way": "blocked"},
                 },
-                "crossing": {"far_crossing": {"offset": 60, "budget": 100}},
                 "planners": {
                     # Deviation 12, clipped to the bounds. The temperature is in units of a
                     # squared distance that is summed over the latent.
@@ -202,7 +202,6 @@ def pushing():
     config["data"] |= {"source": "pushing:10000:32"}
     config["plan"] |= {
         "world": "pushing",
-        "crossing": {},
         "tasks": {"push": {"offset": 25, "budget": 50}},
         "horizon": 5,
         "execute": 1,  # a push that goes wrong is corrected after one block

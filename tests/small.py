@@ -104,7 +104,6 @@ def plan_little(config, planner: str):
     config.plan.planners = ConfigDict({planner: settings})
     config.plan.exported = planner
     config.plan.tasks = {"near": {"offset": 8, "budget": 8}}
-    config.plan.crossing = {}
     config.eval_steps = dict.fromkeys(config.eval_steps, -1)
     config.optimizer.lr = ConfigDict({"kind": "constant", "value": 1e-3})
     little = {"problems": 2, "seeds": 1, "at_once": 1, "horizon": 2, "execute": 2}

@@ -140,7 +140,13 @@ def draw(
     task: Task, setting: Setting, world, recordings, how: Judging, seed
 ) -> Problems:
     """The problems of a seed."""
-    words = {"count": how.problems, "seed": seed, "wanted": task.wanted}
+
+    def wanted(starts, goals):
+        world.reset(starts)
+        far = world.distance(goals) >= task.apart
+        return far if task.wanted is None else far & task.wanted(starts, goals)
+
+    words = {"count": how.problems, "seed": seed, "wanted": wanted}
     if not task.offset:
         assert setting.sample is not None  # by check_judging
         return sampled_problems(setting.sample, world, **words)

@@ -11,12 +11,14 @@ from core.planning.goals import Arrays
 
 class Task(NamedTuple):
     """Goals of one kind. offset: environment steps from start to goal in a recording; 0 for
-    sampled states. budget: environment steps to reach it in. wanted: which problems are of
-    interest, as of `recorded_problems`; all by default.
+    sampled states. budget: environment steps to reach it in. apart: least distance of start
+    and goal, in the world's measure. wanted: which problems are of interest, as of
+    `recorded_problems`; all by default.
     """
 
     offset: int
     budget: int
+    apart: float = 0.0
     wanted: Callable[[Arrays, Arrays], np.ndarray] | None = None
 
 
@@ -69,6 +71,7 @@ def table(rows, found: Mapping[str, Any], how: Judging) -> str:
     for task, goals in how.tasks.items():
         share = 100 * found[f"{task}/solved_at_start"]
         ahead = f"{goals.offset} steps ahead" if goals.offset else "sampled"
+        ahead += f", at least {goals.apart} away" if goals.apart else ""
         lines.append(
             f"- {task}: goals {ahead}, budget {goals.budget} steps; {share:.1f}% of the "
             "drawn problems were solved at the start and are left out."

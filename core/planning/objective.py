@@ -4,6 +4,7 @@ B problems are solved side by side, each with S candidates of H actions of A rea
 Discrete actions are one-hot, as in recordings.
 """
 
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import jax
@@ -39,6 +40,23 @@ class Objective(Protocol):
             core/nn/row_keys.py). The candidates of a problem may share their noise.
         """
         ...
+
+
+def by_problem(roll: Callable, start: Any, plans: jax.Array) -> Any:
+    """roll(start [B, ...], plans [B, S, H, A]): arrays [B, S, ...] that each problem has alone.
+
+    On CPUs one problem is rolled after the other: the numbers of one stay in the cache.
+    """
+    if len(plans) == 1:
+        return roll(start, plans)
+
+    def one(problem):
+        found = roll(*jax.tree.map(lambda x: x[None], problem))
+        return jax.tree.map(lambda x: x[0], found)
+
+    return jax.lax.platform_dependent(
+        start, plans, cpu=lambda *x: jax.lax.map(one, x), default=roll
+    )
 
 
 def over_horizon(costs: jax.Array, *, last: int) -> jax.Array:

@@ -48,8 +48,11 @@ class PreNormBlock(nn.Module):
         y = gelu(self.dense("up", self.hidden)(LayerNorm(1e-5, name="norm_mlp")(x)))
         return self.drop(self.dense("down", W)(self.drop(y, keys, 2)), keys, 3)
 
-    def attend(self, x, keys):
-        """Layer norm, then attention to the own step and to earlier ones."""
+    def attend(self, x, keys, *, last: bool = False):
+        """Layer norm, then attention to the own step and to earlier ones.
+
+        last: whether only the last token asks: [B, 1, W]; for steps of one token.
+        """
         B, N, W = x.shape
         x = LayerNorm(1e-5, name="norm_attention")(x)
         heads = (self.heads, self.head_dim)
@@ -59,18 +62,22 @@ class PreNormBlock(nn.Module):
         )
         out, y = self.dense("out", W), v(x)
         if N > 1 or self.is_initializing():  # one token attends to itself alone
-            a, b, c = (z.reshape(B, N, *heads) for z in (q(x), k(x), y))
+            asking = x[:, -1:] if last else x
+            a, b, c = (z.reshape(B, -1, *heads) for z in (q(asking), k(x), y))
             y = self.weigh(a, b, c, keys)
-        return self.drop(out(y.reshape(B, N, -1)), keys, 1)
+        return self.drop(out(y.reshape(B, y.shape[1], -1)), keys, 1)
 
     def weigh(self, q, k, v, keys):
-        """Values [B, N, heads, head_dim] weighed by dropped softmax weights."""
-        mask, N = block_causal(self.step_tokens), q.shape[1]
+        """Values [B, N, heads, head_dim] weighed by dropped softmax weights.
+
+        The queries are those of the last tokens.
+        """
+        mask, N = block_causal(self.step_tokens), k.shape[1]
         if self.step_tokens > 1 and (keys is None or not self.dropout):
             return attend(q, k, v, mask=mask, kernel=self.attention)
         scores = jnp.einsum("bthd,bshd->bhts", q, k) * self.head_dim**-0.5
         places = jnp.arange(N)
-        seen = places <= mask.last_key(places)[:, None]
+        seen = places <= mask.last_key(places[N - q.shape[1] :])[:, None]
         scores = jnp.where(seen, scores.astype(jnp.float32), -jnp.inf)
         weights = self.drop(jax.nn.softmax(scores, -1), keys, 0)
         return jnp.einsum("bhts,bshd->bthd", weights.astype(self.dtype), v)
@@ -93,15 +100,26 @@ class ModulatedBlock(PreNormBlock):
     """PreNormBlock with AdaLN-zero around its layers, as in LeWorldModel (2603.19312)."""
 
     @nn.compact
-    def __call__(self, x, condition, keys=None):
-        """[B, T, W], [B, T, C] -> [B, T, W]."""
-        W, zeros = x.shape[-1], nn.initializers.zeros
-        names = ("embed", None)
-        layer = Dense(6 * W, names, self.dtype, init=zeros, name="modulation")
-        vectors = jnp.split(layer(nn.silu(condition)), 6, axis=-1)
-        shift, scale, gate = vectors[:3]
+    def __call__(self, x, condition, keys=None, *, vectors=None, last: bool = False):
+        """[B, T, W], [B, T, C] -> [B, T, W], or [B, 1, W] of the last step alone.
+
+        vectors: what `modulation` makes of the condition, [B, T, 6 W], where it is known.
+        """
+        if vectors is None:
+            layer = modulation(x.shape[-1], self.dtype, name="modulation")
+            vectors = layer(nn.silu(condition))
+        shift, scale, gate, *rest = jnp.split(vectors, 6, axis=-1)
         y = modulate(x, shift, scale, eps=1e-6).astype(self.dtype)
-        x = x + gate * self.attend(y, keys)
-        shift, scale, gate = vectors[3:]
+        y = self.attend(y, keys, last=last)
+        if last:
+            x, gate, *rest = (z[:, -1:] for z in (x, gate, *rest))
+        x = x + gate * y
+        shift, scale, gate = rest
         y = modulate(x, shift, scale, eps=1e-6).astype(self.dtype)
         return x + gate * self.mlp(y, keys)
+
+
+def modulation(width: int, dtype, **name) -> Dense:
+    """The layer that makes shifts, scales and gates of a condition, zero at first."""
+    zeros = nn.initializers.zeros
+    return Dense(6 * width, ("embed", None), dtype, init=zeros, **name)

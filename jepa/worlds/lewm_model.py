@@ -14,7 +14,7 @@ from core.nn.layers import Dense, LayerNorm, gelu, named
 from core.nn.transformer import Transformer
 from jepa.nets.batch_norm import Moments, batch_moments, normalize_by
 from jepa.nets.model import patchify, standardize
-from jepa.worlds.dropout_blocks import SCALED, ModulatedBlock
+from jepa.worlds.dropout_blocks import SCALED, ModulatedBlock, modulation
 
 
 class Projector(nn.Module):
@@ -177,13 +177,15 @@ class Predictor(nn.Module):
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, latents, actions, keys=None):
+    def __call__(self, latents, actions, keys=None, *, vectors=None):
         """[B, T, D], embedded actions [B, T, C] -> [B, T, width], T up to `history`.
 
-        keys: of the rows, [B], for dropout; None drops nothing.
+        keys: of the rows, [B], for dropout; None drops nothing. vectors: in place of the
+        actions, what `modulations` made of them; then the last step alone is returned,
+        [B, 1, width].
         """
-        B, T, D = latents.shape
-        assert T <= self.history and actions.shape[:2] == (B, T), (T, actions.shape)
+        T, D = latents.shape[1:]
+        assert T <= self.history, (T, self.history)
         init = named(nn.initializers.normal(1.0), (None, "embed"))
         places = self.param("positions", init, (self.history, D))
         x = (latents + places[:T]).astype(self.dtype)
@@ -199,5 +201,18 @@ class Predictor(nn.Module):
                 self.dropout,
                 dtype=self.dtype,
                 name=f"block{i}",
-            )(x, actions, now)
+            )(
+                x,
+                actions,
+                now,
+                vectors=None if vectors is None else vectors[i],
+                last=vectors is not None and i == self.depth - 1,
+            )
         return LayerNorm(1e-5, self.dtype, name="norm")(x)
+
+    @nn.nowrap
+    def modulations(self, params, actions):
+        """Of every block by embedded actions [..., C]: a list of arrays [..., 6 width]."""
+        layer, y = modulation(self.width, self.dtype), nn.silu(actions)
+        weights = [params[f"block{i}"]["modulation"] for i in range(self.depth)]
+        return [layer.apply({"params": w}, y) for w in weights]

@@ -82,6 +82,30 @@ class Networks(NamedTuple):
         running = None if norms is None else norms["pred_proj"]
         return self.pred_proj.apply({"params": params["pred_proj"]}, x, running)
 
+    def roll(self, params, latents, blocks, norms, *, window: int):
+        """Latents after each of the last H blocks, from predicted ones: [N, H, D].
+
+        latents: [N, n, D]. blocks: [N, n - 1 + H, skip A]. window: most latents that a
+        prediction sees. What depends on the blocks alone is computed once for all steps.
+        """
+        moves = self.action.apply({"params": params["action"]}, blocks)
+        vectors = self.predictor.modulations(params["predictor"], moves)
+        known, first = list(jnp.moveaxis(latents, 1, 0)), latents.shape[1]
+        for end in range(first, blocks.shape[1] + 1):
+            seen = slice(max(0, end - window), end)
+            x = self.predictor.apply(
+                {"params": params["predictor"]},
+                jnp.stack(known[seen], 1),
+                None,
+                vectors=[v[:, seen] for v in vectors],
+            )
+            known.append(
+                self.pred_proj.apply(
+                    {"params": params["pred_proj"]}, x[:, 0], norms["pred_proj"]
+                )[0]
+            )
+        return jnp.stack(known[first:], 1)
+
 
 def make_world(networks: Networks, *, window: int) -> LatentWorld:
     """LeWorldModel for evaluations and plans. window: most latents that a prediction in a
@@ -96,14 +120,8 @@ def make_world(networks: Networks, *, window: int) -> LatentWorld:
         return networks.predict(params, latents, blocks, norms)[0]
 
     def roll(weights, latents, blocks):
-        known = list(jnp.moveaxis(latents, 1, 0))
-        taken = list(jnp.moveaxis(blocks, 1, 0))
-        first = len(known)
-        for end in range(first, len(taken) + 1):
-            seen = slice(max(0, end - window), end)
-            given = jnp.stack(known[seen], 1), jnp.stack(taken[seen], 1)
-            known.append(predict(weights, *given)[:, -1])
-        return jnp.stack(known[first:], 1)
+        params, norms = weights["params"], weights["norms"]
+        return networks.roll(params, latents, blocks, norms, window=window)
 
     return LatentWorld(
         weights_of=weights_of,

@@ -21,8 +21,10 @@ from core.planning.plans import make_space
 from core.section import Section
 from jepa.worlds.stored_features import with_pictures
 
-# Worlds with goals by name: (pixels per side -> world, which problems are crossing).
+# Worlds with goals by name: (pixels per side -> world, whether its straight ways are blocked,
+# such as by the wall between rooms: (starts, goals) -> bool [B]).
 WORLDS = {"two_rooms": (rooms.TwoRooms, rooms.crosses), "pushing": (Pushing, None)}
+WAYS = ("any", "clear", "blocked")
 
 
 class Acting(NamedTuple):
@@ -52,8 +54,8 @@ class Planning(NamedTuple):
 
     world: a name in WORLDS; "" if plans cannot be carried out here. window: frames that a
     predicted step sees. last: of the horizon's blocks that the cost counts; 0 for all.
-    tasks, crossing: {name: {"offset", "budget"}}; problems of
-    `crossing` are those whose straight way is blocked, such as by the wall between rooms.
+    tasks: {name: {"offset", "budget", "way", "apart"}}; way: "clear" or "blocked" for problems
+    whose straight way is so, "any" by default; the rest is that of core.planning.judging.Task.
     exported: the name among `planners` of that in an export and the benchmark.
     """
 
@@ -61,7 +63,6 @@ class Planning(NamedTuple):
     window: int
     last: int
     tasks: Section
-    crossing: Section
     planners: Section
     exported: str
     horizon: int
@@ -79,15 +80,8 @@ class Planning(NamedTuple):
                 f"plan.world is {self.world!r}; use {', '.join(WORLDS)}, or nothing where "
                 "plans cannot be carried out"
             )
-        if self.crossing and self.world and WORLDS[self.world][1] is None:
-            raise ValueError(
-                f"plan.crossing names goals behind a wall, which {self.world} does not have; "
-                "leave it empty"
-            )
-        if both := self.crossing.keys() & self.tasks.keys():
-            raise ValueError(
-                f"plan.crossing and plan.tasks both name {min(both)!r}; use two names"
-            )
+        for task in self.tasks.values():
+            make_task(self.world, task)
         if self.exported not in self.planners:
             raise ValueError(
                 f"plan.exported is {self.exported!r}; use {', '.join(self.planners)}, the "
@@ -111,16 +105,13 @@ def make_plan_evaluation(acting: Acting, plan: Planning):
                 "plan.world is empty, so plans cannot be carried out; name one of "
                 f"{', '.join(WORLDS)}, or other evaluations, such as --eval=health"
             )
-        make_world, crosses = WORLDS[plan.world]
         setting = Setting(
-            world=functools.partial(make_world, acting.size),
+            world=functools.partial(WORLDS[plan.world][0], acting.size),
             recordings=functools.partial(with_pictures, acting.source, "validation"),
         )
-        tasks = {k: Task(**task, wanted=crosses) for k, task in plan.crossing.items()}
-        tasks |= {k: Task(**task) for k, task in plan.tasks.items()}
         names = set(Judging._fields) - {"tasks", "planners"}
         how = Judging(
-            tasks=tasks,
+            tasks={k: make_task(plan.world, task) for k, task in plan.tasks.items()},
             planners={name: dict(numbers) for name, numbers in plan.planners.items()},
             **{name: getattr(plan, name) for name in names},
         )
@@ -128,6 +119,28 @@ def make_plan_evaluation(acting: Acting, plan: Planning):
         return make_plan_eval(model, acting.params_of, setting, how)(state, watch)
 
     return evaluate
+
+
+def make_task(world: str, task: Section) -> Task:
+    """A task of the config; raises ValueError for an unknown `way`, or one of a world
+    without obstacles.
+    """
+    way = task["way"] if "way" in task else "any"
+    place = task.where("way")
+    if way not in WAYS:
+        raise ValueError(f"{place} is {way!r}; use one of {', '.join(WAYS)}")
+    wanted = None
+    if world and way != "any":
+        blocked = WORLDS[world][1]
+        if blocked is None:
+            raise ValueError(
+                f"{place} is {way!r}, but no way is blocked in {world}; use 'any'"
+            )
+        wanted = {
+            "blocked": blocked,
+            "clear": lambda starts, goals: ~blocked(starts, goals),
+        }[way]
+    return task.without("way").into(Task, wanted=wanted)
 
 
 def bench_plans(acting: Acting, plan: Planning, init):
