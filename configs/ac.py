@@ -5,6 +5,8 @@ python -m launch.train --config=configs/jepa.py:rooms --workdir=runs/rooms
 python -m launch.train --config=configs/ac.py:two_rooms --workdir=runs/ac \
     --config.init_from=runs/rooms
 
+arm: likewise on the embedded arm, with the encoder configs/jepa.py:arm.
+
 droid: the published networks and schedule, on recordings of a Franka arm.
 """
 
@@ -15,7 +17,7 @@ from configs import run
 
 def get_config(preset="two_rooms"):
     """The config of a preset by name; ValueError for an unknown one."""
-    makers = {"two_rooms": two_rooms, "droid": droid}
+    makers = {"two_rooms": two_rooms, "arm": arm, "droid": droid}
     if preset not in makers:
         raise ValueError(
             f"configs/ac.py has no preset {preset!r}; use one of {', '.join(makers)}"
@@ -159,5 +161,20 @@ def two_rooms():
         "peak": 1e-3,
         "warmup_steps": 75,
         "final_steps": 300,
+    }
+    return config
+
+
+def arm():
+    """The same predictor on the embedded arm.
+
+    The arm fills much of the picture: the further two poses are apart, the further are
+    their features, and the cost of a plan shows the way from afar.
+    """
+    config = two_rooms()
+    config["data"] |= {"source": "arm"}
+    config["plan"] |= {
+        "world": "arm",
+        "tasks": {"reach": {"offset": 25, "budget": 50}},
     }
     return config

@@ -1,4 +1,4 @@
-"""Presets of configs/jepa.py for two CPU cores: tiny, tiny_dense, rooms and atari."""
+"""Presets of configs/jepa.py for two CPU cores: tiny, tiny_dense, rooms, arm and atari."""
 
 
 def makers(base, dense_objective) -> dict:
@@ -9,7 +9,8 @@ def makers(base, dense_objective) -> dict:
     return {
         "tiny": lambda: tiny(base()),
         "tiny_dense": lambda: tiny_dense(base(), dense_objective()),
-        "rooms": lambda: rooms(base()),
+        "rooms": lambda: recorded(base(), "two_rooms"),
+        "arm": lambda: recorded(base(), "arm"),
         "atari": lambda: atari(base()),
     }
 
@@ -84,18 +85,18 @@ def tiny_dense(config, objective):
     return config
 
 
-def rooms(config):
-    """`tiny` on the embedded two rooms, as the frozen encoder of other methods.
+def recorded(config, source):
+    """`tiny` on an embedded task, as the frozen encoder of other methods.
 
     Most of the picture never changes, as in `atari`: VICReg's terms keep features apart. In
-    longer runs less and less of the features is about the disc (mean difference of the
-    features of two places .07 in place of .14 after twice the steps).
+    longer runs on two_rooms less and less of the features is about the disc (mean difference
+    of the features of two places .07 in place of .14 after twice the steps).
     """
     config = tiny(config)
     config |= {"steps": 1000}
     config["objective"] |= {"vicreg": 0.5}
     config["data"] |= {
-        "source": "camera:two_rooms",
+        "source": f"camera:{source}",
         "fps": 4.0,
         "scale": (1.0, 1.0),  # the whole picture, as positions are of the picture
         "aspect": (1.0, 1.0),

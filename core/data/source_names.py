@@ -11,6 +11,7 @@ FILE.h5, FOLDER.lance      trajectories: tables of steps, as stable-worldmodel w
 atari:GAME:EPISODES        trajectories: games played while they are read; slow, to prepare
 two_rooms:EPISODES:SIZE    trajectories: the embedded two rooms; both numbers are optional
 pushing:EPISODES:SIZE      trajectories: the embedded pushing task; both numbers are optional
+arm:EPISODES:SIZE          trajectories: the embedded arm; both numbers are optional
 world                      the embedded world
 0.7*NAME + 0.3*NAME        a mixture, drawn from by weight
 """
@@ -19,6 +20,7 @@ import re
 from collections.abc import Callable
 
 from core.base.places import expand_home
+from core.data.arm.episodes import ARM
 from core.data.clips import View
 from core.data.episodes.action_parts import layout_of, text_of
 from core.data.episodes.cameras import Cameras
@@ -53,7 +55,7 @@ from core.data.tfds_clips import ShardClips
 from core.data.video_folder import VideoFolder
 
 WORLD, IMAGES = "world", "images:"
-TASKS = (TWO_ROOMS, PUSHING)  # embedded, with scripted episodes
+TASKS = (TWO_ROOMS, PUSHING, ARM)  # embedded, with scripted episodes
 HOME = re.compile("(images:|camera:|)(.*)", re.DOTALL)
 TERM = re.compile(r"(?:(?P<weight>[\d.]+)\s*\*\s*)?(?P<name>\S.*)")
 
@@ -240,7 +242,7 @@ def recordings(name: str, split: str = "", frame_tolerance: float = 0.5) -> Reco
     raise ValueError(
         f"{name} holds no trajectories{hint}; expected a replay's folder, a data set of "
         "launch.prepare, RLDS, LeRobot or Minari, an HDF5 or Lance table, tfds:NAME, "
-        "two_rooms, pushing, or world"
+        "two_rooms, pushing, arm, or world"
     )
 
 

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from core.data.arm.goals import Arm
 from core.data.pushing.goals import Pushing
 from core.data.rooms import goals as rooms
 from core.export.planner import export_planner
@@ -23,7 +24,11 @@ from jepa.worlds.stored_features import with_pictures
 
 # Worlds with goals by name: (pixels per side -> world, whether its straight ways are blocked,
 # such as by the wall between rooms: (starts, goals) -> bool [B]).
-WORLDS = {"two_rooms": (rooms.TwoRooms, rooms.crosses), "pushing": (Pushing, None)}
+WORLDS = {
+    "two_rooms": (rooms.TwoRooms, rooms.crosses),
+    "pushing": (Pushing, None),
+    "arm": (Arm, None),
+}
 WAYS = ("any", "clear", "blocked")
 
 

@@ -5,7 +5,7 @@ A task of the kind NAME is opened by NAME, NAME:EPISODES or NAME:EPISODES:SIZE.
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -24,11 +24,12 @@ class Task(NamedTuple):
     """An embedded task; its functions are those of a module, so that workers can load it.
 
     Attributes:
-      name: of the kind. block: episodes that are simulated together. step: sides of the
-        picture that an action of 1 moves. places: names of the numbers of POSITION.
+      name: of the kind. block: episodes that are simulated together. step: how far an
+        action of 1 moves, in `unit`s. places: names of the numbers of POSITION.
       simulate: (seed, block number) -> (positions [block, STEPS, K, 2], actions [block,
         STEPS, 2]), float32; action t was taken at position t. Kept, if it is cached.
       draw: (positions [n, K, 2], size) -> pictures uint8 [n, size, size, 3].
+      actions: names of an action's numbers. unit: "sides" of the picture, or "radians".
     """
 
     name: str
@@ -37,6 +38,8 @@ class Task(NamedTuple):
     places: tuple[str, ...]
     simulate: Callable[[int, int], tuple[np.ndarray, np.ndarray]]
     draw: Callable[[np.ndarray, int], np.ndarray]
+    actions: tuple[str, str] = ("right", "down")
+    unit: str = "sides"
 
 
 def names_task(task: Task, name: str) -> bool:
@@ -79,9 +82,12 @@ class Episodes:
 
     @property
     def about(self):
-        unit = f"{self.task.step} sides per step"
+        unit = f"{self.task.step} {self.task.unit} per step"
         return {
-            "names": {"action": ["right", "down"], POSITION: list(self.task.places)},
+            "names": {
+                "action": list(self.task.actions),
+                POSITION: list(self.task.places),
+            },
             "units": {"action": unit, POSITION: "sides"},
             "rate": RATE,
             "action": [real_part((2,), -1, 1)],
@@ -116,3 +122,13 @@ def draw_part(draw, place, size, start, stop):
 def as_block(places, actions) -> tuple[np.ndarray, np.ndarray]:
     """What `Task.simulate` returns, of lists of [block, K, 2] and [block, 2] by step."""
     return tuple(np.stack(x, 1).astype(np.float32) for x in (places, actions))
+
+
+def positions_of(states: Mapping[str, np.ndarray], bodies: int) -> np.ndarray:
+    """Positions [B, bodies, 2] of states; raises ValueError for other shapes."""
+    place = np.asarray(states[POSITION], np.float64)
+    if place.ndim != 3 or place.shape[1:] != (bodies, 2):
+        raise ValueError(
+            f"{POSITION} is {place.shape}; expected [problems, {bodies}, 2]"
+        )
+    return place

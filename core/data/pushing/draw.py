@@ -4,6 +4,7 @@ import functools
 
 import numpy as np
 
+from core.data.episodes.smooth_edges import share
 from core.data.pushing.physics import BORDER, DISC, PUCK
 
 FLOOR, STONE = (236, 232, 222), (70, 74, 84)
@@ -41,8 +42,3 @@ def background(size: int) -> np.ndarray:
     return (wall * np.float32(STONE) + (1 - wall) * np.float32(FLOOR) + 0.5).astype(
         "u1"
     )
-
-
-def share(depth, size: int) -> np.ndarray:
-    """How much of a pixel is covered, whose center is `depth` sides within a body."""
-    return np.clip(depth * size + 0.5, 0, 1)

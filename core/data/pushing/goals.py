@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from core.data.episodes.scripted import POSITION
+from core.data.episodes.scripted import POSITION, positions_of
 from core.data.pushing import physics
 from core.data.pushing.draw import draw
 
@@ -25,7 +25,7 @@ class Pushing:
 
     def reset(self, states: Mapping[str, np.ndarray]) -> None:
         """Put discs and pucks to positions; raises ValueError for other shapes."""
-        place = places(states)
+        place = positions_of(states, 2)
         self.disc, self.puck = place[:, 0].copy(), place[:, 1].copy()
 
     def observe(self) -> dict[str, np.ndarray]:
@@ -46,12 +46,4 @@ class Pushing:
 
     def distance(self, goals: Mapping[str, np.ndarray]) -> np.ndarray:
         """Of the pucks, in sides, float [B]."""
-        return np.linalg.norm(self.puck - places(goals)[:, 1], axis=1)
-
-
-def places(states: Mapping[str, np.ndarray]) -> np.ndarray:
-    """Positions [B, 2, 2] of states; raises ValueError for other shapes."""
-    place = np.asarray(states[POSITION], np.float64)
-    if place.ndim != 3 or place.shape[1:] != (2, 2):
-        raise ValueError(f"{POSITION} is {place.shape}; expected [problems, 2, 2]")
-    return place
+        return np.linalg.norm(self.puck - positions_of(goals, 2)[:, 1], axis=1)

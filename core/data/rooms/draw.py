@@ -4,6 +4,7 @@ import functools
 
 import numpy as np
 
+from core.data.episodes.smooth_edges import share
 from core.data.rooms.physics import BORDER, DOOR, MIDDLE, RADIUS, WALL
 
 FLOORS = ((214, 226, 238), (240, 230, 206))  # left, right
@@ -28,8 +29,8 @@ def draw(position, size: int) -> np.ndarray:
     away = np.hypot(dx[:, None, :], dy[:, :, None]).astype(np.float32)
     seen = floor[place[1:]]
     for radius, color in ((RADIUS, RIM), (RADIUS * RIM_SHARE, DISC)):
-        share = np.clip((radius - away) * size + 0.5, 0, 1)[..., None]
-        seen = seen + share * (np.array(color, np.float32) - seen)
+        cover = share(radius - away, size)[..., None]
+        seen = seen + cover * (np.array(color, np.float32) - seen)
     picture[place] = (seen + 0.5).astype(np.uint8)
     return picture
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from core.data.episodes.scripted import POSITION
+from core.data.episodes.scripted import POSITION, positions_of
 from core.data.rooms import physics
 from core.data.rooms.draw import draw
 
@@ -54,10 +54,7 @@ class TwoRooms:
 
 def centers(states: Mapping[str, np.ndarray]) -> np.ndarray:
     """Positions [B, 2] of states; raises ValueError for other shapes."""
-    place = np.asarray(states[POSITION], np.float64)
-    if place.ndim != 3 or place.shape[1:] != (1, 2):
-        raise ValueError(f"{POSITION} is {place.shape}; expected [problems, 1, 2]")
-    return place[:, 0]
+    return positions_of(states, 1)[:, 0]
 
 
 def crosses(starts: Mapping[str, np.ndarray], goals: Mapping[str, np.ndarray]):
