@@ -1,5 +1,6 @@
 """Compare methods at equal training FLOPs: print the runs' commands, or what they found."""
 
+import functools
 import pathlib
 
 from absl import flags
@@ -11,6 +12,12 @@ TRAIN = flags.DEFINE_string(
 )
 RUNS = flags.DEFINE_string(
     "runs", None, "Folder of the finished runs: write table and pictures there"
+)
+TIMES = flags.DEFINE_string(
+    "times",
+    None,
+    "Folder of runs: time a step of each config here, for the table at equal time: seconds "
+    "of all processes, as on one core",
 )
 CONFIGS = flags.DEFINE_list(
     "configs",
@@ -24,10 +31,14 @@ TFLOPS = flags.DEFINE_float("tflops", 2.5, "Training of a run, in 10^12 operatio
 SEEDS = flags.DEFINE_integer("seeds", 3, "Runs of each config")
 POINTS = flags.DEFINE_integer("points", 2, "Evaluations of a run, evenly spaced")
 
+STEPS, ROUNDS = 20, 3  # of the measurement of times
+
 
 def main():
-    if bool(TRAIN.value) == bool(RUNS.value):
-        raise ValueError("one of --train=DIR and --runs=DIR is needed")
+    if sum(map(bool, (TRAIN.value, RUNS.value, TIMES.value))) != 1:
+        raise ValueError("one of --train=DIR, --times=DIR and --runs=DIR is needed")
+    if TIMES.value:
+        return time_steps(pathlib.Path(TIMES.value))
     if RUNS.value:
         from core.evals import compare
 
@@ -41,6 +52,25 @@ def main():
     for seed in range(SEEDS.value):
         for place in CONFIGS.value:
             print(command(place, seed, **more))
+
+
+def time_steps(folder: pathlib.Path) -> None:
+    """Write the seconds of a step of all configs, in turns."""
+    from core.evals import compare
+    from core.perf import bench
+
+    if not folder.is_dir():
+        raise ValueError(f"--times={folder} is not a folder")
+
+    def measure(settings):
+        found = bench.measure(settings, ("step", "data"), steps=STEPS)
+        return found["step_cpu_seconds_median"] + found["data_core_seconds_per_step"]
+
+    steps = {
+        place.rpartition(":")[2]: functools.partial(measure, config.load(place))
+        for place in CONFIGS.value
+    }
+    compare.write_times(folder, steps, rounds=ROUNDS)
 
 
 def command(place: str, seed: int, *, tflops: float, points: int, runs: str) -> str:

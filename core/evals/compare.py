@@ -1,13 +1,15 @@
 """Runs of several methods side by side: what they read at equal FLOPs, and at equal time.
 
 Reads the folders NAME_seedN of runs below a folder; writes there table.md, numbers.json,
-curves.svg, and components.png of the pictures of their last evaluations.
+curves.svg, and components.png of the pictures of their last evaluations. times.json, if it is
+there, has the seconds of a step by NAME, in place of those that the runs took.
 """
 
 import json
 import math
 import pathlib
-from collections.abc import Mapping, Sequence
+import statistics
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import cv2
@@ -18,6 +20,7 @@ from core.base.files import write_json, write_text
 from core.base.pictures import caption, encode_png, tile
 from core.runs import goodput, restore, run_folder
 
+TIMES = "times.json"
 CURVED = ("trained/position", "trained/velocity")  # evaluated several times in a run
 READ = ("position", "velocity", "miou")
 BESIDE = ("trained", "untrained", "twin", "pixels")
@@ -50,7 +53,7 @@ def compare(folder: pathlib.Path) -> None:
     places = sorted(p.parent for p in folder.glob(f"*/{run_folder.CONFIG}"))
     if not places:
         raise ValueError(f"{folder} holds no runs; expected folders NAME_seedN of runs")
-    runs = [read_run(place) for place in places]
+    runs = timed([read_run(place) for place in places], folder)
     by_name: dict[str, list[Run]] = {}
     for run in sorted(runs, key=lambda run: run.seed):
         by_name.setdefault(run.name, []).append(run)
@@ -90,6 +93,37 @@ def read_run(folder: pathlib.Path) -> Run:
         points=points,
         folder=folder,
     )
+
+
+def timed(runs: Sequence[Run], folder: pathlib.Path) -> list[Run]:
+    """The runs with the seconds of `write_times`, if those are in `folder`.
+
+    Raises ValueError if a run's name is not among them.
+    """
+    if not (folder / TIMES).exists():
+        return list(runs)
+    found = json.loads((folder / TIMES).read_text())
+    if missing := {run.name for run in runs} - found.keys():
+        raise ValueError(
+            f"{folder / TIMES} has no {min(missing)!r}; write it again, or remove it"
+        )
+    return [run._replace(seconds=found[run.name]) for run in runs]
+
+
+def write_times(
+    folder: pathlib.Path, steps: Mapping[str, Callable[[], float]], *, rounds: int
+) -> None:
+    """Write and print the median seconds of the steps, each measured `rounds` times, in turns.
+
+    steps: name of runs -> a function that measures their step.
+    """
+    found: dict[str, list[float]] = {name: [] for name in steps}
+    for _ in range(rounds):
+        for name, measure in steps.items():
+            found[name].append(measure())
+            print(f"{name}: {found[name][-1]:.4f} s a step", flush=True)
+    medians = {name: statistics.median(times) for name, times in found.items()}
+    write_json(folder / TIMES, medians)
 
 
 def share_untrained(by_name: Mapping[str, Sequence[Run]]) -> None:

@@ -64,18 +64,21 @@ def measure_step(config, method, *, steps: int) -> dict:
     mesh = make_mesh(**config.mesh)
     plan = build_program(method, mesh, seed=config.seed, offload=config.offload)
     with open_source(method, host_shard(mesh, method.batch)) as source:
-        state, waits, times = plan.create(), [], []
+        state, waits, times, busy = plan.create(), [], [], []
         with jax.set_mesh(mesh):
             for _ in range(steps + 1):
                 begin = time.perf_counter()
                 batch = source.next(state)
                 ready = time.perf_counter()
+                used = time.process_time()
                 batch = to_device(mesh, batch, method.batch)
                 state, scalars = plan.step(state, batch)
                 jax.block_until_ready((state, scalars))
+                busy.append(time.process_time() - used)
                 waits.append(ready - begin)
                 times.append(time.perf_counter() - ready)
-    return summarize_times(method, plan, np.array(waits), np.array(times))
+    found = summarize_times(method, plan, np.array(waits), np.array(times))
+    return found | {"step_cpu_seconds_median": float(np.median(busy[1:]))}
 
 
 def measure_data(config, method, *, steps: int) -> dict:

@@ -57,6 +57,17 @@ def test_after_equal_time_slow_methods_have_done_less():
     assert fast == ["fast", "100", "2.00", "0.700 ± 0.248", "0.200 ± 0.000"]
 
 
+def test_times_are_medians_of_measurements_in_turns(tmp_path):
+    clock = iter([3.0, 9.0, 1.0, 8.0, 2.0, 7.0])
+    steps = {"fast": lambda: next(clock), "slow": lambda: next(clock)}
+    compare.write_times(tmp_path, steps, rounds=3)
+    runs = [x for runs in two().values() for x in runs]
+    seconds = {run.name: run.seconds for run in compare.timed(runs, tmp_path)}
+    assert seconds == {"fast": 2.0, "slow": 8.0}
+    with pytest.raises(ValueError, match="times.json has no 'other'"):
+        compare.timed([runs[0]._replace(name="other")], tmp_path)
+
+
 def test_curves_pass_through_their_points():
     lines = {
         "a": [[(0, 0.0), (10, 1.0)], [(0, 0.0), (10, 0.5)]],
