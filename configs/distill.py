@@ -26,7 +26,8 @@ def distilled(config: dict, size: str) -> dict:
     """A student of V-JEPA 2.1 with the last of its teacher's four levels as target."""
     config |= {
         "method": "jepa.distill",
-        "teacher": {"size": size, "levels": 4},
+        # learns: beside the student, by the loss of V-JEPA 2.1, in place of frozen weights.
+        "teacher": {"size": size, "levels": 4, "learns": False},
         "random_teacher": False,  # whether an empty init_from is meant
     }
     config["predictor"] |= {"levels": 1, "out": 0}  # 0: the width of the teacher

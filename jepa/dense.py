@@ -94,7 +94,16 @@ def clip_grid(config: Section, encoder: DenseEncoder) -> tuple[int, int, int]:
 
 
 def build(
-    config: Section, networks, *, init, check, health, teacher=None, truth="target"
+    config: Section,
+    networks,
+    *,
+    init,
+    check,
+    health,
+    teacher=None,
+    learner=None,
+    truth="target",
+    averages=(("target", "encoder"),),
 ) -> Method:
     """A Method that predicts the levels of a clip from visible tokens.
 
@@ -104,6 +113,7 @@ def build(
       health: with the arguments of `make_health`.
       teacher: network whose features are predicted, by default the encoder; truth: field
         of the state that has its weights.
+      learner: as of jepa.losses.dense.make_loss. averages: as of jepa.pretrain.make_step.
     """
     data, masks, objective = config["data"], config["masks"], config["objective"]
     batch, seed, steps = config["batch"], config["seed"], config["steps"]
@@ -130,13 +140,14 @@ def build(
         init=init,
         loss_fn=make_loss(
             networks, clips, images, context=context, image_share=share,
-            teacher=teacher,
+            teacher=teacher, learner=learner,
         ),
         prepare=make_prepare(parts, context, config["colour"].into(Jitter)),
         dtype=encoder.dtype,
         accumulate=config["accumulate"],
         seed=seed,
         truth=truth,
+        averages=averages,
         **schedules,
     )  # fmt: skip
 
@@ -172,7 +183,7 @@ def build(
         costs=flops.make_dense_costs(
             encoder, predictor,
             [(p.masker, encoder.patch_of(1) if p.prefix else encoder.patch) for p in parts],
-            accumulate=config["accumulate"], teacher=teacher,
+            accumulate=config["accumulate"], teacher=teacher, learner=learner,
         ),
         tools=Tools(
             benches=make_benches(seed=seed, data=data),

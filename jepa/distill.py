@@ -1,10 +1,11 @@
-"""Distillation of V-JEPA 2.1 as a Method: a student predicts a frozen teacher's features.
+"""Distillation of V-JEPA 2.1 as a Method: a student predicts a teacher's features.
 
 Source: arXiv 2603.14482, in which ViT-B and ViT-L learn from ViT-G. The objective is that of
 jepa/dense.py with the teacher in the place of the moving average: the student sees the
 visible tokens, and a predictor answers in the teacher's space, by default for its last level
 alone. A moving average of the student, which the loss does not read, is what evaluations and
-exports take.
+exports take. The teacher is frozen, as in the paper, or learns beside the student by the loss
+of V-JEPA 2.1; then its moving average is what both predict.
 """
 
 import functools
@@ -14,6 +15,7 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
+from core import optim
 from core.evals.collapse import LEAST_STD, health_alarms, verdict
 from core.evals.statistics import effective_rank
 from core.method import Method, Reader
@@ -22,8 +24,8 @@ from core.section import Section
 from jepa import dense
 from jepa.evals.health import mean_error
 from jepa.inputs.color_jitter import standardize_clips
-from jepa.losses.dense import Part, compare
-from jepa.nets.dense_model import DenseEncoder, DensePredictor
+from jepa.losses.dense import LEARNER, Part, compare
+from jepa.nets.dense_model import DenseEncoder
 from jepa.nets.model import encoder_size, patchify
 from jepa.nets.networks import make_dense_networks
 from jepa.weights import readers
@@ -41,18 +43,19 @@ class State:
     """Weights, their average, the teacher's, moments and counters of one run."""
 
     step: jax.Array
-    params: dict  # "encoder", "predictor" of the student
+    params: dict  # "encoder", "predictor"; LEARNER of a teacher that learns
     target: dict  # EMA of params["encoder"], float32
-    teacher: dict  # frozen
+    teacher: dict  # frozen, or EMA of params["teacher"]
     opt: optax.ScaleByAdamState
     bad_steps: jax.Array  # consecutive updates that were not finite and not applied
 
 
-def make_networks(config: Section) -> tuple[DenseEncoder, DensePredictor, DenseEncoder]:
-    """(student, predictor, teacher) of a config.
+def make_networks(config: Section):
+    """(student, predictor, teacher, predictor of a teacher that learns, or None) of a config.
 
     `predictor.out` of 0 is the teacher's width. The teacher has the student's patch,
-    positions and kernel. Raises ValueError for widths or levels that do not fit.
+    positions and kernel; its predictor is the student's, for all of its levels. Raises
+    ValueError for widths or levels that do not fit.
     """
     size = encoder_size(config["teacher"]["size"])
     predictor = config["predictor"]
@@ -66,8 +69,11 @@ def make_networks(config: Section) -> tuple[DenseEncoder, DensePredictor, DenseE
         encoder=config["encoder"],
         predictor=predictor.replace(out=size["width"]),
     )
-    teacher = config["teacher"].without("size").into(
-        DenseEncoder, **size, **{name: getattr(student, name) for name in SHARED}
+    learns = config["teacher"]["learns"]
+    shared = {name: getattr(student, name) for name in SHARED}
+    shared |= {"remat": student.remat} if learns else {}
+    teacher = config["teacher"].without("size", "learns").into(
+        DenseEncoder, **size, **shared
     )  # fmt: skip
     if guess.levels not in (1, student.levels) or guess.levels not in (
         1,
@@ -77,24 +83,34 @@ def make_networks(config: Section) -> tuple[DenseEncoder, DensePredictor, DenseE
             f"predictor.levels is {guess.levels}, but encoder.levels is {student.levels} and "
             f"teacher.levels is {teacher.levels}; use 1, the last level, or the same for all"
         )
-    return student, guess, teacher
+    own = guess.clone(levels=teacher.levels, features=teacher.width)
+    return student, guess, teacher, own if learns else None
 
 
-def make_init(student, predictor, teacher: DenseEncoder, *, grid):
-    """key -> State with boxed arrays; the teacher is random until weights are placed."""
+def make_init(student, predictor, teacher: DenseEncoder, own, *, grid):
+    """key -> State with boxed arrays; the teacher is random until weights are placed.
+
+    own: predictor of a teacher that learns, or None.
+    """
     begin = dense.make_init(student, predictor, grid=grid)
     pixels = 3 * teacher.patch[0] * teacher.patch[1] * teacher.patch[2]
 
     def init(key):
-        first = begin(key)
-        inputs = jnp.zeros((1, 1, pixels)), jnp.zeros((1, 1), jnp.int32)
-        weights = teacher.init(jax.random.fold_in(key, 1), *inputs, grid=grid)["params"]
+        first, again = begin(key), jax.random.fold_in(key, 1)
+        params = first.params
+        if own:
+            theirs = dense.make_init(teacher, own, grid=grid)(again).params
+            weights = theirs["encoder"]
+            params |= {LEARNER[0]: weights, LEARNER[1]: theirs["predictor"]}
+        else:
+            inputs = jnp.zeros((1, 1, pixels)), jnp.zeros((1, 1), jnp.int32)
+            weights = teacher.init(again, *inputs, grid=grid)["params"]
         return State(
             step=first.step,
-            params=first.params,
+            params=params,
             target=first.target,
             teacher=weights,
-            opt=first.opt,
+            opt=optim.adam_moments(params),
             bad_steps=first.bad_steps,
         )
 
@@ -106,20 +122,26 @@ def make(config: Section) -> Method:
 
     Raises ValueError that names the field for values that do not fit together.
     """
-    student, predictor, teacher = make_networks(config)
+    student, predictor, teacher, own = make_networks(config)
     grid = dense.clip_grid(config, student)
+    averages, places = (("target", "encoder"),), ("teacher",)
+    if own:
+        averages += (("teacher", LEARNER[0]),)
+        places += (f"params/{LEARNER[0]}",)
     method = dense.build(
         config,
         (student, predictor),
-        init=make_init(student, predictor, teacher, grid=grid),
+        init=make_init(student, predictor, teacher, own, grid=grid),
         check=lambda: check_teacher(config),
         health=functools.partial(make_health, teacher=teacher),
         teacher=teacher,
+        learner=own and (teacher, own),
         truth="teacher",
+        averages=averages,
     )
     theirs = readers.make_readers(teacher, predictor)
     return method._replace(
-        parts=readers.PARTS | {"teacher": ("teacher",)},
+        parts=readers.PARTS | {"teacher": places},
         found_in={"teacher": "target"},
         readers={
             name: either(read, theirs[name]) for name, read in method.readers.items()
@@ -129,11 +151,12 @@ def make(config: Section) -> Method:
 
 def check_teacher(config: Section) -> None:
     """Raise ValueError if training would begin with a random teacher that is not meant."""
-    if not config["init_from"] and not config["random_teacher"]:
+    meant = config["init_from"] or config["random_teacher"]
+    if not meant and not config["teacher"]["learns"]:
         raise ValueError(
             "init_from is empty, but jepa.distill does not train its teacher; name a run of "
             "jepa.dense, an export or Meta's file, with --config.init_parts=teacher, or set "
-            "--config.random_teacher=True"
+            "--config.teacher.learns=True or --config.random_teacher=True"
         )
 
 

@@ -171,8 +171,9 @@ def make_step(
     accumulate,
     seed,
     truth="target",
+    averages=(("target", "encoder"),),
 ):
-    """(state, batch) -> (state, metrics): AdamW on encoder and predictor, EMA of the target.
+    """(state, batch) -> (state, metrics): AdamW on the params, and their moving averages.
 
     Args:
       prepare: (batch, key) -> batch; sees the whole batch, before it is split.
@@ -183,6 +184,7 @@ def make_step(
         after `clip_steps` updates; 0 never clips.
       accumulate: parts that a batch is taken in, one after another.
       truth: field of the state with the weights whose features are predicted.
+      averages: fields of the state, and whose average in the params each is.
     """
 
     def step(state, batch):
@@ -204,9 +206,10 @@ def make_step(
                 eps=eps,
             )
             m = momentum(state.step)
-            target = optim.ema(state.target, params["encoder"], m)
-            rates = {"lr": lr(s), "momentum": m}
-            return {"params": params, "target": target, "opt": opt}, metrics | rates
+            changes = {"params": params, "opt": opt}
+            for field, name in averages:
+                changes[field] = optim.ema(getattr(state, field), params[name], m)
+            return changes, metrics | {"lr": lr(s), "momentum": m}
 
         return guarded_update(
             state,

@@ -14,10 +14,12 @@ from core.nn.token_order import take
 from jepa.inputs.color_jitter import NO_JITTER, Jitter, draw_factors, standardize_clips
 from jepa.inputs.masks import Masker
 from jepa.losses import masked
+from jepa.nets.dense_model import DenseEncoder, DensePredictor
 from jepa.nets.model import patchify
 from jepa.pretrain import JITTER_STREAM
 
 MASKS = ("context", "context_valid", "target", "target_valid")
+LEARNER = ("teacher", "teacher_predictor")  # in the params of a distillation
 IMAGE = "image_"  # prefix of the masks of images in a batch
 
 
@@ -70,19 +72,40 @@ class Part(NamedTuple):
 def compare(networks, part: Part, params, target, patches, masks, *, teacher=None):
     """(truth of all tokens, predictions at hidden, at visible ones): [B, n, levels D].
 
-    The truth is the target's levels, each normalized without scale or shift; one level is
-    the last one.
+    The truth is the last levels of the teacher, as many as are predicted.
 
     Args:
       networks: (DenseEncoder, DensePredictor) that `check_trainable` takes.
       target: weights of `teacher`, a DenseEncoder D wide; by default the encoder.
       patches: standardized, [B, N, p], all of them. masks: MASKS of these rows.
     """
+    truth = levels_of(teacher or networks[0], target, patches, part)
+    return last_levels(truth, networks[1]), *predictions(
+        networks, part, params, patches, masks
+    )
+
+
+def levels_of(teacher: DenseEncoder, target, patches, part: Part):
+    """Levels of all tokens, each normalized without scale or shift: [B, N, levels, D].
+
+    No gradient passes. target: weights.
+    """
+    found = teacher.apply(
+        {"params": target}, patches, grid=part.masker.grid, hierarchy=True
+    )
+    found = found.reshape(*found.shape[:2], teacher.levels, teacher.width)
+    return jax.lax.stop_gradient(normalize(found, eps=1e-5))
+
+
+def last_levels(levels, predictor: DensePredictor):
+    """Those of [B, N, levels, D] that the predictor predicts, side by side."""
+    return levels[:, :, -predictor.levels :].reshape(*levels.shape[:2], -1)
+
+
+def predictions(networks, part: Part, params, patches, masks):
+    """Predicted levels (at hidden tokens, at visible ones), as of `compare`."""
     encoder, predictor = networks
-    teacher = teacher or encoder
     grid, sizes = part.masker.grid, part.masker.sizes("context")
-    image = part.prefix == IMAGE
-    width = predictor.levels * teacher.width
     features = encoder.apply(
         {"params": params["encoder"]},
         take(patches, masks["context"]),
@@ -92,23 +115,19 @@ def compare(networks, part: Part, params, target, patches, masks, *, teacher=Non
         segments=sizes,
         hierarchy=True,
     )
-    truth = teacher.apply({"params": target}, patches, grid=grid, hierarchy=True)
-    truth = truth[..., -width:].reshape(*truth.shape[:2], predictor.levels, -1)
-    truth = normalize(truth, eps=1e-5).reshape(*truth.shape[:2], width)
-    guess, visible = predictor.apply(
+    return predictor.apply(
         {"params": params["predictor"]},
         features[..., -predictor.levels * encoder.width :],
         masks["context"],
         masks["target"],
         grid=grid,
         use=part.use,
-        image=image,
+        image=part.prefix == IMAGE,
         context_sizes=sizes,
         target_sizes=part.masker.sizes("target"),
         context_valid=masks["context_valid"],
         target_valid=masks["target_valid"],
     )
-    return jax.lax.stop_gradient(truth), guess, visible
 
 
 def make_prepare(parts, context: ContextLoss, jitter: Jitter = NO_JITTER):
@@ -155,25 +174,39 @@ def make_loss(
     context: ContextLoss,
     image_share: float,
     teacher=None,
+    learner=None,
 ):
     """Loss of (params, target, prepared batch, key) -> (scalar, (metrics, {})).
 
     (1 - image_share) times the loss of clips plus image_share times that of images, each
     the mean absolute error at hidden tokens plus the ramped one at visible tokens, over all
     levels alike (arXiv 2603.14482). `ramp` [B] is in the batch. Images are the first
-    frames of the clips; a share of 0 leaves them out, a share of 1 the clips. teacher: as
-    of `compare`.
+    frames of the clips; a share of 0 leaves them out, a share of 1 the clips.
+
+    teacher: as of `compare`. learner: a teacher's own networks where it learns beside the
+    student, the loss of which is added; its weights are those of LEARNER in params.
     """
     encoder, _ = networks
+    teacher = teacher or encoder
 
     def one(part, params, target, batch, video, weight):
         patch = encoder.patch_of(video.shape[1])
         patches = standardize_clips(patchify(video, patch), batch.get("colour"))
-        masks = part.masks(batch)
-        found = compare(networks, part, params, target, patches, masks, teacher=teacher)
-        terms = {}
-        for name, guess in zip(("target", "context"), found[1:], strict=True):
-            truth = take(found[0], masks[name])
+        levels = levels_of(teacher, target, patches, part)
+        total, metrics = errors(part, networks, params, levels, batch, patches, weight)
+        if learner:
+            own = {"encoder": params[LEARNER[0]], "predictor": params[LEARNER[1]]}
+            more, found = errors(part, learner, own, levels, batch, patches, weight)
+            total += more
+            metrics |= {f"{LEARNER[0]}_{name}": x for name, x in found.items()}
+        return total, metrics
+
+    def errors(part, networks, params, levels, batch, patches, weight):
+        masks, terms = part.masks(batch), {}
+        wanted = last_levels(levels, networks[1])
+        found = predictions(networks, part, params, patches, masks)
+        for name, guess in zip(("target", "context"), found, strict=True):
+            truth = take(wanted, masks[name])
             weights = batch[f"{part.prefix}{name}_weight"]
             sizes = part.masker.sizes(name)
             terms[name], _ = masked.masked_l1(guess, truth, weights, sizes)

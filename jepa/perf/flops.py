@@ -19,15 +19,18 @@ def make_costs(
     accumulate: int,
     encoded: tuple[int, ...] = (),
     teacher=None,
+    truth: bool = True,
 ) -> Costs:
     """What a step of `masker.batch` clips costs; accumulate: parts of a batch.
 
     encoded: tokens of the contexts that the encoder sees, where patterns share them.
-    teacher: the network whose features are predicted, by default the encoder.
+    teacher: the network whose features are predicted, by default the encoder. truth:
+    whether these features are counted.
     """
     shape = {name: masker.sizes(name) for name in ("context", "target")}
     shape["encoded"] = encoded or shape["context"]
     shape |= {"grid": masker.grid, "batch": masker.batch, "teacher": teacher}
+    shape["truth"] = truth
     useful, recomputed = step(encoder, predictor, **shape)
     traffic = functools.partial(token_traffic, encoder, predictor, **shape)
     forward_passes = 1 + (encoder.remat != "none")
@@ -45,9 +48,12 @@ def make_costs(
 
 
 def make_dense_costs(
-    encoder, predictor, parts, *, accumulate: int, teacher=None
+    encoder, predictor, parts, *, accumulate: int, teacher=None, learner=None
 ) -> Costs:
-    """`make_costs` of V-JEPA 2.1; parts: a masker and a patch for clips and for images."""
+    """`make_costs` of V-JEPA 2.1; parts: a masker and a patch for clips and for images.
+
+    learner: networks of a teacher that learns, too, from its own features.
+    """
     costs = [
         make_costs(
             encoder.clone(patch=patch),
@@ -58,6 +64,18 @@ def make_dense_costs(
         )
         for masker, patch in parts
     ]
+    first = costs[0].gathers
+    if learner:
+        costs += [
+            make_costs(
+                learner[0].clone(patch=patch),
+                learner[1],
+                masker,
+                accumulate=accumulate,
+                truth=False,
+            )
+            for masker, patch in parts
+        ]
 
     def traffic(mesh):
         sent = [cost.token_traffic(mesh) for cost in costs]
@@ -66,7 +84,7 @@ def make_dense_costs(
     return costs[0]._replace(
         flops=sum(cost.flops for cost in costs),
         recomputed=sum(cost.recomputed for cost in costs),
-        gathers={k: len(costs) * n for k, n in costs[0].gathers.items()},
+        gathers={k: len(parts) * n for k, n in first.items()},
         token_traffic=traffic,
     )
 
@@ -121,13 +139,14 @@ def forward(*, tokens, segments, width, depth, hidden, inputs, outputs=0):
 
 
 def step(
-    encoder, predictor, *, grid, context, target, batch, encoded=(), teacher=None
-) -> tuple[float, float]:
+    encoder, predictor, *, grid, context, target, batch, truth=True, encoded=(),
+    teacher=None,
+) -> tuple[float, float]:  # fmt: skip
     """(useful, recomputed) operations of encoder, predictor and target on `batch` clips.
 
     context, target: tokens per mask pattern; encoded: of the contexts that the encoder
-    sees, `context` if empty. teacher: as of `make_costs`. Recomputed ones are not among
-    the useful.
+    sees, `context` if empty. teacher, truth: as of `make_costs`. Recomputed ones are not
+    among the useful.
     """
     encoded = encoded or context
     pixels = 3 * encoder.patch[0] * encoder.patch[1] * encoder.patch[2]
@@ -149,7 +168,7 @@ def step(
     )
     again = seen + guess if encoder.remat in ("block", "attention") else 0
     guess += 2 * ends(predictor, sum(context), sum(target))
-    return float(batch * (3 * (seen + guess) + whole)), float(batch * again)
+    return float(batch * (3 * (seen + guess) + truth * whole)), float(batch * again)
 
 
 def ends(predictor, context: int, target: int) -> int:
@@ -163,8 +182,9 @@ def ends(predictor, context: int, target: int) -> int:
 
 
 def token_traffic(
-    encoder, predictor, mesh, *, grid, context, target, batch, encoded=(), teacher=None
-) -> dict:
+    encoder, predictor, mesh, *, grid, context, target, batch, truth=True, encoded=(),
+    teacher=None,
+) -> dict:  # fmt: skip
     """{"sequence": bytes} that a device sends along this axis in a step, empty if it is 1.
 
     Keys and values of every layer: forward, when they are recomputed, and their
@@ -176,9 +196,9 @@ def token_traffic(
     passes = 2 + (encoder.remat != "none")
     sizes = (
         (encoder, sum(encoded or context), passes),
-        (teacher or encoder, grid[0] * grid[1] * grid[2], 1),
+        (predictor, sum(context) + sum(target), passes),
     )
-    sizes += ((predictor, sum(context) + sum(target), passes),)
+    sizes += ((teacher or encoder, grid[0] * grid[1] * grid[2], 1),) * truth
     each = encoder.dtype.itemsize
     values = sum(
         tokens * net.width * (2 * net.depth * count + min(count, 2))
