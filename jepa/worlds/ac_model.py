@@ -7,9 +7,11 @@ import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
 
+from core.nn.cache import Cache
 from core.nn.layers import Dense, LayerNorm, named
 from core.nn.masks import block_causal
 from core.nn.positions import rope_tables
+from core.nn.transformer import Transformer
 from jepa.nets.model import check_width, stack
 
 CONDITIONS = 2  # tokens of a time step before its patches: action, state
@@ -67,10 +69,21 @@ class ActionPredictor(nn.Module):
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, features, actions, states, *, grid, embodiment="droid"):
+    def __call__(
+        self,
+        features,
+        actions,
+        states,
+        *,
+        grid,
+        embodiment="droid",
+        cache=None,
+        first=0,
+    ):
         """Features of the next frame, predicted at each step: [B, T, N, out].
 
-        Step t sees everything of the steps up to t. N is views rows columns.
+        Step t sees everything of the steps up to t. N is views rows columns. With a cache of
+        `first` earlier steps, as of `make_cache`, it is (features, the cache with these).
 
         Args:
           features: of frames, [B, T, N, out], normalized without scale or shift.
@@ -106,13 +119,30 @@ class ActionPredictor(nn.Module):
             patches,
         ]
         x = jnp.concatenate(tokens, 2).reshape(B, T * (CONDITIONS + N), self.width)
-        where = step_positions(T, grid, self.rope_grid, self.views)
+        where = step_positions(first + T, grid, self.rope_grid, self.views)
+        where = where[first * (CONDITIONS + N) :]
         head_dim = self.width // self.heads
         rope = rope_tables(where[None], head_dim=head_dim, variant=self.positions)
-        x = stack(self, mask=block_causal(CONDITIONS + N))(x, rope)
+        blocks = self.blocks(N)
+        if cache is None:
+            x = blocks(x, rope)
+        else:
+            x, cache = blocks.extend(x, cache, rope)
         x = x.reshape(B, T, CONDITIONS + N, self.width)[:, :, CONDITIONS:]
         x = LayerNorm(self.eps, self.dtype, name="norm")(x)
-        return Dense(self.out, (None, "embed"), self.dtype, name="proj")(x)
+        y = Dense(self.out, (None, "embed"), self.dtype, name="proj")(x)
+        return y if cache is None else (y, cache)
+
+    @nn.nowrap
+    def blocks(self, N: int) -> Transformer:
+        """The transformer over steps of N patches."""
+        return stack(self, mask=block_causal(CONDITIONS + N))
+
+    @nn.nowrap
+    def make_cache(self, batch: int, steps: int, N: int) -> Cache:
+        """An empty cache of keys and values of `steps` steps of N patches."""
+        tokens = steps * (CONDITIONS + N)
+        return self.blocks(N).make_cache(batch, tokens, self.width)
 
 
 def check_embodiment(embodiments, name: str, given: dict) -> None:

@@ -9,6 +9,7 @@ from core.section import Section
 from jepa.nets.encode import encode_images
 from jepa.nets.model import Encoder
 from jepa.worlds.ac_model import ActionPredictor
+from jepa.worlds.cached_rollout import roll_cached
 from jepa.worlds.frozen_features import make_encoder
 
 
@@ -35,6 +36,9 @@ class Networks(NamedTuple):
 
     def open_loop(self, weights, seen, actions, *, window: int = 0):
         """Features after each of the last steps; the state is the last one that is known."""
+        window = window or self.history
+        if actions.shape[1] <= window:
+            return self.open_loop_cached(weights["predictor"], seen, actions)
         states, later = seen["states"], actions.shape[1] - seen["states"].shape[1]
         held = jnp.repeat(states[:, -1:], later, 1)
         found = self.roll(
@@ -42,9 +46,24 @@ class Networks(NamedTuple):
             seen["features"],
             actions,
             jnp.concatenate([states, held], 1),
-            window=window or self.history,
+            window=window,
         )
         return {"features": found}
+
+    def open_loop_cached(self, params, seen, actions):
+        """The same where a prediction sees all frames."""
+        held = seen["states"][:, -1:]
+
+        def extend(frames, actions, cache, first):
+            states = frames.get("states", held)
+            x, cache = self.predict_on(
+                params, frames["features"], actions, states, cache=cache, first=first
+            )
+            return {"features": x}, cache
+
+        B, _, N, _ = seen["features"].shape
+        cache = self.predictor.make_cache(B, actions.shape[1], N)
+        return roll_cached(extend, seen, actions, cache)
 
     def gap(self, x, y):
         """Absolute errors."""
@@ -56,6 +75,10 @@ class Networks(NamedTuple):
 
     def predict(self, params, features, actions, states):
         """Normalized features after each step: [B, T, V N, D], of arrays [B, T, ...]."""
+        return self.predict_on(params, features, actions, states)[0]
+
+    def predict_on(self, params, features, actions, states, *, cache=None, first=0):
+        """(the same, the cache with these steps), after the `first` ones of a cache."""
         x = self.predictor.apply(
             {"params": params},
             features,
@@ -63,8 +86,11 @@ class Networks(NamedTuple):
             states,
             grid=self.grid,
             embodiment=self.embodiment,
+            cache=cache,
+            first=first,
         )
-        return normalize(x, eps=1e-5)
+        x, cache = (x, None) if cache is None else x
+        return normalize(x, eps=1e-5), cache
 
     def roll(self, params, features, actions, states, *, window: int = 0):
         """Features after each of the last steps, each predicted from those before it.

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from core.nn import row_keys
+from core.nn.cache import Cache
 from core.nn.layers import Dense, LayerNorm, named
 from core.nn.masks import block_causal
 from core.nn.positions import rope_tables
@@ -116,11 +117,23 @@ class AdaLNPredictor(nn.Module):
     dropout = 0.0
 
     @nn.compact
-    def __call__(self, features, proprio, actions, keys=None, *, grid, views=1):
+    def __call__(
+        self,
+        features,
+        proprio,
+        actions,
+        keys=None,
+        *,
+        grid,
+        views=1,
+        cache=None,
+        first=0,
+    ):
         """As of FeaturePredictor, but for any T.
 
         grid: (rows, columns) of a view. views: cameras, whose patches follow one another.
-        keys: not read.
+        keys: not read. cache: of `first` earlier frames, as of `make_cache`; the result is
+        then followed by the cache with these.
         """
         B, T, N, D = features.shape
         assert N == views * int(np.prod(grid)) and self.out == D, (features.shape, grid)
@@ -131,9 +144,24 @@ class AdaLNPredictor(nn.Module):
             table = self.param("views", table, (views, self.width))
             x += jnp.repeat(table, N // views, 0).astype(self.dtype)
         x = jnp.concatenate([x, proprio.astype(self.dtype)], -1)
-        where = step_positions(T, grid, self.rope_grid, views, conditions=0)
+        where = step_positions(first + T, grid, self.rope_grid, views, conditions=0)
+        where = where[first * N :]
         rope = rope_tables(where[None], head_dim=self.head_dim, variant=self.positions)
-        x = Transformer(
+        given = x.reshape(B, T * N, -1), rope, actions.astype(self.dtype)
+        if cache is None:
+            x = self.blocks(N)(*given[:2], condition=given[2])
+        else:
+            x, cache = self.blocks(N).extend(given[0], cache, *given[1:])
+        x = LayerNorm(1e-6, jnp.float32, name="norm")(x).reshape(B, T, N, -1)
+        last = Dense(self.out, (None, "embed"), self.dtype, name="proj")
+        guess = last(x[..., : self.width]).astype(jnp.float32)
+        found = guess, x[..., self.width :]
+        return found if cache is None else (*found, cache)
+
+    @nn.nowrap
+    def blocks(self, N: int) -> Transformer:
+        """The transformer over frames of N patches."""
+        return Transformer(
             self.depth,
             self.heads,
             self.hidden,
@@ -144,8 +172,13 @@ class AdaLNPredictor(nn.Module):
             head_dim=self.head_dim,
             mask=block_causal(N),
             name="stack",
-        )(x.reshape(B, T * N, -1), rope, condition=actions.astype(self.dtype))
-        x = LayerNorm(1e-6, jnp.float32, name="norm")(x).reshape(B, T, N, -1)
-        last = Dense(self.out, (None, "embed"), self.dtype, name="proj")
-        guess = last(x[..., : self.width]).astype(jnp.float32)
-        return guess, x[..., self.width :]
+        )
+
+    @nn.nowrap
+    def make_cache(self, batch: int, frames: int, N: int, proprio: int) -> Cache:
+        """An empty cache of keys and values of `frames` frames of N patches.
+
+        proprio: width of the embedded proprioception.
+        """
+        width = self.width + proprio
+        return self.blocks(N).make_cache(batch, frames * N, width)

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from core.section import Section
 from jepa.nets.encode import encode_images
 from jepa.nets.model import Encoder, check_width
+from jepa.worlds.cached_rollout import roll_cached
 from jepa.worlds.clip_statistics import normalized
 from jepa.worlds.dino_model import AdaLNPredictor, Embedding, FeaturePredictor
 from jepa.worlds.frozen_features import make_encoder
@@ -77,13 +78,11 @@ class Networks(NamedTuple):
         actions: [B, T, A] in units of the data, taken after each. keys: of the rows, [B],
         for dropout.
         """
-        x = normalized(actions, weights["statistics"]["action"], self.steps)
-        x = self.action.apply({"params": weights["action"]}, x)
         features, proprio = self.predictor.apply(
             {"params": weights["predictor"]},
             seen["features"],
             seen["proprio"],
-            x,
+            self.embed_actions(weights, actions),
             keys,
             grid=self.grid,
             views=self.views,
@@ -93,14 +92,43 @@ class Networks(NamedTuple):
     def open_loop(self, weights, seen: dict, actions, *, window: int = 0) -> dict:
         """As of jepa.worlds.feature_model.FeatureModel; window 0 is `history`."""
         n, T, found = seen["features"].shape[1], actions.shape[1], []
+        window = window or self.history
+        if T <= window and isinstance(self.predictor, AdaLNPredictor):
+            return self.open_loop_cached(weights, seen, actions)
         for t in range(n, T + 1):
-            part = slice(max(0, t - (window or self.history)), t)
+            part = slice(max(0, t - window), t)
             known = jax.tree.map(lambda x, part=part: x[:, part], seen)
             guess = self.predict(weights, known, actions[:, part])
             guess = jax.tree.map(lambda x: x[:, -1:], guess)
             seen = append(seen, guess)
             found.append(guess)
         return jax.tree.map(lambda *xs: jnp.concatenate(xs, 1), *found)
+
+    def open_loop_cached(self, weights, seen: dict, actions) -> dict:
+        """The same where a prediction sees all frames."""
+        moves = self.embed_actions(weights, actions)
+
+        def extend(frames, moves, cache, first):
+            features, proprio, cache = self.predictor.apply(
+                {"params": weights["predictor"]},
+                frames["features"],
+                frames["proprio"],
+                moves,
+                grid=self.grid,
+                views=self.views,
+                cache=cache,
+                first=first,
+            )
+            return {"features": features, "proprio": proprio}, cache
+
+        B, _, N, P = seen["proprio"].shape
+        cache = self.predictor.make_cache(B, actions.shape[1], N, P)
+        return roll_cached(extend, seen, moves, cache)
+
+    def embed_actions(self, weights, actions):
+        """Actions [B, T, A] in units of the data -> [B, T, C]."""
+        x = normalized(actions, weights["statistics"]["action"], self.steps)
+        return self.action.apply({"params": weights["action"]}, x)
 
     def gap(self, x, y):
         """Squared errors."""

@@ -142,6 +142,21 @@ def test_any_mesh_takes_the_same_step():
         jax.tree.map(functools.partial(same, atol=1e-5, rtol=0), params, found[0][0])
 
 
+@pytest.mark.parametrize("known", [1, 2])
+def test_plans_keep_keys_and_values_of_earlier_frames(known):
+    networks, state, batch = drawn()
+    N, D = int(np.prod(networks.grid)), networks.predictor.out
+    z = jax.random.normal(jax.random.key(0), (2, 3, N, D))
+    action = batch["action"][:2, :3]
+    held = jnp.repeat(batch["state"][:2, :1], 3, 1) + 0.5
+    weights = {"predictor": state.params["predictor"]}
+    seen = {"features": z[:, :known], "states": held[:, :known]}
+    found = jax.jit(networks.open_loop)(weights, seen, action)["features"]
+    wanted = jax.jit(networks.roll)(*weights.values(), z[:, :known], action, held)
+    assert found.shape[1] == 4 - known
+    same(found, wanted, atol=1e-5)
+
+
 def test_two_views_see_each_other():
     config = tiny(data__images=("image", "image"))
     networks, widths = make_networks(sections(config))
