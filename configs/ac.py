@@ -168,13 +168,17 @@ def two_rooms():
 def arm():
     """The same predictor on the embedded arm.
 
-    The arm fills much of the picture: the further two poses are apart, the further are
-    their features, and the cost of a plan shows the way from afar.
+    The further two poses are apart, the further are their features: the cost of a plan
+    shows the way from afar, unlike in two_rooms.
     """
     config = two_rooms()
     config["data"] |= {"source": "arm"}
     config["plan"] |= {
         "world": "arm",
-        "tasks": {"reach": {"offset": 25, "budget": 50}},
+        "tasks": {"reach": {"offset": 25, "budget": 50, "apart": 0.15}},
+        "planners": {
+            "icem": {"candidates": 128, "best": 12, "rounds": 4},
+            "cem": {"candidates": 128, "best": 12, "rounds": 4},
+        },
     }
     return config
