@@ -1,9 +1,8 @@
 """Harmonious colors, and what is drawn from them: patterned grounds and bodies."""
 
-from math import ceil, pi
+from math import pi
 from typing import NamedTuple
 
-import cv2
 import numpy as np
 
 from core.data.bodies import patterns, render
@@ -45,78 +44,68 @@ PALETTES = (
     ),
 )  # fmt: skip
 RINGS = patterns.PATTERNS.index(patterns.rings)
-TINT = 0.4  # of the colors of bodies in those of grounds
-GRAIN = 14.0  # contrast of the soft clouds on grounds
-PEBBLES = 90  # per frame
+TINT = 0.4  # of the colors of bodies in those of spots on the ground
+CLOUDS = 14.0  # contrast of soft clouds on grounds
+JOINT = 0.035  # half the width of joints between tiles, in tiles
+PEBBLES = 90  # in a frame
 
 
 def draw_paint(rng, palette, bodies):
-    """A Paint of K bodies: each has its color of the palette, no two the same pattern."""
-    K = bodies
+    """A Paint of K bodies, each in its color of the palette and with a pattern of its own."""
     order = rng.permutation(len(patterns.PATTERNS))
-    scale, shift, shade, contrast = np.split(rng.random((K, 5)), [1, 3, 4], 1)
-    own = np.resize(np.array(palette.bodies, float), (K, 3))
+    pattern = np.resize(order, bodies)
+    scale, shift, shade, beside = np.split(rng.random((bodies, 5)), [1, 3, 4], 1)
+    own = np.resize(np.array(palette.bodies, float), (bodies, 3))
     own = (own * (0.92 + 0.16 * shade)).clip(0, 255)
-    # Beside it a light color, or a dark one of the same hue.
-    other = np.where(contrast < 0.7, np.array(palette.light, float), 0.5 * own)
+    other = np.where(beside < 0.7, np.array(palette.light, float), 0.5 * own)
     return Paint(
-        pattern=np.resize(order, K),
+        pattern=pattern,
         scale=0.8 + 0.4 * scale[:, 0],
-        shift=np.where(np.resize(order, K)[:, None] == RINGS, 0.0, shift),
+        shift=np.where(pattern[:, None] == RINGS, 0.0, shift),
         colors=np.stack([own, other], 1),
     )
 
 
 def draw_ground(rng, palette, *, side, frame):
-    """A patterned plane of side x side pixels, of which `frame` are a frame: uint8.
+    """A patterned plane of side x side pixels, `frame` of which span a frame: uint8.
 
-    One of checkered tiles, dunes and pebbles, with soft clouds.
+    It has tiles, dunes or pebbles in five colors: two of the ground, and three between the
+    first of them and those of the first bodies.
     """
-    kind, turn, scale, phase = rng.random(4)
-    low, high = np.array(palette.ground, float)
-    tints = TINT * np.array(palette.bodies[:3], float) + (1 - TINT) * low
-    turn, count = 2 * pi * turn, 3 + 2 * scale
-    draw = (_tiles, _dunes, _pebbles)[int(3 * kind)]
-    plane = draw(rng, np.stack([low, high, *tints]), side, frame, turn, count, phase)
+    low, high = np.array(palette.ground, np.float32)
+    tints = low + TINT * (np.array(palette.bodies[:3], np.float32) - low)
+    draw = (tiles, dunes, pebbles)[int(rng.integers(3))]
+    plane = draw(rng, np.stack([low, high, *tints]), side=side, frame=frame)
     clouds = render.make_texture(
-        rng, side=side, frame=frame, cells=(2, 5), chroma=0.0, contrast=GRAIN
+        rng, side=side, frame=frame, cells=(2, 5), chroma=0.0, contrast=CLOUDS
     )
     return (plane + clouds).clip(0, 255).astype(np.uint8)
 
 
-def _coordinates(side, frame, turn, count):
-    """x, y of pixels, turned, `count` to a frame side; and the side of a pixel."""
-    place = ((np.arange(side) + 0.5) * (count / frame)).astype(np.float32)
-    c, s = np.float32(np.cos(turn)), np.float32(np.sin(turn))
-    x, y = place[None, :], place[:, None]
-    return c * x + s * y, c * y - s * x, count / frame
-
-
-def _tiles(rng, colors, side, frame, turn, count, phase):
-    """A checkerboard, some of whose tiles have other colors, with joints."""
-    x, y, pixel = _coordinates(side, frame, turn, count)
-    pick = rng.choice(len(colors), (16, 16), p=[0.4, 0.36, 0.08, 0.08, 0.08])
-    own = colors.astype(np.float32)[pick]
-    tile = own[np.floor(x).astype(int) % 16, np.floor(y).astype(int) % 16]
+def tiles(rng, colors, *, side, frame):
+    """Square tiles with light joints: float32 [side, side, 3]. colors: [5, 3]."""
+    x, y, pixel = _turned_plane(rng, side, frame)
+    pick = rng.choice(5, (16, 16), p=[0.4, 0.36, 0.08, 0.08, 0.08])
+    tile = colors[pick][np.floor(x).astype(int) % 16, np.floor(y).astype(int) % 16]
     edge = np.minimum(np.abs(x - np.rint(x)), np.abs(y - np.rint(y)))
-    joint = patterns.share_inside(edge - 0.035, pixel)[..., None]
-    return tile + joint * 0.35 * (255 - tile)
+    joint = patterns.share_inside(edge - JOINT, pixel)[..., None]
+    return tile + 0.35 * joint * (255 - tile)
 
 
-def _dunes(rng, colors, side, frame, turn, count, phase):
-    """Wavy stripes of four colors."""
-    x, y, pixel = _coordinates(side, frame, turn, count)
-    x = x + 0.3 * np.sin(1.7 * y + 2 * pi * phase) + 0.12 * np.sin(4.1 * y)
-    order = colors.astype(np.float32)[[0, 1, 2, 1, 0, 3, 0, 1, 4, 1]]
-    band, within = np.floor(x).astype(int), x - np.floor(x)
-    share = patterns.share_inside(0.5 - within, pixel)[..., None]
-    # Each band fades from its color to the next one over a pixel in its middle.
-    first, second = order[band % len(order)], order[(band + 1) % len(order)]
+def dunes(rng, colors, *, side, frame):
+    """Wavy bands: float32 [side, side, 3]. colors: [5, 3]."""
+    x, y, pixel = _turned_plane(rng, side, frame)
+    x = x + 0.3 * np.sin(1.7 * y + 2 * pi * rng.random()) + 0.12 * np.sin(4.1 * y)
+    order = colors[[0, 1, 2, 1, 0, 3, 0, 1, 4, 1]]
+    band = np.floor(x).astype(int)
+    # The middle of a cell is the edge between two bands.
+    share = patterns.share_inside(0.5 - (x - band), pixel)[..., None]
+    first, second = order[band % 10], order[(band + 1) % 10]
     return first + share * (second - first)
 
 
-def _pebbles(rng, colors, side, frame, turn, count, phase):
-    """Round stones of several colors and sizes."""
+def pebbles(rng, colors, *, side, frame):
+    """Round stones of several sizes: uint8 [side, side, 3]. colors: [5, 3]."""
     N = int(PEBBLES * (side / frame) ** 2)
     draws = rng.random((N, 5))
     outline = render.blob_outlines(
@@ -125,11 +114,19 @@ def _pebbles(rng, colors, side, frame, turn, count, phase):
         depth=np.full(N, 0.2),
         radius=(0.018 + 0.03 * draws[:, 2] ** 2) * frame,
     )
-    points = outline + side * draws[:, None, 3:]
-    fixed = np.rint((points * 2 - 0.5) * 16).astype(np.int32)
-    plane = np.empty((2 * side, 2 * side, 3), np.uint8)
-    plane[:] = colors[0]
-    pick = rng.choice(len(colors) - 1, N, p=[0.52, 0.16, 0.16, 0.16]) + 1
-    for stone, color in zip(fixed, colors[pick].tolist(), strict=True):
-        cv2.fillPoly(plane, [stone], color, cv2.LINE_AA, 4)
-    return cv2.resize(plane, (side, side), interpolation=cv2.INTER_AREA)
+    color = colors[rng.choice([1, 2, 3, 4], N, p=[0.52, 0.16, 0.16, 0.16])].tolist()
+    return render.fill_shapes(
+        outline + side * draws[:, None, 3:], color, colors[0], side
+    )
+
+
+def _turned_plane(rng, side, frame):
+    """x, y [side, side] of pixels on a plane of unit cells, and the side of a pixel there.
+
+    Three to five cells span a frame; their axes have any direction.
+    """
+    turn, pixel = 2 * pi * rng.random(), (3 + 2 * rng.random()) / frame
+    place = ((np.arange(side) + 0.5) * pixel).astype(np.float32)
+    cos, sin = np.float32(np.cos(turn)), np.float32(np.sin(turn))
+    x, y = place[None, :], place[:, None]
+    return cos * x + sin * y, cos * y - sin * x, pixel

@@ -70,6 +70,19 @@ def make_texture(rng, *, side, frame, cells, chroma, contrast):
     return total * (contrast / sqrt(len(cells)))
 
 
+def fill_shapes(points, colors, ground, side):
+    """Draw shapes [S, n, 2], in pixels, on a plane of one color: uint8 [side, side, 3].
+
+    colors: S of three numbers in 0..255; ground: [3].
+    """
+    fixed = np.rint((points * FINE - 0.5) * 2**SHIFT).astype(np.int32)
+    canvas = np.empty((side * FINE, side * FINE, 3), np.uint8)
+    canvas[:] = ground
+    for shape, color in zip(fixed, colors, strict=True):
+        cv2.fillPoly(canvas, [shape], color, cv2.LINE_AA, SHIFT)
+    return cv2.resize(canvas, (side, side), interpolation=cv2.INTER_AREA)
+
+
 def place_sprites(sprites):
     """Outlines at the positions of the sprites, in frame sides: [T, S, POINTS, 2]."""
     cos, sin = np.cos(sprites.angle)[..., None], np.sin(sprites.angle)[..., None]
