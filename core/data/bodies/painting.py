@@ -9,8 +9,7 @@ from core.data.bodies.physics import CIRCLE, CORNERS, REACH
 
 # Light comes from the upper left, above the plane: x right, y down, z towards the viewer.
 LIGHT = np.array([-0.48, -0.6, 0.64], np.float32)
-AMBIENT, DIFFUSE, GLOSS = 0.55, 0.68, 45.0
-SHINE = 24  # exponent of the highlight
+AMBIENT, DIFFUSE, GLOSS = 0.55, 0.68, 40.0
 # The rounded rim of shapes with corners: its width in inner radii, and the horizontal part
 # of its normal at the outline. A disc is a ball.
 BEVEL, STEEP = 0.5, 0.85
@@ -120,8 +119,8 @@ def _shade(color, lean, facing):
     normal, and its component towards the light, [T, n, n].
     """
     light = (lean * facing + np.sqrt(1 - lean * lean) * LIGHT[2]).clip(0, 1)
-    gloss = GLOSS * light**SHINE
-    return color * (AMBIENT + DIFFUSE * light)[..., None] + gloss[..., None]
+    gloss = np.square(np.square(np.square(light * light)))  # faster than light**16
+    return color * (AMBIENT + DIFFUSE * light)[..., None] + (GLOSS * gloss)[..., None]
 
 
 def _blend(canvas, corner, cover, color, shown):
