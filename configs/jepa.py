@@ -3,6 +3,8 @@
 tiny: two CPU cores, about ten minutes, on the embedded physical world:
 python -m launch.train --config=configs/jepa.py:tiny --workdir=runs/tiny
 
+tiny_textured: the same on bodies with patterns, at 96 pixels: for pictures to look at.
+
 rooms, arm: the encoders of configs/ac.py:two_rooms and of configs/ac.py:arm.
 
 atari: the same on frames of a game, which launch.prepare --from=atari:GAME:160 plays.
@@ -38,9 +40,9 @@ from configs import distill, ijepa, levjepa, run, tiny_jepa
 
 WORDS = (
     "tiny, atari, rooms, arm, v1_l, v1_h, v1_h384, v2_l, v2_h, v2_g, v2_G, v2_l_cooldown, "
-    "v2_h_cooldown, v2_g_cooldown, v2_g384_cooldown, tiny_dense, v2_1_b, v2_1_l, v2_1_g, "
-    "v2_1_G, tiny_levjepa, levjepa_b, levjepa_l, tiny_image, ijepa_h14, ijepa_h16_448, "
-    "tiny_distill, distill_b, distill_l"
+    "v2_h_cooldown, v2_g_cooldown, v2_g384_cooldown, tiny_textured, tiny_dense, "
+    "v2_1_b, v2_1_l, v2_1_g, v2_1_G, tiny_levjepa, levjepa_b, levjepa_l, tiny_image, "
+    "ijepa_h14, ijepa_h16_448, tiny_distill, distill_b, distill_l"
 )
 
 

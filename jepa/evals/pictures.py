@@ -1,5 +1,7 @@
 """Pictures for evaluations: masks on frames, principal components of features."""
 
+from math import ceil
+
 import jax
 import numpy as np
 
@@ -54,8 +56,8 @@ def frame_stride(frames, grid):
 
 
 def zoom_of(frames):
-    """The factor that makes frames [T, H, W, 3] about 128 pixels high."""
-    return max(1, 128 // frames.shape[1])
+    """The factor that makes frames [T, H, W, 3] at least 128 pixels high."""
+    return ceil(128 / frames.shape[1])
 
 
 def make_pictures(encoder, masker, *, batch, clips=6):

@@ -18,7 +18,7 @@ from jepa.evals.health import make_health
 from jepa.evals.objects import make_objects
 from jepa.evals.patch_readouts import make_dense
 from jepa.evals.physical import make_physical
-from jepa.evals.pictures import make_pictures
+from jepa.evals.pictures import make_pictures, zoom_of
 from jepa.evals.twins import make_twins
 from jepa.inputs.clips import make_records
 from jepa.nets.encode import tokens_of
@@ -373,7 +373,7 @@ def draw_predictions(clips, predicted, seconds: float):
             true_velocity=clips["velocity"][i],
             predicted_velocity=predicted[i, ..., 2:],
             seconds=seconds,
-            scale=max(1, 128 // clips["video"].shape[2]),
+            scale=zoom_of(clips["video"][i]),
         )
         for i in range(PICTURED)
     ]

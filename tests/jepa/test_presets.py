@@ -21,12 +21,8 @@ PRESETS = [name.strip() for name in WORDS.split(",")]
 DENSE = [name for name in PRESETS if name.startswith(("v2_1_", "distill_"))]
 OTHERS = [name for name in PRESETS if "levjepa" in name or "image" in name]
 OTHERS += [name for name in PRESETS if name.startswith("ijepa")]  # without block masks
-MASKED = [
-    name
-    for name in PRESETS
-    if name
-    not in ("tiny", "tiny_dense", "tiny_distill", "atari", "rooms", *DENSE, *OTHERS)
-]
+SMALL = ("tiny", "tiny_textured", "tiny_dense", "tiny_distill", "atari", "rooms", "arm")
+MASKED = [name for name in PRESETS if name not in (*SMALL, *DENSE, *OTHERS)]
 # Millions of parameters of the released encoders, and of predictors with ten tokens. Of G
 # there is the encoder of V-JEPA 2.1 alone, 1845.2; it has an embedding of images besides.
 ENCODERS = {"l": 303.9, "h": 631.6, "g": 1012.2, "G": 1845.2 - 768 * 1664 / 1e6}
@@ -54,9 +50,9 @@ def test_a_method_changes_nothing_in_its_config():
 
 
 def test_the_list_of_presets_is_whole():
-    assert len(PRESETS) == len(set(PRESETS)) == 28
+    assert len(PRESETS) == len(set(PRESETS)) == 30
     with pytest.raises(
-        ValueError, match="no preset 'vitl'; use one of tiny, atari, rooms, v1_l"
+        ValueError, match="no preset 'vitl'; use one of tiny, atari, rooms, arm"
     ):
         get_config("vitl")
     assert get_config() == get_config("tiny")

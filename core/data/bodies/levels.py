@@ -2,10 +2,13 @@
 
 from dataclasses import dataclass
 from math import ceil, pi
+from typing import NamedTuple
 
 import numpy as np
 
 from core.data.bodies import render
+from core.data.bodies.painting import Paint
+from core.data.bodies.palettes import PALETTES, Palette, draw_ground, draw_paint
 
 
 @dataclass(frozen=True)
@@ -24,6 +27,9 @@ class Level:
     saturation: tuple = (0.8, 1.0)
     contrast: float = 1.0  # 0: the background's mean, 1: the full color
     body_texture: float = 40.0  # difference of the pinwheel's two colors
+    # Of these a clip draws one: bodies and ground then have patterns in its colors, bodies
+    # have shading and cast shadows. The other settings of bodies and textures are not used.
+    palettes: tuple[Palette, ...] = ()
     # The background.
     background: tuple = (30.0, 60.0)  # mean brightness
     texture: float = 8.0  # contrast
@@ -65,6 +71,9 @@ LEVELS = {
         distractors=2,
         distractor_size=(0.04, 0.1),
     ),
+    # To look at: solid bodies over a floor. The colors of each body are also those of spots
+    # on the ground, so that a mean color does not give a body away.
+    "textured": Level(palettes=PALETTES, pan=0.12, drift=0.1),
     "hard": Level(
         hue_jitter=0.5,
         saturation=(0.4, 1.0),
@@ -84,14 +93,21 @@ LEVELS = {
 }
 
 
-def make_ground(rng, level, *, frames, fps, size):
-    """A background texture, uint8 [side, side, 3], and its pixel at the corner of each
-    frame, [T, 2].
-    """
+class Look(NamedTuple):
+    """Colors of a clip of K bodies."""
+
+    ground: np.ndarray  # uint8 [side, side, 3], what is behind everything
+    offset: np.ndarray  # [T, 2], its pixel at the corner of each frame
+    color: np.ndarray  # [K, 3] in 0..1, main colors of the bodies
+    pair: np.ndarray  # [K, 2, 3] in 0..255, the two colors of each
+    paint: tuple[Paint, ...]  # one if bodies have patterns
+
+
+def flat_look(stream, level, *, bodies, frames, fps, size):
+    """Look of pinwheels over a texture of noise. stream: name -> random generator."""
+    rng = stream("texture")
     brightness, heading = _between(level.background, rng.random()), rng.random()
-    path = np.arange(frames)[:, None] * (level.pan * size / fps)
-    path = path * [np.cos(2 * pi * heading), np.sin(2 * pi * heading)]
-    offset = path - path.min(0)
+    offset = pan_path(heading, frames=frames, speed=level.pan * size / fps)
     texture = render.make_texture(
         rng,
         side=size + ceil(offset.max()),
@@ -100,7 +116,36 @@ def make_ground(rng, level, *, frames, fps, size):
         chroma=level.texture_chroma,
         contrast=level.texture,
     )
-    return (texture + brightness).clip(0, 255).astype(np.uint8), offset
+    ground = (texture + brightness).clip(0, 255).astype(np.uint8)
+    color, pair = sprite_colors(
+        stream("color").random((bodies, 2)),
+        level,
+        hue=np.arange(bodies) / bodies,
+        jitter=level.hue_jitter,
+        base=ground.mean((0, 1)),
+    )
+    return Look(ground, offset, color, pair, ())
+
+
+def patterned_look(stream, level, *, bodies, frames, fps, size):
+    """Look in the colors of a palette. stream: name -> random generator."""
+    palette = level.palettes[stream("color").integers(len(level.palettes))]
+    rng = stream("texture")
+    offset = pan_path(rng.random(), frames=frames, speed=level.pan * size / fps)
+    side = size + ceil(offset.max())
+    ground = draw_ground(rng, palette, side=side, frame=size)
+    paint = draw_paint(stream("paint"), palette, bodies)
+    return Look(ground, offset, paint.colors[:, 0] / 255, paint.colors, (paint,))
+
+
+def pan_path(heading, *, frames, speed):
+    """The corner of each frame in a texture over which a camera pans: [T, 2], from 0.
+
+    heading: in turns. speed: pixels per frame.
+    """
+    path = np.arange(frames)[:, None] * speed
+    path = path * [np.cos(2 * pi * heading), np.sin(2 * pi * heading)]
+    return path - path.min(0)
 
 
 def make_flicker(rng, level, *, frames, size):

@@ -70,6 +70,19 @@ def make_texture(rng, *, side, frame, cells, chroma, contrast):
     return total * (contrast / sqrt(len(cells)))
 
 
+def fill_shapes(points, colors, ground, side):
+    """Draw shapes [S, n, 2], in pixels, on a plane of one color: uint8 [side, side, 3].
+
+    colors: S of three numbers in 0..255; ground: [3].
+    """
+    fixed = np.rint((points * FINE - 0.5) * 2**SHIFT).astype(np.int32)
+    canvas = np.empty((side * FINE, side * FINE, 3), np.uint8)
+    canvas[:] = ground
+    for shape, color in zip(fixed, colors, strict=True):
+        cv2.fillPoly(canvas, [shape], color, cv2.LINE_AA, SHIFT)
+    return cv2.resize(canvas, (side, side), interpolation=cv2.INTER_AREA)
+
+
 def place_sprites(sprites):
     """Outlines at the positions of the sprites, in frame sides: [T, S, POINTS, 2]."""
     cos, sin = np.cos(sprites.angle)[..., None], np.sin(sprites.angle)[..., None]
@@ -84,30 +97,59 @@ def draw_clip(texture, offset, flicker, sprites, points, size):
     texture: uint8 [side, side, 3]. offset: [T, 2], its pixel at the corner of each frame.
     flicker: [T, size, size, 3] that is added to it, or None. points: `place_sprites(sprites)`.
     """
-    T, S = sprites.angle.shape
-    centers = np.broadcast_to(sprites.position[:, :, None, None], (T, S, 4, 1, 2))
-    inner = np.linalg.norm(sprites.outline, axis=-1).min(-1)[:, None, None]
-    shrink = GROWTH / (inner * size * FINE)
-    points = points + shrink * (sprites.position[:, :, None] - points)
-    wedges = np.concatenate([centers, points[:, :, _WEDGES]], 3)
-    wedges, points = _fixed(wedges, size * FINE), _fixed(points, size * FINE)
-    colors = sprites.colors.clip(0, 255).tolist()
+    T = len(sprites.angle)
+    drawn = _fine_outlines(sprites, points, size)
     video = np.empty((T, size, size, 3), np.uint8)
     for t in range(T):
         if t == 0 or flicker is not None or (offset[t] != offset[t - 1]).any():
             added = None if flicker is None else flicker[t]
             ground = _window(texture, offset[t], added, size)
         canvas = ground.copy()
-        for s in np.flatnonzero(sprites.shown[t]):
-            first, second = colors[s]
-            if sprites.convex[s]:  # the finer filler of the two
-                cv2.fillConvexPoly(canvas, points[t, s], first, cv2.LINE_AA, SHIFT)
-            else:
-                cv2.fillPoly(canvas, [points[t, s]], first, cv2.LINE_AA, SHIFT)
-            if first != second:
-                cv2.fillPoly(canvas, wedges[t, s], second, cv2.LINE_AA, SHIFT)
+        _draw_frame(canvas, sprites, drawn, t)
         cv2.resize(canvas, (size, size), video[t], interpolation=cv2.INTER_AREA)
     return video
+
+
+def draw_over(video, sprites, points):
+    """Draw sprites in front of a video uint8 [T, size, size, 3]; returns a new one.
+
+    points: `place_sprites(sprites)`.
+    """
+    T, size = video.shape[:2]
+    if not sprites.angle.shape[1]:
+        return video
+    drawn = _fine_outlines(sprites, points, size)
+    over = np.empty_like(video)
+    for t in range(T):
+        canvas = _enlarge(video[t])
+        _draw_frame(canvas, sprites, drawn, t)
+        cv2.resize(canvas, (size, size), over[t], interpolation=cv2.INTER_AREA)
+    return over
+
+
+def _fine_outlines(sprites, points, size):
+    """Outlines and wedges of pinwheels in the fixed point of canvases enlarged by FINE."""
+    T, S = sprites.angle.shape
+    centers = np.broadcast_to(sprites.position[:, :, None, None], (T, S, 4, 1, 2))
+    inner = np.linalg.norm(sprites.outline, axis=-1).min(-1)[:, None, None]
+    shrink = GROWTH / (inner * size * FINE)
+    points = points + shrink * (sprites.position[:, :, None] - points)
+    wedges = np.concatenate([centers, points[:, :, _WEDGES]], 3)
+    return _fixed(points, size * FINE), _fixed(wedges, size * FINE)
+
+
+def _draw_frame(canvas, sprites, drawn, t):
+    """Draw the sprites of frame t. drawn: what `_fine_outlines` returns."""
+    points, wedges = drawn
+    colors = sprites.colors.clip(0, 255).tolist()
+    for s in np.flatnonzero(sprites.shown[t]):
+        first, second = colors[s]
+        if sprites.convex[s]:  # the finer filler of the two
+            cv2.fillConvexPoly(canvas, points[t, s], first, cv2.LINE_AA, SHIFT)
+        else:
+            cv2.fillPoly(canvas, [points[t, s]], first, cv2.LINE_AA, SHIFT)
+        if first != second:
+            cv2.fillPoly(canvas, wedges[t, s], second, cv2.LINE_AA, SHIFT)
 
 
 def light_clip(video, gain, noise):
@@ -194,8 +236,13 @@ def _window(texture, offset, added, size):
     cut = cv2.getRectSubPix(texture, (size, size), (float(middle[0]), float(middle[1])))
     if added is not None:
         cut = (cut + added).clip(0, 255).astype(np.uint8)
-    # Nearest, so that the area average after drawing restores the texture exactly.
-    return cv2.resize(cut, (size * FINE,) * 2, interpolation=cv2.INTER_NEAREST)
+    return _enlarge(cut)
+
+
+def _enlarge(frame):
+    """Nearest, so that the area average after drawing restores the frame exactly."""
+    size = len(frame) * FINE
+    return cv2.resize(frame, (size, size), interpolation=cv2.INTER_NEAREST)
 
 
 def subdivide(corners):

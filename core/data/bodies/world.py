@@ -6,14 +6,14 @@ from functools import partial
 
 import numpy as np
 
-from core.data.bodies import levels, physics, render
+from core.data.bodies import levels, painting, physics, render
 from core.data.bodies.levels import LEVELS, Level
 
 VARIANTS = ("passive", "pushed", "violation")
 # One random stream per use, so that a change in one does not affect the others.
 STREAMS = (
     "physics", "push", "breach", "color", "texture", "light", "distractor", "noise",
-    "flicker", "occluder",
+    "flicker", "occluder", "paint",
 )  # fmt: skip
 
 
@@ -133,28 +133,36 @@ class World:
         """(video, visible shares, body colors, masks or None) of a motion."""
         T, K, size = self.frames, self.bodies, self.size
         span = {"frames": T, "fps": self.fps}
-        ground, offset = levels.make_ground(stream("texture"), level, size=size, **span)
-        base, draws = ground.mean((0, 1)), stream("color").random((K, 2))
-        hue = np.arange(K) / K
-        color, pair = levels.sprite_colors(
-            draws, level, hue=hue, jitter=level.hue_jitter, base=base
-        )
+        make_look = levels.patterned_look if level.palettes else levels.flat_look
+        look = make_look(stream, level, bodies=K, size=size, **span)
         bodies = render.Sprites(
             outline=render.body_outlines(scene.shape, scene.radius),
-            colors=pair,
+            colors=look.pair,
             convex=np.ones(K, bool),
             position=motion.position,
             angle=motion.angle,
             shown=motion.present,
         )
         behind, front = levels.make_distractors(
-            stream("distractor"), level, base=base, **span
+            stream("distractor"), level, base=look.ground.mean((0, 1)), **span
         )
         bars = levels.make_occluders(stream("occluder"), level, frames=T)
         sprites = render.stack_sprites([behind, bodies, front, bars])
         points = render.place_sprites(sprites)
         flicker = levels.make_flicker(stream("flicker"), level, frames=T, size=size)
-        video = render.draw_clip(ground, offset, flicker, sprites, points, size)
+        first = behind.angle.shape[1]
+        slots = range(first, first + K)
+        ground = look.ground, look.offset, flicker
+        if level.palettes:
+            parts = slice(first), slice(first + K, None)
+            back, fore = (
+                (render.pick_sprites(sprites, part), points[:, part]) for part in parts
+            )
+            video = render.draw_clip(*ground, *back, size)
+            video = painting.paint_bodies(video, scene, motion, *look.paint)
+            video = render.draw_over(video, *fore)
+        else:
+            video = render.draw_clip(*ground, sprites, points, size)
         if level.drift or level.noise:
             gain = render.light_gain(
                 stream("light"), amplitude=level.drift, size=size, **span
@@ -163,13 +171,11 @@ class World:
             if level.noise:
                 noise = levels.make_noise(stream("noise"), level, video.shape)
             video = render.light_clip(video, gain, noise)
-        first = behind.angle.shape[1]
-        slots = range(first, first + K)
         visible = render.visible_share(sprites, points, slots, size)
         masks = None
         if self.masks:
             masks = render.body_masks(sprites, points, slots, size)
-        return video, visible, color, masks
+        return video, visible, look.color, masks
 
 
 def _stream(seed, item, name):
