@@ -216,7 +216,8 @@ def make_health(encoder, predictor, masker, *, mask_tokens, batch):
     def found(params, target, batch):
         check_trainable(encoder, predictor)
         patches = standardize_clips(patchify(batch["video"], encoder.patch), None)
-        return compare(networks, part, params, target, patches, part.masks(batch))
+        masks = [part.masks(batch)]
+        return compare(networks, [part], params, target, [patches], masks)[0]
 
     return health.make_panel(found, masker, width=encoder.width, batch=batch)
 

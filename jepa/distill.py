@@ -193,9 +193,10 @@ def make_health(student, predictor, masker, *, mask_tokens, batch, teacher):
     def measure(params, target, weights, batch):
         patches = standardize_clips(patchify(batch["video"], student.patch), None)
         masks = part.masks(batch)
-        truth, *guesses = compare(
-            networks, part, params, weights, patches, masks, teacher=teacher
+        (found,) = compare(
+            networks, [part], params, weights, [patches], [masks], teacher=teacher
         )
+        truth, *guesses = found
         found = {}
         for name, guess, where in zip(
             ("masked", "visible"), guesses, ("target", "context"), strict=True

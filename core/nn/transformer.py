@@ -17,12 +17,12 @@ from jax.sharding import PartitionSpec
 
 from core.nn import token_order
 from core.nn.attention import WHOLE, AttentionOptions, Shard
-from core.nn.blocks import Block, per_token
+from core.nn.blocks import Block
 from core.nn.cache import Cache, LayerCache, empty_cache
-from core.nn.kernels import VALID_FIRST
 from core.nn.masks import FULL, Mask
 from core.nn.remat import POLICIES
 from core.nn.stacked_layers import name_layers, stretches, unstack
+from core.nn.token_groups import Tokens, place
 from core.parallel.collectives import current_mesh, gather_weight, local_part
 from core.parallel.layouts import (
     is_kernel,
@@ -88,8 +88,35 @@ class Transformer(nn.Module):
 
         Raises ValueError for unknown options and sizes that do not divide.
         """
-        B, N, D = x.shape
-        segments = tuple(segments or (N,))
+        self.check_options()
+        if not self.depth:
+            return x
+        init = functools.partial(self.init_blocks, x.shape[-1], channels_of(condition))
+        # `param` would compare a device's part with the whole shape once weights exist.
+        params = self.get_variable("params", "blocks")
+        if params is None:
+            params = self.param("blocks", init)
+        (y,) = self.run_groups(
+            params, init, [Tokens(x, rope, valid, segments, condition)]
+        )
+        return y
+
+    def together(self, groups: Sequence[Tokens]) -> list[jax.Array]:
+        """What a call returns for each of `groups`, in one pass over the blocks.
+
+        The weights of a layer are gathered once for all groups, which may differ in rows,
+        tokens and masks. Call as `stack.apply(params, groups, method="together")`.
+        """
+        self.check_options()
+        if not self.depth:
+            return [group.x for group in groups]
+        x, condition = groups[0].x, groups[0].condition
+        init = functools.partial(self.init_blocks, x.shape[-1], channels_of(condition))
+        return self.run_groups(self.get_variable("params", "blocks"), init, groups)
+
+    @nn.nowrap
+    def check_options(self) -> None:
+        """Raise ValueError for an unknown `remat` and for wrong `levels`."""
         if self.remat not in ("none", *POLICIES):
             raise ValueError(
                 f"remat is {self.remat!r}; expected 'none' or one of {list(POLICIES)}"
@@ -102,36 +129,21 @@ class Transformer(nn.Module):
                 f"levels are {self.levels}; expected ascending numbers of blocks that end "
                 f"with {self.depth - 1}"
             )
-        if not self.depth:
-            return x
-        init = functools.partial(self.init_blocks, D, channels_of(condition))
-        # `param` would compare a device's part with the whole shape once weights exist.
-        params = self.get_variable("params", "blocks")
-        if params is None:
-            params = self.param("blocks", init)
-        mesh = current_mesh()
-        ways = 1 if mesh is None else sequence_ways(mesh, segments)
-        # An ordered mask needs each segment in its own order.
-        first = self.attention in VALID_FIRST and not self.mask.ordered
-        order, seen = token_order.arrange(valid, segments, ways, B, first=first)
-        if (
-            condition is not None
-            and condition.ndim == 3
-            and (ways > 1 or order is not None)
-        ):
-            condition = per_token(condition, N)
-        inverse = None
-        if order is not None:
-            inverse = jnp.argsort(order, axis=1)
-            x = token_order.permute(x, order, inverse)
-            take = functools.partial(token_order.take, order=order)
-            rope = jax.tree.map(take, rope)
-            if condition is not None and condition.ndim == 3:
-                condition = take(condition)
-        run = functools.partial(self.run, segments=tuple(n // ways for n in segments))
-        arrays = x, rope, seen, condition
-        y = self.on_mesh(run, init, params, arrays, like=x, ways=ways)
-        return y if order is None else token_order.permute(y, inverse, order)
+
+    @nn.nowrap
+    def run_groups(self, params, init, groups: Sequence[Tokens]) -> list[jax.Array]:
+        """All blocks on each of `groups`; init: key -> boxed weights, for their layouts."""
+        placed = [
+            place(group, kernel=self.attention, mask=self.mask) for group in groups
+        ]
+        parts = [(one.segments, one.ways, one.mask) for one in placed]
+        run = functools.partial(self.run, parts=parts)
+        arrays = [one.arrays for one in placed]
+        ys = self.on_mesh(run, init, params, (arrays,), like=[x for x, *_ in arrays])
+        return [
+            y if one.order is None else token_order.permute(y, one.inverse, one.order)
+            for y, one in zip(ys, placed, strict=True)
+        ]
 
     @nn.nowrap
     def make_cache(self, batch: int, capacity: int, width: int) -> Cache:
@@ -181,8 +193,13 @@ class Transformer(nn.Module):
         return self.on_mesh(self.run_cached, init, params, arrays, like=like)
 
     @nn.nowrap
-    def options(self, width: int, tensor: int = 1) -> AttentionOptions:
-        """Attention options of one of `tensor` devices that share the heads."""
+    def options(
+        self, width: int, tensor: int = 1, mask: Mask | None = None
+    ) -> AttentionOptions:
+        """Attention options of one of `tensor` devices that share the heads.
+
+        mask: by default that of the stack.
+        """
         kv_heads = self.kv_heads or self.heads
         if self.heads % kv_heads:
             raise ValueError(
@@ -195,13 +212,13 @@ class Transformer(nn.Module):
             qkv_bias=self.qkv_bias,
             qk_norm=self.qk_norm,
             kernel=self.attention,
-            mask=self.mask,
+            mask=self.mask if mask is None else mask,
         )
 
     @nn.nowrap
-    def block(self, width: int, tensor: int = 1) -> Block:
+    def block(self, width: int, tensor: int = 1, mask: Mask | None = None) -> Block:
         """A block with a device's part of the heads and of the hidden channels."""
-        options, hidden = self.options(width, tensor), self.hidden // tensor
+        options, hidden = self.options(width, tensor, mask), self.hidden // tensor
         return Block(options, hidden, self.eps, self.dtype, parent=None)
 
     @nn.nowrap
@@ -218,19 +235,17 @@ class Transformer(nn.Module):
         return name_layers(params["params"], self.depth, self.rescale)
 
     @nn.nowrap
-    def on_mesh(self, run, init, params, arrays, *, like, ways: int = 1):
+    def on_mesh(self, run, init, params, arrays, *, like):
         """run(params, *arrays), on each device's part where there is a mesh.
 
         like: arrays with the shapes of what `run` returns.
-        ways: number of devices that share the tokens of a clip.
         """
         mesh = current_mesh()
         if mesh is None:
             return run(params, *arrays)
         tensor = self.check_tensor(mesh)
         weight_specs = partition_specs(mesh, jax.eval_shape(init, jax.random.key(0)))
-        tokens = "sequence" if ways > 1 else None
-        shard = Shard(tokens, "tensor" if tensor > 1 else None)
+        shard = Shard(heads="tensor" if tensor > 1 else None)
         local = functools.partial(
             run, weight_specs=weight_specs, shard=shard, tensor=tensor
         )
@@ -271,45 +286,57 @@ class Transformer(nn.Module):
     def run(
         self,
         params,
-        x,
-        rope,
-        seen,
-        condition,
+        groups,
         *,
-        segments,
+        parts,
         weight_specs=None,
         shard: Shard = WHOLE,
         tensor: int = 1,
     ):
-        """All blocks on one device's part; weight_specs: the layouts of their weights."""
-        block = self.block(x.shape[-1], tensor)
-        if shard.tokens:
-            local = functools.partial(local_part, shard.tokens)
-            x, rope = jax.tree.map(local, (x, rope))
-            if condition is not None and condition.ndim == 3:
-                condition = local(condition)
+        """All blocks on one device's part of each group: a list of outputs.
 
-        def body(x, weights):
-            weights = self.gather_layer(weights, weight_specs)
-            args = (x, rope, seen, segments, shard, condition)
-            x, _ = block.apply({"params": weights}, *args)
-            return x, None
+        groups: `arrays` of Placed. parts: its `segments`, `ways` and `mask`.
+        weight_specs: the layouts of the blocks' weights.
+        """
+        xs, calls, shards = [], [], []
+        for (x, rope, seen, condition), (segments, ways, mask) in zip(
+            groups, parts, strict=True
+        ):
+            own = shard._replace(tokens="sequence" if ways > 1 else None)
+            if own.tokens:
+                local = functools.partial(local_part, own.tokens)
+                x, rope = jax.tree.map(local, (x, rope))
+                if condition is not None and condition.ndim == 3:
+                    condition = local(condition)
+            block = self.block(x.shape[-1], tensor, mask)
+            xs.append(x)
+            calls.append((block, (rope, seen, segments, own, condition)))
+            shards.append(own)
+
+        def body(xs, weights):
+            weights = {"params": self.gather_layer(weights, weight_specs)}
+            pairs = zip(xs, calls, strict=True)
+            return [
+                block.apply(weights, x, *args)[0] for x, (block, args) in pairs
+            ], None
 
         outputs = []
         if self.remat != "none":
             body = jax.checkpoint(body, prevent_cse=False, policy=POLICIES[self.remat])
             for part in stretches(params, self.levels):
-                x, _ = jax.lax.scan(body, x, part)
-                outputs.append(x)
+                xs, _ = jax.lax.scan(body, xs, part)
+                outputs.append(xs)
         else:
             for i, weights in enumerate(unstack(params, self.depth)):
-                x, _ = body(x, weights)
+                xs, _ = body(xs, weights)
                 if i in self.levels:
-                    outputs.append(x)
-        x = jnp.concatenate(outputs, -1) if self.levels else x
-        if shard.tokens:
-            x = jax.lax.all_gather(x, shard.tokens, axis=1, tiled=True)
-        return x
+                    outputs.append(xs)
+        if self.levels:
+            xs = [jnp.concatenate(levels, -1) for levels in zip(*outputs, strict=True)]
+        return [
+            jax.lax.all_gather(x, own.tokens, axis=1, tiled=True) if own.tokens else x
+            for x, own in zip(xs, shards, strict=True)
+        ]
 
     @nn.nowrap
     def run_cached(
@@ -365,19 +392,3 @@ def logical_axes(x) -> tuple[str | None, ...]:
     if x.ndim == 5:
         return (None, "batch", None, "heads", None)
     return ("batch", None, None, None)[: x.ndim]
-
-
-def sequence_ways(mesh, segments) -> int:
-    """Devices that share the tokens of a clip; 1 where its one segment does not divide.
-
-    Raises ValueError where one of several segments does not divide.
-    """
-    ways = mesh.shape["sequence"]
-    left = [n for n in segments if n % ways]
-    if left and len(segments) > 1:
-        near = max(n for n in range(1, ways) if all(s % n == 0 for s in segments))
-        raise ValueError(
-            f"mesh.sequence {ways} does not divide the {left[0]} tokens of a mask "
-            f"pattern; use {near}"
-        )
-    return 1 if left else ways

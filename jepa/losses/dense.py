@@ -14,7 +14,13 @@ from core.nn.token_order import take
 from jepa.inputs.color_jitter import NO_JITTER, Jitter, draw_factors, standardize_clips
 from jepa.inputs.masks import Masker
 from jepa.losses import masked
-from jepa.nets.dense_model import DenseEncoder, DensePredictor
+from jepa.nets.dense_model import (
+    Asked,
+    DenseEncoder,
+    DensePredictor,
+    Seen,
+    together,
+)
 from jepa.nets.model import patchify
 from jepa.pretrain import JITTER_STREAM
 
@@ -69,32 +75,37 @@ class Part(NamedTuple):
         return {name: batch[self.prefix + name] for name in MASKS}
 
 
-def compare(networks, part: Part, params, target, patches, masks, *, teacher=None):
-    """(truth of all tokens, predictions at hidden, at visible ones): [B, n, levels D].
+def compare(networks, parts, params, target, patches, masks, *, teacher=None):
+    """[(truth of all tokens, predictions at hidden, at visible ones)] of each part.
 
-    The truth is the last levels of the teacher, as many as are predicted.
+    Each is [B, n, levels D]. The truth is the last levels of the teacher, as many as are
+    predicted.
 
     Args:
       networks: (DenseEncoder, DensePredictor) that `check_trainable` takes.
-      target: weights of `teacher`, a DenseEncoder D wide; by default the encoder.
-      patches: standardized, [B, N, p], all of them. masks: MASKS of these rows.
+      parts: Parts, which pass every network together. target: weights of `teacher`, a
+        DenseEncoder D wide; by default the encoder.
+      patches: of each part, standardized, [B, N, p], all of them. masks: MASKS of these.
     """
-    truth = levels_of(teacher or networks[0], target, patches, part)
-    return last_levels(truth, networks[1]), *predictions(
-        networks, part, params, patches, masks
-    )
+    levels = levels_of(teacher or networks[0], target, patches, parts)
+    guesses = predictions(networks, parts, params, patches, masks)
+    return [
+        (last_levels(truth, networks[1]), *guess)
+        for truth, guess in zip(levels, guesses, strict=True)
+    ]
 
 
-def levels_of(teacher: DenseEncoder, target, patches, part: Part):
+def levels_of(teacher: DenseEncoder, target, patches, parts) -> list[jax.Array]:
     """Levels of all tokens, each normalized without scale or shift: [B, N, levels, D].
 
-    No gradient passes. target: weights.
+    Of each part. No gradient passes. target: weights.
     """
-    found = teacher.apply(
-        {"params": target}, patches, grid=part.masker.grid, hierarchy=True
-    )
-    found = found.reshape(*found.shape[:2], teacher.levels, teacher.width)
-    return jax.lax.stop_gradient(normalize(found, eps=1e-5))
+    given = zip(patches, parts, strict=True)
+    inputs = [Seen(x, part.masker.grid) for x, part in given]
+    found = together(teacher, target, inputs, hierarchy=True)
+    shape = teacher.levels, teacher.width
+    levels = [x.reshape(*x.shape[:2], *shape) for x in found]
+    return [jax.lax.stop_gradient(normalize(x, eps=1e-5)) for x in levels]
 
 
 def last_levels(levels, predictor: DensePredictor):
@@ -102,32 +113,41 @@ def last_levels(levels, predictor: DensePredictor):
     return levels[:, :, -predictor.levels :].reshape(*levels.shape[:2], -1)
 
 
-def predictions(networks, part: Part, params, patches, masks):
-    """Predicted levels (at hidden tokens, at visible ones), as of `compare`."""
+def predictions(networks, parts, params, patches, masks):
+    """Predicted levels (at hidden tokens, at visible ones) of each part, as of `compare`."""
     encoder, predictor = networks
-    grid, sizes = part.masker.grid, part.masker.sizes("context")
-    features = encoder.apply(
-        {"params": params["encoder"]},
-        take(patches, masks["context"]),
-        masks["context"],
-        grid=grid,
-        valid=masks["context_valid"],
-        segments=sizes,
+    given = list(zip(parts, patches, masks, strict=True))
+    features = together(
+        encoder,
+        params["encoder"],
+        [
+            Seen(
+                take(x, mask["context"]),
+                part.masker.grid,
+                mask["context"],
+                mask["context_valid"],
+                part.masker.sizes("context"),
+            )
+            for part, x, mask in given
+        ],
         hierarchy=True,
     )
-    return predictor.apply(
-        {"params": params["predictor"]},
-        features[..., -predictor.levels * encoder.width :],
-        masks["context"],
-        masks["target"],
-        grid=grid,
-        use=part.use,
-        image=part.prefix == IMAGE,
-        context_sizes=sizes,
-        target_sizes=part.masker.sizes("target"),
-        context_valid=masks["context_valid"],
-        target_valid=masks["target_valid"],
-    )
+    asked = [
+        Asked(
+            seen[..., -predictor.levels * encoder.width :],
+            mask["context"],
+            mask["target"],
+            part.masker.grid,
+            part.use,
+            part.prefix == IMAGE,
+            part.masker.sizes("context"),
+            part.masker.sizes("target"),
+            mask["context_valid"],
+            mask["target_valid"],
+        )
+        for seen, (part, _, mask) in zip(features, given, strict=True)
+    ]
+    return together(predictor, params["predictor"], asked)
 
 
 def make_prepare(parts, context: ContextLoss, jitter: Jitter = NO_JITTER):
@@ -189,43 +209,48 @@ def make_loss(
     encoder, _ = networks
     teacher = teacher or encoder
 
-    def one(part, params, target, batch, video, weight):
-        patch = encoder.patch_of(video.shape[1])
-        patches = standardize_clips(patchify(video, patch), batch.get("colour"))
-        levels = levels_of(teacher, target, patches, part)
-        total, metrics = errors(part, networks, params, levels, batch, patches, weight)
-        if learner:
-            own = {"encoder": params[LEARNER[0]], "predictor": params[LEARNER[1]]}
-            more, found = errors(part, learner, own, levels, batch, patches, weight)
-            total += more
-            metrics |= {f"{LEARNER[0]}_{name}": x for name, x in found.items()}
-        return total, metrics
+    terms = [(clips, 1 - image_share, context.weight)]
+    terms += [(images, image_share, context.image_weight)]
+    terms = [term for term in terms if term[1] > 0]
+    parts = [part for part, *_ in terms]
 
-    def errors(part, networks, params, levels, batch, patches, weight):
-        masks, terms = part.masks(batch), {}
-        wanted = last_levels(levels, networks[1])
-        found = predictions(networks, part, params, patches, masks)
-        for name, guess in zip(("target", "context"), found, strict=True):
-            truth = take(wanted, masks[name])
-            weights = batch[f"{part.prefix}{name}_weight"]
-            sizes = part.masker.sizes(name)
-            terms[name], _ = masked.masked_l1(guess, truth, weights, sizes)
-        total = terms["target"] + weight * batch["ramp"].mean() * terms["context"]
-        names = {"target": "loss_prediction", "context": "loss_context"}
-        return total, {f"{part.prefix}{names[k]}": x for k, x in terms.items()}
+    def patches_of(part, batch, video):
+        video = video[:, :1] if part.prefix == IMAGE else video
+        patches = patchify(video, encoder.patch_of(video.shape[1]))
+        return standardize_clips(patches, batch.get("colour"))
+
+    def errors(networks, params, levels, batch, patches):
+        """(weighted sum of all terms, the terms by name) of one pair of networks."""
+        masks = [part.masks(batch) for part in parts]
+        guesses = predictions(networks, parts, params, patches, masks)
+        total, metrics = 0.0, {}
+        for (part, share, weight), truth, mask, guess in zip(
+            terms, levels, masks, guesses, strict=True
+        ):
+            truth, found = last_levels(truth, networks[1]), {}
+            for name, one in zip(("target", "context"), guess, strict=True):
+                weights = batch[f"{part.prefix}{name}_weight"]
+                wanted, sizes = take(truth, mask[name]), part.masker.sizes(name)
+                found[name], _ = masked.masked_l1(one, wanted, weights, sizes)
+            ramped = weight * batch["ramp"].mean() * found["context"]
+            total += share * (found["target"] + ramped)
+            metrics[f"{part.prefix}loss_prediction"] = found["target"]
+            metrics[f"{part.prefix}loss_context"] = found["context"]
+        return total, metrics
 
     def loss_fn(params, target, batch, key):
         video = planar_to_rgb(batch["video"])
-        total, metrics = 0.0, {"context_ramp": batch["ramp"].mean()}
-        if image_share < 1:
-            value, terms = one(clips, params, target, batch, video, context.weight)
-            total, metrics = (1 - image_share) * value, metrics | terms
+        patches = [patches_of(part, batch, video) for part in parts]
+        levels = levels_of(teacher, target, patches, parts)
+        total, metrics = errors(networks, params, levels, batch, patches)
+        if learner:
+            own = {"encoder": params[LEARNER[0]], "predictor": params[LEARNER[1]]}
+            more, found = errors(learner, own, levels, batch, patches)
+            total += more
+            metrics |= {f"{LEARNER[0]}_{name}": x for name, x in found.items()}
+        metrics["context_ramp"] = batch["ramp"].mean()
+        if clips in parts:
             metrics |= masked.mask_ratios(batch, clips.masker)
-        if image_share > 0:
-            value, terms = one(
-                images, params, target, batch, video[:, :1], context.image_weight
-            )
-            total, metrics = total + image_share * value, metrics | terms
         return total, (metrics | {"loss": total}, {})
 
     return loss_fn

@@ -3,14 +3,20 @@
 Source: arXiv 2603.14482 and the public checkpoints. Beside V-JEPA 2 (jepa/nets/model.py) an
 image has a patch embedding of its own, tokens carry a learned vector of their modality,
 positions are scaled to one grid, the outputs of several blocks ("levels") are normed one by
-one, and the predictor answers for the visible tokens too.
+one, and the predictor answers for the visible tokens too. Clips and images pass a network
+together, so that devices gather its weights once.
 """
 
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 from core.nn.layers import Dense, LayerNorm, gelu, named, normalize
+from core.nn.token_groups import Tokens
 from core.parallel.collectives import constrain
 from jepa.nets.model import check_width, positional, stack
 
@@ -31,6 +37,42 @@ def level_blocks(depth: int, levels: int) -> tuple[int, ...]:
         )
     even = tuple(depth * (i + 1) // levels - 1 for i in range(levels))
     return UNEVEN.get((depth, levels), even)
+
+
+class Seen(NamedTuple):
+    """An input of DenseEncoder; fields as of its call."""
+
+    patches: jax.Array
+    grid: tuple[int, int, int]
+    index: jax.Array | None = None
+    valid: jax.Array | None = None
+    segments: tuple[int, ...] | None = None
+
+
+class Asked(NamedTuple):
+    """An input of DensePredictor; fields as of its call."""
+
+    context: jax.Array
+    context_index: jax.Array
+    target_index: jax.Array
+    grid: tuple[int, int, int]
+    use: tuple[int, ...]
+    image: bool = False
+    context_sizes: tuple[int, ...] | None = None
+    target_sizes: tuple[int, ...] | None = None
+    context_valid: jax.Array | None = None
+    target_valid: jax.Array | None = None
+
+
+def together(network, params, inputs: Sequence[Seen] | Sequence[Asked], **options):
+    """What a network returns for each of `inputs`, in one pass: a tuple.
+
+    network: DenseEncoder or DensePredictor. options: of its call, for all inputs alike.
+    """
+    first, *beside = inputs
+    given = first._asdict() | options | {"beside": tuple(beside)}
+    found = network.apply({"params": params}, **given)
+    return found if beside else (found,)
 
 
 class LevelNorm(nn.Module):
@@ -84,42 +126,56 @@ class DenseEncoder(nn.Module):
 
     @nn.compact
     def __call__(
-        self, patches, index=None, *, grid, valid=None, segments=None, hierarchy=False
-    ):
+        self,
+        patches,
+        index=None,
+        *,
+        grid,
+        valid=None,
+        segments=None,
+        hierarchy=False,
+        beside: Sequence[Seen] = (),
+    ) -> Any:
         """Patches [B, n, p] at `index` [B, n] of `grid` -> features [B, n, width].
 
         index, valid, segments: as for jepa.nets.model.Encoder. The number of values p tells
         patches of images from tubelets. hierarchy: all levels side by side,
-        [B, n, levels width], from the first to the last one, which is the output.
+        [B, n, levels width], from the first to the last one, which is the output. beside:
+        further inputs; the result is then a tuple with one array for each.
         """
         check_width("encoder", self.width, self.heads, self.positions)
-        B, n, p = patches.shape
-        if index is None:
-            assert n == np.prod(grid), (n, grid)
-            index = jnp.arange(n)[None]
         pixels = 3 * self.patch[1] * self.patch[2]
-        assert p in (pixels, pixels * self.patch[0]), (p, self.patch)
         names = None, "embed"
         embed = Dense(self.width, names, self.dtype, name="embed")
         embed_image = Dense(self.width, names, self.dtype, name="embed_image")
         if self.is_initializing():
             embed(jnp.zeros((1, 1, pixels * self.patch[0])))
             embed_image(jnp.zeros((1, 1, pixels)))
-        image = p == pixels
-        x = embed_image(patches) if image else embed(patches)
-        x = x + modality(self, IMAGE if image else VIDEO)
-        added, rope = positional(
-            index, grid, positions=self.positions, width=self.width, heads=self.heads,
-            rope_grid=self.rope_grid,
-        )  # fmt: skip
-        if added is not None:
-            x = x + added.astype(x.dtype)
-        x = constrain(x, "batch", None, None)
-        x = stack(self, levels=level_blocks(self.depth, self.levels))(
-            x, rope, valid, segments
+        vectors = modalities(self)
+
+        def tokens(seen: Seen) -> Tokens:
+            B, n, p = seen.patches.shape
+            index = seen.index
+            if index is None:
+                assert n == np.prod(seen.grid), (n, seen.grid)
+                index = jnp.arange(n)[None]
+            assert p in (pixels, pixels * self.patch[0]), (p, self.patch)
+            image = p == pixels
+            x = embed_image(seen.patches) if image else embed(seen.patches)
+            x = x + vectors[IMAGE if image else VIDEO]
+            x, rope = at_positions(self, x, index, seen.grid)
+            x = constrain(x, "batch", None, None)
+            return Tokens(x, rope, seen.valid, seen.segments)
+
+        inputs = (Seen(patches, grid, index, valid, segments), *beside)
+        groups = [tokens(seen) for seen in inputs]
+        xs = run_stack(
+            stack(self, levels=level_blocks(self.depth, self.levels)), groups
         )
-        x = LevelNorm(self.levels, self.eps, self.dtype, name="norms")(x)
-        return x if hierarchy else x[..., -self.width :]
+        norms = LevelNorm(self.levels, self.eps, self.dtype, name="norms")
+        xs = [norms(x) for x in xs]
+        xs = xs if hierarchy else [x[..., -self.width :] for x in xs]
+        return tuple(xs) if beside else xs[0]
 
 
 class DensePredictor(nn.Module):
@@ -163,75 +219,112 @@ class DensePredictor(nn.Module):
         target_sizes=None,
         context_valid=None,
         target_valid=None,
-    ):
+        beside: Sequence[Asked] = (),
+    ) -> Any:
         """(predictions at hidden tokens, at visible ones): [B, M, O], [B, C, O].
 
         O is levels out. context: features of the visible tokens, [B, C, levels features].
-        image: whether the tokens are patches of images. The rest is as for
-        jepa.nets.model.Predictor.
+        image: whether the tokens are patches of images. beside: further inputs; the result
+        is then a tuple with one pair for each. The rest is as for jepa.nets.model.Predictor.
         """
         check_width("predictor", self.width, self.heads, self.positions)
-        B, C, D = context.shape
-        M = target_index.shape[1]
-        assert self.levels * self.features == D, (D, self.levels, self.features)
-        context_sizes = tuple(context_sizes or (C,))
-        target_sizes = tuple(target_sizes or (M,))
-        assert sum(context_sizes) == C and sum(target_sizes) == M
-        x = context
+        first = Asked(
+            context, context_index, target_index, grid, use, image, context_sizes,
+            target_sizes, context_valid, target_valid,
+        )  # fmt: skip
+        inputs = [with_sizes(asked) for asked in (first, *beside)]
+        mix = None
         if self.levels > 1:
             mix = Dense(self.features, ("embed", None), self.dtype, name="mix")
-            x = gelu(mix(x))
-        x = Dense(self.width, ("embed", None), self.dtype, name="embed")(x)
-        tokens = self.param(
+        embed = Dense(self.width, ("embed", None), self.dtype, name="embed")
+        mask_tokens = self.param(
             "mask_tokens",
             named(nn.initializers.zeros, (None, "embed")),
             (self.mask_tokens, self.width),
         ).astype(self.dtype)
-        hidden = [
-            jnp.broadcast_to(tokens[i], (B, m, self.width))
-            for i, m in zip(use, target_sizes, strict=True)
-        ]
+        vectors = modalities(self)
 
-        def interleave(contexts, targets):
-            """Context, then target rows of each pattern, pattern after pattern."""
-            return jnp.concatenate(
-                [y for p in zip(contexts, targets, strict=True) for y in p], 1
-            )
+        def tokens(asked: Asked) -> Tokens:
+            B, C, D = asked.context.shape
+            assert self.levels * self.features == D, (D, self.levels, self.features)
+            assert sum(asked.context_sizes) == C
+            assert sum(asked.target_sizes) == asked.target_index.shape[1]
+            x = asked.context if mix is None else gelu(mix(asked.context))
+            hidden = [
+                jnp.broadcast_to(mask_tokens[i], (B, m, self.width))
+                for i, m in zip(asked.use, asked.target_sizes, strict=True)
+            ]
+            x = interleave(cut(embed(x), asked.context_sizes), hidden)
+            x = x + vectors[IMAGE if asked.image else VIDEO]
 
-        def cut(x, sizes):
-            return jnp.split(x, np.cumsum(sizes)[:-1], 1)
+            def of_pairs(contexts, targets):
+                return interleave(
+                    cut(contexts, asked.context_sizes), cut(targets, asked.target_sizes)
+                )
 
-        x = interleave(cut(x, context_sizes), hidden)
-        x = x + modality(self, IMAGE if image else VIDEO)
-        index = interleave(
-            cut(context_index, context_sizes), cut(target_index, target_sizes)
-        )
-        valid = None
-        if context_valid is not None:
-            valid = interleave(
-                cut(context_valid, context_sizes), cut(target_valid, target_sizes)
-            )
-        added, rope = positional(
-            index, grid, positions=self.positions, width=self.width, heads=self.heads,
-            rope_grid=self.rope_grid,
-        )  # fmt: skip
-        if added is not None:
-            x = x + added.astype(x.dtype)
-        pairs = list(zip(context_sizes, target_sizes, strict=True))
-        x = stack(self)(x, rope, valid, tuple(c + m for c, m in pairs))
-        x = LayerNorm(self.eps, self.dtype, name="norm")(x)
-        parts = cut(x, [n for pair in pairs for n in pair])
+            index = of_pairs(asked.context_index, asked.target_index)
+            valid = None
+            if asked.context_valid is not None:
+                valid = of_pairs(asked.context_valid, asked.target_valid)
+            x, rope = at_positions(self, x, index, asked.grid)
+            return Tokens(x, rope, valid, tuple(c + m for c, m in pairs_of(asked)))
+
+        xs = run_stack(stack(self), [tokens(asked) for asked in inputs])
+        norm = LayerNorm(self.eps, self.dtype, name="norm")
         names, width = (None, "embed"), self.levels * self.out
         guess = Dense(width, names, self.dtype, name="proj")
         visible = Dense(width, names, self.dtype, name="proj_context")
-        return (
-            guess(jnp.concatenate(parts[1::2], 1)),
-            visible(jnp.concatenate(parts[::2], 1)),
-        )
+        found = []
+        for x, asked in zip(xs, inputs, strict=True):
+            parts = cut(norm(x), [n for pair in pairs_of(asked) for n in pair])
+            hidden, seen = (jnp.concatenate(parts[i::2], 1) for i in (1, 0))
+            found.append((guess(hidden), visible(seen)))
+        return tuple(found) if beside else found[0]
 
 
-def modality(module, row: int):
-    """The learned vector of images or of clips, [width] of a module in its own dtype."""
+def with_sizes(asked: Asked) -> Asked:
+    """Sizes of one pattern where there are none."""
+    return asked._replace(
+        context_sizes=tuple(asked.context_sizes or (asked.context.shape[1],)),
+        target_sizes=tuple(asked.target_sizes or (asked.target_index.shape[1],)),
+    )
+
+
+def pairs_of(asked: Asked) -> list[tuple[int, int]]:
+    """(tokens of the context, hidden tokens) of each pattern."""
+    return list(zip(asked.context_sizes, asked.target_sizes, strict=True))
+
+
+def interleave(contexts, targets) -> jax.Array:
+    """Context, then target rows of each pattern, pattern after pattern."""
+    return jnp.concatenate(
+        [y for pair in zip(contexts, targets, strict=True) for y in pair], 1
+    )
+
+
+def cut(x, sizes) -> list[jax.Array]:
+    """The tokens of x in parts of these sizes."""
+    return jnp.split(x, np.cumsum(sizes)[:-1], 1)
+
+
+def run_stack(blocks, groups: Sequence[Tokens]) -> list[jax.Array]:
+    """Outputs of a network's blocks for each group; one alone can initialize them."""
+    if len(groups) > 1:
+        return blocks.together(groups)
+    (tokens,) = groups
+    return [blocks(tokens.x, tokens.rope, tokens.valid, tokens.segments)]
+
+
+def at_positions(module, x, index, grid):
+    """(tokens with the positions that are added to them, rotary tables or None)."""
+    added, rope = positional(
+        index, grid, positions=module.positions, width=module.width, heads=module.heads,
+        rope_grid=module.rope_grid,
+    )  # fmt: skip
+    return x if added is None else x + added.astype(x.dtype), rope
+
+
+def modalities(module):
+    """The learned vectors of images and of clips, [2, width] of a module in its dtype."""
     init = named(nn.initializers.normal(1e-6), (None, "embed"))
-    vectors = module.param("modality", init, (2, module.width))
-    return vectors[row].astype(module.dtype)
+    return module.param("modality", init, (2, module.width)).astype(module.dtype)

@@ -8,7 +8,7 @@ import pytest
 import small
 from ml_collections import ConfigDict
 
-from core.nn import transformer
+from core.nn import token_groups
 
 STEPS = 5
 MESHES = {
@@ -130,6 +130,6 @@ def test_an_axis_that_does_not_divide_raises(mesh, words):
 def test_valid_tokens_come_first_where_a_kernel_requires_it(monkeypatch):
     """The token order of cuDNN on devices that share tokens, with a plain kernel."""
     numbers = on_one_device("jepa")[1][:2]
-    monkeypatch.setattr(transformer, "VALID_FIRST", ("chunked",))
+    monkeypatch.setattr(token_groups, "VALID_FIRST", ("chunked",))
     _, found, _ = run(jepa(), {"sequence": 2}, steps=2)
     np.testing.assert_allclose(found, numbers, rtol=1e-5)
