@@ -24,9 +24,9 @@ from jepa.inputs.color_jitter import ViewJitter, draw_view_factors, standardize_
 from jepa.inputs.token_drop import TokenDrop
 from jepa.losses.sigreg import sigreg
 from jepa.nets.encode import make_frozen
-from jepa.nets.model import encoder_size, standardize
+from jepa.nets.model import encoder_size, standardize, together
 from jepa.nets.networks import token_grid
-from jepa.nets.view_model import Projector, ViewEncoder
+from jepa.nets.view_model import Projector, View, ViewEncoder
 from jepa.perf import flops
 from jepa.weights import readers
 from jepa.weights.exports import make_view_exports
@@ -89,7 +89,6 @@ def make_embed(encoder: ViewEncoder, projector: Projector, *, grid, local_grid):
     """
 
     def embed(params, batch):
-        weights = {"params": params["encoder"]}
         local = batch["local_patches"]
         B, V = local.shape[:2]
         flat = {
@@ -102,10 +101,11 @@ def make_embed(encoder: ViewEncoder, projector: Projector, *, grid, local_grid):
             local = standardize_views(local, flat["local_mean"], flat["colour"])
         else:
             local = standardize(local)
-        whole = standardize(batch["patches"])
-        summary = functools.partial(encoder.apply, weights, summary=True)
-        first = summary(whole, batch["index"], grid=grid)
-        rest = summary(local, flat["local_index"], grid=local_grid)
+        views = (
+            View(standardize(batch["patches"]), grid, batch["index"]),
+            View(local, local_grid, flat["local_index"]),
+        )
+        first, rest = together(encoder, params["encoder"], views, summary=True)
         features = jnp.concatenate([first[:, None], rest.reshape(B, V, -1)], 1)
         return features, projector.apply({"params": params["projector"]}, features)
 

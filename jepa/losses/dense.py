@@ -14,14 +14,8 @@ from core.nn.token_order import take
 from jepa.inputs.color_jitter import NO_JITTER, Jitter, draw_factors, standardize_clips
 from jepa.inputs.masks import Masker
 from jepa.losses import masked
-from jepa.nets.dense_model import (
-    Asked,
-    DenseEncoder,
-    DensePredictor,
-    Seen,
-    together,
-)
-from jepa.nets.model import patchify
+from jepa.nets.dense_model import Asked, DenseEncoder, DensePredictor, Seen
+from jepa.nets.model import patchify, together
 from jepa.pretrain import JITTER_STREAM
 
 MASKS = ("context", "context_valid", "target", "target_valid")

@@ -18,7 +18,7 @@ import numpy as np
 from core.nn.layers import Dense, LayerNorm, gelu, named, normalize
 from core.nn.token_groups import Tokens
 from core.parallel.collectives import constrain
-from jepa.nets.model import check_width, positional, stack
+from jepa.nets.model import check_width, positional, run_stack, stack
 
 # Blocks of the levels where they are not equally spaced: the released G, whose third level
 # the paper puts at 35.
@@ -62,17 +62,6 @@ class Asked(NamedTuple):
     target_sizes: tuple[int, ...] | None = None
     context_valid: jax.Array | None = None
     target_valid: jax.Array | None = None
-
-
-def together(network, params, inputs: Sequence[Seen] | Sequence[Asked], **options):
-    """What a network returns for each of `inputs`, in one pass: a tuple.
-
-    network: DenseEncoder or DensePredictor. options: of its call, for all inputs alike.
-    """
-    first, *beside = inputs
-    given = first._asdict() | options | {"beside": tuple(beside)}
-    found = network.apply({"params": params}, **given)
-    return found if beside else (found,)
 
 
 class LevelNorm(nn.Module):
@@ -305,14 +294,6 @@ def interleave(contexts, targets) -> jax.Array:
 def cut(x, sizes) -> list[jax.Array]:
     """The tokens of x in parts of these sizes."""
     return jnp.split(x, np.cumsum(sizes)[:-1], 1)
-
-
-def run_stack(blocks, groups: Sequence[Tokens]) -> list[jax.Array]:
-    """Outputs of a network's blocks for each group; one alone can initialize them."""
-    if len(groups) > 1:
-        return blocks.together(groups)
-    (tokens,) = groups
-    return [blocks(tokens.x, tokens.rope, tokens.valid, tokens.segments)]
 
 
 def at_positions(module, x, index, grid):

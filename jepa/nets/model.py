@@ -5,14 +5,17 @@ A token index is flat in raster order over the grid (time, row, column).
 """
 
 import math
+from collections.abc import Sequence
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 from core.nn.layers import Dense, LayerNorm, named
 from core.nn.masks import FULL, Mask
 from core.nn.positions import rope_tables, sincos, sincos2d
+from core.nn.token_groups import Tokens
 from core.nn.transformer import Transformer
 from core.parallel.collectives import constrain
 
@@ -127,6 +130,30 @@ def stack(module, *, mask: Mask = FULL, levels: tuple[int, ...] = ()) -> Transfo
         levels=levels,
         name="stack",
     )
+
+
+def run_stack(blocks: Transformer, groups: Sequence[Tokens]) -> list[jax.Array]:
+    """Outputs of a network's blocks for each group.
+
+    One group alone can initialize the blocks; its mask must be theirs.
+    """
+    if len(groups) > 1:
+        return blocks.together(groups)
+    x, rope, valid, segments, _, mask = groups[0]
+    assert mask in (None, blocks.mask), (mask, blocks.mask)
+    return [blocks(x, rope, valid, segments)]
+
+
+def together(network, params, inputs: Sequence, **options) -> tuple:
+    """What a network returns for each of `inputs`, in one pass.
+
+    network: one whose call has the argument `beside`. inputs: NamedTuples of its other
+    arguments. options: arguments that are equal for all inputs.
+    """
+    first, *beside = inputs
+    given = first._asdict() | options | {"beside": tuple(beside)}
+    found = network.apply({"params": params}, **given)
+    return found if beside else (found,)
 
 
 class Encoder(nn.Module):

@@ -4,15 +4,28 @@ Source: arXiv 2608.27395. A vision transformer over any subset of a clip's token
 learned token beside them that reads the whole clip, and a small head on that token.
 """
 
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 from core.nn.layers import Dense, LayerNorm, gelu, named
 from core.nn.masks import FULL, block_causal
+from core.nn.token_groups import Tokens
 from core.parallel.collectives import constrain
 from jepa.nets.batch_norm import batch_moments, normalize_by
-from jepa.nets.model import check_width, positional, stack
+from jepa.nets.model import check_width, positional, run_stack, stack
+
+
+class View(NamedTuple):
+    """An input of ViewEncoder; fields as of its call."""
+
+    patches: jax.Array
+    grid: tuple[int, int, int]
+    index: jax.Array | None = None
 
 
 class ViewEncoder(nn.Module):
@@ -46,38 +59,48 @@ class ViewEncoder(nn.Module):
         return self.patch
 
     @nn.compact
-    def __call__(self, patches, index=None, *, grid, summary=False):
+    def __call__(
+        self, patches, index=None, *, grid, summary=False, beside: Sequence[View] = ()
+    ) -> Any:
         """Patches [B, n, p] at `index` [B, n] of `grid` -> features [B, n, width].
 
         index: flat, ascending; the whole grid if None. summary: return the features of the
-        summary token alone, [B, width].
+        summary token alone, [B, width]. beside: further inputs, whose number of rows may
+        differ; the result is then a tuple with one array for each.
         """
         check_width("encoder", self.width, self.heads, self.positions)
-        B, n, _ = patches.shape
-        if index is None:
-            assert n == np.prod(grid), (n, grid)
-            index = jnp.arange(n)[None]
-        x = Dense(self.width, (None, "embed"), self.dtype, name="embed")(patches)
+        embed = Dense(self.width, (None, "embed"), self.dtype, name="embed")
         init = named(nn.initializers.truncated_normal(0.02), (None, "embed"))
         token = self.param("summary", init, (1, self.width)).astype(self.dtype)
-        # The last token, so that it comes after all time steps of a causal mask. Position 0
-        # does not rotate it, as in the published encoder.
-        end = jnp.zeros((len(index), 1), index.dtype)
-        added, rope = positional(
-            jnp.concatenate([index, end], 1), grid, positions=self.positions,
-            width=self.width, heads=self.heads,
-        )  # fmt: skip
-        if added is not None:
-            x = x + added[:, :n].astype(x.dtype)
-        token = jnp.broadcast_to(token, (B, 1, self.width))
-        x = constrain(jnp.concatenate([x, token], 1), "batch", None, None)
-        if self.causal:
-            assert n % grid[0] == 0, (n, grid)
-        x = stack(self, mask=block_causal(n // grid[0]) if self.causal else FULL)(
-            x, rope
-        )
-        x = LayerNorm(self.eps, self.dtype, name="norm")(x)
-        return x[:, -1] if summary else x[:, :n]
+
+        def tokens(view: View) -> Tokens:
+            B, n, _ = view.patches.shape
+            index = view.index
+            if index is None:
+                assert n == np.prod(view.grid), (n, view.grid)
+                index = jnp.arange(n)[None]
+            x = embed(view.patches)
+            # The last token, so that it comes after all time steps of a causal mask.
+            # Position 0 does not rotate it, as in the published encoder.
+            end = jnp.zeros((len(index), 1), index.dtype)
+            added, rope = positional(
+                jnp.concatenate([index, end], 1), view.grid, positions=self.positions,
+                width=self.width, heads=self.heads,
+            )  # fmt: skip
+            if added is not None:
+                x = x + added[:, :n].astype(x.dtype)
+            last = jnp.broadcast_to(token, (B, 1, self.width))
+            x = constrain(jnp.concatenate([x, last], 1), "batch", None, None)
+            assert not self.causal or n % view.grid[0] == 0, (n, view.grid)
+            mask = block_causal(n // view.grid[0]) if self.causal else FULL
+            return Tokens(x, rope, mask=mask)
+
+        groups = [tokens(view) for view in (View(patches, grid, index), *beside)]
+        norm = LayerNorm(self.eps, self.dtype, name="norm")
+        blocks = stack(self, mask=groups[0].mask)
+        xs = [norm(x) for x in run_stack(blocks, groups)]
+        xs = [x[:, -1] if summary else x[:, :-1] for x in xs]
+        return tuple(xs) if beside else xs[0]
 
 
 class Projector(nn.Module):

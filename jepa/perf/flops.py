@@ -52,7 +52,8 @@ def make_dense_costs(
 ) -> Costs:
     """`make_costs` of V-JEPA 2.1; parts: a masker and a patch for clips and for images.
 
-    learner: networks of a teacher that learns, too, from its own features.
+    learner: networks of a teacher that learns, too, from its own features. All parts pass
+    a network together, so that weights are gathered as often as for one.
     """
     costs = [
         make_costs(
@@ -64,7 +65,6 @@ def make_dense_costs(
         )
         for masker, patch in parts
     ]
-    first = costs[0].gathers
     if learner:
         costs += [
             make_costs(
@@ -84,7 +84,6 @@ def make_dense_costs(
     return costs[0]._replace(
         flops=sum(cost.flops for cost in costs),
         recomputed=sum(cost.recomputed for cost in costs),
-        gathers={k: len(parts) * n for k, n in first.items()},
         token_traffic=traffic,
     )
 
@@ -110,11 +109,10 @@ def make_view_costs(encoder, projector, *, counts, batch: int) -> Costs:
         values = tokens * encoder.width * (2 * encoder.depth * passes + 2)
         return {"sequence": rows * each * values * (ways - 1) / ways}
 
-    # Global and local views are two passes.
     return Costs(
         flops=float(batch * 3 * (seen + head)),
         recomputed=float(batch * again),
-        gathers={"params": 2 * (1 + (encoder.remat != "none"))},
+        gathers={"params": 1 + (encoder.remat != "none")},
         token_traffic=traffic,
         dtype=encoder.dtype,
         memory_hint=memory_hint(encoder.remat),
