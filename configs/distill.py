@@ -9,6 +9,8 @@ the networks of the public checkpoints. There is no public training code: rates,
 batch are those of the first phase.
 """
 
+from configs.run import laid
+
 
 def makers(v2_1, tiny_dense) -> dict:
     """Preset name -> function that returns its fields.
@@ -20,6 +22,15 @@ def makers(v2_1, tiny_dense) -> dict:
         "distill_b": lambda: distilled(v2_1("B"), "G"),
         "distill_l": lambda: distilled(v2_1("L"), "G"),
     }
+
+
+MACHINES = {
+    "distill_b": {"h200:1x1": laid(2, "dots", data=1, fsdp=1)},
+    "distill_l": {
+        "h200:1x8": laid(1, "dots", data=1, fsdp=8),
+        "v5p:4x4x4": laid(1, "dots", data=4, fsdp=16),
+    },
+}
 
 
 def distilled(config: dict, size: str) -> dict:

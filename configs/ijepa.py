@@ -8,6 +8,8 @@ a folder of images such as ImageNet's. Token budgets are the mean lengths that r
 released sampler's context lists at 128 images on a device, and the largest target blocks.
 """
 
+from configs.run import laid
+
 
 def makers(base) -> dict:
     """Preset name -> function that returns its fields; base: () -> what all presets share."""
@@ -20,7 +22,14 @@ def makers(base) -> dict:
     }
 
 
-MACHINES: dict[str, dict] = {}
+MACHINES = {
+    "ijepa_h14": {
+        "h200:1x1": laid(4, "dots", data=1, fsdp=1),
+        "h200:1x8": laid(1, "dots", data=1, fsdp=8),
+        "v5e:8x8": laid(1, "dots", data=4, fsdp=16),
+    },
+    "ijepa_h16_448": {"h200:1x8": laid(2, "dots", data=1, fsdp=8)},
+}
 
 
 def published(config: dict, *, size: int, patch: int, budget: tuple[int, int]) -> dict:

@@ -20,8 +20,9 @@ V-JEPA 2.1 (method jepa.dense): v2_1_b, v2_1_l, v2_1_g, v2_1_G have the networks
 public checkpoints, which the public training configs do not always have: B and L are
 distilled, with predictors of 12 blocks and one level as wide as G, their teacher. These are
 read and evaluated; distill_b and distill_l train them, and to train B or L without a teacher
-set --config.predictor.out=0. Rates, steps and batch are the paper's. Images are the first
-frames of clips. tiny_dense is tiny with this objective.
+set --config.predictor.out=0, as their layouts for machines do. Rates, steps and batch are
+the paper's. Images are the first frames of clips. v2_1_g384_cooldown and v2_1_G384_cooldown
+start from the end of the first phase. tiny_dense is tiny with this objective.
 
 configs/levjepa.py, configs/ijepa.py and configs/distill.py describe tiny_levjepa, levjepa_b,
 levjepa_l, tiny_image, ijepa_h14, ijepa_h16_448, and tiny_distill, distill_b, distill_l.
@@ -37,24 +38,15 @@ docs/scaling.md says what to expect there.
 from ml_collections import ConfigDict
 
 from configs import distill, ijepa, levjepa, run, tiny_jepa
+from configs.run import laid
 
 WORDS = (
     "tiny, atari, rooms, arm, v1_l, v1_h, v1_h384, v2_l, v2_h, v2_g, v2_G, v2_l_cooldown, "
-    "v2_h_cooldown, v2_g_cooldown, v2_g384_cooldown, tiny_textured, tiny_dense, "
-    "v2_1_b, v2_1_l, v2_1_g, v2_1_G, tiny_levjepa, levjepa_b, levjepa_l, tiny_image, "
-    "ijepa_h14, ijepa_h16_448, tiny_distill, distill_b, distill_l"
+    "v2_h_cooldown, v2_g_cooldown, v2_g384_cooldown, tiny_textured, tiny_dense, v2_1_b, "
+    "v2_1_l, v2_1_g, v2_1_G, v2_1_g384_cooldown, v2_1_G384_cooldown, tiny_levjepa, "
+    "levjepa_b, levjepa_l, tiny_image, ijepa_h14, ijepa_h16_448, tiny_distill, distill_b, "
+    "distill_l"
 )
-
-
-def laid(accumulate, remat, data, fsdp, replica=1):
-    """The config fields that lay a recipe out for a machine."""
-    return {
-        "accumulate": accumulate,
-        "encoder.remat": remat,
-        "mesh.replica": replica,
-        "mesh.data": data,
-        "mesh.fsdp": fsdp,
-    }
 
 
 # Machines of core/hardware.py that a recipe is laid out for; "2x" is two slices. A weight
@@ -79,6 +71,25 @@ MACHINES = {
         "v5p:4x8x8": laid(1, "dots", data=16, fsdp=16),
         "h100:32x8": laid(1, "dots", data=32, fsdp=8),
     },
+    # B and L without a teacher, which is how they can be trained by themselves.
+    "v2_1_b": {
+        "h200:1x1": laid(2, "dots", data=1, fsdp=1) | {"predictor.out": 0},
+    },
+    "v2_1_l": {
+        "h200:1x8": laid(1, "dots", data=1, fsdp=8) | {"predictor.out": 0},
+        "v5e:8x8": laid(1, "dots", data=4, fsdp=16) | {"predictor.out": 0},
+    },
+    "v2_1_g": {"h200:1x8": laid(1, "dots", data=1, fsdp=8)},
+    "v2_1_G": {
+        "h200:1x1": laid(8, "dots", data=1, fsdp=1),
+        "h200:1x8": laid(1, "dots", data=1, fsdp=8),
+        "v5p:4x4x4": laid(1, "dots", data=4, fsdp=16),
+    },
+    "v2_1_g384_cooldown": {"h200:1x8": laid(4, "block", data=1, fsdp=8)},
+    "v2_1_G384_cooldown": {"v5p:4x4x4": laid(1, "block", data=4, fsdp=16)},
+    **distill.MACHINES,
+    **ijepa.MACHINES,
+    **levjepa.MACHINES,
 }
 
 
@@ -94,6 +105,8 @@ def get_config(size="tiny"):
     makers["v2_g384_cooldown"] = lambda: cooldown("g", size=384)
     for letter, name in (("b", "B"), ("l", "L"), ("g", "g"), ("G", "G")):
         makers[f"v2_1_{letter}"] = lambda name=name: v2_1(name)
+    for letter in "gG":
+        makers[f"v2_1_{letter}384_cooldown"] = lambda letter=letter: cooldown21(letter)
     makers |= levjepa.makers(base) | ijepa.makers(base)
     makers |= distill.makers(v2_1, makers["tiny_dense"])
     if size not in makers:
@@ -201,6 +214,8 @@ BUDGETS = {
     (384, 10): ((161, 288), (52, 416)),
     (384, 6): ((172, 299), (62, 422)),
 }
+# Pixels: (context, target) of the images of V-JEPA 2.1, likewise, at 36 on a device.
+IMAGE_BUDGETS = {256: (45, 132), 384: (110, 297)}
 
 
 def masks(size, *, clips):
@@ -322,8 +337,28 @@ def v2_1(letter):
         "levels": 1 if distilled else 4,
         "out": 1664 if distilled else 0,  # 0: the width of the encoder
     }
-    # Of images, mean lengths that remain of the released sampler's lists at 36 images.
-    image = {"blocks": 10, "spatial_scale": (0.15, 0.15), "context": 45, "target": 132}
-    config["masks"]["image_patterns"] = {"short": image}
+    config["masks"]["image_patterns"] = image_masks(256)
     config["objective"] = dense_objective()
+    return config
+
+
+def image_masks(size):
+    """The pattern of the images of V-JEPA 2.1, with token budgets for `size` pixels."""
+    budgets = dict(zip(("context", "target"), IMAGE_BUDGETS[size], strict=True))
+    return {"short": {"blocks": 10, "spatial_scale": (0.15, 0.15), **budgets}}
+
+
+def cooldown21(letter):
+    """V-JEPA 2.1, last phase: 64 frames of 384 pixels, from the end of the first phase.
+
+    The paper's images have 512 pixels; here they are first frames of clips, of 384. Public
+    training code has the weights at visible tokens, full from the first step and equal at
+    all distances, and a rate from 6e-4, that of its first phase; here it goes on from the
+    paper's 5.25e-4.
+    """
+    last, config = cooldown(letter, size=384), v2_1(letter)
+    config["steps"], config["data"] = last["steps"], last["data"]
+    config["optimizer"] = last["optimizer"]
+    config["masks"] = last["masks"] | {"image_patterns": image_masks(384)}
+    config["objective"]["context"] |= {"start": 0.0, "full": 0.0, "distance": False}
     return config

@@ -10,6 +10,8 @@ over the whole clip; here a causal encoder sees as many of every frame, and
 --config.encoder.causal=false draws over the whole clip.
 """
 
+from configs.run import laid
+
 
 def makers(base) -> dict:
     """Preset name -> function that returns its fields; base: () -> what all presets share."""
@@ -20,7 +22,14 @@ def makers(base) -> dict:
     }
 
 
-MACHINES: dict[str, dict] = {}
+# SIGReg and batch norm look at all clips together, so that a batch is taken in one part.
+MACHINES = {
+    "levjepa_b": {
+        "h200:1x1": laid(1, "block", data=1, fsdp=1),
+        "v5e:8x8": laid(1, "block", data=8, fsdp=8),
+    },
+    "levjepa_l": {"h200:1x8": laid(1, "block", data=1, fsdp=8)},
+}
 
 COLOUR = {
     "brightness": 0.4,

@@ -24,6 +24,17 @@ def fields() -> dict:
     }
 
 
+def laid(accumulate, remat, data, fsdp, replica=1):
+    """The config fields that lay a recipe of the JEPA family out for a machine."""
+    return {
+        "accumulate": accumulate,
+        "encoder.remat": remat,
+        "mesh.replica": replica,
+        "mesh.data": data,
+        "mesh.fsdp": fsdp,
+    }
+
+
 def trajectories() -> dict:
     """How latent world models read the trajectories of `data.source`, whatever it is."""
     return {

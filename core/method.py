@@ -162,14 +162,16 @@ class Costs(NamedTuple):
 
 
 class Tools(NamedTuple):
-    """What benchmarks and contact sheets use.
+    """What benchmarks, forecasts and contact sheets use.
 
     benches: name -> function that measures and returns numbers. draw: batch -> uint8
-    picture [H, W, 3] of what the step is given.
+    picture [H, W, 3] of what the step is given. example: () -> arrays of one training
+    example, without data, so that a step can be compiled where there is none.
     """
 
     benches: Mapping[str, Callable[[], dict[str, Any]]] = {}
     draw: Callable[[Batch], np.ndarray] | None = None
+    example: Callable[[], Batch] | None = None
 
 
 class Classifier(NamedTuple):

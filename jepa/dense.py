@@ -14,7 +14,12 @@ from core.method import Method, Tools
 from core.section import Section
 from jepa.evals import health, standard
 from jepa.evals.pictures import mask_picture
-from jepa.inputs.clips import make_benches, make_train_source
+from jepa.inputs.clips import (
+    VideoWithMasks,
+    make_benches,
+    make_example,
+    make_train_source,
+)
 from jepa.inputs.color_jitter import Jitter, standardize_clips
 from jepa.inputs.masks import Masker, make_patterns
 from jepa.losses.dense import (
@@ -163,6 +168,10 @@ def build(
             check()
         return read(split, shard, folder, batch=batch)
 
+    def example():
+        check()
+        return make_example(VideoWithMasks(both), data=data)()
+
     frozen = make_frozen(encoder, init, seed=seed, data=data)
     exports = make_exports(encoder, predictor, use=clips.use, config=config.to_dict())
     return Method(
@@ -188,6 +197,7 @@ def build(
         tools=Tools(
             benches=make_benches(seed=seed, data=data),
             draw=functools.partial(mask_picture, masker=clips.masker),
+            example=example,
         ),
     )  # fmt: skip
 

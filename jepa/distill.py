@@ -132,7 +132,7 @@ def make(config: Section) -> Method:
         config,
         (student, predictor),
         init=make_init(student, predictor, teacher, own, grid=grid),
-        check=lambda: check_teacher(config),
+        check=lambda: None,  # `make_networks` has checked them
         health=functools.partial(make_health, teacher=teacher),
         teacher=teacher,
         learner=own and (teacher, own),
@@ -140,7 +140,14 @@ def make(config: Section) -> Method:
         averages=averages,
     )
     theirs = readers.make_readers(teacher, predictor)
+
+    def source(split, shard, folder=None):
+        if split == "train":
+            check_teacher(config)
+        return method.source(split, shard, folder)
+
     return method._replace(
+        source=source,
         parts=readers.PARTS | {"teacher": places},
         found_in={"teacher": "target"},
         readers={

@@ -18,7 +18,12 @@ from core.section import Section
 from jepa.evals import health
 from jepa.evals.pictures import make_pictures, mask_picture
 from jepa.evals.standard import make_validation_batch, make_world_evals
-from jepa.inputs.clips import make_benches, make_image_source
+from jepa.inputs.clips import (
+    VideoWithMasks,
+    make_benches,
+    make_example,
+    make_image_source,
+)
 from jepa.inputs.color_jitter import Jitter, standardize_clips
 from jepa.inputs.image_masks import ImageMasker
 from jepa.losses import masked
@@ -170,5 +175,6 @@ def make(config: Section) -> Method:
         tools=Tools(
             benches=make_benches(seed=seed, data=data),
             draw=functools.partial(mask_picture, masker=masker),
+            example=make_example(VideoWithMasks(masker), data=data, frames=1),
         ),
     )  # fmt: skip

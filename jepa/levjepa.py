@@ -19,7 +19,7 @@ from core.update import guarded_update
 from jepa.evals.standard import make_validation_batch, make_world_evals
 from jepa.evals.view_health import make_health
 from jepa.evals.view_pictures import kept_picture, make_pictures
-from jepa.inputs.clips import make_benches, make_view_source
+from jepa.inputs.clips import make_benches, make_example, make_view_source
 from jepa.inputs.color_jitter import ViewJitter, draw_view_factors, standardize_views
 from jepa.inputs.token_drop import TokenDrop
 from jepa.losses.sigreg import sigreg
@@ -247,6 +247,7 @@ def make(config: Section) -> Method:
         tools=Tools(
             benches=make_benches(seed=seed, data=data),
             draw=functools.partial(kept_picture, drop=drop),
+            example=make_example(drop, data=data, local=local),
         ),
     )
 

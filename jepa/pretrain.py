@@ -18,7 +18,12 @@ from core.update import guarded_update
 from jepa.evals import standard
 from jepa.evals.pictures import mask_picture
 from jepa.evals.surprise import make_surprise
-from jepa.inputs.clips import make_benches, make_train_source
+from jepa.inputs.clips import (
+    VideoWithMasks,
+    make_benches,
+    make_example,
+    make_train_source,
+)
 from jepa.inputs.color_jitter import NO_JITTER, Jitter, draw_factors, standardize_clips
 from jepa.inputs.masks import Masker, make_patterns
 from jepa.losses import masked
@@ -291,6 +296,7 @@ def make(config: Section) -> Method:
         tools=Tools(
             benches=make_benches(seed=seed, data=data),
             draw=functools.partial(mask_picture, masker=masker),
+            example=make_example(VideoWithMasks(masker), data=data),
         ),
     )
 

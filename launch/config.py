@@ -70,7 +70,10 @@ def presets_with_machines(folder: str) -> list[str]:
     """ "FILE:preset@machine" of all presets in a folder that name machines."""
     places = []
     for path in sorted(pathlib.Path(folder).glob("*.py")):
-        machines = getattr(load_module(path), "MACHINES", {})
+        module = load_module(path)
+        # Families of presets that another file offers are listed there.
+        named = hasattr(module, "get_config")
+        machines = getattr(module, "MACHINES", {}) if named else {}
         places += [
             f"{path}:{size}@{name}" for size in machines for name in machines[size]
         ]

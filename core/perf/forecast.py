@@ -90,16 +90,22 @@ def lower_step(method, plan: Program):
     """The train step lowered for abstract arrays (`jax.stages.Lowered`)."""
     state = abstract(plan.shapes, plan.layouts)
     layout = batch_sharding(plan.mesh, method.batch)
-    with open_source(method, (0, method.batch)) as source:
-        row = source.next()
     batch = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(
-            (method.batch, *x.shape[1:]), x.dtype, sharding=layout
+            (method.batch, *x.shape), x.dtype, sharding=layout
         ),
-        row,
+        example(method),
     )
     with jax.set_mesh(plan.mesh):
         return plan.step.lower(state, batch)
+
+
+def example(method):
+    """Arrays of one training example: of the method's tools, else from its data."""
+    if method.tools.example is not None:
+        return method.tools.example()
+    with open_source(method, (0, method.batch)) as source:
+        return jax.tree.map(lambda x: x[0], source.next())
 
 
 def compile_for(platform: str, program):

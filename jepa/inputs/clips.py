@@ -2,9 +2,12 @@
 
 import dataclasses
 
+import numpy as np
+
 from core.data import source_names
 from core.data.bodies.world import World
 from core.data.clips import CutViews, LocalViews, View
+from core.data.decoding import planar
 from core.data.decoding.decode_baseline import seconds_per_clip
 from core.data.loading.pipeline import STALL_S, make_source
 from core.data.records import RecordsWrapper
@@ -188,6 +191,26 @@ def make_benches(*, seed, data: Section) -> dict:
         return {"decode_seconds_per_clip": seconds / records.view.crops}
 
     return {"decode": decode}
+
+
+def make_example(
+    transform, *, data: Section, frames=0, local: LocalViews | None = None
+):
+    """() -> what `transform` makes of a black clip: a training example, without data.
+
+    frames: of the clip, by default the config's. local: as of `make_records`.
+    """
+
+    def example():
+        size, T = data["size"], frames or data["frames"]
+        shape = planar.empty_planar(size).shape if data["planar"] else (size, size, 3)
+        item = {"video": np.zeros((T, *shape), np.uint8)}
+        if local is not None:
+            shape = (local.count, T, local.size, local.size, 3)
+            item["local"] = np.zeros(shape, np.uint8)
+        return transform(item, position=0, rng=np.random.default_rng(0))
+
+    return example
 
 
 class VideoWithMasks:

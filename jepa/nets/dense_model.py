@@ -58,8 +58,8 @@ class Asked(NamedTuple):
     grid: tuple[int, int, int]
     use: tuple[int, ...]
     image: bool = False
-    context_sizes: tuple[int, ...] | None = None
-    target_sizes: tuple[int, ...] | None = None
+    context_sizes: tuple[int, ...] = ()
+    target_sizes: tuple[int, ...] = ()
     context_valid: jax.Array | None = None
     target_valid: jax.Array | None = None
 
@@ -218,8 +218,9 @@ class DensePredictor(nn.Module):
         """
         check_width("predictor", self.width, self.heads, self.positions)
         first = Asked(
-            context, context_index, target_index, grid, use, image, context_sizes,
-            target_sizes, context_valid, target_valid,
+            context, context_index, target_index, grid, use, image,
+            tuple(context_sizes or ()), tuple(target_sizes or ()), context_valid,
+            target_valid,
         )  # fmt: skip
         inputs = [with_sizes(asked) for asked in (first, *beside)]
         mix = None
@@ -274,8 +275,8 @@ class DensePredictor(nn.Module):
 def with_sizes(asked: Asked) -> Asked:
     """Sizes of one pattern where there are none."""
     return asked._replace(
-        context_sizes=tuple(asked.context_sizes or (asked.context.shape[1],)),
-        target_sizes=tuple(asked.target_sizes or (asked.target_index.shape[1],)),
+        context_sizes=asked.context_sizes or (asked.context.shape[1],),
+        target_sizes=asked.target_sizes or (asked.target_index.shape[1],),
     )
 
 

@@ -97,7 +97,7 @@ class ViewEncoder(nn.Module):
 
         groups = [tokens(view) for view in (View(patches, grid, index), *beside)]
         norm = LayerNorm(self.eps, self.dtype, name="norm")
-        blocks = stack(self, mask=groups[0].mask)
+        blocks = stack(self, mask=groups[0].mask or FULL)
         xs = [norm(x) for x in run_stack(blocks, groups)]
         xs = [x[:, -1] if summary else x[:, :-1] for x in xs]
         return tuple(xs) if beside else xs[0]

@@ -32,6 +32,10 @@ def test_flops_of_a_step_are_those_that_xla_counts(name):
     source = method.source("train", (0, 1))
     batch = source.next()
     source.close()
+    # What forecasts take in place of data.
+    given = {name: (x.shape[1:], x.dtype) for name, x in batch.items()}
+    example = method.tools.example()
+    assert given == {name: (x.shape, x.dtype) for name, x in example.items()}
     state = unbox(jax.eval_shape(method.init, jax.random.key(0)))
     counted = jax.jit(method.step).lower(state, batch).cost_analysis()["flops"]
     assert method.costs.flops == pytest.approx(counted, rel=0.05)

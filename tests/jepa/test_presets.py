@@ -92,6 +92,7 @@ PUBLIC = {
     "v2_1_b": (86.8, 22.9), "v2_1_l": (304.7, 23.0), "v2_1_g": (1013.3, 55.4),
     "v2_1_G": (1845.2, 59.4), "distill_b": (86.8, 22.9), "distill_l": (304.7, 23.0),
 }  # fmt: skip
+PUBLIC |= {f"v2_1_{size}384_cooldown": PUBLIC[f"v2_1_{size}"] for size in "gG"}
 
 
 @pytest.mark.parametrize("preset", DENSE)
@@ -103,13 +104,15 @@ def test_dense_presets_are_the_public_checkpoints(preset):
         assert round(count(shapes.teacher) / 1e6, 1) == PUBLIC["v2_1_G"][0]
     optimizer, context = config.optimizer, config.objective.context
     found = (config.data.frames, config.data.size, config.batch, config.steps)
-    assert found == (16, 256, 128, 135_000)
-    assert rate(optimizer.lr.to_dict()) == (1e-4, 5.25e-4, 5.25e-4, 12_000)
+    last = preset.endswith("384_cooldown")
+    assert found == ((64, 384, 128, 12_000) if last else (16, 256, 128, 135_000))
+    assert rate(optimizer.lr.to_dict()) == (COOL if last else V2)[0]
     assert ends(optimizer.decay.to_dict()) == (0.04, 0.04)
     assert ends(optimizer.momentum.to_dict()) == (0.99925, 0.99925)
-    assert (context.weight, context.image_weight, context.distance) == (0.5, 0.7, True)
+    assert (context.weight, context.image_weight) == (0.5, 0.7)
+    assert context.distance == (not last)
     found = context.start * config.steps, context.full * config.steps
-    np.testing.assert_allclose(found, (15_000, 30_000))
+    np.testing.assert_allclose(found, (0, 0) if last else (15_000, 30_000))
     (image,) = config.masks.image_patterns.to_dict().values()
     assert (image["blocks"], image["spatial_scale"]) == (10, (0.15, 0.15))
 

@@ -11,6 +11,7 @@ import pytest
 from core.nn.layers import Dense
 from core.nn.masks import CAUSAL, FULL, block_causal
 from core.nn.positions import halve, rope_tables, rotate
+from core.nn.token_groups import Tokens
 from core.nn.transformer import Transformer
 from core.parallel.gradients import mean_gradients
 from core.parallel.layouts import unbox
@@ -293,6 +294,39 @@ def test_levels_are_the_outputs_of_shorter_stacks(remat, mesh):
         with jax.set_mesh(make_mesh(devices=jax.devices()[:8], **mesh)):
             found = run()
     close(found, jnp.concatenate([short, whole], -1))
+
+
+def test_groups_are_separate_calls_that_gather_weights_once():
+    stack, params, x = setup(mask=block_causal(STEP), remat="block")
+    y, segments = normal(5, 2 * B, 12, D), (4, 8)
+    one, other = Tokens(x, rope()), Tokens(y, None, None, segments, mask=FULL)
+
+    def separate(params):
+        free = stack.clone(mask=FULL)
+        return stack.apply(params, x, rope()), free.apply(
+            params, y, None, None, segments
+        )
+
+    def together(params, groups=(one, other)):
+        return stack.apply(params, groups, method="together")
+
+    def loss(f):
+        return lambda params: sum(
+            (z * normal(6 + i, *z.shape)).sum() for i, z in enumerate(f(params))
+        )
+
+    expected = jax.jit(jax.value_and_grad(loss(separate)))(params)
+    with jax.set_mesh(make_mesh(devices=jax.devices()[:8], **MESHES[-1])):
+        found = jax.jit(jax.value_and_grad(loss(together)))(params)
+    jax.tree.map(
+        lambda a, b: close(a, b, atol=2e-5 * max(1, np.abs(b).max())), found, expected
+    )
+    with jax.set_mesh(make_mesh(devices=jax.devices()[:4], fsdp=4)):
+        counts = [
+            str(jax.make_jaxpr(f)(params)).count("all_gather[")
+            for f in (lambda p: together(p, (one,)), together, separate)
+        ]
+    assert 0 < counts[0] == counts[1] == counts[2] / 2
 
 
 def apply(mesh=None, **options):
