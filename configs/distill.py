@@ -25,10 +25,10 @@ def makers(v2_1, tiny_dense) -> dict:
 
 
 MACHINES = {
-    "distill_b": {"h200:1x1": laid(2, "dots", data=1, fsdp=1)},
+    "distill_b": {"h200:1x1": laid(1, "dots", data=1, fsdp=1)},
     "distill_l": {
         "h200:1x8": laid(1, "dots", data=1, fsdp=8),
-        "v5p:4x4x4": laid(1, "dots", data=4, fsdp=16),
+        "v5e:4x4": laid(1, "dots", data=1, fsdp=16),
     },
 }
 

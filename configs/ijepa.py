@@ -26,9 +26,12 @@ MACHINES = {
     "ijepa_h14": {
         "h200:1x1": laid(4, "dots", data=1, fsdp=1),
         "h200:1x8": laid(1, "dots", data=1, fsdp=8),
-        "v5e:8x8": laid(1, "dots", data=4, fsdp=16),
+        "v5e:4x8": laid(1, "dots", data=2, fsdp=16),
     },
-    "ijepa_h16_448": {"h200:1x8": laid(2, "dots", data=1, fsdp=8)},
+    "ijepa_h16_448": {
+        "h200:1x8": laid(1, "dots", data=1, fsdp=8),
+        "v5p:2x2x4": laid(1, "dots", data=1, fsdp=16),
+    },
 }
 
 

@@ -73,20 +73,23 @@ MACHINES = {
     },
     # B and L without a teacher, which is how they can be trained by themselves.
     "v2_1_b": {
-        "h200:1x1": laid(2, "dots", data=1, fsdp=1) | {"predictor.out": 0},
+        "h200:1x1": laid(1, "dots", data=1, fsdp=1) | {"predictor.out": 0},
     },
     "v2_1_l": {
         "h200:1x8": laid(1, "dots", data=1, fsdp=8) | {"predictor.out": 0},
-        "v5e:8x8": laid(1, "dots", data=4, fsdp=16) | {"predictor.out": 0},
+        "v5e:4x4": laid(1, "dots", data=1, fsdp=16) | {"predictor.out": 0},
     },
-    "v2_1_g": {"h200:1x8": laid(1, "dots", data=1, fsdp=8)},
+    "v2_1_g": {"h100:1x8": laid(1, "dots", data=1, fsdp=8)},
     "v2_1_G": {
         "h200:1x1": laid(8, "dots", data=1, fsdp=1),
         "h200:1x8": laid(1, "dots", data=1, fsdp=8),
-        "v5p:4x4x4": laid(1, "dots", data=4, fsdp=16),
+        "v5p:2x2x4": laid(1, "dots", data=1, fsdp=16),
     },
-    "v2_1_g384_cooldown": {"h200:1x8": laid(4, "block", data=1, fsdp=8)},
-    "v2_1_G384_cooldown": {"v5p:4x4x4": laid(1, "block", data=4, fsdp=16)},
+    "v2_1_g384_cooldown": {"h200:1x8": laid(2, "attention", data=1, fsdp=8)},
+    "v2_1_G384_cooldown": {
+        "h200:1x8": laid(4, "attention", data=1, fsdp=8),
+        "v5p:4x4x4": laid(1, "attention", data=4, fsdp=16),
+    },
     **distill.MACHINES,
     **ijepa.MACHINES,
     **levjepa.MACHINES,

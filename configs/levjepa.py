@@ -26,7 +26,7 @@ def makers(base) -> dict:
 MACHINES = {
     "levjepa_b": {
         "h200:1x1": laid(1, "block", data=1, fsdp=1),
-        "v5e:8x8": laid(1, "block", data=8, fsdp=8),
+        "v5e:4x4": laid(1, "block", data=2, fsdp=8),
     },
     "levjepa_l": {"h200:1x8": laid(1, "block", data=1, fsdp=8)},
 }
