@@ -15,7 +15,7 @@ pip install -r requirements-compile.txt
 python -m launch.compile --all
 ```
 
-- **Batch** is in clips; that of I-JEPA is in images, that of Dreamer in windows.
+- **Batch** counts examples: clips, images, or windows of trajectories.
 - **Memory** is what the compiler reserves on one device: the fields of the state, and
   temporaries (activations, gathered weights, gradients). A config may use 90% of a device.
 - **FLOPs** are useful ones, counted from shapes: matrix products and convolutions, the
