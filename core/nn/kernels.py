@@ -11,7 +11,6 @@ They return [B, N, H, d]. Softmax is float32. The output of a query that sees no
 finite and means nothing.
 """
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -163,12 +162,11 @@ def cudnn(q, k, v, seen=None, mask: Mask = FULL, offset: Offset = 0):
     to that step. `chunked` runs for more than STEPS of them, for an ordered mask together
     with `seen`, and for an offset that is traced.
     """
-    fused = functools.partial(jax.nn.dot_product_attention, implementation="cudnn")
     if q.dtype not in (jnp.bfloat16, jnp.float16):
         return chunked(q, k, v, seen, mask, offset)
     if not mask.ordered:
         length = None if seen is None else seen.sum(1)
-        return fused(q, k, v, key_value_seq_lengths=length)
+        return fused(q, k, v, length)
     if seen is not None or not isinstance(offset, int):
         return chunked(q, k, v, seen, mask, offset)
     if mask.step_tokens == 1 and offset == 0:
@@ -182,6 +180,26 @@ def cudnn(q, k, v, seen=None, mask: Mask = FULL, offset: Offset = 0):
         for part, end in zip(jnp.split(q, starts[1:], axis=1), ends, strict=True)
     ]
     return jnp.concatenate(steps, axis=1)
+
+
+def fused(q, k, v, length=None, *, is_causal: bool = False):
+    """cuDNN's kernel; odd numbers of tokens, of which it has no gradient, get one more.
+
+    length: int [B], the first keys that count; None counts all.
+    """
+    B, N, M = len(q), q.shape[1], k.shape[1]
+    if M % 2 and length is None and not is_causal:  # the causal mask hides the last key
+        length = jnp.full(B, M)
+
+    def even(x):
+        odd = x.shape[1] % 2
+        return jnp.pad(x, ((0, 0), (0, 1), (0, 0), (0, 0))) if odd else x
+
+    y = jax.nn.dot_product_attention(
+        even(q), even(k), even(v), is_causal=is_causal, key_value_seq_lengths=length,
+        implementation="cudnn",
+    )  # fmt: skip
+    return y[:, :N] if N % 2 else y
 
 
 def splash(

@@ -53,6 +53,8 @@ def xla_for_cudnn(monkeypatch, calls=None):
 
     def attend(q, k, v, *, implementation, **options):
         assert implementation == "cudnn"
+        # JAX refuses the gradient of others.
+        assert q.shape[1] % 2 == k.shape[1] % 2 == 0, (q.shape, k.shape)
         if calls is not None:
             calls.append((q.shape[1], k.shape[1]))
         return real(q, k, v, **options)
@@ -121,6 +123,25 @@ def test_cudnn_computes_time_steps_on_the_keys_before_them(monkeypatch):
     monkeypatch.setattr(kernels, "STEPS", 2)
     kernels.cudnn(x, x, x, mask=block_causal(4))
     assert not calls
+
+
+@pytest.mark.parametrize(
+    ("mask", "seen"),
+    [(FULL, None), (FULL, FIRST[:, 90:111]), (CAUSAL, None), (block_causal(16), None)],
+)
+def test_cudnn_is_given_even_numbers_of_tokens(mask, seen, monkeypatch):
+    xla_for_cudnn(monkeypatch)
+    rng = np.random.default_rng(2)
+    qkv = [jnp.asarray(rng.standard_normal((B, 21, 1, d)), jnp.bfloat16)] * 3
+    seen = None if seen is None else jnp.asarray(seen)
+    given = {"seen": seen, "mask": mask, "offset": 0}
+    found, expected = (
+        jax.jit(functools.partial(outcome, f, **given))(*qkv)
+        for f in (kernels.cudnn, reference)
+    )
+    for a, b in zip(found, expected, strict=True):
+        atol = 3e-2 * max(1, np.abs(b).max())
+        np.testing.assert_allclose(np.float32(a), np.float32(b), atol=atol)
 
 
 def test_no_kernel_builds_a_mask_of_all_scores(monkeypatch):
