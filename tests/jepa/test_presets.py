@@ -50,7 +50,7 @@ def test_a_method_changes_nothing_in_its_config():
 
 
 def test_the_list_of_presets_is_whole():
-    assert len(PRESETS) == len(set(PRESETS)) == 31
+    assert len(PRESETS) == len(set(PRESETS)) == 32
     with pytest.raises(
         ValueError, match="no preset 'vitl'; use one of tiny, atari, rooms, arm"
     ):
