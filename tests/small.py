@@ -154,6 +154,23 @@ def use_one_device(patch) -> None:
         patch.setattr(module, "make_mesh", one)
 
 
+def drawn_state(method, seed: int = 0):
+    """A state with random params and target and zeros elsewhere; nothing is compiled."""
+    import jax
+    import numpy as np
+
+    from core.parallel.layouts import unbox
+
+    rng = np.random.default_rng(seed)
+    shapes = unbox(jax.eval_shape(method.init, jax.random.key(0)))
+    draw = lambda x: rng.normal(0, 0.1, x.shape).astype(x.dtype)  # noqa: E731
+    zero = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)
+    names = [name for name in ("params", "target") if hasattr(zero, name)]
+    return zero.replace(
+        **{name: jax.tree.map(draw, getattr(shapes, name)) for name in names}
+    )
+
+
 def run_on(config, axes: dict, steps: int):
     """(states, metrics, program) of a run on the first devices, without the loop.
 

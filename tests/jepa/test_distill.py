@@ -33,9 +33,10 @@ from jepa.weights.meta_names import gather, table
 
 GRID, B, RAMP = (2, 3, 4), 2, 0.25
 THEIRS = {"width": 44, "depth": 4, "hidden": 48, "levels": 2}
-STUDENT = DenseEncoder(**files.ENCODER, heads=files.HEADS)
-TEACHER = DenseEncoder(**THEIRS, heads=2)
-PREDICTOR = DensePredictor(**files.DISTILLED, heads=files.PREDICTOR_HEADS)
+SCAN = {"remat": "block"}  # compiled in less time
+STUDENT = DenseEncoder(**files.ENCODER, **SCAN, heads=files.HEADS)
+TEACHER = DenseEncoder(**THEIRS, **SCAN, heads=2)
+PREDICTOR = DensePredictor(**files.DISTILLED, **SCAN, heads=files.PREDICTOR_HEADS)
 CLIPS = Part(Masker((Pattern(2, (0.3, 0.3), 8, 6),), GRID, B, 0, "cells"), (0,))
 IMAGES = Part(Masker((Pattern(2, (0.3, 0.3), 9, 6),), (1, 3, 4), B, 0), (0,), "image_")
 CONTEXT = ContextLoss(weight=0.5, image_weight=0.7)
