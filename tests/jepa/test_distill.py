@@ -184,7 +184,8 @@ def small(preset="tiny_distill", **fields):
 def test_eight_devices_train_the_same_run_beside_a_teacher_that_learns():
     config = small(teacher__learns=True)
     (first, *states), metrics, _ = run_on(config, {"data": 1}, steps=2)
-    (_, *split), numbers, _ = run_on(config, {"data": 4, "fsdp": 2}, steps=2)
+    axes = {"data": 4, "fsdp": 2}
+    (_, *split), numbers, _ = run_on(config, axes, steps=2, start=first)
     for name in ("loss", "loss_context", "teacher_loss_prediction", "grad_norm"):
         found = [[x[name] for x in one] for one in (numbers, metrics)]
         np.testing.assert_allclose(*found, rtol=1e-4)

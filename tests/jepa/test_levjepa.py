@@ -195,9 +195,9 @@ def test_gradient_passes_through_both_sides_of_the_distance():
     np.testing.assert_allclose(grad[:, 0], gap.sum(1), rtol=1e-4, atol=1e-7)
 
 
-def run(mesh):
+def run(mesh, start=None):
     """(states, [loss, gradient norm, SIGReg] per step) on a mesh, with an average."""
-    states, metrics, _ = run_on(small(), mesh, steps=2)
+    states, metrics, _ = run_on(small(), mesh, steps=2, start=start)
     found = [[x[k] for k in ("loss", "grad_norm", "sigreg")] for x in metrics]
     return jax.device_get(states), found
 
@@ -205,7 +205,7 @@ def run(mesh):
 def test_a_mesh_trains_the_same_run_with_the_same_average():
     """Statistics of SIGReg and of the batch norm are those of all clips."""
     states, found = run({"data": 1})
-    split, numbers = run({"data": 2, "fsdp": 2})
+    split, numbers = run({"data": 2, "fsdp": 2}, states[0])
     np.testing.assert_allclose(numbers, found, rtol=2e-5)
     close = functools.partial(np.testing.assert_allclose, atol=1e-5, rtol=0)
     jax.tree.map(close, split[-1].params, states[-1].params)
