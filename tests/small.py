@@ -149,7 +149,11 @@ def use_one_device(patch) -> None:
     from core.parallel import mesh
     from core.perf import bench
 
-    one = functools.partial(mesh.make_mesh, devices=jax.devices()[:1])
+    usual, first = mesh.make_mesh, jax.devices()[:1]
+
+    def one(*, devices=None, **axes):
+        return usual(devices=devices or first, **axes)
+
     for module in (mesh, train, program, evaluate, bench):
         patch.setattr(module, "make_mesh", one)
 
