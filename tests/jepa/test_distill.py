@@ -181,8 +181,18 @@ def small(preset="tiny_distill", **fields):
     return changed(config, changes, **fields)
 
 
+def trained(preset="tiny_distill", **fields):
+    """`small` with one pattern and one level, so that each network runs once in a step."""
+    one = {"encoder__levels": 1, "predictor__levels": 1}
+    if preset == "tiny_distill":
+        one["teacher__levels"] = 1
+    config = small(preset, **one, **fields)
+    del config.masks.patterns["steps"]
+    return config
+
+
 def test_eight_devices_train_the_same_run_beside_a_teacher_that_learns():
-    config = small(teacher__learns=True)
+    config = trained(teacher__learns=True)
     (first, *states), metrics, _ = run_on(config, {"data": 1}, steps=2)
     axes = {"data": 4, "fsdp": 2}
     (_, *split), numbers, _ = run_on(config, axes, steps=2, start=first)
@@ -204,7 +214,7 @@ def test_a_run_of_the_teacher_is_taken_and_a_resumed_run_is_the_same(
     share_programs(monkeypatch)
     lead = jax.device_get(
         train.fit(
-            small("tiny_dense", steps=1, objective__image_share=0.0),
+            trained("tiny_dense", steps=1, objective__image_share=0.0),
             tmp_path / "teacher",
         )
     )
@@ -214,7 +224,7 @@ def test_a_run_of_the_teacher_is_taken_and_a_resumed_run_is_the_same(
     level = {"kind": "constant", "value": 1e-3}
 
     def config(**fields):
-        config = small(**given, **fields)
+        config = trained(**given, **fields)
         config.optimizer.lr = level
         config.optimizer.momentum = {"kind": "constant", "value": 0.9}
         config.objective.context.update({"start": 0.0, "full": 0.0})
