@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from clocks import STEADY, read_clock, write_clock
 from numbered import Several, add_mask, assert_same, take
-from small import small, use_one_device
+from small import small, steady, use_one_device
 
 from core import train
 from core.data import clips
@@ -97,7 +97,7 @@ def test_it_trains(tmp_path, monkeypatch):
     for i in range(3):
         write_clock(tmp_path / f"{i}.mp4", STEADY)
     fields = {"data__source": str(tmp_path), "data__fps": 10.0, "data__crops": 4}
-    train.fit(small(**fields, steps=2), tmp_path / "run")
+    train.fit(steady(**fields, steps=2), tmp_path / "run")
     with pytest.raises(
         ValueError, match="data.crops is 4, but the world decodes nothing"
     ):
