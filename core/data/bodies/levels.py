@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from math import ceil, pi
 from typing import NamedTuple
 
+import cv2
 import numpy as np
 
 from core.data.bodies import render
@@ -150,10 +151,8 @@ def pan_path(heading, *, frames, speed):
 
 def make_flicker(rng, level, *, frames, size):
     """Unpredictable color behind the bodies, like foliage or water: T textures
-    [size, size, 3] around 0, or None without flicker.
+    [size, size, 3] around 0.
     """
-    if not level.flicker:
-        return None
     look = {"cells": level.flicker_cells, "chroma": 1.0, "contrast": level.flicker}
     return [
         render.make_texture(rng, side=size, frame=size, **look) for _ in range(frames)
@@ -228,15 +227,15 @@ def sprite_colors(draws, level, *, hue, jitter, base):
 
 
 def make_noise(rng, level, shape):
-    """Uniform noise around 0 with the level's standard deviation: float32 of `shape`.
+    """Uniform noise around 0 with the level's standard deviation; yields T frames, float32.
 
-    Made of random bytes, which are fast to draw.
+    shape: (T, size, size, 3). Made of random bytes, which are fast to draw.
     """
     raw = np.frombuffer(rng.bytes(int(np.prod(shape))), np.uint8).reshape(shape)
     scale = np.float32(level.noise / 73.9)  # bytes deviate by 73.9 around 127.5
-    noise = raw * scale
-    noise -= 127.5 * scale
-    return noise
+    table = np.arange(256, dtype=np.float32) * scale - 127.5 * scale
+    for frame in raw:
+        yield cv2.LUT(frame, table)
 
 
 def _between(pair, share):

@@ -124,14 +124,16 @@ def make_breach(rng, scene, motion, fps, kinds):
     return Breach(kind, int(body), frame, places[int(np.argmax(best.clip(max=1)))])
 
 
-def simulate(scene, *, frames, fps, pushes=None, breach=None):
+def simulate(scene, *, frames, fps, pushes=None, breach=None, contacts=True):
     """Simulate a scene: Motion over `frames` frames at `fps` frames per second.
 
     pushes: [T, 2]; push t acts on body 0 right after frame t. breach: a Breach or None.
+    contacts: whether contacts are recorded; otherwise all are False.
     """
     K, steps = len(scene.shape), ceil(RATE / fps)
     dt = 1 / (fps * steps)
-    space, bodies, shapes, contacts = build_space(scene, dt)
+    space, bodies, shapes = build_space(scene, dt)
+    touched = _Contacts(space, K) if contacts else None
     motion = Motion(
         position=np.empty((frames, K, 2), np.float32),
         velocity=np.empty((frames, K, 2), np.float32),
@@ -160,11 +162,12 @@ def simulate(scene, *, frames, fps, pushes=None, breach=None):
             space.remove(bodies[breach.body], shapes[breach.body])
             bodies[breach.body].velocity = (0, 0)
             motion.present[t:, breach.body] = False
-        for k, body in enumerate(bodies):
-            motion.position[t, k] = body.position
-            motion.velocity[t, k] = body.velocity
-            motion.angle[t, k], motion.spin[t, k] = body.angle, body.angular_velocity
-        motion.contact[t] = contacts.since_last()
+        motion.position[t] = [body.position for body in bodies]
+        motion.velocity[t] = [body.velocity for body in bodies]
+        motion.angle[t] = [body.angle for body in bodies]
+        motion.spin[t] = [body.angular_velocity for body in bodies]
+        if touched:
+            motion.contact[t] = touched.since_last()
     motion.position[:] /= SIDE
     motion.velocity[:] /= SIDE
     # pymunk's Euler steps follow the exact parabola if velocities are half a step of
@@ -185,7 +188,7 @@ def _rise(body, gravity, damping, dt):
 
 
 def build_space(scene, dt):
-    """(pymunk space, bodies, shapes, record of contacts) of a scene. dt: seconds per step."""
+    """(pymunk space, bodies, shapes) of a scene. dt: seconds per step."""
     space, bodies, shapes = pymunk.Space(), [], []
     space.gravity = (0, scene.gravity * SIDE)
     K, units = len(scene.shape), scene.radius * SIDE
@@ -218,7 +221,7 @@ def build_space(scene, dt):
         wall.elasticity, wall.friction, wall.collision_type = 1.0, 1.0, K + 1 + w
         wall.filter = pymunk.ShapeFilter(categories=_WALL)
         space.add(wall)
-    return space, bodies, shapes, _Contacts(space, K)
+    return space, bodies, shapes
 
 
 class _Contacts:
