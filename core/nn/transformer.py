@@ -73,6 +73,7 @@ class Transformer(nn.Module):
         valid: jax.Array | None = None,
         segments: Sequence[int] | None = None,
         condition: jax.Array | None = None,
+        last: int | None = None,
     ) -> jax.Array:
         """All blocks on tokens [B, N, D], of one device's rows or of all: [B, N, D].
 
@@ -85,6 +86,8 @@ class Transformer(nn.Module):
             counts positions from its start. None is one segment.
           condition: AdaLN input, [B, C] or [B, T, C] with T dividing N (Block). Its
             presence at initialization decides whether blocks have AdaLN weights.
+          last: number of last tokens that are returned, [B, last, D]; the last block
+            computes no others. For one segment without `valid`, `condition` or `levels`.
 
         Raises ValueError for unknown options and sizes that do not divide.
         """
@@ -128,9 +131,14 @@ class Transformer(nn.Module):
             rope = jax.tree.map(take, rope)
             if condition is not None and condition.ndim == 3:
                 condition = take(condition)
-        run = functools.partial(self.run, segments=tuple(n // ways for n in segments))
+        if last is not None:
+            assert order is None and seen is None and condition is None
+            assert len(segments) == 1 and not self.levels
+        segments = tuple(n // ways for n in segments)
+        run = functools.partial(self.run, segments=segments, last=last)
         arrays = x, rope, seen, condition
-        y = self.on_mesh(run, init, params, arrays, like=x, ways=ways)
+        like = x if last is None else x[:, N - last :]
+        y = self.on_mesh(run, init, params, arrays, like=like, ways=ways)
         return y if order is None else token_order.permute(y, inverse, order)
 
     @nn.nowrap
@@ -277,6 +285,7 @@ class Transformer(nn.Module):
         condition,
         *,
         segments,
+        last: int | None = None,
         weight_specs=None,
         shard: Shard = WHOLE,
         tensor: int = 1,
@@ -289,27 +298,35 @@ class Transformer(nn.Module):
             if condition is not None and condition.ndim == 3:
                 condition = local(condition)
 
-        def body(x, weights):
+        # Devices that share the tokens of a clip compute all of theirs.
+        only = None if shard.tokens else last
+
+        def body(x, weights, last=None):
             weights = self.gather_layer(weights, weight_specs)
             args = (x, rope, seen, segments, shard, condition)
-            x, _ = block.apply({"params": weights}, *args)
+            x, _ = block.apply({"params": weights}, *args, last=last)
             return x, None
 
-        outputs = []
+        end, outputs = functools.partial(body, last=only), []
         if self.remat != "none":
-            body = jax.checkpoint(body, prevent_cse=False, policy=POLICIES[self.remat])
-            for part in stretches(params, self.levels):
+            policy = {"prevent_cse": False, "policy": POLICIES[self.remat]}
+            body, end = (jax.checkpoint(f, **policy) for f in (body, end))
+            apart = tuple(range(self.depth)[-2:])  # the last block is no part of a scan
+            parts = stretches(params, self.levels if only is None else apart)
+            for part in parts if only is None else parts[:-1]:
                 x, _ = jax.lax.scan(body, x, part)
                 outputs.append(x)
+            if only is not None:
+                x, _ = end(x, jax.tree.map(lambda w: w[0], parts[-1]))
         else:
             for i, weights in enumerate(unstack(params, self.depth)):
-                x, _ = body(x, weights)
+                x, _ = (end if i == self.depth - 1 else body)(x, weights)
                 if i in self.levels:
                     outputs.append(x)
         x = jnp.concatenate(outputs, -1) if self.levels else x
         if shard.tokens:
             x = jax.lax.all_gather(x, shard.tokens, axis=1, tiled=True)
-        return x
+        return x if last is None else x[:, x.shape[1] - last :]
 
     @nn.nowrap
     def run_cached(

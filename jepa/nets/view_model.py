@@ -74,7 +74,7 @@ class ViewEncoder(nn.Module):
         if self.causal:
             assert n % grid[0] == 0, (n, grid)
         x = stack(self, mask=block_causal(n // grid[0]) if self.causal else FULL)(
-            x, rope
+            x, rope, last=1 if summary else None
         )
         x = LayerNorm(self.eps, self.dtype, name="norm")(x)
         return x[:, -1] if summary else x[:, :n]

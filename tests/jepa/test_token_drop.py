@@ -156,8 +156,8 @@ def test_hue_turns_as_in_hsv():
             colorsys.hsv_to_rgb((h + turns) % 1, s, v)
             for h, s, v in (colorsys.rgb_to_hsv(*x) for x in colors)
         ]
-        found = turn_hue(colors.astype(np.float32), np.float32(turns))
-        np.testing.assert_allclose(found, wanted, atol=1e-5)
+        found = turn_hue(colors.astype(np.float32).T, np.float32(turns))
+        np.testing.assert_allclose(np.stack(found, -1), wanted, atol=1e-5)
 
 
 def test_factors_change_their_share_of_the_views():

@@ -107,7 +107,10 @@ class World:
             gravity=level.gravity,
         )
         T = self.frames
-        length = {"frames": T + self.future, "fps": self.fps, }
+        length = {
+            "frames": T + self.future,
+            "fps": self.fps,
+        }
         length["contacts"] = self.labels or pairs
         action, pushes, breach = np.zeros((T, 2)), None, None
         if self.variant == "pushed":
