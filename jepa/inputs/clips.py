@@ -38,10 +38,9 @@ def make_records(
 ):
     """(records of `split`, keywords of `make_source`), from the config's data section.
 
-    split: "train" has random clips of the source, "validation" central ones, without labels
-    of the world; "world" and
-    "world_validation" are labelled clips of the embedded world in the same format, for
-    probes.
+    split: "train" has random clips of the source, "validation" central ones, both of the
+    world without labels; "world" and "world_validation" are labelled clips of the embedded
+    world in the same format, for probes.
 
     Args:
       source: a name as in core/data/source_names.py.

@@ -27,8 +27,7 @@ def sigreg(z, key, *, slices: int = 1024, knots: int = 17, limit: float = 3.0):
     """
     z = z.astype(jnp.float32)
     *lead, N, D = z.shape
-    directions = jax.random.normal(key, (D, slices))
-    directions /= jnp.linalg.norm(directions, axis=0)
+    directions = draw_directions(key, D, slices)
     x = jnp.matmul(z, directions, precision=jax.lax.Precision.HIGHEST)
     step = limit / (knots - 1)
     cos, sin = mean_over_rows(characteristic(x, knots, step))
@@ -37,6 +36,12 @@ def sigreg(z, key, *, slices: int = 1024, knots: int = 17, limit: float = 3.0):
     assert error.shape == (*lead, knots, slices), (error.shape, z.shape)
     each = jnp.einsum("j,...jk->...k", weight * normal, error)
     return count_rows(N) * each.mean()
+
+
+def draw_directions(key, width: int, slices: int):
+    """Uniform random directions in `width` dimensions, unit vectors [width, slices]."""
+    directions = jax.random.normal(key, (width, slices))
+    return directions / jnp.linalg.norm(directions, axis=0)
 
 
 def quadrature(knots: int, step: float):
