@@ -124,21 +124,21 @@ def make_breach(rng, scene, motion, fps, kinds):
     return Breach(kind, int(body), frame, places[int(np.argmax(best.clip(max=1)))])
 
 
-def simulate(scene, *, frames, fps, pushes=None, breach=None, contacts=True):
+def simulate(scene, *, frames, fps, pushes=None, breach=None, places_only=False):
     """Simulate a scene: Motion over `frames` frames at `fps` frames per second.
 
     pushes: [T, 2]; push t acts on body 0 right after frame t. breach: a Breach or None.
-    contacts: whether contacts are recorded; otherwise all are False.
+    places_only: record positions and angles alone; the rest is zero.
     """
     K, steps = len(scene.shape), ceil(RATE / fps)
     dt = 1 / (fps * steps)
     space, bodies, shapes = build_space(scene, dt)
-    touched = _Contacts(space, K) if contacts else None
+    touched = None if places_only else _Contacts(space, K)
     motion = Motion(
         position=np.empty((frames, K, 2), np.float32),
-        velocity=np.empty((frames, K, 2), np.float32),
+        velocity=np.zeros((frames, K, 2), np.float32),
         angle=np.empty((frames, K), np.float32),
-        spin=np.empty((frames, K), np.float32),
+        spin=np.zeros((frames, K), np.float32),
         contact=np.zeros((frames, K, K + 4), bool),
         present=np.ones((frames, K), bool),
     )
@@ -163,12 +163,14 @@ def simulate(scene, *, frames, fps, pushes=None, breach=None, contacts=True):
             bodies[breach.body].velocity = (0, 0)
             motion.present[t:, breach.body] = False
         motion.position[t] = [body.position for body in bodies]
-        motion.velocity[t] = [body.velocity for body in bodies]
         motion.angle[t] = [body.angle for body in bodies]
-        motion.spin[t] = [body.angular_velocity for body in bodies]
         if touched:
+            motion.velocity[t] = [body.velocity for body in bodies]
+            motion.spin[t] = [body.angular_velocity for body in bodies]
             motion.contact[t] = touched.since_last()
     motion.position[:] /= SIDE
+    if places_only:
+        return motion
     motion.velocity[:] /= SIDE
     # pymunk's Euler steps follow the exact parabola if velocities are half a step of
     # gravity ahead. build_space adds it, and it is removed here.

@@ -179,8 +179,9 @@ def light_gain(rng, *, frames, fps, size, amplitude):
     phase, pace = rng.uniform(0, 2 * pi, 3), rng.uniform(1, 4, 3)
     swing = np.sin(phase + pace * np.arange(frames)[:, None] / fps) * (amplitude / 3)
     ramp = np.linspace(-1, 1, size, dtype=np.float32)
+    across, down = np.repeat(ramp, 3), ramp[:, None]
     for level, x, y in swing.astype(np.float32):
-        yield 1 + level + x * np.repeat(ramp, 3) + y * ramp[:, None]
+        yield 1 + level + x * across + y * down
 
 
 def visible_share(sprites, points, slots, size):

@@ -111,7 +111,7 @@ class World:
             "frames": T + self.future,
             "fps": self.fps,
         }
-        length["contacts"] = self.labels or pairs
+        length["places_only"] = not (self.labels or pairs)
         action, pushes, breach = np.zeros((T, 2)), None, None
         if self.variant == "pushed":
             action = physics.make_pushes(stream("push"), T)
@@ -162,7 +162,7 @@ class World:
             shown=motion.present,
         )
         behind, front = levels.make_distractors(
-            stream("distractor"), level, base=look.ground.mean((0, 1)), **span
+            stream("distractor"), level, base=levels.mean_color(look.ground), **span
         )
         parts = [behind, bodies, front]
         if level.occluders:
