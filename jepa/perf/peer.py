@@ -67,9 +67,8 @@ def prepare(config, kind: str, state, batch, folder) -> dict:
     arrays = {"/".join(("params", *(key.key for key in path))): x for path, x in paths}
     if kind == "transformers":
         write_hugging_face(config, state, folder)
-    np.savez(
-        folder / "step.npz", **{k: np.asarray(x) for k, x in (arrays | given).items()}
-    )
+    with (folder / "step.npz").open("wb") as file:
+        np.savez(file, **jax.tree.map(np.asarray, arrays | given))
     looks = {"mean": np.asarray(MEAN).tolist(), "std": np.asarray(STD).tolist()}
     optimizer = {"betas": config.optimizer.betas, "eps": config.optimizer.eps}
     write_json(folder / "step.json", {**RATES, **optimizer, **looks, **settings})

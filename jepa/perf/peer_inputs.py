@@ -196,7 +196,7 @@ def tables(network, grid) -> dict:
         width=network.width, heads=network.heads,
         rope_grid=getattr(network, "rope_grid", 0),
     )  # fmt: skip
-    if rope is None:
+    if added is not None:
         return {"added": added[0]}
     return {
         k: x[0].reshape(len(x[0]), -1)
