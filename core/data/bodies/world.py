@@ -29,7 +29,7 @@ class World:
     breaches: kinds of physics.Breach that violations are drawn from.
     future: frames that are simulated beyond the clip, for labels alone.
     masks: whether records have the body that each pixel shows.
-    labels: whether records have more than the video, which takes a third of the time.
+    labels: whether records have more than the video, which takes a fifth of the time.
 
     Raises ValueError if a field is out of range.
     """
