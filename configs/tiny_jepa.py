@@ -92,7 +92,7 @@ def tiny_textured(config):
 def tiny_dense(config, objective):
     """`tiny` with the objective of V-JEPA 2.1: four levels, context loss, images."""
     config = tiny(config)
-    config["method"] = "jepa.dense"
+    config |= {"method": "jepa.dense", "steps": 2500}  # ten minutes with the twin
     config["encoder"] |= {"positions": "paired", "levels": 4, "rope_grid": 4}
     config["predictor"] |= {"levels": 4, "out": 0}
     image = {"blocks": 2, "spatial_scale": (0.25, 0.25), "context": 8, "target": 8}

@@ -43,6 +43,20 @@ class Numbers:
         return {"record": np.array([index]), "noise": rng.random(3)}
 
 
+class Several(Numbers):
+    """Numbers with `crops` samples per record. Here, so that workers import little."""
+
+    def __init__(self, n, crops, **options):
+        super().__init__(n, **options)
+        self.crops = crops
+
+    def load(self, index, rng):
+        item, n = super().load(index, rng), self.crops
+        first = np.full(n, item["noise"][0])
+        record = np.full((n, 1), index)
+        return {"record": record, "noise": rng.random((n, 3)), "first": first}
+
+
 def add_mask(item, *, position, rng):
     """A transform that adds the position and a random mask."""
     return {**item, "position": np.int64(position), "mask": rng.random(2)}

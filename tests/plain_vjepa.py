@@ -1,8 +1,8 @@
-"""V-JEPA 2.1 and 2-AC forward passes in plain numpy, on tensors under Meta's names.
+"""V-JEPA 2, 2.1 and 2-AC forward passes in plain numpy, on tensors under Meta's names.
 
 Written loop by loop from the description of the networks, in float64, to compare with
-jepa/nets/dense_model.py and jepa/worlds/ac_model.py. The number of heads is given; all other
-sizes are those of the tensors.
+jepa/nets/model.py, jepa/nets/dense_model.py and jepa/worlds/ac_model.py. The number of heads
+is given; all other sizes are those of the tensors.
 """
 
 import math
@@ -54,6 +54,16 @@ def block(w, name, x, where, heads: int, tiled: bool, seen):
     return x + linear(w, f"{name}.mlp.fc2", y)
 
 
+def blocks(w, name, x, where, heads: int, tiled: bool):
+    """Tokens after each block of a list, every token seeing all others."""
+    seen, found, i = np.ones((len(x), len(x)), bool), [], 0
+    while f"{name}.{i}.norm1.weight" in w:
+        x = block(w, f"{name}.{i}", x, where, heads, tiled, seen)
+        found.append(x)
+        i += 1
+    return found
+
+
 def raster(grid, scale=(1, 1, 1)):
     """(time, row, column) of the tokens of a grid, each times its scale."""
     t, h, w = grid
@@ -79,6 +89,44 @@ def embedded(w, name, clip):
     return np.array(tokens) + w[f"{name}.bias"], grid
 
 
+def encoder(w, clip, *, heads, keep=None, tiled=True, added=None, summary=None):
+    """V-JEPA 2 on the tokens `keep` of a clip [T, H, W, 3], or on all: [n, D].
+
+    tiled: the layout of the rotary tables. added: features of all positions, [N, D], in
+    place of rotary ones. summary: a vector [D] that is one more, unrotated token, the last.
+    """
+    x, grid = embedded(w, "patch_embed.proj", clip)
+    where = raster(grid)
+    if added is not None:
+        x, where = x + added, 0 * where
+    if keep is not None:
+        x, where = x[keep], where[keep]
+    if summary is not None:
+        x = np.concatenate([x, np.float64(summary)[None]])
+        where = np.concatenate([where, [(0, 0, 0)]])
+    return norm(w, "norm", blocks(w, "blocks", x, where, heads, tiled)[-1])
+
+
+def predictor(w, context, context_index, target_index, grid, *, heads, token, tiled=True,
+              added=None):  # fmt: skip
+    """V-JEPA 2's predictions at hidden tokens from context features [C, D]: [M, D].
+
+    token: number of the mask token. tiled, added: as for `encoder`.
+    """
+    x = linear(w, "predictor_embed", context)
+    hidden = np.tile(w[f"mask_tokens.{token}"][0], (len(target_index), 1))
+    x, index = (
+        np.concatenate([x, hidden]),
+        np.concatenate([context_index, target_index]),
+    )
+    where = raster(grid)[index]
+    if added is not None:
+        x, where = x + added[index], 0 * where
+    x = blocks(w, "predictor_blocks", x, where, heads, tiled)[-1]
+    x = norm(w, "predictor_norm", x)[len(context_index) :]
+    return linear(w, "predictor_proj", x)
+
+
 def encoder21(w, clip, *, heads, levels, keep=None):
     """All levels of a clip, or of an image if it has one frame: [n, levels D]."""
     kind = "img" if len(clip) == 1 else "video"
@@ -89,12 +137,8 @@ def encoder21(w, clip, *, heads, levels, keep=None):
     where = scaled_raster(grid)
     if keep is not None:
         x, where = x[keep], where[keep]
-    seen, found = np.ones((len(x), len(x)), bool), []
-    depth = len({name.split(".")[1] for name in w if name.startswith("blocks.")})
-    for i in range(depth):
-        x = block(w, f"blocks.{i}", x, where, heads, False, seen)
-        if i in levels:
-            found.append(norm(w, f"norms_block.{levels.index(i)}", x))
+    found = blocks(w, "blocks", x, where, heads, False)
+    found = [norm(w, f"norms_block.{i}", found[n]) for i, n in enumerate(levels)]
     return np.concatenate(found, 1)
 
 
@@ -110,11 +154,7 @@ def predictor21(w, context, context_index, target_index, grid, *, heads, kind, t
     x = np.concatenate([x, hidden]) + w[f"{kind}_mod_embed"][0]
     where = scaled_raster(grid)[np.concatenate([context_index, target_index])]
     order = np.lexsort(where.T[::-1])  # as released: sorted by place, undone below
-    x, where = x[order], where[order]
-    seen, i = np.ones((len(x), len(x)), bool), 0
-    while f"predictor_blocks.{i}.norm1.weight" in w:
-        x = block(w, f"predictor_blocks.{i}", x, where, heads, False, seen)
-        i += 1
+    x = blocks(w, "predictor_blocks", x[order], where[order], heads, False)[-1]
     x = norm(w, "predictor_norm", x)[np.argsort(order)]
     C = len(context_index)
     return linear(w, "predictor_proj", x[C:]), linear(

@@ -149,15 +149,38 @@ def use_one_device(patch) -> None:
     from core.parallel import mesh
     from core.perf import bench
 
-    one = functools.partial(mesh.make_mesh, devices=jax.devices()[:1])
+    usual, first = mesh.make_mesh, jax.devices()[:1]
+
+    def one(*, devices=None, **axes):
+        return usual(devices=devices or first, **axes)
+
     for module in (mesh, train, program, evaluate, bench):
         patch.setattr(module, "make_mesh", one)
 
 
-def run_on(config, axes: dict, steps: int):
+def drawn_state(method, seed: int = 0):
+    """A state with random params and target and zeros elsewhere; nothing is compiled."""
+    import jax
+    import numpy as np
+
+    from core.parallel.layouts import unbox
+
+    rng = np.random.default_rng(seed)
+    shapes = unbox(jax.eval_shape(method.init, jax.random.key(0)))
+    draw = lambda x: rng.normal(0, 0.1, x.shape).astype(x.dtype)  # noqa: E731
+    zero = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)
+    names = [name for name in ("params", "target") if hasattr(zero, name)]
+    return zero.replace(
+        **{name: jax.tree.map(draw, getattr(shapes, name)) for name in names}
+    )
+
+
+def run_on(config, axes: dict, steps: int, start=None):
     """(states, metrics, program) of a run on the first devices, without the loop.
 
     states: before the first step and after each, on the host but for the last one.
+    start: the first state, such as that of a run on another mesh; by default it is created
+    here, which takes a third of the time.
     """
     import jax
 
@@ -170,7 +193,8 @@ def run_on(config, axes: dict, steps: int):
     place = mesh.make_mesh(devices=devices, **axes)
     program = build_program(method, place, seed=0)
     source = method.source("train", batches.host_shard(place, method.batch))
-    state, states, found = program.create(), [], []
+    placed = functools.partial(jax.device_put, start, program.layouts)
+    state, states, found = program.create() if start is None else placed(), [], []
     for _ in range(steps):
         states.append(jax.device_get(state))
         rows = batches.to_device(place, source.next(), method.batch)

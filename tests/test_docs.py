@@ -25,6 +25,7 @@ PRESETS = (
     "configs/jepa.py:tiny_dense",
     "configs/jepa.py:tiny_levjepa",
     "configs/jepa.py:tiny_image",
+    "configs/jepa.py:tiny_distill",
     "configs/dreamer.py:tiny",
     "configs/dreamer.py:reach",
     "configs/lewm.py:two_rooms",

@@ -1,5 +1,6 @@
 """A tiny V-JEPA 2 model from a folder or from random numbers, for several tests."""
 
+import functools
 import pathlib
 
 import jax
@@ -22,26 +23,38 @@ def clip_of(pixel_values):
     return jnp.moveaxis(jnp.asarray(pixel_values), 2, -1)
 
 
+@functools.partial(jax.jit, static_argnames=("module", "grid"))
+def encode(module, params, patches, index, *, grid):
+    return module.apply({"params": params}, patches, index, grid=grid)
+
+
+@functools.partial(jax.jit, static_argnames=("module", "grid", "use"))
+def predict(module, params, *tokens, grid, use):
+    return module.apply({"params": params}, *tokens, grid=grid, use=use)
+
+
 class Model:
     """Encoder and predictor as functions of standardized clips [B, T, H, W, 3]."""
 
     def __init__(self, encoder, predictor, params):
-        self.encoder, self.predictor = Encoder(**encoder), Predictor(**predictor)
+        scan = {"remat": "block"}  # compiled in less time, and otherwise the same
+        self.encoder = Encoder(**encoder | scan)
+        self.predictor = Predictor(**predictor | scan)
         self.params = params
 
     def encode(self, clip, index=None):
         patches = patchify(clip, self.encoder.patch)
         patches = patches if index is None else take(patches, index)
         grid = grid_of(clip.shape, self.encoder.patch)
-        params = {"params": self.params["encoder"]}
-        return self.encoder.apply(params, patches, index, grid=grid)
+        return encode(self.encoder, self.params["encoder"], patches, index, grid=grid)
 
     def predict(self, context, context_index, target_index, grid):
-        params = {"params": self.params["predictor"]}
-        use = (USE % self.predictor.mask_tokens,)
-        return self.predictor.apply(
-            params, context, context_index, target_index, grid=grid, use=use
+        tokens, use = (
+            (context, context_index, target_index),
+            USE % self.predictor.mask_tokens,
         )
+        params = self.params["predictor"]
+        return predict(self.predictor, params, *tokens, grid=grid, use=(use,))
 
     def first_block(self, clip):
         """(tokens before the blocks, tokens after the first block)."""
@@ -85,7 +98,8 @@ def random_model(seed=0, **changes):
 
 def init(encoder, predictor):
     """Unboxed params of both modules."""
-    e, p = Encoder(**encoder), Predictor(**predictor)
+    scan = {"remat": "block"}  # traced once for all blocks
+    e, p = Encoder(**encoder | scan), Predictor(**predictor | scan)
     key, index, grid = jax.random.key(0), jnp.zeros((1, 1), jnp.int32), (4, 3, 3)
     patches = jnp.zeros((1, 1, 3 * e.patch[0] * e.patch[1] * e.patch[2]))
     features = jnp.zeros((1, 1, p.out))

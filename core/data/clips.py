@@ -156,8 +156,9 @@ def split_views(rows: np.ndarray, view: View) -> dict[str, np.ndarray]:
 
 def cut_views(video: np.ndarray, view: View, rng) -> dict[str, np.ndarray]:
     """Global and local views of a clip [T, H, W, 3], as `split_views` returns them."""
-    cut = make_views(view, rng)(*video.shape[1:3])
-    return split_views(np.stack([cut(frame) for frame in video]), view)
+    crops = [one(*video.shape[1:3]) for one in draw_view_crops(view, rng)]
+    whole, *local = ([crop(frame) for frame in video] for crop in crops)
+    return {"video": np.stack(whole), "local": np.array(local)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -179,15 +180,19 @@ def make_views(view: View, rng):
     """
     if view.local is None:
         return (make_crop if view.crops == 1 else make_crops)(view, rng)
-    whole = make_crop(view, rng)
-    part = view.of_local()
-    local = [make_crop(part, rng) for _ in range(part.crops)]
+    makers = draw_view_crops(view, rng)
 
     def make(height, width):
-        views = [one(height, width) for one in (whole, *local)]
+        views = [one(height, width) for one in makers]
         return lambda image: np.concatenate([crop(image).ravel() for crop in views])
 
     return make
+
+
+def draw_view_crops(view: View, rng) -> list:
+    """`make_crop` of the global view and of each local one."""
+    part = view.of_local()
+    return [make_crop(view, rng), *(make_crop(part, rng) for _ in range(part.crops))]
 
 
 def make_crop(view: View, rng):

@@ -62,6 +62,7 @@ class Attention(nn.Module):
         segments,
         shard: Shard = WHOLE,
         cache: LayerCache | None = None,
+        last: int | None = None,
     ):
         """Tokens [B, N, D] -> ([B, N, D], the cache with these tokens, or None).
 
@@ -72,6 +73,7 @@ class Attention(nn.Module):
           segments: lengths that sum to N. Tokens see only their own segment, so several
             mask patterns of a clip share every matrix product.
           cache: the queries are appended to its keys; one segment, no `seen`.
+          last: number of last tokens that ask, [B, last, D]; one segment, no cache.
         """
         B, N, D = x.shape
         options, d = self.options, self.options.head_dim
@@ -82,7 +84,10 @@ class Attention(nn.Module):
             return halve(w.reshape(*w.shape[:-1], -1, d)).reshape(w.shape)
 
         order = None if rope is None else halve_heads
-        q = self.project("query", x, options.heads, order)
+        n = N if last is None else last
+        if last is not None:
+            assert len(segments) == 1 and cache is None and not shard.tokens
+        q = self.project("query", x[:, N - n :], options.heads, order)
         k = self.project("key", x, options.kv_heads, order)
         v = self.project("value", x, options.kv_heads)
         if options.qk_norm != "none":
@@ -90,9 +95,10 @@ class Attention(nn.Module):
             q = HeadNorm(**norm, name="query_norm")(q, order)
             k = HeadNorm(**norm, name="key_norm")(k, order)
         if rope is not None:
-            q, k = rotate(q, *rope), rotate(k, *rope)
+            q = rotate(q, *(table[:, N - n :] for table in rope))
+            k = rotate(k, *rope)
         if cache is None:
-            y = self.attend_in_segments(q, k, v, seen, segments, shard)
+            y = self.attend_in_segments(q, k, v, seen, segments, shard, N - n)
         else:
             assert seen is None and len(segments) == 1 and not shard.tokens
             cache = write(cache, k, v)
@@ -105,7 +111,7 @@ class Attention(nn.Module):
             )
         names = ("heads", "embed")
         out = Dense(D, names, self.dtype, over=shard.heads, name="out")
-        return out(y.reshape(B, N, options.heads * d)), cache
+        return out(y.reshape(B, n, options.heads * d)), cache
 
     def project(self, name, x, heads: int, order=None):
         """A linear layer to heads: [B, N, D] -> [B, N, heads, head_dim]."""
@@ -114,8 +120,11 @@ class Attention(nn.Module):
         y = Dense(features, names, self.dtype, bias, name=name)(x, order)
         return y.reshape(*x.shape[:2], heads, self.options.head_dim)
 
-    def attend_in_segments(self, q, k, v, seen, segments, shard: Shard):
-        """Attention of each segment to the keys that all devices hold of it."""
+    def attend_in_segments(self, q, k, v, seen, segments, shard: Shard, offset: int):
+        """Attention of each segment to the keys that all devices hold of it.
+
+        offset: place of the first query of one segment among its keys.
+        """
         N, options = q.shape[1], self.options
 
         def split(x):
@@ -126,7 +135,7 @@ class Attention(nn.Module):
         marks = len(segments) * [None] if seen is None else split(seen)
         parts = []
         for a, b, c, mark in zip(split(q), split(k), split(v), marks, strict=True):
-            offset = 0
+            first = offset
             if shard.tokens:
                 b, c = (
                     jax.lax.all_gather(x, shard.tokens, axis=1, tiled=True)
@@ -135,7 +144,7 @@ class Attention(nn.Module):
                 if (
                     options.mask.ordered
                 ):  # this device's part of a segment is contiguous
-                    offset = jax.lax.axis_index(shard.tokens) * a.shape[1]
+                    first = jax.lax.axis_index(shard.tokens) * a.shape[1]
             parts.append(
                 attend(
                     a,
@@ -143,7 +152,7 @@ class Attention(nn.Module):
                     c,
                     mark,
                     mask=options.mask,
-                    offset=offset,
+                    offset=first,
                     kernel=options.kernel,
                 )
             )

@@ -51,9 +51,11 @@ class Block(nn.Module):
         shard: Shard = WHOLE,
         condition=None,
         cache: LayerCache | None = None,
+        last: int | None = None,
     ):
         """Tokens [B, N, D] -> ([B, N, D], cache); arguments as in Attention.
 
+        last: number of last tokens that are computed, without a condition: [B, last, D].
         condition: None or c: [B, C], or [B, T, C], each for N / T consecutive tokens.
         """
         attention = Attention(self.options, self.eps, self.dtype, name="attention")
@@ -61,9 +63,10 @@ class Block(nn.Module):
         norm = {"eps": self.eps, "dtype": self.dtype}
         if condition is None:
             y = LayerNorm(**norm, name="norm1")(x)
-            y, cache = attention(y, rope, seen, segments, shard, cache)
-            x = x + y
+            y, cache = attention(y, rope, seen, segments, shard, cache, last)
+            x = x[:, x.shape[1] - y.shape[1] :] + y
             return x + mlp(LayerNorm(**norm, name="norm2")(x)), cache
+        assert last is None
         D = x.shape[-1]
         zeros = nn.initializers.zeros
         names = ("embed", None)  # every device applies all channels

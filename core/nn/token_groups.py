@@ -17,7 +17,7 @@ from core.parallel.collectives import current_mesh
 class Tokens(NamedTuple):
     """One input of `Transformer.together`: arguments of a call, and a mask of its own.
 
-    mask: by position in a segment; None is the mask of the stack.
+    mask: by position in a segment; None is the mask of the stack. last: as of a call.
     """
 
     x: jax.Array
@@ -26,6 +26,7 @@ class Tokens(NamedTuple):
     segments: Sequence[int] | None = None
     condition: jax.Array | None = None
     mask: Mask | None = None
+    last: int | None = None
 
 
 class Placed(NamedTuple):
@@ -34,6 +35,7 @@ class Placed(NamedTuple):
     arrays: (x, rope, keys that count, condition), in the order of the devices' parts.
     segments: lengths on one device. ways: devices that share the tokens of a clip.
     order, inverse: permutation of the tokens, and back; None is the order given.
+    last: number of last tokens that are wanted; None is all.
     """
 
     arrays: tuple
@@ -42,6 +44,13 @@ class Placed(NamedTuple):
     mask: Mask
     order: jax.Array | None
     inverse: jax.Array | None
+    last: int | None
+
+    @property
+    def like(self) -> jax.Array:
+        """An array with the shape of the result."""
+        x = self.arrays[0]
+        return x if self.last is None else x[:, x.shape[1] - self.last :]
 
 
 def place(tokens: Tokens, *, kernel: str, mask: Mask) -> Placed:
@@ -49,7 +58,7 @@ def place(tokens: Tokens, *, kernel: str, mask: Mask) -> Placed:
 
     mask: of tokens that have none of their own.
     """
-    x, rope, valid, segments, condition, own = tokens
+    x, rope, valid, segments, condition, own, last = tokens
     B, N, _ = x.shape
     mesh, mask = current_mesh(), mask if own is None else own
     segments = tuple(segments or (N,))
@@ -64,6 +73,9 @@ def place(tokens: Tokens, *, kernel: str, mask: Mask) -> Placed:
     ):
         condition = per_token(condition, N)
     inverse = None
+    if last is not None:
+        assert order is None and seen is None and condition is None
+        assert len(segments) == 1
     if order is not None:
         inverse = jnp.argsort(order, axis=1)
         x = token_order.permute(x, order, inverse)
@@ -72,7 +84,8 @@ def place(tokens: Tokens, *, kernel: str, mask: Mask) -> Placed:
         if condition is not None and condition.ndim == 3:
             condition = take(condition)
     local = tuple(n // ways for n in segments)
-    return Placed((x, rope, seen, condition), local, ways, mask, order, inverse)
+    arrays = x, rope, seen, condition
+    return Placed(arrays, local, ways, mask, order, inverse, last)
 
 
 def sequence_ways(mesh, segments) -> int:

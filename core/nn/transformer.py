@@ -73,6 +73,7 @@ class Transformer(nn.Module):
         valid: jax.Array | None = None,
         segments: Sequence[int] | None = None,
         condition: jax.Array | None = None,
+        last: int | None = None,
     ) -> jax.Array:
         """All blocks on tokens [B, N, D], of one device's rows or of all: [B, N, D].
 
@@ -85,6 +86,8 @@ class Transformer(nn.Module):
             counts positions from its start. None is one segment.
           condition: AdaLN input, [B, C] or [B, T, C] with T dividing N (Block). Its
             presence at initialization decides whether blocks have AdaLN weights.
+          last: number of last tokens that are returned, [B, last, D]; the last block
+            computes no others. For one segment without `valid`, `condition` or `levels`.
 
         Raises ValueError for unknown options and sizes that do not divide.
         """
@@ -97,7 +100,7 @@ class Transformer(nn.Module):
         if params is None:
             params = self.param("blocks", init)
         (y,) = self.run_groups(
-            params, init, [Tokens(x, rope, valid, segments, condition)]
+            params, init, [Tokens(x, rope, valid, segments, condition, last=last)]
         )
         return y
 
@@ -136,10 +139,12 @@ class Transformer(nn.Module):
         placed = [
             place(group, kernel=self.attention, mask=self.mask) for group in groups
         ]
-        parts = [(one.segments, one.ways, one.mask) for one in placed]
+        assert not self.levels or all(one.last is None for one in placed)
+        parts = [(one.segments, one.ways, one.mask, one.last) for one in placed]
         run = functools.partial(self.run, parts=parts)
         arrays = [one.arrays for one in placed]
-        ys = self.on_mesh(run, init, params, (arrays,), like=[x for x, *_ in arrays])
+        like = [one.like for one in placed]
+        ys = self.on_mesh(run, init, params, (arrays,), like=like)
         return [
             y if one.order is None else token_order.permute(y, one.inverse, one.order)
             for y, one in zip(ys, placed, strict=True)
@@ -295,11 +300,11 @@ class Transformer(nn.Module):
     ):
         """All blocks on one device's part of each group: a list of outputs.
 
-        groups: `arrays` of Placed. parts: its `segments`, `ways` and `mask`.
+        groups: `arrays` of Placed. parts: its `segments`, `ways`, `mask` and `last`.
         weight_specs: the layouts of the blocks' weights.
         """
-        xs, calls, shards = [], [], []
-        for (x, rope, seen, condition), (segments, ways, mask) in zip(
+        xs, calls, shards, ends = [], [], [], []
+        for (x, rope, seen, condition), (segments, ways, mask, last) in zip(
             groups, parts, strict=True
         ):
             own = shard._replace(tokens="sequence" if ways > 1 else None)
@@ -312,30 +317,45 @@ class Transformer(nn.Module):
             xs.append(x)
             calls.append((block, (rope, seen, segments, own, condition)))
             shards.append(own)
+            # Devices that share the tokens of a clip compute all of theirs.
+            ends.append(None if own.tokens else last)
 
-        def body(xs, weights):
+        def body(xs, weights, ends=None):
             weights = {"params": self.gather_layer(weights, weight_specs)}
-            pairs = zip(xs, calls, strict=True)
+            given = zip(xs, calls, ends or [None] * len(calls), strict=True)
             return [
-                block.apply(weights, x, *args)[0] for x, (block, args) in pairs
+                block.apply(weights, x, *args, last=last)[0]
+                for x, (block, args), last in given
             ], None
 
-        outputs = []
+        end, outputs = functools.partial(body, ends=ends), []
         if self.remat != "none":
-            body = jax.checkpoint(body, prevent_cse=False, policy=POLICIES[self.remat])
-            for part in stretches(params, self.levels):
-                xs, _ = jax.lax.scan(body, xs, part)
+            policy = {"prevent_cse": False, "policy": POLICIES[self.remat]}
+            body, end = (jax.checkpoint(f, **policy) for f in (body, end))
+            alone = any(
+                last is not None for last in ends
+            )  # the last block, not scanned
+            stops = range(self.depth)[-2:] if alone else self.levels
+            pieces = stretches(params, tuple(stops))
+            for piece in pieces[:-1] if alone else pieces:
+                xs, _ = jax.lax.scan(body, xs, piece)
                 outputs.append(xs)
+            if alone:
+                xs, _ = end(xs, jax.tree.map(lambda w: w[0], pieces[-1]))
         else:
             for i, weights in enumerate(unstack(params, self.depth)):
-                xs, _ = body(xs, weights)
+                xs, _ = (end if i == self.depth - 1 else body)(xs, weights)
                 if i in self.levels:
                     outputs.append(xs)
         if self.levels:
             xs = [jnp.concatenate(levels, -1) for levels in zip(*outputs, strict=True)]
-        return [
+        xs = [
             jax.lax.all_gather(x, own.tokens, axis=1, tiled=True) if own.tokens else x
             for x, own in zip(xs, shards, strict=True)
+        ]
+        return [
+            x if last is None else x[:, x.shape[1] - last :]
+            for x, (*_, last) in zip(xs, parts, strict=True)
         ]
 
     @nn.nowrap

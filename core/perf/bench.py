@@ -213,7 +213,7 @@ def compare(
         raise ValueError(f"method {config.method} has no peer for {what}") from None
     if what == "plan":
         return peer.compare(config, kind, steps=steps, python=python)
-    config = peer.comparable(config, kind)
+    config = peer.comparable(config, kind, python)
     method = load_method(config)
     mesh = make_mesh(devices=jax.local_devices()[:1])
     plan = build_program(method, mesh, seed=config.seed)
@@ -221,10 +221,11 @@ def compare(
         with contextlib.closing(method.source("train", (0, 1), folder)) as source:
             batch = source.next()
         state = plan.create()
-        batch = peer.prepare(config, state, batch, folder)
+        batch = peer.prepare(config, kind, state, batch, folder)
+        programs = peer.PROGRAMS, peer.module_of(config, kind)
         with (
             jax.set_mesh(mesh),
-            start_peer(name, kind, folder, python) as (versions, peer_step),
+            start_peer(*programs, folder, python) as (versions, peer_step),
         ):
             batch = to_device(mesh, batch, method.batch)
             rows = []

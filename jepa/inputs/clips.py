@@ -41,9 +41,9 @@ def make_records(
 ):
     """(records of `split`, keywords of `make_source`), from the config's data section.
 
-    split: "train" has random clips of the source, "validation" central ones; "world" and
-    "world_validation" are labelled clips of the embedded world in the same format, for
-    probes.
+    split: "train" has random clips of the source, "validation" central ones, both of the
+    world without labels; "world" and "world_validation" are labelled clips of the embedded
+    world in the same format, for probes.
 
     Args:
       source: a name as in core/data/source_names.py.
@@ -65,9 +65,11 @@ def make_records(
     pipeline = {"seed": seed, "workers": workers, "max_bad_share": max_bad_share}
     pipeline["stall_s"] = stall_s
     shift = VALIDATION if split in ("validation", "world_validation") else 0
+    trains = split in ("train", "validation")
     world = World(
-        seed + shift, level=level, bodies=bodies, **clip | {"frames": max(2, frames)}
-    )
+        seed + shift, level=level, bodies=bodies, labels=not trains,
+        **clip | {"frames": max(2, frames)},
+    )  # fmt: skip
     if any(
         name == source_names.WORLD for _, name in source_names.mixture_terms(source)
     ):
@@ -76,7 +78,7 @@ def make_records(
                 raise ValueError(
                     f"data.{name} is {value}, but the world decodes nothing; use {usual}"
                 )
-    if split not in ("train", "validation"):
+    if not trains:
         return world, pipeline | {"shuffle": False}
     refuse_frames(source)
     kind = "random" if split == "train" else "center"

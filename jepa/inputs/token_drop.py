@@ -6,6 +6,7 @@ the tokens a batch is a twentieth of the bytes.
 
 import dataclasses
 
+import cv2
 import numpy as np
 
 Grid = tuple[int, int, int]
@@ -98,5 +99,14 @@ class TokenDrop:
         return found | {
             "local_patches": np.stack([patches_at(x, self.patch, i) for x, i in pairs]),
             "local_index": np.stack(indices),
-            "local_mean": (local.mean((1, 2, 3)) / 255).astype(np.float32),
+            "local_mean": np.stack([mean_color(x) for x in local]),
         }
+
+
+def mean_color(video: np.ndarray) -> np.ndarray:
+    """Of all pixels of a clip uint8 [T, H, W, 3], in 0..1: float32 [3].
+
+    OpenCV adds bytes; numpy converts them first, which takes forty times as long.
+    """
+    rows = video.reshape(-1, *video.shape[2:])
+    return np.array(cv2.mean(rows)[:3], np.float32) / 255

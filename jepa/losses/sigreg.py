@@ -27,8 +27,7 @@ def sigreg(z, key, *, slices: int = 1024, knots: int = 17, limit: float = 3.0):
     """
     z = z.astype(jnp.float32)
     *lead, N, D = z.shape
-    directions = jax.random.normal(key, (D, slices))
-    directions /= jnp.linalg.norm(directions, axis=0)
+    directions = draw_directions(key, D, slices)
     x = jnp.matmul(z, directions, precision=jax.lax.Precision.HIGHEST)
     step = limit / (knots - 1)
     cos, sin = mean_over_rows(characteristic(x, knots, step))
@@ -37,6 +36,12 @@ def sigreg(z, key, *, slices: int = 1024, knots: int = 17, limit: float = 3.0):
     assert error.shape == (*lead, knots, slices), (error.shape, z.shape)
     each = jnp.einsum("j,...jk->...k", weight * normal, error)
     return count_rows(N) * each.mean()
+
+
+def draw_directions(key, width: int, slices: int):
+    """Uniform random directions in `width` dimensions, unit vectors [width, slices]."""
+    directions = jax.random.normal(key, (width, slices))
+    return directions / jnp.linalg.norm(directions, axis=0)
 
 
 def quadrature(knots: int, step: float):
@@ -53,9 +58,15 @@ def characteristic(x, knots: int, step: float):
 
     The gradient computes cosines and sines again: memory is that of x, not J times it.
     """
-    means = [(cos.mean(-2), sin.mean(-2)) for cos, sin in turns(x, knots, step)]
-    cos, sin = zip(*means, strict=True)
-    return jnp.stack(cos, -2), jnp.stack(sin, -2)
+    turn, start = first_turn(x, step)
+
+    # A loop: unrolled, XLA computes all turns again for the mean of each.
+    def one(at, _):
+        return turn(at), tuple(part.mean(-2) for part in at)
+
+    _, means = jax.lax.scan(one, start, length=knots)
+    cos, sin = (jnp.moveaxis(part, 0, -2) for part in means)
+    return cos, sin
 
 
 def characteristic_forward(x, knots, step):
@@ -64,19 +75,23 @@ def characteristic_forward(x, knots, step):
 
 def characteristic_backward(knots, step, x, grads):
     total = jnp.zeros_like(x)
-    for j, (cos, sin) in enumerate(turns(x, knots, step)):
+    turn, (cos, sin) = first_turn(x, step)
+    for j in range(knots):
         for_cos, for_sin = (g[..., j, None, :] for g in grads)
         total += (j * step / x.shape[-2]) * (for_sin * cos - for_cos * sin)
+        cos, sin = turn((cos, sin))
     return (total,)
 
 
 characteristic.defvjp(characteristic_forward, characteristic_backward)
 
 
-def turns(x, knots: int, step: float):
-    """(cos(j step x), sin(j step x)) for j = 0..J-1, each from the one before."""
+def first_turn(x, step: float):
+    """(turn, start) of cos(j step x) and sin(j step x): those of j = 0, and from j to j + 1."""
     cos, sin = jnp.cos(step * x), jnp.sin(step * x)
-    c, s = jnp.ones_like(x), jnp.zeros_like(x)
-    for _ in range(knots):
-        yield c, s
-        c, s = c * cos - s * sin, s * cos + c * sin
+
+    def turn(at):
+        c, s = at
+        return c * cos - s * sin, s * cos + c * sin
+
+    return turn, (jnp.ones_like(x), jnp.zeros_like(x))

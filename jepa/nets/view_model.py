@@ -93,7 +93,7 @@ class ViewEncoder(nn.Module):
             x = constrain(jnp.concatenate([x, last], 1), "batch", None, None)
             assert not self.causal or n % view.grid[0] == 0, (n, view.grid)
             mask = block_causal(n // view.grid[0]) if self.causal else FULL
-            return Tokens(x, rope, mask=mask)
+            return Tokens(x, rope, mask=mask, last=1 if summary else None)
 
         groups = [tokens(view) for view in (View(patches, grid, index), *beside)]
         norm = LayerNorm(self.eps, self.dtype, name="norm")

@@ -97,6 +97,10 @@ def make_view_costs(encoder, projector, *, counts, batch: int) -> Costs:
     tower = {"width": encoder.width, "depth": encoder.depth, "hidden": encoder.hidden}
     segments = [n + 1 for n in counts]
     seen = forward(tokens=sum(segments), segments=segments, inputs=pixels, **tower)
+    # Of the last block, queries, outputs and MLP of the summary tokens alone.
+    rest, width = sum(counts), encoder.width
+    idle = 2 * rest * (2 * width * width + 2 * width * encoder.hidden)
+    seen -= idle + 4 * width * sum(n * (n + 1) for n in counts)
     head = 2 * len(counts) * projector.hidden * (encoder.width + projector.out)
     again = seen if encoder.remat in ("block", "attention") else 0
 

@@ -6,7 +6,7 @@ import signal
 import jax
 import numpy as np
 import pytest
-from small import record, share_programs, small, steady, use_one_device
+from small import record, share_programs, steady, use_one_device
 from toy import summing
 
 from core import train
@@ -151,7 +151,7 @@ def test_a_second_run_beside_the_first_is_refused(tmp_path):
 
 
 def test_state_may_wait_in_the_memory_of_the_host(tmp_path):
-    config = small(steps=1)
+    config = steady(steps=1)
     near = train.fit(config, tmp_path / "near")
     config.offload, config.eval_steps.health = "opt,target", 0
     away = train.fit(config, tmp_path / "away")

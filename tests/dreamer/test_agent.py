@@ -118,7 +118,8 @@ def little(spaces, actions):
     """A small world model and its weights."""
     sizes = {"deter": 16, "hidden": 8, "classes": 4, "depth": 2, "units": 8, "stoch": 4}
     model = world_model.make_world_model(spaces, actions, **sizes)
-    return model, unbox(world_model.init(model, jax.random.key(0)))
+    init = functools.partial(world_model.init, model)
+    return model, jax.jit(lambda key: unbox(init(key)))(jax.random.key(0))
 
 
 def test_acting_step_by_step_is_observing_a_sequence(monkeypatch):

@@ -1,5 +1,7 @@
 """Percentiles, gradient routes, updates and the optimizer of DreamerV3 in plain numpy."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -27,7 +29,7 @@ def networks():
     model = world_model.make_world_model(SPACES, ACTIONS, stoch=S, **sizes)
     head = behavior.make_behavior(model.actions, units=8, horizon=3)
     init = update.make_init(model, head, batch=B, length=T)
-    return model, head, unbox(init(jax.random.key(0)))
+    return model, head, jax.jit(lambda key: unbox(init(key)))(jax.random.key(0))
 
 
 def batch(seed=0):
@@ -90,23 +92,30 @@ ROUTES = {
 }
 
 
-@pytest.mark.parametrize("name", ROUTES)
-def test_gradients_go_where_they_should_and_nowhere_else(networks, name):
+@pytest.fixture(scope="module")
+def gradients(networks):
+    """Name of a loss -> its gradients; one program, in which the others weigh 0."""
     model, head, state = networks
     # Heads that begin with zeros would give no advantage to learn from.
     params = jax.tree.map(lambda x: x + 0.03 * normal(1, *x.shape), state.params)
     start = update.first_latent(model, batch(), state.seen)
 
-    def one(params):
+    def total(params, weights):
         keys = jax.random.split(jax.random.key(0))
         gumbel = world_model.noise_of(model, batch(), keys[0])
         found, states, _ = world_model.losses(model, params, start, batch(), gumbel)
         found |= behavior.losses(
             model, head, params, state.slow, state.range, states, batch(), keys[1]
         )[0]
-        return found[name].mean()
+        return sum(weights[name] * found[name].mean() for name in ROUTES)
 
-    grads = jax.jit(jax.grad(one))(params)
+    run = jax.jit(jax.grad(total))
+    return lambda name: run(params, {k: float(k == name) for k in ROUTES})
+
+
+@pytest.mark.parametrize("name", ROUTES)
+def test_gradients_go_where_they_should_and_nowhere_else(gradients, name):
+    grads = gradients(name)
     moved = {k for k, g in grads.items() if any(x.any() for x in jax.tree.leaves(g))}
     assert moved == ROUTES[name]
 
@@ -119,7 +128,8 @@ def test_imagination_may_start_at_the_last_steps_only(networks):
     def found(head, cut):
         given = {k: x[:, -cut:] for k, x in batch().items() if x.ndim > 1}
         part = jax.tree.map(lambda x: x[-cut:], states)
-        return behavior.losses(model, head, *rest, part, given, key)
+        losses = jax.jit(functools.partial(behavior.losses, model, head))
+        return losses(*rest, part, given, key)
 
     few = found(head._replace(last=2), T)
     jax.tree.map(np.testing.assert_allclose, few, found(head, 2))
@@ -237,7 +247,8 @@ def test_the_first_weight_of_2024_is_that_the_episode_goes_on(networks):
     given = batch() | {"is_terminal": np.arange(B * T).reshape(B, T) % 3 == 0}
     rest = state.params, state.slow, state.range, some_states(), given
     head = head._replace(true_start=True)
-    found = behavior.losses(model, head, *rest, jax.random.key(0))[0]["critic"]
+    losses = jax.jit(functools.partial(behavior.losses, model, head))
+    found = losses(*rest, jax.random.key(0))[0]["critic"]
     ended = given["is_terminal"].T.reshape(-1)
     # Values and rewards are 0: the critic's loss is 2 ln 255 times the weight.
     expected = np.where(ended, 0, 2 * np.log(255))

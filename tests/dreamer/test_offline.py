@@ -6,8 +6,8 @@ import jax
 import numpy as np
 import pytest
 import tensorflow_datasets
+from small import drawn_state, share_programs, use_one_device
 from small import dream as small
-from small import share_programs, use_one_device
 from tfds_files import write_version
 
 from core import train
@@ -79,9 +79,9 @@ def test_pieces_of_a_window_are_consecutive():
 LOOK = ("source", "size", "level", "bodies", "fps")
 
 
-def test_predictions_are_compared_with_the_last_frame(tmp_path):
-    state = train.fit(small(steps=1), tmp_path)
-    found = load_method(small()).evals["dream"](state, Watch())
+def test_predictions_are_compared_with_the_last_frame():
+    method = load_method(small())
+    found = method.evals["dream"](drawn_state(method), Watch())
     assert {"dream/position_1", "still/position_1", "dream/image_1"} <= found.keys()
     # Rows of truth, dream and difference for each of four clips, eight frames wide.
     assert found["dream_image"].shape == (4 * 3 * 52, 8 * 52, 3)

@@ -20,8 +20,9 @@ from jepa.nets.model import MEAN, STD
 from jepa.weights.meta_names import gather, table
 
 GRID, B = (2, 3, 4), 2
-ENCODER = DenseEncoder(**files.ENCODER, heads=files.HEADS)
-PREDICTOR = DensePredictor(**files.PREDICTOR, heads=files.PREDICTOR_HEADS)
+SCAN = {"remat": "block"}  # compiled in less time
+ENCODER = DenseEncoder(**files.ENCODER, **SCAN, heads=files.HEADS)
+PREDICTOR = DensePredictor(**files.PREDICTOR, **SCAN, heads=files.PREDICTOR_HEADS)
 PATTERNS = (Pattern(2, (0.3, 0.3), context=8, target=6), Pattern(1, (0.5, 0.5), 7, 7))
 CLIPS = Part(Masker(PATTERNS, GRID, B, 0, "cells"), (0, 0))
 IMAGES = Part(Masker((Pattern(2, (0.3, 0.3), 9, 6),), (1, 3, 4), B, 0), (0,), "image_")

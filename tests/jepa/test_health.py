@@ -5,14 +5,16 @@ import types
 import jax
 import jax.numpy as jnp
 import numpy as np
+import plain_vjepa
 import pytest
 
 from core.method import Watch
 from core.parallel.layouts import unbox
 from jepa.evals import health
 from jepa.inputs.masks import Masker, Pattern
-from jepa.nets.model import Encoder, Predictor, patchify, standardize
+from jepa.nets.model import MEAN, STD, Encoder, Predictor
 from jepa.pretrain import State, make_init
+from jepa.weights.meta_names import to_theirs
 
 GRID = (2, 4, 4)
 
@@ -73,7 +75,8 @@ def panel():
         for i in range(6)
     ]
     batch = {k: np.stack([item[k] for item in items]) for k in items[0]}
-    state = unbox(make_init(encoder, predictor, grid=GRID)(jax.random.key(0)))
+    init = make_init(encoder, predictor, grid=GRID)
+    state = jax.jit(lambda key: unbox(init(key)))(jax.random.key(0))
     measure = health.make_health(
         encoder, predictor, masker, mask_tokens=(0, 0), batch=lambda: batch
     )
@@ -84,9 +87,10 @@ def panel():
 
 def targets(panel, params):
     """Normalized features of every token, computed in numpy."""
-    patches = standardize(patchify(panel.batch["video"], panel.encoder.patch))
-    x = np.asarray(panel.encoder.apply({"params": params}, patches, grid=GRID))
-    return (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-5)
+    tensors = to_theirs(params, panel.encoder)
+    clips = (panel.batch["video"] / 255 - MEAN) / STD
+    x = [plain_vjepa.encoder(tensors, clip, heads=2, tiled=False) for clip in clips]
+    return plain_vjepa.norm(None, None, np.stack(x), 1e-5)
 
 
 def test_panel_of_a_fresh_model(panel):

@@ -6,6 +6,7 @@ import cv2
 import jax
 import jax.numpy as jnp
 import numpy as np
+import plain_vjepa
 import pytest
 from ml_collections import ConfigDict
 from small import changed, record, run_on, share_programs, use_one_device
@@ -22,8 +23,9 @@ from jepa.inputs.image_masks import ImageMasker
 from jepa.losses import masked
 from jepa.nets import model
 from jepa.nets.image_model import ImageEncoder
-from jepa.nets.model import Predictor, patchify, standardize
+from jepa.nets.model import MEAN, STD, Encoder, Predictor, patchify, standardize
 from jepa.pretrain import make_init, make_prepare
+from jepa.weights.meta_names import to_theirs
 
 SIZE = {"width": 24, "depth": 2, "heads": 2, "hidden": 48}
 GRID, PATCH, B = (1, 5, 6), (1, 4, 4), 3
@@ -78,29 +80,30 @@ def drawn():
 
 
 def test_loss_is_that_of_each_block_alone(drawn):
-    """One predictor call per target block, without padding; smooth L1 of plain numpy."""
+    """One predictor call per target block, without padding, all in plain numpy."""
     params, target, batch = drawn
     run = jax.jit(make_loss(ENCODER, PREDICTOR, MASKER))
     weighed = make_prepare(MASKER)(batch, jax.random.key(0))
     total, _ = run(params, target, weighed, jax.random.key(0))
-    patches = standardize(patchify(jnp.asarray(batch["video"]), PATCH))
-    truth = np.asarray(ENCODER.apply({"params": target}, patches, grid=GRID))
-    truth = truth - truth.mean(-1, keepdims=True)
-    truth = truth / np.sqrt(truth.var(-1, keepdims=True) + 1e-5)
+    names = Encoder(**SIZE, patch=PATCH)
+    encoder, average = (to_theirs(x, names) for x in (params["encoder"], target))
+    predictor = to_theirs(params["predictor"], PREDICTOR)
+    where = np.stack(np.unravel_index(np.arange(np.prod(GRID)), GRID), -1)
+    look = {"heads": SIZE["heads"], "added": sincos2d(where, SIZE["width"])}
     errors = []
     for b in range(B):
-        seen = batch["context"][b, :14][batch["context_valid"][b, :14]][None]
-        features = ENCODER.apply(
-            {"params": params["encoder"]}, patches[b][seen], seen, grid=GRID
-        )
+        clip = (batch["video"][b] / 255 - MEAN) / STD
+        truth = plain_vjepa.encoder(average, clip, **look)
+        truth = plain_vjepa.norm(None, None, truth, 1e-5)
+        seen = batch["context"][b, :14][batch["context_valid"][b, :14]]
+        features = plain_vjepa.encoder(encoder, clip, keep=seen, **look)
         for block in range(2):
             here = slice(9 * block, 9 * block + 9)
-            hidden = batch["target"][b, here][batch["target_valid"][b, here]][None]
-            guess = PREDICTOR.apply(
-                {"params": params["predictor"]}, features, seen, hidden, grid=GRID,
-                use=(0,),
-            )  # fmt: skip
-            gap = np.abs(np.asarray(guess)[0] - truth[b, hidden[0]])
+            hidden = batch["target"][b, here][batch["target_valid"][b, here]]
+            guess = plain_vjepa.predictor(
+                predictor, features, seen, hidden, GRID, token=0, **look
+            )
+            gap = np.abs(guess - truth[hidden])
             errors.append(np.where(gap < 1, gap**2 / 2, gap - 0.5).mean())
     # Blocks of a batch have one size, so that all count the same.
     np.testing.assert_allclose(total, np.mean(errors), rtol=1e-4)
@@ -131,11 +134,12 @@ def test_a_clip_is_read_frame_by_frame(drawn):
 
 
 def test_a_mesh_trains_the_same_run():
-    found = []
+    found, start = [], None
     for axes in ({"data": 1}, {"data": 2, "fsdp": 2}):
-        states, metrics, _ = run_on(small(), axes, steps=2)
+        states, metrics, _ = run_on(small(), axes, steps=2, start=start)
         numbers = [[x["loss"], x["grad_norm"]] for x in metrics]
         found.append((numbers, jax.device_get(states[-1])))
+        start = states[0]
     (one, alone), (four, split) = found
     np.testing.assert_allclose(four, one, rtol=2e-5)
     close = functools.partial(np.testing.assert_allclose, atol=1e-5, rtol=0)

@@ -5,6 +5,7 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import plain_vjepa
 import pytest
 from ml_collections import ConfigDict
 from small import changed, record, run_on, share_programs, use_one_device
@@ -20,7 +21,9 @@ from jepa.evals.view_pictures import paste
 from jepa.levjepa import make_embed, make_loss
 from jepa.losses.sigreg import sigreg
 from jepa.nets import model
+from jepa.nets.model import MEAN, STD, Encoder
 from jepa.nets.view_model import Projector, ViewEncoder
+from jepa.weights.meta_names import to_theirs
 
 SIZE = {"width": 24, "depth": 2, "heads": 2, "hidden": 48}
 PATCH, GRID, LOCAL = (1, 4, 4), (4, 3, 3), (4, 2, 2)
@@ -91,9 +94,14 @@ def batch():
     }  # fmt: skip
 
 
-def encode(encoder, patches, index=None, **options):
+@functools.partial(jax.jit, static_argnames=("encoder", "summary"))
+def encoded(encoder, weights, patches, index, *, summary):
+    return encoder.apply(weights, patches, index, grid=GRID, summary=summary)
+
+
+def encode(encoder, patches, index=None, *, summary=False):
     weights = {"params": params()["encoder"]}
-    return np.asarray(encoder.apply(weights, patches, index, grid=GRID, **options))
+    return np.asarray(encoded(encoder, weights, patches, index, summary=summary))
 
 
 def test_token_drop_is_a_shorter_sequence_with_the_same_positions():
@@ -147,17 +155,22 @@ def test_loss_is_that_of_single_views():
     key = jax.random.key(3)
     total, (metrics, _) = jax.jit(loss_fn)(params(), {}, batch(), key)
     features = np.zeros((B, 1 + V, 24), np.float32)
-    weights, rows = {"params": params()["encoder"]}, batch()
+    weights, rows = params()["encoder"], batch()
+    tensors = to_theirs(weights, Encoder(**SIZE, patch=PATCH))
+    look = {"heads": SIZE["heads"], "summary": weights["summary"][0]}
     for b in range(B):
         for v in range(1 + V):
             names = ("patches", "index") if not v else ("local_patches", "local_index")
-            patches, index = (rows[name][b][None] for name in names)
+            patches, index = (rows[name][b] for name in names)
             if v:
-                patches, index = patches[:, v - 1], index[:, v - 1]
-            x = model.standardize(jnp.asarray(patches))
+                patches, index = patches[v - 1], index[v - 1]
             grid = LOCAL if v else GRID
-            out = ENCODER.apply(weights, x, index, grid=grid, summary=True)
-            features[b, v] = out[0]
+            clip = np.zeros((np.prod(grid), 4, 4, 3))
+            clip[index] = (patches.reshape(-1, 4, 4, 3) / 255 - MEAN) / STD
+            t, h, w = grid
+            clip = clip.reshape(t, h, w, 4, 4, 3).swapaxes(2, 3)
+            clip = clip.reshape(t, 4 * h, 4 * w, 3)
+            features[b, v] = plain_vjepa.encoder(tensors, clip, keep=index, **look)[-1]
     z = plain_projector(jax.device_get(params()["projector"]), features)
     invariance = np.square(z[:, :1] - z).mean()
     np.testing.assert_allclose(metrics["invariance"], invariance, rtol=1e-3)
@@ -182,9 +195,9 @@ def test_gradient_passes_through_both_sides_of_the_distance():
     np.testing.assert_allclose(grad[:, 0], gap.sum(1), rtol=1e-4, atol=1e-7)
 
 
-def run(mesh):
+def run(mesh, start=None):
     """(states, [loss, gradient norm, SIGReg] per step) on a mesh, with an average."""
-    states, metrics, _ = run_on(small(), mesh, steps=2)
+    states, metrics, _ = run_on(small(), mesh, steps=2, start=start)
     found = [[x[k] for k in ("loss", "grad_norm", "sigreg")] for x in metrics]
     return jax.device_get(states), found
 
@@ -192,7 +205,7 @@ def run(mesh):
 def test_a_mesh_trains_the_same_run_with_the_same_average():
     """Statistics of SIGReg and of the batch norm are those of all clips."""
     states, found = run({"data": 1})
-    split, numbers = run({"data": 2, "fsdp": 2})
+    split, numbers = run({"data": 2, "fsdp": 2}, states[0])
     np.testing.assert_allclose(numbers, found, rtol=2e-5)
     close = functools.partial(np.testing.assert_allclose, atol=1e-5, rtol=0)
     jax.tree.map(close, split[-1].params, states[-1].params)

@@ -162,8 +162,9 @@ def test_the_predictor_is_a_gru_of_its_latent():
     D, net = 3, Gru(3)
     z, a = rng.normal(size=(4, D)), rng.normal(size=(4, 2))
     z, a = z.astype(np.float32), a.astype(np.float32)
-    params = unbox(net.init(jax.random.key(0), z, a))["params"]
-    params = jax.tree.map(lambda x: x + rng.normal(size=x.shape), params)
+    shapes = unbox(jax.eval_shape(net.init, jax.random.key(0), z, a))["params"]
+    draw = lambda x: rng.normal(size=x.shape).astype(np.float32)  # noqa: E731
+    params = jax.tree.map(draw, shapes)
     W, U = (jax.tree.map(np.asarray, params[k]) for k in ("action", "latent"))
     x = a @ W["kernel"] + W["bias"]
     h = z @ U["kernel"] + U["bias"]
@@ -171,7 +172,10 @@ def test_the_predictor_is_a_gru_of_its_latent():
     u = 1 / (1 + np.exp(-(x[:, D : 2 * D] + h[:, D : 2 * D])))
     n = np.tanh(x[:, 2 * D :] + r * h[:, 2 * D :])
     np.testing.assert_allclose(
-        net.apply({"params": params}, z, a), u * z + (1 - u) * n, rtol=1e-4, atol=1e-6
+        jax.jit(net.apply)({"params": params}, z, a),
+        u * z + (1 - u) * n,
+        rtol=1e-4,
+        atol=1e-6,
     )
 
 
@@ -181,13 +185,13 @@ def test_rollouts_are_predictions_one_after_another(made):
     z = jax.jit(networks.encode)(params, batch["image"])
     blocks = batch["action"]
     found = jax.jit(world.roll)(weights, z[:, :1], blocks)
-    known = z[:, 0]
+    known, predict = z[:, 0], jax.jit(networks.predict)
     for t in range(3):
-        known = networks.predict(params, known, blocks[:, t])
+        known = predict(params, known, blocks[:, t])
         np.testing.assert_allclose(found[:, t], known, rtol=1e-4, atol=1e-5)
     # A latent, encoded or predicted, has the mean and variance that the norm gives it.
     np.testing.assert_allclose(np.asarray(found).mean(-1), 0, atol=1e-5)
-    forced = world.predict(weights, z[:, :-1], blocks)
+    forced = jax.jit(world.predict)(weights, z[:, :-1], blocks)
     np.testing.assert_allclose(forced[:, 0], found[:, 0], rtol=1e-4, atol=1e-5)
 
 

@@ -1,21 +1,24 @@
-"""The training step of V-JEPA: loss against single samples, update against its parts."""
+"""The training step of V-JEPA: loss against plain numpy, update against its parts."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import plain_vjepa
 import pytest
 
 from core import optim
 from core.parallel.layouts import unbox
 from jepa.inputs.masks import Masker, Pattern
 from jepa.losses.masked import spread
-from jepa.nets.model import Encoder, Predictor, patchify, standardize
+from jepa.nets.model import MEAN, STD, Encoder, Predictor
 from jepa.pretrain import State, make_init, make_loss, make_prepare, make_step
+from jepa.weights.meta_names import to_theirs
 
 GRID = (2, 4, 4)
 SIZE = {"width": 24, "depth": 2, "heads": 2, "hidden": 48}
-ENCODER = Encoder(**SIZE, patch=(1, 4, 4), positions="tiled")
-PREDICTOR = Predictor(**SIZE, out=24, mask_tokens=2, positions="tiled")
+NETWORK = SIZE | {"positions": "tiled", "remat": "block"}
+ENCODER = Encoder(**NETWORK, patch=(1, 4, 4))
+PREDICTOR = Predictor(**NETWORK, out=24, mask_tokens=2)
 PATTERNS = (Pattern(3, (0.3, 0.3), context=8, target=9), Pattern(1, (0.5, 0.5), 10, 7))
 MASKER = Masker(PATTERNS, GRID, 3, 0, "cells")
 
@@ -41,33 +44,28 @@ def drawn():
 
 
 def alone(params, target, batch, use):
-    """Sums of errors and counts per pattern, sample by sample, without padding."""
+    """Sums of errors and counts per pattern, sample by sample, without padding, in numpy."""
     sums, counts = np.zeros(2), np.zeros(2)
-    patches = standardize(patchify(jnp.asarray(batch["video"]), ENCODER.patch))
-    truth = np.asarray(ENCODER.apply({"params": target}, patches, grid=GRID))
-    truth = truth - truth.mean(-1, keepdims=True)
-    truth = truth / np.sqrt(truth.var(-1, keepdims=True) + 1e-5)
+    encoder = to_theirs(params["encoder"], ENCODER)
+    predictor = to_theirs(params["predictor"], PREDICTOR)
+    heads = {"heads": SIZE["heads"]}
     for b in range(3):
+        clip = (batch["video"][b] / 255 - MEAN) / STD
+        truth = plain_vjepa.encoder(to_theirs(target, ENCODER), clip, **heads)
+        truth = plain_vjepa.norm(None, None, truth, 1e-5)
         starts = {"context": 0, "target": 0}
         for p in range(2):
             index = {}
             for name in starts:
                 here = slice(starts[name], starts[name] + MASKER.sizes(name)[p])
                 valid = batch[f"{name}_valid"][b, here]
-                index[name] = batch[name][b, here][valid][None]
+                index[name] = batch[name][b, here][valid]
                 starts[name] = here.stop
-            seen = index["context"]
-            features = ENCODER.apply(
-                {"params": params["encoder"]}, patches[b][seen], seen, grid=GRID
+            seen = plain_vjepa.encoder(encoder, clip, keep=index["context"], **heads)
+            guess = plain_vjepa.predictor(
+                predictor, seen, *index.values(), GRID, token=use[p], **heads
             )
-            guess = PREDICTOR.apply(
-                {"params": params["predictor"]},
-                features,
-                *index.values(),
-                grid=GRID,
-                use=(use[p],),
-            )
-            error = np.abs(np.asarray(guess)[0] - truth[b, index["target"][0]])
+            error = np.abs(guess - truth[index["target"]])
             sums[p] += error.mean(-1).sum()
             counts[p] += error.shape[0]
     return sums, counts

@@ -1,6 +1,7 @@
 """Random token drop and views: counts, places, one decode, what the network is given."""
 
 import colorsys
+import functools
 
 import jax
 import numpy as np
@@ -155,13 +156,14 @@ def test_hue_turns_as_in_hsv():
             colorsys.hsv_to_rgb((h + turns) % 1, s, v)
             for h, s, v in (colorsys.rgb_to_hsv(*x) for x in colors)
         ]
-        found = turn_hue(colors.astype(np.float32), np.float32(turns))
-        np.testing.assert_allclose(found, wanted, atol=1e-5)
+        found = turn_hue(colors.astype(np.float32).T, np.float32(turns))
+        np.testing.assert_allclose(np.stack(found, -1), wanted, atol=1e-5)
 
 
 def test_factors_change_their_share_of_the_views():
     jitter = ViewJitter(0.4, 0.3, 0.2, 0.1, share=0.8, gray=0.2)
-    factors = np.asarray(draw_view_factors(jitter, (500, 8), jax.random.key(0)))
+    draw = jax.jit(functools.partial(draw_view_factors, jitter, (500, 8)))
+    factors = np.asarray(draw(jax.random.key(0)))
     flat = factors.reshape(-1, 5) - (1, 1, 1, 0, 0)
     changed = (flat[:, :4] != 0).all(1)
     assert (changed == (flat[:, :4] != 0).any(1)).all()  # all four or none
@@ -178,7 +180,7 @@ def test_plain_factors_change_nothing_and_gray_takes_the_color():
     patches = RNG.integers(0, 256, (2, 3, 12), np.uint8)
     mean = np.full((2, 3), 0.5, np.float32)
     factors = np.array([[1, 1, 1, 0, 0], [1, 1, 1, 0, 1]], np.float32)
-    found = np.asarray(standardize_views(patches, mean, factors))
+    found = np.asarray(jax.jit(standardize_views)(patches, mean, factors))
     pixels = patches.reshape(2, 3, 4, 3) / 255
     back = found.reshape(2, 3, 4, 3) * STD + MEAN
     np.testing.assert_allclose(back[0], pixels[0], atol=1e-5)

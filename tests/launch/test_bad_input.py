@@ -302,7 +302,7 @@ def test_a_folder_where_no_run_has_begun_takes_another_config(tmp_path):
     (tmp_path / "no.mp4").write_bytes(b"no video at all")
     error_of_fit(small(data__source=str(tmp_path)), tmp_path)
     assert json.loads((tmp_path / "config.json").read_text())["steps"] == 4
-    train.fit(small(steps=1, save_steps=1), tmp_path)
+    train.fit(steady(steps=1, save_steps=1), tmp_path)
     assert json.loads((tmp_path / "config.json").read_text())["steps"] == 1
 
 

@@ -28,7 +28,8 @@ def matching(**fields):
     changes = {
         "batch": 8,
         "data": {"frames": 4, "workers": 0},
-        "encoder": {"size": "file", "levels": files.ENCODER["levels"], "rope_grid": 16},
+        "encoder": {"size": "file", "levels": files.ENCODER["levels"], "rope_grid": 16}
+        | {"remat": "block"},  # compiled in less time
         "predictor": predictor | {"heads": files.PREDICTOR_HEADS},
         "mesh": {"data": 1, "fsdp": 1},
     }

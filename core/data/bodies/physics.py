@@ -124,19 +124,21 @@ def make_breach(rng, scene, motion, fps, kinds):
     return Breach(kind, int(body), frame, places[int(np.argmax(best.clip(max=1)))])
 
 
-def simulate(scene, *, frames, fps, pushes=None, breach=None):
+def simulate(scene, *, frames, fps, pushes=None, breach=None, places_only=False):
     """Simulate a scene: Motion over `frames` frames at `fps` frames per second.
 
     pushes: [T, 2]; push t acts on body 0 right after frame t. breach: a Breach or None.
+    places_only: record positions and angles alone; the rest is zero.
     """
     K, steps = len(scene.shape), ceil(RATE / fps)
     dt = 1 / (fps * steps)
-    space, bodies, shapes, contacts = build_space(scene, dt)
+    space, bodies, shapes = build_space(scene, dt)
+    touched = None if places_only else _Contacts(space, K)
     motion = Motion(
         position=np.empty((frames, K, 2), np.float32),
-        velocity=np.empty((frames, K, 2), np.float32),
+        velocity=np.zeros((frames, K, 2), np.float32),
         angle=np.empty((frames, K), np.float32),
-        spin=np.empty((frames, K), np.float32),
+        spin=np.zeros((frames, K), np.float32),
         contact=np.zeros((frames, K, K + 4), bool),
         present=np.ones((frames, K), bool),
     )
@@ -160,12 +162,15 @@ def simulate(scene, *, frames, fps, pushes=None, breach=None):
             space.remove(bodies[breach.body], shapes[breach.body])
             bodies[breach.body].velocity = (0, 0)
             motion.present[t:, breach.body] = False
-        for k, body in enumerate(bodies):
-            motion.position[t, k] = body.position
-            motion.velocity[t, k] = body.velocity
-            motion.angle[t, k], motion.spin[t, k] = body.angle, body.angular_velocity
-        motion.contact[t] = contacts.since_last()
+        motion.position[t] = [body.position for body in bodies]
+        motion.angle[t] = [body.angle for body in bodies]
+        if touched:
+            motion.velocity[t] = [body.velocity for body in bodies]
+            motion.spin[t] = [body.angular_velocity for body in bodies]
+            motion.contact[t] = touched.since_last()
     motion.position[:] /= SIDE
+    if places_only:
+        return motion
     motion.velocity[:] /= SIDE
     # pymunk's Euler steps follow the exact parabola if velocities are half a step of
     # gravity ahead. build_space adds it, and it is removed here.
@@ -185,7 +190,7 @@ def _rise(body, gravity, damping, dt):
 
 
 def build_space(scene, dt):
-    """(pymunk space, bodies, shapes, record of contacts) of a scene. dt: seconds per step."""
+    """(pymunk space, bodies, shapes) of a scene. dt: seconds per step."""
     space, bodies, shapes = pymunk.Space(), [], []
     space.gravity = (0, scene.gravity * SIDE)
     K, units = len(scene.shape), scene.radius * SIDE
@@ -218,7 +223,7 @@ def build_space(scene, dt):
         wall.elasticity, wall.friction, wall.collision_type = 1.0, 1.0, K + 1 + w
         wall.filter = pymunk.ShapeFilter(categories=_WALL)
         space.add(wall)
-    return space, bodies, shapes, _Contacts(space, K)
+    return space, bodies, shapes
 
 
 class _Contacts:

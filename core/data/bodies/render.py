@@ -1,5 +1,6 @@
 """Draws moving sprites over textured, unevenly lit backgrounds, with OpenCV."""
 
+from itertools import repeat
 from math import ceil, pi, sqrt
 from typing import NamedTuple
 
@@ -99,9 +100,10 @@ def draw_clip(texture, offset, flicker, sprites, points, size):
     """
     T = len(sprites.angle)
     drawn = _fine_outlines(sprites, points, size)
+    moved = [True, *(offset[1:] != offset[:-1]).any(1).tolist()]
     video = np.empty((T, size, size, 3), np.uint8)
     for t in range(T):
-        if t == 0 or flicker is not None or (offset[t] != offset[t - 1]).any():
+        if moved[t] or flicker is not None:
             added = None if flicker is None else flicker[t]
             ground = _window(texture, offset[t], added, size)
         canvas = ground.copy()
@@ -153,20 +155,33 @@ def _draw_frame(canvas, sprites, drawn, t):
 
 
 def light_clip(video, gain, noise):
-    """Multiply a video by gain [T, size, size] and add noise of its shape: uint8."""
-    lit = video * gain[..., None]
-    lit += noise
-    np.clip(lit, 0, 255, out=lit)
-    return lit.astype(np.uint8)
+    """Multiply a video by gain and add noise, in place, a frame at a time.
+
+    A frame's numbers stay in the cache. gain: frames of `light_gain`. noise: frames float32
+    [size, size, 3], or None.
+    """
+    size = video.shape[1]
+    lit = np.empty((size, 3 * size), np.float32)
+    for frame, rate, added in zip(video, gain, noise or repeat(None), strict=False):
+        row = frame.reshape(lit.shape)
+        np.multiply(row, rate, out=lit)
+        if added is not None:
+            lit += added.reshape(lit.shape)
+        np.clip(lit, 0, 255, out=lit)
+        np.copyto(row, lit, casting="unsafe")
 
 
 def light_gain(rng, *, frames, fps, size, amplitude):
-    """A slowly changing gradient, 1 +- amplitude: [frames, size, size]."""
+    """A slowly changing gradient, 1 +- amplitude; yields `frames` times [size, 3 size].
+
+    Columns are those of the three channels of each pixel.
+    """
     phase, pace = rng.uniform(0, 2 * pi, 3), rng.uniform(1, 4, 3)
     swing = np.sin(phase + pace * np.arange(frames)[:, None] / fps) * (amplitude / 3)
-    level, x, y = swing.astype(np.float32).T[..., None, None]
     ramp = np.linspace(-1, 1, size, dtype=np.float32)
-    return 1 + level + x * ramp + y * ramp[:, None]
+    across, down = np.repeat(ramp, 3), ramp[:, None]
+    for level, x, y in swing.astype(np.float32):
+        yield 1 + level + x * across + y * down
 
 
 def visible_share(sprites, points, slots, size):

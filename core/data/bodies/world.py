@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 
@@ -28,6 +29,7 @@ class World:
     breaches: kinds of physics.Breach that violations are drawn from.
     future: frames that are simulated beyond the clip, for labels alone.
     masks: whether records have the body that each pixel shows.
+    labels: whether records have more than the video, which takes a fifth of the time.
 
     Raises ValueError if a field is out of range.
     """
@@ -43,6 +45,7 @@ class World:
     breaches: tuple[int, ...] = (physics.VANISH, physics.TELEPORT, physics.PASS_WALL)
     future: int = 0
     masks: bool = False
+    labels: bool = True
 
     def __post_init__(self):
         _check_choice("variant", self.variant, VARIANTS)
@@ -52,6 +55,11 @@ class World:
         _check_integer("size", self.size, 16, 1024)
         _check_integer("bodies", self.bodies, 1, 12)
         _check_integer("future", self.future, 0, 1024)
+        if not self.labels and (self.masks or self.future):
+            raise ValueError(
+                f"World.masks is {self.masks} and future {self.future}; without labels "
+                "expected False and 0"
+            )
         if not 1 <= self.fps <= 240:
             raise ValueError(f"World.fps is {self.fps}; expected 1 to 240")
         known = [f.name for f in fields(Level)]
@@ -79,15 +87,17 @@ class World:
         push of body 0 between this frame and the next. violation: int32 [], 0 or a kind of
         physics.Breach; violation_frame: int32 [], or -1. With a future of F frames,
         future_position [F, K, 2] and future_contact [F, K, K + 4] go on after the clip.
-        With masks, mask: uint8 [T, size, size], 0 or 1 + the number of the body. rng is not
-        used.
+        With masks, mask: uint8 [T, size, size], 0 or 1 + the number of the body. Without
+        labels, only video. rng is not used.
         """
         index = int(index)
         if not 0 <= index < len(self):
             raise IndexError(f"record {index} of a World of {len(self)} records")
         pairs = self.variant == "violation"
         stream = partial(_stream, self.seed, index // 2 if pairs else index)
-        level = replace(LEVELS[self.level], **(self.overrides or {}))
+        level = LEVELS[self.level]
+        if self.overrides:
+            level = replace(level, **self.overrides)
 
         scene = physics.make_scene(
             stream("physics"),
@@ -96,11 +106,16 @@ class World:
             speed=level.speed,
             gravity=level.gravity,
         )
-        action, breach = np.zeros((self.frames, 2)), None
+        T = self.frames
+        length = {
+            "frames": T + self.future,
+            "fps": self.fps,
+        }
+        length["places_only"] = not (self.labels or pairs)
+        action, pushes, breach = np.zeros((T, 2)), None, None
         if self.variant == "pushed":
-            action = physics.make_pushes(stream("push"), self.frames)
-        T, length = self.frames, {"frames": self.frames + self.future, "fps": self.fps}
-        pushes = np.pad(action, ((0, self.future), (0, 0)))
+            action = physics.make_pushes(stream("push"), T)
+            pushes = np.pad(action, ((0, self.future), (0, 0)))
         motion = physics.simulate(scene, pushes=pushes, **length)
         if pairs and index % 2:
             clip = physics.Motion(*(x[:T] for x in motion))
@@ -110,19 +125,22 @@ class World:
             motion = physics.simulate(scene, breach=breach, **length)
         motion, later = (physics.Motion(*(x[s] for x in motion)) for s in
                          (slice(T), slice(T, None)))  # fmt: skip
-        video, visible, color, masks = self._draw(level, scene, motion, stream)
-        more = {"mask": masks} if self.masks else {}
+        drawn = self._draw(level, scene, motion, stream)
+        if not self.labels:
+            return {"video": drawn.video}
+        shown = drawn.sprites, drawn.points, drawn.slots, self.size
+        more = {"mask": render.body_masks(*shown)} if self.masks else {}
         if self.future:
             more["future_position"] = later.position
             more["future_contact"] = later.contact
         return more | {
-            "video": video,
+            "video": drawn.video,
             "position": motion.position,
             "velocity": motion.velocity,
-            "visible": visible,
+            "visible": render.visible_share(*shown),
             "shape": scene.shape.astype(np.int32),
             "radius": scene.radius.astype(np.float32),
-            "color": color.astype(np.float32),
+            "color": drawn.color.astype(np.float32),
             "contact": motion.contact,
             "action": action.astype(np.float32),
             "violation": np.array(breach.kind if breach else 0, np.int32),
@@ -130,7 +148,7 @@ class World:
         }
 
     def _draw(self, level, scene, motion, stream):
-        """(video, visible shares, body colors, masks or None) of a motion."""
+        """A motion as a Drawing."""
         T, K, size = self.frames, self.bodies, self.size
         span = {"frames": T, "fps": self.fps}
         make_look = levels.patterned_look if level.palettes else levels.flat_look
@@ -144,19 +162,23 @@ class World:
             shown=motion.present,
         )
         behind, front = levels.make_distractors(
-            stream("distractor"), level, base=look.ground.mean((0, 1)), **span
+            stream("distractor"), level, base=levels.mean_color(look.ground), **span
         )
-        bars = levels.make_occluders(stream("occluder"), level, frames=T)
-        sprites = render.stack_sprites([behind, bodies, front, bars])
+        parts = [behind, bodies, front]
+        if level.occluders:
+            parts.append(levels.make_occluders(stream("occluder"), level, frames=T))
+        sprites = render.stack_sprites(parts)
         points = render.place_sprites(sprites)
-        flicker = levels.make_flicker(stream("flicker"), level, frames=T, size=size)
+        flicker = None
+        if level.flicker:
+            flicker = levels.make_flicker(stream("flicker"), level, frames=T, size=size)
         first = behind.angle.shape[1]
         slots = range(first, first + K)
         ground = look.ground, look.offset, flicker
         if level.palettes:
-            parts = slice(first), slice(first + K, None)
+            ends = slice(first), slice(first + K, None)
             back, fore = (
-                (render.pick_sprites(sprites, part), points[:, part]) for part in parts
+                (render.pick_sprites(sprites, part), points[:, part]) for part in ends
             )
             video = render.draw_clip(*ground, *back, size)
             video = painting.paint_bodies(video, scene, motion, *look.paint)
@@ -167,21 +189,40 @@ class World:
             gain = render.light_gain(
                 stream("light"), amplitude=level.drift, size=size, **span
             )
-            noise = 0
+            noise = None
             if level.noise:
                 noise = levels.make_noise(stream("noise"), level, video.shape)
-            video = render.light_clip(video, gain, noise)
-        visible = render.visible_share(sprites, points, slots, size)
-        masks = None
-        if self.masks:
-            masks = render.body_masks(sprites, points, slots, size)
-        return video, visible, look.color, masks
+            render.light_clip(video, gain, noise)
+        return Drawing(video, sprites, points, slots, look.color)
+
+
+class Drawing(NamedTuple):
+    """A drawn clip, and what its labels are read from."""
+
+    video: np.ndarray  # uint8 [T, size, size, 3]
+    sprites: render.Sprites
+    points: np.ndarray  # outlines at their places, in frame sides: [T, S, POINTS, 2]
+    slots: range  # of the sprites, the bodies
+    color: np.ndarray  # of the bodies, 0..1: [K, 3]
+
+
+class _Key(np.random.bit_generator.ISeedSequence):
+    """The two numbers of a Philox key as its seed.
+
+    Philox(key=...) draws a seed from the operating system besides, and does not use it.
+    """
+
+    def __init__(self, *words):
+        self.words = np.array(words, np.uint64)
+
+    def generate_state(self, n_words, dtype=np.uint32):
+        return self.words
 
 
 def _stream(seed, item, name):
     """The random generator of one stream of one record."""
     counter = [0, 0, 0, STREAMS.index(name)]
-    return np.random.Generator(np.random.Philox(key=[seed, item], counter=counter))
+    return np.random.Generator(np.random.Philox(_Key(seed, item), counter=counter))
 
 
 def _check_choice(field, value, known):

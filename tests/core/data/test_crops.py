@@ -5,8 +5,8 @@ import itertools
 import numpy as np
 import pytest
 from clocks import STEADY, read_clock, write_clock
-from numbered import Numbers, add_mask, assert_same, take
-from small import small, use_one_device
+from numbered import Several, add_mask, assert_same, take
+from small import small, steady, use_one_device
 
 from core import train
 from core.data import clips
@@ -16,20 +16,9 @@ from core.data.loading.pipeline import make_source
 CROPS = 4
 
 
-class Several(Numbers):
-    """Numbers with CROPS samples per record."""
-
-    def load(self, index, rng):
-        item = super().load(index, rng)
-        return {
-            "record": np.full((CROPS, 1), index),
-            "noise": rng.random((CROPS, 3)),
-        } | {"first": np.full(CROPS, item["noise"][0])}
-
-
 def source_of(*, n=12, bad=(), batch=8, **options):
     options |= {"seed": 3, "transform": add_mask, "crops": CROPS, "max_bad_share": 0.5}
-    return make_source(Several(n, bad=bad), batch=batch, **options)
+    return make_source(Several(n, CROPS, bad=bad), batch=batch, **options)
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +97,7 @@ def test_it_trains(tmp_path, monkeypatch):
     for i in range(3):
         write_clock(tmp_path / f"{i}.mp4", STEADY)
     fields = {"data__source": str(tmp_path), "data__fps": 10.0, "data__crops": 4}
-    train.fit(small(**fields, steps=2), tmp_path / "run")
+    train.fit(steady(**fields, steps=2), tmp_path / "run")
     with pytest.raises(
         ValueError, match="data.crops is 4, but the world decodes nothing"
     ):

@@ -1,5 +1,6 @@
 """Physics, rendering and labels of the embedded world."""
 
+import dataclasses
 import pickle
 import subprocess
 import sys
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 from small import ROOT
 
-from core.data.bodies import physics
+from core.data.bodies import levels, physics, render
 from core.data.bodies.levels import LEVELS
 from core.data.bodies.world import World
 
@@ -327,6 +328,7 @@ def test_many_bodies_start_apart():
         ({"frames": 8.0}, "World.frames is 8.0; expected an integer"),
         ({"fps": 0}, "World.fps is 0; expected"),
         ({"bodies": 0}, "World.bodies is 0; expected"),
+        ({"labels": False, "masks": True}, "World.masks is True and future 0; without"),
         (
             {"overrides": {"textur": 3}},
             "no field 'textur'; expected one of radius, speed",
@@ -382,6 +384,40 @@ def test_the_future_is_what_a_longer_clip_shows():
     np.testing.assert_array_equal(item["position"], longer["position"][:8])
     np.testing.assert_array_equal(item["future_position"], longer["position"][8:])
     np.testing.assert_array_equal(item["future_contact"], longer["contact"][8:])
+
+
+@pytest.mark.parametrize("variant", ["passive", "pushed", "violation"])
+def test_without_labels_the_video_is_the_same(variant):
+    world = World(5, level="cluttered", variant=variant)
+    for i in range(6):
+        alone = dataclasses.replace(world, labels=False).load(i)
+        assert alone.keys() == {"video"}
+        np.testing.assert_array_equal(alone["video"], world.load(i)["video"])
+
+
+def test_light_and_noise_are_those_of_a_plain_formula():
+    """Gain is 1 + level + x ramp + y ramp, noise scaled bytes; then clipped and cut."""
+    T, size = 3, 16
+    level = dataclasses.replace(LEVELS["cluttered"], noise=40.0)
+    video = np.random.default_rng(0).integers(0, 256, (T, size, size, 3), np.uint8)
+    rng = np.random.default_rng(2)
+    phase, pace = rng.uniform(0, 2 * np.pi, 3), rng.uniform(1, 4, 3)
+    swing = np.sin(phase + pace * np.arange(T)[:, None] / 4) * (0.3 / 3)
+    ramp = np.linspace(-1, 1, size)
+    gain = 1 + swing[:, 0, None, None] + swing[:, 1, None, None] * ramp
+    gain = (gain + swing[:, 2, None, None] * ramp[:, None])[..., None]
+    raw = np.random.default_rng(3).bytes(video.size)
+    noise = (np.frombuffer(raw, np.uint8).reshape(video.shape) - 127.5) * 40 / 73.9
+    wanted = np.clip(video * gain + noise, 0, 255)
+    found = video.copy()
+    span = {"frames": T, "fps": 4, "size": size, "amplitude": 0.3}
+    render.light_clip(
+        found,
+        render.light_gain(np.random.default_rng(2), **span),
+        levels.make_noise(np.random.default_rng(3), level, video.shape),
+    )
+    gap = wanted - found
+    assert gap.min() > -1e-3 and gap.max() < 1 + 1e-3 and found.std() > 50
 
 
 @pytest.mark.parametrize("kind", [physics.PASS_BODY, physics.RISE])

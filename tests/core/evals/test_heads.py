@@ -38,12 +38,15 @@ def test_heads_of_a_grid_are_those_trained_alone(head):
     rate = optax.cosine_decay_schedule(setting.rate, steps)
     tx = optax.adamw(rate, weight_decay=setting.decay)
     opt = tx.init(params)
+
+    @jax.jit
+    def update(params, opt, x, y):
+        loss = lambda p: cross_entropy(head.apply({"params": p}, x), y)  # noqa: E731
+        updates, opt = tx.update(jax.grad(loss)(params), opt, params)
+        return optax.apply_updates(params, updates), opt
+
     for x, y in batches_of(TOKENS.__getitem__, LABELS, batch=16, steps=steps):
-        grads = jax.grad(lambda p: cross_entropy(head.apply({"params": p}, x), y))(  # noqa: B023
-            params
-        )
-        updates, opt = tx.update(grads, opt, params)
-        params = optax.apply_updates(params, updates)
+        params, opt = update(params, opt, x, y)
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a[i], b, atol=2e-5), both, params
     )

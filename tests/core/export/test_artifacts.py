@@ -1,5 +1,6 @@
 """Artifacts equal the live function and run without this repository."""
 
+import functools
 import hashlib
 import json
 import pathlib
@@ -21,7 +22,7 @@ from jepa.nets.model import MEAN, STD, Encoder, grid_of
 from jepa.weights.model_card import describe
 
 CLIP = {"frames": 4, "rows": 32, "cols": 48}
-ENCODER = Encoder(width=48, depth=2, heads=2, hidden=96)
+ENCODER = Encoder(width=48, depth=2, heads=2, hidden=96, remat="block")
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +32,8 @@ def exported(tmp_path_factory):
     specs, encode = video_specs(**CLIP), make_encode(ENCODER)
     grid = grid_of(specs["video"].shape, ENCODER.patch)
     patches = jnp.zeros((1, np.prod(grid), 2 * 16 * 16 * 3))
-    params = unbox(ENCODER.init(jax.random.key(0), patches, grid=grid))["params"]
+    init = functools.partial(ENCODER.init, grid=grid)
+    params = jax.jit(lambda key: unbox(init(key, patches)))(jax.random.key(0))["params"]
     programs = {"model": (encode, specs)}
     artifacts.write_stablehlo(folder, programs, params)
     origin = run_folder.provenance("runs/x/checkpoints/7")

@@ -39,12 +39,15 @@ def setup(seed=0, condition=None, **options):
     stack = Transformer(**SIZES, **options)
     x = normal(1, B, N, D)
     tables = rope(options.get("head_dim", D // 4))
-    params = unbox(stack.init(jax.random.key(0), x, tables, condition=condition))
+    init = functools.partial(stack.init, condition=condition)
+    shapes = unbox(jax.eval_shape(init, jax.random.key(0), x, tables))
     rng = np.random.default_rng(seed)
-    params = jax.tree.map(
-        lambda w: w + 0.1 * rng.standard_normal(w.shape).astype(np.float32), params
-    )
-    return stack, params, x
+
+    def draw(path, w):
+        scale = path[-1].key == "scale"
+        return jnp.asarray(scale + 0.1 * rng.standard_normal(w.shape), jnp.float32)
+
+    return stack, jax.tree_util.tree_map_with_path(draw, shapes), x
 
 
 def independent(weights, x, tables, allowed, condition=None, norm="none", kv_heads=4):
@@ -131,18 +134,24 @@ def test_the_stack_equals_an_independent_one(name, remat):
         norm, kv_heads = options.get("qk_norm", "none"), options.get("kv_heads", 4)
         return independent(params, x, tables, allowed, c, norm, kv_heads)
 
-    def loss(f):
-        return lambda *args: (f(*args) * normal(3, B, N, D)).sum()
+    def outcome(f):
+        """(output, gradients of a random projection of it)."""
 
-    which = (0, 1) if c is None else (0, 1, 2)
-    found, expected = (
-        jax.jit(jax.value_and_grad(loss(f), which))(params, x, c) for f in (ours, plain)
-    )
-    close(ours(params, x, c), plain(params, x, c))
+        def projected(*args):
+            y = f(*args)
+            return (y * normal(3, B, N, D)).sum(), y
+
+        which = (0, 1) if c is None else (0, 1, 2)
+        run = jax.jit(jax.value_and_grad(projected, which, has_aux=True))
+        (_, y), grads = run(params, x, c)
+        return y, grads
+
+    (found, found_grads), (expected, grads) = outcome(ours), outcome(plain)
+    close(found, expected)
     jax.tree.map(
         lambda a, b: close(a, b, atol=2e-5 * max(1, np.abs(b).max())),
-        found[1],
-        expected[1],
+        found_grads,
+        grads,
     )
 
 
@@ -192,10 +201,9 @@ MESHES = [
 ]
 
 
-@pytest.mark.parametrize("mesh", MESHES, ids=str)
-@pytest.mark.parametrize("steps", [N // STEP, N], ids=["step", "token"])
-@pytest.mark.parametrize("segments", [None, (16, 8)], ids=str)
-def test_any_mesh_computes_the_same(mesh, steps, segments):
+@functools.cache
+def conditioned(steps, segments):
+    """(run, what it gives on one device) of a stack with a condition per step."""
     c = normal(2, B, steps, C)
     options = {"mask": block_causal(STEP), "kv_heads": 2, "qk_norm": "rms"}
     stack, params, x = setup(condition=c, remat="block", **options)
@@ -207,7 +215,14 @@ def test_any_mesh_computes_the_same(mesh, steps, segments):
     def run():
         return jax.jit(jax.value_and_grad(loss, (0, 1, 2), has_aux=True))(params, x, c)
 
-    (_, expected), grads = run()
+    return run, run()
+
+
+@pytest.mark.parametrize("mesh", MESHES, ids=str)
+@pytest.mark.parametrize("steps", [N // STEP, N], ids=["step", "token"])
+@pytest.mark.parametrize("segments", [None, (16, 8)], ids=str)
+def test_any_mesh_computes_the_same(mesh, steps, segments):
+    run, ((_, expected), grads) = conditioned(steps, segments)
     devices = jax.devices()[: int(np.prod(list(mesh.values())))]
     with jax.set_mesh(make_mesh(devices=devices, **mesh)):
         (_, found), found_grads = run()
@@ -226,13 +241,13 @@ def test_a_cache_extends_to_the_whole_pass(n, attention):
     c = normal(2, B, N, C)
     options = {"kv_heads": 2, "qk_norm": "rms", "attention": attention}
     stack, params, x = setup(condition=c, mask=mask, **options)
-    whole = stack.apply(params, x, rope(), condition=c)
+    whole = jax.jit(stack.apply)(params, x, rope(), condition=c)
 
     def steps(y):
         """[.., N, ..] -> [N / n, .., n, ..]."""
         return jnp.moveaxis(y.reshape(y.shape[0], N // n, n, *y.shape[2:]), 1, 0)
 
-    extend = functools.partial(stack.apply, params, method="extend")
+    extend = jax.jit(functools.partial(stack.apply, params, method="extend"))
 
     def body(cache, now):
         y, cache = extend(now[0], cache, now[1], now[2])
@@ -324,6 +339,25 @@ def test_groups_are_separate_calls_that_gather_weights_once():
             for f in (lambda p: together(p, (one,)), together, separate)
         ]
     assert 0 < counts[0] == counts[1] == counts[2] / 2
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"remat": "none", "mask": block_causal(STEP)}, {"remat": "dots"}],
+    ids=str,
+)
+def test_the_last_tokens_alone_are_those_of_the_whole(options):
+    """And so are their gradients, which reach all weights and tokens."""
+    stack, params, x = setup(**options)
+
+    def loss(params, x, **more):
+        y = stack.apply(params, x, rope(), **more)[:, -3:]
+        return (y * jnp.cos(jnp.arange(D))).sum(), y
+
+    both = jax.value_and_grad(loss, argnums=(0, 1), has_aux=True)
+    whole = jax.jit(both)(params, x)
+    found = jax.jit(functools.partial(both, last=3))(params, x)
+    jax.tree.map(functools.partial(close, rtol=1e-4), found, whole)
 
 
 def apply(mesh=None, **options):

@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import pytest
 from clocks import STEADY, write_clock
-from small import small, use_one_device
+from small import small, steady, use_one_device
 
 from core.base.processes import usable_cpus
 from core.data.clips import View
@@ -21,8 +21,13 @@ from jepa.inputs import clips
 from launch.config import changed, load, variants
 
 
+@pytest.fixture(autouse=True)
+def one_device(monkeypatch):
+    use_one_device(monkeypatch)
+
+
 def test_a_small_config_is_measured():
-    found = json.loads(bench.as_json(bench.measure(small(mesh__data=8), steps=3)))
+    found = json.loads(bench.as_json(bench.measure(steady(), steps=3)))
     assert found["steps"] == 3 and found["programs_compiled"] == 1
     assert 0 < found["step_seconds_min"] <= found["step_seconds_median"]
     assert 0 <= found["data_wait_share"] <= 1
@@ -34,7 +39,7 @@ def test_a_small_config_is_measured():
 
 def test_startup_and_checkpoints_are_measured(monkeypatch):
     monkeypatch.setattr(startup, "LARGE", 1e6)
-    found = bench.measure(small(mesh__data=8), ("startup", "checkpoint"), steps=2)
+    found = bench.measure(steady(), ("startup", "checkpoint"), steps=2)
     parts = ("plan", "state", "first_batch", "first_step")
     assert all(found[f"startup_{part}_seconds"] > 0 for part in parts)
     # Weights, EMA of the encoder, two moments.
@@ -46,7 +51,6 @@ def test_startup_and_checkpoints_are_measured(monkeypatch):
 
 
 def test_heads_on_frozen_features_are_measured(monkeypatch):
-    use_one_device(monkeypatch)
     monkeypatch.setattr(frozen, "HEADS", {"linear": HEADS["linear"], "knn": None})
     found = bench.measure(small(), ("probe",), steps=2)
     assert found["probe_encode_cpu_seconds"] > 0
@@ -55,21 +59,21 @@ def test_heads_on_frozen_features_are_measured(monkeypatch):
 
 
 def test_a_sweep_times_every_combination_and_continues_after_an_error():
-    text = "mesh.data=8,3 batch=8"
+    text = "mesh.data=1,3 batch=8"
     assert sweep.choices("a=1,2 b.c=x,y") == [
         {"a": "1", "b.c": "x"},
         {"a": "1", "b.c": "y"},
         {"a": "2", "b.c": "x"},
         {"a": "2", "b.c": "y"},
     ]
-    config = small(mesh__data=8)
+    config = steady()
     pairs = variants(config, sweep.choices(text))
     measure = functools.partial(sweep.measure_on_one_batch, steps=2)
     good, bad = sweep.sweep(pairs, measure)
     assert good["step_seconds_min"] <= good["step_seconds_median"]
     assert good["clips_per_second"] == pytest.approx(8 / good["step_seconds_median"])
-    assert sweep.row(good).startswith("mesh.data 8  batch 8  ")
-    assert "needs 3 devices but there are 8" in bad["error"]
+    assert sweep.row(good).startswith("mesh.data 1  batch 8  ")
+    assert "needs 3 devices but there are 1" in bad["error"]
     assert bad["choice"] == {"mesh.data": "3", "batch": "8"}
     (late,) = sweep.sweep(pairs[:1], measure, seconds=-1)
     assert late["error"].startswith("not started")
@@ -80,11 +84,9 @@ def test_a_sweep_times_every_combination_and_continues_after_an_error():
         changed(config, {"mesh.dat": "3"})
 
 
-def test_data_is_measured_alone(monkeypatch):
-    use_one_device(monkeypatch)
-    config = small(data__workers=1)
-    # Many steps, so that batches ready at the start matter little.
-    found = bench.measure(config, ("data", "step"), steps=30)
+def test_data_is_measured_alone():
+    config = steady(data__workers=1)
+    found = bench.measure(config, ("data", "step"), steps=8)
     video = 8 * 4 * 64 * 64 * 3  # clips, frames, pixels
     assert video < found["data_bytes_per_step"] < 1.1 * video
     assert found["data_clips_per_second"] > 0
@@ -110,7 +112,6 @@ def test_cpu_time_of_children_counts():
 def test_data_is_compared_with_decoding_alone(tmp_path, monkeypatch):
     for i in range(2):
         write_clock(tmp_path / f"{i}.mp4", STEADY)
-    use_one_device(monkeypatch)
     fields = {"data__source": str(tmp_path), "data__fps": 10.0}
     asked, frames = [], decode_baseline.decode_frames
     monkeypatch.setattr(

@@ -16,8 +16,10 @@ pytest.importorskip("libtpu")
 
 
 def config(**fields):
-    fields = {"dtype": "bfloat16", "batch": 16, **fields}
-    return small(**fields)
+    fields = {"dtype": "bfloat16", "batch": 16, "encoder__size": "mini", **fields}
+    config = small(**fields)
+    del config.masks.patterns["steps"]
+    return config
 
 
 @pytest.fixture(scope="module")

@@ -3,36 +3,33 @@
 import torch
 import transformers
 
-from jepa.nets.model import MEAN, STD
+from jepa.perf import torch_parts as parts
 
 VERSIONS = f"transformers {transformers.__version__}, torch {torch.__version__}, eager"
 
 
 class Program:
-    """Networks of a Hugging Face folder and their loss on a batch.
+    """Networks of a Hugging Face folder; attributes as in peer_torch_pretrain."""
 
-    Attributes:
-      trained, encoder: lists of tensors; target: the averages of `encoder`, in its order.
-    """
-
-    def __init__(self, folder, batch: dict, sizes: dict):
+    def __init__(self, folder):
+        self.settings, _, given = parts.read_given(folder)
         transformers.logging.set_verbosity_error()
         transformers.logging.disable_progress_bar()
         model = transformers.VJEPA2Model.from_pretrained(folder).train()
         teacher = transformers.VJEPA2Model.from_pretrained(folder).encoder.train()
         self.networks, self.teacher = model, teacher.requires_grad_(False)
         self.trained = list(model.parameters())
-        self.encoder = list(model.encoder.parameters())
-        self.target = list(teacher.parameters())
-        self.video = torch.from_numpy(batch["video"])
+        self.averaged = list(model.encoder.parameters())
+        self.averages = list(teacher.parameters())
+        self.video = given["video"]
         self.context, self.hidden = (
-            torch.from_numpy(batch[name]).split(sizes[name], 1)
+            given[name].split(self.settings["sizes"][name], 1)
             for name in ("context", "target")
         )
 
     def pixels(self):
         """uint8 [B, T, H, W, 3] -> standardized float32 [B, T, 3, H, W]."""
-        mean, std = (torch.from_numpy(x) for x in (MEAN, STD))
+        mean, std = (torch.tensor(self.settings[k]) for k in ("mean", "std"))
         return ((self.video / 255 - mean) / std).permute(0, 1, 4, 2, 3)
 
     def loss(self):
