@@ -139,9 +139,9 @@ def run_stack(blocks: Transformer, groups: Sequence[Tokens]) -> list[jax.Array]:
     """
     if len(groups) > 1:
         return blocks.together(groups)
-    x, rope, valid, segments, _, mask = groups[0]
+    x, rope, valid, segments, _, mask, last = groups[0]
     assert mask in (None, blocks.mask), (mask, blocks.mask)
-    return [blocks(x, rope, valid, segments)]
+    return [blocks(x, rope, valid, segments, last=last)]
 
 
 def together(network, params, inputs: Sequence, **options) -> tuple:
