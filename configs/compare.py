@@ -21,7 +21,7 @@ PRESETS = {
 }
 # Labelled clips in a step of the supervised twin, which then costs as many FLOPs as one of
 # the method.
-TWIN_CLIPS = {"v2": 25, "v2_1": 30, "v2_1_context": 28, "levjepa": 9, "image": 4}
+TWIN_CLIPS = {"v2": 25, "v2_1": 30, "v2_1_context": 28, "levjepa": 7, "image": 4}
 WARMUP_STEPS = 50
 MOMENTUM = 0.99  # at .998 half of the target's first weights are left after 350 steps
 
