@@ -172,6 +172,7 @@ def arm():
     shows the way from afar, unlike in two_rooms.
     """
     config = two_rooms()
+    config["steps"] = 4000
     config["data"] |= {"source": "arm"}
     config["plan"] |= {
         "world": "arm",
