@@ -73,7 +73,7 @@ def error_of_fit(config, folder, **options) -> str:
         (
             "configs/jepa.py:tny",
             (),
-            "has no preset 'tny'; use one of tiny, atari, rooms, v1_l",
+            "has no preset 'tny'; use one of tiny, atari, rooms, arm",
         ),
         (TINY, ["batchs=3"], "config has no field batchs; did you mean batch?"),
         (TINY, ["data.sorce=x"], "no field data.sorce; did you mean data.source?"),
