@@ -86,7 +86,7 @@ def pusht():
         # Plans are carried out in a world; goals are states `offset` steps later in validation
         # episodes, to be reached in `budget` steps.
         "plan": {
-            "world": "",  # or two_rooms, pushing; without one plans are only exported
+            "world": "",  # two_rooms, pushing or arm; "" if plans are only exported
             "window": 1,  # frames that a predicted step sees, up to clip.history
             "last": 1,  # of the horizon's blocks that the cost counts; 0: all
             "tasks": {

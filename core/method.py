@@ -165,8 +165,8 @@ class Tools(NamedTuple):
     """What benchmarks, forecasts and contact sheets use.
 
     benches: name -> function that measures and returns numbers. draw: batch -> uint8
-    picture [H, W, 3] of what the step is given. example: () -> arrays of one training
-    example, without data, so that a step can be compiled where there is none.
+    picture [H, W, 3] of what the step is given. example: () -> a training example that
+    needs no data, for compiling a step where there is none.
     """
 
     benches: Mapping[str, Callable[[], dict[str, Any]]] = {}

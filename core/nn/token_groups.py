@@ -11,7 +11,7 @@ from core.nn import token_order
 from core.nn.blocks import per_token
 from core.nn.kernels import VALID_FIRST
 from core.nn.masks import Mask
-from core.parallel.collectives import current_mesh
+from core.parallel.collectives import current_mesh, local_part
 
 
 class Tokens(NamedTuple):
@@ -86,6 +86,21 @@ def place(tokens: Tokens, *, kernel: str, mask: Mask) -> Placed:
     local = tuple(n // ways for n in segments)
     arrays = x, rope, seen, condition
     return Placed(arrays, local, ways, mask, order, inverse, last)
+
+
+def local_arrays(arrays: tuple, mesh_axis: str | None) -> tuple:
+    """The part of `arrays` of Placed that a device has whose axis shares out the tokens.
+
+    mesh_axis: None where every device has all of them.
+    """
+    if mesh_axis is None:
+        return arrays
+    x, rope, seen, condition = arrays
+    local = functools.partial(local_part, mesh_axis)
+    x, rope = jax.tree.map(local, (x, rope))
+    if condition is not None and condition.ndim == 3:
+        condition = local(condition)
+    return x, rope, seen, condition
 
 
 def sequence_ways(mesh, segments) -> int:

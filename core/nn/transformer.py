@@ -22,8 +22,8 @@ from core.nn.cache import Cache, LayerCache, empty_cache
 from core.nn.masks import FULL, Mask
 from core.nn.remat import POLICIES
 from core.nn.stacked_layers import name_layers, stretches, unstack
-from core.nn.token_groups import Tokens, place
-from core.parallel.collectives import current_mesh, gather_weight, local_part
+from core.nn.token_groups import Tokens, local_arrays, place
+from core.parallel.collectives import current_mesh, gather_weight
 from core.parallel.layouts import (
     is_kernel,
     partition_spec,
@@ -304,15 +304,9 @@ class Transformer(nn.Module):
         weight_specs: the layouts of the blocks' weights.
         """
         xs, calls, shards, ends = [], [], [], []
-        for (x, rope, seen, condition), (segments, ways, mask, last) in zip(
-            groups, parts, strict=True
-        ):
+        for arrays, (segments, ways, mask, last) in zip(groups, parts, strict=True):
             own = shard._replace(tokens="sequence" if ways > 1 else None)
-            if own.tokens:
-                local = functools.partial(local_part, own.tokens)
-                x, rope = jax.tree.map(local, (x, rope))
-                if condition is not None and condition.ndim == 3:
-                    condition = local(condition)
+            x, rope, seen, condition = local_arrays(arrays, own.tokens)
             block = self.block(x.shape[-1], tensor, mask)
             xs.append(x)
             calls.append((block, (rope, seen, segments, own, condition)))
@@ -332,9 +326,8 @@ class Transformer(nn.Module):
         if self.remat != "none":
             policy = {"prevent_cse": False, "policy": POLICIES[self.remat]}
             body, end = (jax.checkpoint(f, **policy) for f in (body, end))
-            alone = any(
-                last is not None for last in ends
-            )  # the last block, not scanned
+            # Whether the last block computes less than the others, and is not scanned.
+            alone = any(last is not None for last in ends)
             stops = range(self.depth)[-2:] if alone else self.levels
             pieces = stretches(params, tuple(stops))
             for piece in pieces[:-1] if alone else pieces:

@@ -140,13 +140,8 @@ def draw(
     task: Task, setting: Setting, world, recordings, how: Judging, seed
 ) -> Problems:
     """The problems of a seed."""
-
-    def wanted(starts, goals):
-        world.reset(starts)
-        far = world.distance(goals) >= task.apart
-        return far if task.wanted is None else far & task.wanted(starts, goals)
-
-    words = {"count": how.problems, "seed": seed, "wanted": wanted}
+    words = {"count": how.problems, "seed": seed, "apart": task.apart}
+    words["wanted"] = task.wanted
     if not task.offset:
         assert setting.sample is not None  # by check_judging
         return sampled_problems(setting.sample, world, **words)

@@ -54,6 +54,7 @@ def recorded_problems(
     offset: int,
     count: int,
     seed: int,
+    apart: float = 0.0,
     wanted: Callable[[Arrays, Arrays], np.ndarray] | None = None,
 ) -> Problems:
     """`count` problems whose goal is `offset` steps after the start in the same episode.
@@ -62,6 +63,7 @@ def recorded_problems(
 
     Args:
       recordings: as core.data.episodes.trajectories.Recordings, held out from training.
+      apart: least distance of start and goal, in the world's measure.
       wanted: (starts, goals) -> bool [n]: which problems are of interest; all by default.
 
     Raises ValueError if the recordings lack a state or actions, are too short, or if nearly
@@ -89,7 +91,9 @@ def recorded_problems(
         f"no episode of {recordings} has {offset + 1} steps, which goals {offset} steps "
         "ahead need"
     )
-    return collect(draw, world, count=count, seed=seed, wanted=wanted, hint=hint)
+    return collect(
+        draw, world, count=count, seed=seed, apart=apart, wanted=wanted, hint=hint
+    )
 
 
 def load_recording(recordings: Any, index: int) -> dict:
@@ -130,6 +134,7 @@ def sampled_problems(
     *,
     count: int,
     seed: int,
+    apart: float = 0.0,
     wanted: Callable[[Arrays, Arrays], np.ndarray] | None = None,
 ) -> Problems:
     """`count` problems that `sample` draws: (state, goal state), arrays by name.
@@ -140,10 +145,14 @@ def sampled_problems(
     def draw(rng):
         return (*sample(rng), None)
 
-    return collect(draw, world, count=count, seed=seed, wanted=wanted, hint="")
+    return collect(
+        draw, world, count=count, seed=seed, apart=apart, wanted=wanted, hint=""
+    )
 
 
-def collect(draw, world: GoalWorld, *, count, seed, wanted, hint: str) -> Problems:
+def collect(
+    draw, world: GoalWorld, *, count, seed, apart, wanted, hint: str
+) -> Problems:
     """`count` wanted problems that are not solved at the start, in the order drawn."""
     rng, kept, tries, drawn, solved = np.random.default_rng(seed), [], 0, 0, 0
     while len(kept) < count:
@@ -160,8 +169,10 @@ def collect(draw, world: GoalWorld, *, count, seed, wanted, hint: str) -> Proble
             if (one := draw(rng)) is not None:
                 fresh.append(one)
         starts, goals = (stack([x[i] for x in fresh]) for i in (0, 1))
-        fine = np.ones(count, bool) if wanted is None else wanted(starts, goals)
         world.reset(starts)
+        fine = np.asarray(world.distance(goals)) >= apart
+        if wanted is not None:
+            fine &= wanted(starts, goals)
         reached = np.asarray(world.reached(goals), bool)
         drawn, solved = drawn + int(fine.sum()), solved + int((reached & fine).sum())
         kept += [fresh[i] for i in np.flatnonzero(fine & ~reached)]

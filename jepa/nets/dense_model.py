@@ -18,7 +18,7 @@ import numpy as np
 from core.nn.layers import Dense, LayerNorm, gelu, named, normalize
 from core.nn.token_groups import Tokens
 from core.parallel.collectives import constrain
-from jepa.nets.model import check_width, positional, run_stack, stack
+from jepa.nets.model import check_width, positional, run_stack, stack, whole_grid
 
 # Blocks of the levels where they are not equally spaced: the released G, whose third level
 # the paper puts at 35.
@@ -144,10 +144,7 @@ class DenseEncoder(nn.Module):
 
         def tokens(seen: Seen) -> Tokens:
             B, n, p = seen.patches.shape
-            index = seen.index
-            if index is None:
-                assert n == np.prod(seen.grid), (n, seen.grid)
-                index = jnp.arange(n)[None]
+            index = whole_grid(n, seen.grid) if seen.index is None else seen.index
             assert p in (pixels, pixels * self.patch[0]), (p, self.patch)
             image = p == pixels
             x = embed_image(seen.patches) if image else embed(seen.patches)

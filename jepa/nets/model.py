@@ -132,6 +132,12 @@ def stack(module, *, mask: Mask = FULL, levels: tuple[int, ...] = ()) -> Transfo
     )
 
 
+def whole_grid(n: int, grid: tuple[int, int, int]) -> jax.Array:
+    """The index [1, n] of all n tokens of a grid, in order."""
+    assert n == np.prod(grid), (n, grid)
+    return jnp.arange(n)[None]
+
+
 def run_stack(blocks: Transformer, groups: Sequence[Tokens]) -> list[jax.Array]:
     """Outputs of a network's blocks for each group.
 
@@ -194,9 +200,7 @@ class Encoder(nn.Module):
         """
         check_width("encoder", self.width, self.heads, self.positions)
         B, n, _ = patches.shape
-        if index is None:
-            assert n == np.prod(grid), (n, grid)
-            index = jnp.arange(n)[None]
+        index = whole_grid(n, grid) if index is None else index
         x = Dense(self.width, (None, "embed"), self.dtype, name="embed")(patches)
         added, rope = positional(
             index, grid, positions=self.positions, width=self.width, heads=self.heads

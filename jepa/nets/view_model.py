@@ -10,14 +10,13 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from core.nn.layers import Dense, LayerNorm, gelu, named
 from core.nn.masks import FULL, block_causal
 from core.nn.token_groups import Tokens
 from core.parallel.collectives import constrain
 from jepa.nets.batch_norm import batch_moments, normalize_by
-from jepa.nets.model import check_width, positional, run_stack, stack
+from jepa.nets.model import check_width, positional, run_stack, stack, whole_grid
 
 
 class View(NamedTuple):
@@ -75,10 +74,7 @@ class ViewEncoder(nn.Module):
 
         def tokens(view: View) -> Tokens:
             B, n, _ = view.patches.shape
-            index = view.index
-            if index is None:
-                assert n == np.prod(view.grid), (n, view.grid)
-                index = jnp.arange(n)[None]
+            index = whole_grid(n, view.grid) if view.index is None else view.index
             x = embed(view.patches)
             # The last token, so that it comes after all time steps of a causal mask.
             # Position 0 does not rotate it, as in the published encoder.

@@ -1,9 +1,9 @@
 """Inputs of one training step for another program, by method.
 
 Each function of INPUTS returns (batch of both programs, other arrays of the peer, settings).
-Masks are replaced by random cells without padding. What our step draws or computes of its
-first batch is given: colors of views, directions of SIGReg, weights of visible tokens,
-normalized actions; the peer takes the same ones at every step.
+Masks are replaced by random cells without padding. Colors of views, directions of SIGReg,
+weights of visible tokens and normalized actions are those of our first step. The peer uses
+the same ones in every step.
 """
 
 import jax

@@ -14,7 +14,7 @@ LUMA = (0.299, 0.587, 0.114)
 
 
 class Program:
-    """The networks of a folder of jepa.perf.peer; attributes as in peer_torch_pretrain."""
+    """The networks of a folder of jepa.perf.peer; attributes as in torch_masked."""
 
     def __init__(self, folder):
         self.settings, weights, self.given = parts.read_given(folder)

@@ -14,7 +14,7 @@ RATE = 0.1  # of the running statistics
 
 
 class Program:
-    """The networks of a folder of jepa.perf.peer; attributes as in peer_torch_pretrain."""
+    """The networks of a folder of jepa.perf.peer; attributes as in torch_masked."""
 
     def __init__(self, folder):
         self.settings, weights, self.given = parts.read_given(folder)

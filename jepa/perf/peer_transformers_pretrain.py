@@ -9,7 +9,7 @@ VERSIONS = f"transformers {transformers.__version__}, torch {torch.__version__},
 
 
 class Program:
-    """Networks of a Hugging Face folder; attributes as in peer_torch_pretrain."""
+    """Networks of a Hugging Face folder; attributes as in torch_masked."""
 
     def __init__(self, folder):
         self.settings, _, given = parts.read_given(folder)

@@ -7,14 +7,13 @@ its own.
 
 import contextlib
 import importlib
-import json
-import resource
 import sys
-import time
+
+from jepa.perf.serving import serve
 
 
-def serve(kind, folder, threads):
-    """Print lines of JSON: first the versions, then for each plan seconds, CPU and memory.
+def start(kind, folder, threads):
+    """Make a plan per input line, timed by jepa.perf.serving.
 
     "costs" are those of plans that both programs are given, or empty.
     """
@@ -24,16 +23,14 @@ def serve(kind, folder, threads):
     module = importlib.import_module(f"jepa.perf.plan_peer_{kind}")
     program = module.Program(folder)
     costs = program.check().tolist()
-    print(json.dumps({"versions": module.VERSIONS}), flush=True)
-    for _ in sys.stdin:
-        start, used = time.perf_counter(), time.process_time()
+
+    def plan():
         with contextlib.redirect_stdout(sys.stderr):  # a solver may print
             program.plan()
-        answer = {"seconds": time.perf_counter() - start, "costs": costs}
-        answer["cpu_seconds"] = time.process_time() - used
-        answer["peak_kib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        print(json.dumps(answer), flush=True)
+        return {"costs": costs}
+
+    serve(module.VERSIONS, plan)
 
 
 if __name__ == "__main__":
-    serve(*sys.argv[1:])
+    start(*sys.argv[1:])

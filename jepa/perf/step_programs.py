@@ -8,9 +8,9 @@ averages. Needs PyTorch and numpy, and nothing of JAX: it may run in an environm
 import importlib
 import json
 import pathlib
-import resource
 import sys
-import time
+
+from jepa.perf.serving import serve
 
 
 def make_step(program, rates):
@@ -40,26 +40,16 @@ def make_step(program, rates):
     return step
 
 
-def serve(kind, folder, threads):
-    """Take one step per input line; print lines of JSON.
-
-    First the versions, then for each step seconds, loss, CPU and memory.
-    """
+def start(kind, folder, threads):
+    """Take one step per input line; its loss is what jepa.perf.serving prints."""
     import torch
 
     torch.set_num_threads(int(threads))
     module = importlib.import_module(f"jepa.perf.peer_{kind}")
     rates = json.loads((pathlib.Path(folder) / "step.json").read_text())
     step = make_step(module.Program(folder), rates)
-    print(json.dumps({"versions": module.VERSIONS}), flush=True)
-    for _ in sys.stdin:
-        start, used = time.perf_counter(), time.process_time()
-        loss = step()
-        answer = {"seconds": time.perf_counter() - start, "loss": loss}
-        answer["cpu_seconds"] = time.process_time() - used
-        answer["peak_kib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        print(json.dumps(answer), flush=True)
+    serve(module.VERSIONS, lambda: {"loss": step()})
 
 
 if __name__ == "__main__":
-    serve(*sys.argv[1:])
+    start(*sys.argv[1:])

@@ -147,11 +147,11 @@ class AdaLNPredictor(nn.Module):
         where = step_positions(first + T, grid, self.rope_grid, views, conditions=0)
         where = where[first * N :]
         rope = rope_tables(where[None], head_dim=self.head_dim, variant=self.positions)
-        given = x.reshape(B, T * N, -1), rope, actions.astype(self.dtype)
+        x, moves = x.reshape(B, T * N, -1), actions.astype(self.dtype)
         if cache is None:
-            x = self.blocks(N)(*given[:2], condition=given[2])
+            x = self.blocks(N)(x, rope, condition=moves)
         else:
-            x, cache = self.blocks(N).extend(given[0], cache, *given[1:])
+            x, cache = self.blocks(N).extend(x, cache, rope, moves)
         x = LayerNorm(1e-6, jnp.float32, name="norm")(x).reshape(B, T, N, -1)
         last = Dense(self.out, (None, "embed"), self.dtype, name="proj")
         guess = last(x[..., : self.width]).astype(jnp.float32)

@@ -103,7 +103,7 @@ class ModulatedBlock(PreNormBlock):
     def __call__(self, x, condition, keys=None, *, vectors=None, last: bool = False):
         """[B, T, W], [B, T, C] -> [B, T, W], or [B, 1, W] of the last step alone.
 
-        vectors: what `modulation` makes of the condition, [B, T, 6 W], where it is known.
+        vectors: the output of `modulation`, [B, T, 6 W], if it was computed before.
         """
         if vectors is None:
             layer = modulation(x.shape[-1], self.dtype, name="modulation")

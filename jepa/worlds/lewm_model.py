@@ -180,8 +180,8 @@ class Predictor(nn.Module):
     def __call__(self, latents, actions, keys=None, *, vectors=None):
         """[B, T, D], embedded actions [B, T, C] -> [B, T, width], T up to `history`.
 
-        keys: of the rows, [B], for dropout; None drops nothing. vectors: in place of the
-        actions, what `modulations` made of them; then the last step alone is returned,
+        keys: of the rows, [B], for dropout; None drops nothing. vectors: the output of
+        `modulations`; actions are not read then, and only the last step is returned,
         [B, 1, width].
         """
         T, D = latents.shape[1:]

@@ -86,7 +86,7 @@ class Networks(NamedTuple):
         """Latents after each of the last H blocks, from predicted ones: [N, H, D].
 
         latents: [N, n, D]. blocks: [N, n - 1 + H, skip A]. window: most latents that a
-        prediction sees. What depends on the blocks alone is computed once for all steps.
+        prediction sees. Actions are embedded once, before the first step.
         """
         moves = self.action.apply({"params": params["action"]}, blocks)
         vectors = self.predictor.modulations(params["predictor"], moves)

@@ -10,8 +10,8 @@ from core.data.episodes.smooth_edges import share
 TABLE, PLATE = (232, 228, 218), (150, 146, 140)
 PLATE_RADIUS = 0.12
 UPPER_COLOR, FORE_COLOR, TIP_COLOR = (58, 92, 150), (240, 150, 50), (200, 50, 60)
-FEW = 4
 UPPER_RADIUS, FORE_RADIUS, TIP_RADIUS = 0.065, 0.05, 0.06
+FEW = 4  # pictures that are drawn together
 
 
 def draw(places, size: int) -> np.ndarray:
@@ -41,11 +41,8 @@ def away_from(first, second, size: int) -> np.ndarray:
     at = (np.arange(size, dtype=np.float32) + 0.5) / size
     way = second - first
     square = np.maximum((way**2).sum(1), 1e-9)[:, None, None]
-    dx, dy = (
-        at[None, None, :] - first[:, 0, None, None],
-        at[None, :, None] - first[:, 1, None, None],
-    )
-    wx, wy = way[:, 0, None, None], way[:, 1, None, None]
+    x, y, wx, wy = (k[:, None, None] for k in (*first.T, *way.T))
+    dx, dy = at - x, at[:, None] - y
     along = np.clip((dx * wx + dy * wy) / square, 0, 1)
     return np.sqrt((dx - along * wx) ** 2 + (dy - along * wy) ** 2)
 
