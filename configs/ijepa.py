@@ -30,7 +30,7 @@ MACHINES = {
     },
     "ijepa_h16_448": {
         "h200:1x8": laid(1, "dots", data=1, fsdp=8),
-        "v5p:2x2x4": laid(1, "dots", data=1, fsdp=16),
+        "v5p:2x2x4": laid(2, "dots", data=2, fsdp=8),
     },
 }
 
@@ -113,4 +113,6 @@ def tiny(config: dict) -> dict:
     config["data"] |= {"source": "frames:world", "frames": 8, "workers": 2}
     config["eval_steps"] |= {"health": 250, "pictures": 600, "probe": 0, "baselines": 0}
     config["probe"] |= {"train_clips": 1500, "steps": 500, "lr": 4e-3}
+    # A step of the supervised twin then costs as much as one of the method.
+    config["probe"]["twin_clips"] = 4
     return config

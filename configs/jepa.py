@@ -77,13 +77,13 @@ MACHINES = {
     },
     "v2_1_l": {
         "h200:1x8": laid(1, "dots", data=1, fsdp=8) | {"predictor.out": 0},
-        "v5e:4x4": laid(1, "dots", data=1, fsdp=16) | {"predictor.out": 0},
+        "v5e:4x4": laid(1, "dots", data=2, fsdp=8) | {"predictor.out": 0},
     },
     "v2_1_g": {"h100:1x8": laid(1, "dots", data=1, fsdp=8)},
     "v2_1_G": {
         "h200:1x1": laid(8, "dots", data=1, fsdp=1),
         "h200:1x8": laid(1, "dots", data=1, fsdp=8),
-        "v5p:2x2x4": laid(1, "dots", data=1, fsdp=16),
+        "v5p:2x2x4": laid(1, "dots", data=2, fsdp=8),
     },
     "v2_1_g384_cooldown": {"h200:1x8": laid(2, "attention", data=1, fsdp=8)},
     "v2_1_G384_cooldown": {

@@ -3,6 +3,8 @@
 two_rooms, pushing: two CPU cores, on the embedded two rooms or pushing task:
 python -m launch.train --config=configs/lewm.py:two_rooms --workdir=runs/lewm
 
+reacher: the same on DeepMind Control's reacher, whose recordings launch.prepare is to make.
+
 pusht: the published networks and schedule at 224 pixels, 18.0M weights; the trajectories are
 those of --config.data.source, such as a LeRobot folder of PushT.
 """
@@ -14,7 +16,12 @@ from configs import run
 
 def get_config(preset="two_rooms"):
     """The config of a preset by name; ValueError for an unknown one."""
-    makers = {"two_rooms": two_rooms, "pushing": pushing, "pusht": pusht}
+    makers = {
+        "two_rooms": two_rooms,
+        "pushing": pushing,
+        "reacher": reacher,
+        "pusht": pusht,
+    }
     if preset not in makers:
         raise ValueError(
             f"configs/lewm.py has no preset {preset!r}; use one of {', '.join(makers)}"
@@ -86,7 +93,7 @@ def pusht():
         # Plans are carried out in a world; goals are states `offset` steps later in validation
         # episodes, to be reached in `budget` steps.
         "plan": {
-            "world": "",  # two_rooms, pushing or arm; "" if plans are only exported
+            "world": "",  # as two_rooms or dmc:TASK; "" if plans are only exported
             "window": 1,  # frames that a predicted step sees, up to clip.history
             "last": 1,  # of the horizon's blocks that the cost counts; 0: all
             "tasks": {
@@ -168,5 +175,25 @@ def pushing():
     config["plan"]["planners"] |= {
         "mppi": {"candidates": 300, "best": 30, "rounds": 15},
         "gradient": {"candidates": 16, "rounds": 60},
+    }
+    return config
+
+
+def reacher():
+    """An arm of two joints, moved by torques; its states have velocities."""
+    config = two_rooms()
+    config["steps"] = 2000
+    # Its pictures take milliseconds each: see docs/planning_and_agents.md for a stored set.
+    config["data"] |= {"source": "dmc:reacher_easy:400:32"}
+    config["latent"]["width"] = 32
+    config["objective"]["sigreg_weight"] = 0.05
+    config["plan"] |= {
+        "world": "dmc:reacher_easy",
+        "tasks": {
+            "near": {"offset": 25, "budget": 50},
+            "sampled": {"offset": 0, "budget": 100},
+        },
+        "window": 3,
+        "execute": 1,
     }
     return config

@@ -12,6 +12,8 @@ atari:GAME:EPISODES        trajectories: games played while they are read; slow,
 two_rooms:EPISODES:SIZE    trajectories: the embedded two rooms; both numbers are optional
 pushing:EPISODES:SIZE      trajectories: the embedded pushing task; both numbers are optional
 arm:EPISODES:SIZE          trajectories: the embedded arm; both numbers are optional
+dmc:TASK:EPISODES:SIZE     trajectories: tasks of dm_control and gymnasium, acted in at random
+gym:TASK:EPISODES:SIZE     while they are read; both numbers are optional; slow, to prepare
 world                      the embedded world
 0.7*NAME + 0.3*NAME        a mixture, drawn from by weight
 """
@@ -44,6 +46,8 @@ from core.data.mixture import Mixture
 from core.data.pushing.episodes import PUSHING
 from core.data.records import Records
 from core.data.rooms.episodes import TWO_ROOMS
+from core.data.simulated.episodes import open_simulated
+from core.data.simulated.simulator import is_task
 from core.data.tfds import (
     Shards,
     find_dataset,
@@ -188,7 +192,7 @@ def is_trajectories(name: str) -> bool:
     name = with_home(name)
     if name.startswith("tfds:") or is_prepared(name):
         return "steps" in open_shards(name, "").features
-    known = is_atari, is_lerobot, is_minari, is_step_table
+    known = is_atari, is_task, is_lerobot, is_minari, is_step_table
     if any(is_one(name) for is_one in known):
         return True
     if any(names_task(task, name) for task in TASKS):
@@ -221,6 +225,8 @@ def recordings(name: str, split: str = "", frame_tolerance: float = 0.5) -> Reco
         )
     if is_atari(name):
         return split_recordings(open_atari(name), split)
+    if is_task(name):
+        return split_recordings(open_simulated(name), split)
     for task in TASKS:
         if names_task(task, name):
             return split_recordings(open_task(task, name), split)
@@ -242,7 +248,7 @@ def recordings(name: str, split: str = "", frame_tolerance: float = 0.5) -> Reco
     raise ValueError(
         f"{name} holds no trajectories{hint}; expected a replay's folder, a data set of "
         "launch.prepare, RLDS, LeRobot or Minari, an HDF5 or Lance table, tfds:NAME, "
-        "two_rooms, pushing, arm, or world"
+        "two_rooms, pushing, arm, dmc:TASK, gym:TASK, or world"
     )
 
 

@@ -10,6 +10,8 @@ import numpy as np
 from core.data.arm.goals import Arm
 from core.data.pushing.goals import Pushing
 from core.data.rooms import goals as rooms
+from core.data.simulated.goals import SimulatedGoals
+from core.data.simulated.simulator import is_task
 from core.export.planner import export_planner
 from core.parallel.layouts import unbox
 from core.planning.benches import make_plan_bench
@@ -30,6 +32,7 @@ WORLDS = {
     "arm": (Arm, None),
 }
 WAYS = ("any", "clear", "blocked")
+TASKS = "dmc:TASK, gym:TASK"  # other worlds (core/data/simulated/simulator.py)
 
 
 class Acting(NamedTuple):
@@ -57,7 +60,8 @@ def picture_views(names: Sequence[str], size: int) -> dict:
 class Planning(NamedTuple):
     """The config's section `plan`; most fields are those of core.planning.judging.Judging.
 
-    world: a name in WORLDS; "" if plans cannot be carried out here. window: frames that a
+    world: a name in WORLDS, or dmc:TASK or gym:TASK as of core.data.simulated.simulator; "" if
+    plans cannot be carried out here. window: frames that a
     predicted step sees. last: of the horizon's blocks that the cost counts; 0 for all.
     tasks: {name: {"offset", "budget", "way", "apart"}}; way: "clear" or "blocked" for problems
     whose straight way is so, "any" by default; the rest is that of core.planning.judging.Task.
@@ -80,10 +84,10 @@ class Planning(NamedTuple):
 
     def check(self, history: int) -> None:
         """Raise ValueError for an unknown world and a window beyond the history."""
-        if self.world and self.world not in WORLDS:
+        if self.world and self.world not in WORLDS and not is_task(self.world):
             raise ValueError(
-                f"plan.world is {self.world!r}; use {', '.join(WORLDS)}, or nothing where "
-                "plans cannot be carried out"
+                f"plan.world is {self.world!r}; use {', '.join(WORLDS)}, {TASKS}, or nothing "
+                "where plans cannot be carried out"
             )
         for task in self.tasks.values():
             make_task(self.world, task)
@@ -108,12 +112,9 @@ def make_plan_evaluation(acting: Acting, plan: Planning):
         if not plan.world:
             raise ValueError(
                 "plan.world is empty, so plans cannot be carried out; name one of "
-                f"{', '.join(WORLDS)}, or other evaluations, such as --eval=health"
+                f"{', '.join(WORLDS)}, {TASKS}, or other evaluations, such as --eval=health"
             )
-        setting = Setting(
-            world=functools.partial(WORLDS[plan.world][0], acting.size),
-            recordings=functools.partial(with_pictures, acting.source, "validation"),
-        )
+        setting = setting_of(plan.world, acting)
         names = set(Judging._fields) - {"tasks", "planners"}
         how = Judging(
             tasks={k: make_task(plan.world, task) for k, task in plan.tasks.items()},
@@ -126,6 +127,15 @@ def make_plan_evaluation(acting: Acting, plan: Planning):
     return evaluate
 
 
+def setting_of(world: str, acting: Acting) -> Setting:
+    """Where plans are carried out. States can be sampled in simulated tasks."""
+    recordings = functools.partial(with_pictures, acting.source, "validation")
+    if world in WORLDS:
+        return Setting(functools.partial(WORLDS[world][0], acting.size), recordings)
+    there = SimulatedGoals(world, acting.size)
+    return Setting(lambda: there, recordings, there.sample)
+
+
 def make_task(world: str, task: Section) -> Task:
     """A task of the config; raises ValueError for an unknown `way`, or one of a world
     without obstacles.
@@ -136,7 +146,7 @@ def make_task(world: str, task: Section) -> Task:
         raise ValueError(f"{place} is {way!r}; use one of {', '.join(WAYS)}")
     wanted = None
     if world and way != "any":
-        blocked = WORLDS[world][1]
+        blocked = WORLDS[world][1] if world in WORLDS else None
         if blocked is None:
             raise ValueError(
                 f"{place} is {way!r}, but no way is blocked in {world}; use 'any'"

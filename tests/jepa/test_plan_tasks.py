@@ -9,7 +9,7 @@ from core.data.episodes.scripted import POSITION
 from core.planning.evaluate import Setting, draw
 from core.planning.judging import Judging
 from core.section import Section
-from jepa.worlds.planning import WORLDS, make_task
+from jepa.worlds.planning import WORLDS, Acting, make_task, picture_views, setting_of
 from jepa.worlds.stored_features import with_pictures
 
 
@@ -25,6 +25,24 @@ def test_problems_are_those_of_the_task(way, apart):
     assert (((start[:, 0] < 0.5) != (goal[:, 0] < 0.5)) == (way == "blocked")).all()
 
 
+def test_goals_of_simulated_tasks_are_sampled_or_recorded():
+    pytest.importorskip("dm_control", reason="dm_control is in requirements-envs.txt")
+    task = "dmc:reacher_easy"
+    acting = Acting(
+        "a model", goal_model=int, params_of=int, source=f"{task}:20:16",
+        views=picture_views(["image"], 16), size=16, width=2,
+    )  # fmt: skip
+    setting = setting_of(task, acting)
+    world, recordings = setting.world(), setting.recordings()
+    how = Judging({}, {}, problems=3)
+    for offset in (0, 25):
+        goals = make_task(task, section(offset=offset))
+        found = draw(goals, setting, world, recordings, how, seed=0)
+        assert (found.actions is None) == (offset == 0)
+        world.reset(found.starts)
+        assert not world.reached(found.goals).any()
+
+
 @pytest.mark.parametrize(
     "world, fields, message",
     [
@@ -37,6 +55,11 @@ def test_problems_are_those_of_the_task(way, apart):
             "pushing",
             {"way": "clear"},
             "a.way is 'clear', but no way is blocked in push",
+        ),
+        (
+            "dmc:reacher_easy",
+            {"way": "blocked"},
+            "no way is blocked in dmc:reacher_easy",
         ),
         ("two_rooms", {"away": 1}, "unknown field plan.tasks.a.away"),
     ],

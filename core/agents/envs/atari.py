@@ -3,8 +3,8 @@
 import numpy as np
 
 from core.agents.envs.env import episode_seed, resized
-from core.agents.envs.naming import package, unknown
 from core.agents.spaces import Space
+from core.base.packages import package, unknown
 
 MOST_NOOPS = 30  # frames without input before an episode begins
 MOST_FRAMES = 108_000  # of an episode: half an hour of play

@@ -1,8 +1,8 @@
 """Crafter, a survival game with sparse rewards (arXiv 2109.06780)."""
 
 from core.agents.envs.env import episode_seed
-from core.agents.envs.naming import package, unknown
 from core.agents.spaces import Space
+from core.base.packages import package, unknown
 
 
 def make(name, *, seed, size):

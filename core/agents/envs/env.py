@@ -5,8 +5,8 @@ from typing import Protocol
 import cv2
 import numpy as np
 
-from core.agents.envs.naming import unknown
 from core.agents.spaces import RESERVED, Space
+from core.base.packages import unknown
 from core.data.episodes.action_parts import LARGE
 from core.data.episodes.steps import is_observation
 

@@ -5,30 +5,14 @@ import importlib.util
 import numpy as np
 
 from core.agents.envs.env import episode_seed
-from core.agents.envs.naming import package, unknown
+from core.base.packages import package
 from core.base.text import one_line
-from core.data.records import explain
+from core.data.simulated.suite import load_gym
 
 
 def make(name, *, seed, size):
-    gymnasium = package("gymnasium", suite="gym")
-    register_atari(name, gymnasium.registry)
-    # gymnasium imports MODULE of MODULE:NAME, which then registers the name.
-    if ":" not in name and name not in gymnasium.registry:
-        raise unknown(
-            "environment of gym (gym:MODULE:NAME imports the module that registers it)",
-            name,
-            gymnasium.registry,
-        )
-    try:
-        # checks.py checks every step; gymnasium's checker warns about what we convert.
-        environment = gymnasium.make(name, disable_env_checker=True)
-    except Exception as error:
-        said = isinstance(error, gymnasium.error.Error | ImportError)
-        why = one_line(error).removesuffix(".") if said else explain(error)
-        if isinstance(error, ImportError) and "pip install" not in why:
-            why += "; install the package that it names"
-        raise ValueError(f"cannot make gym:{name}: {why}") from error
+    register_atari(name, package("gymnasium", suite="gym").registry)
+    environment = load_gym(name)
     try:
         return Gym(environment, seed, size)
     except ValueError as error:

@@ -2,7 +2,7 @@
 
 from core.agents.envs import atari, crafter, dmc, gym, world
 from core.agents.envs.env import Env
-from core.agents.envs.naming import unknown
+from core.base.packages import unknown
 
 SUITES = {
     "world": world.make,

@@ -5,8 +5,8 @@ from math import ceil
 import cv2
 import numpy as np
 
-from core.agents.envs.naming import unknown
 from core.agents.spaces import Space
+from core.base.packages import unknown
 from core.data.bodies import physics
 
 FPS = 8

@@ -1,4 +1,4 @@
-"""Errors for unknown tasks and missing packages."""
+"""Packages that are optional, and errors for unknown tasks of theirs."""
 
 import difflib
 import importlib

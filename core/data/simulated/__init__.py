@@ -1,0 +1,1 @@
+"""MuJoCo tasks of dm_control and gymnasium: opened, put into states, recorded; no jax."""
