@@ -17,7 +17,15 @@ from jepa.nets.model import MEAN, STD
 from jepa.perf import peer_inputs
 
 PROGRAMS = "jepa.perf.step_programs"
-NEEDS = {"torch": ("torch",), "transformers": ("torch", "transformers")}
+NEEDS = {
+    "torch": ("torch",),
+    "transformers": ("torch", "transformers"),
+    "stable_worldmodel": ("stable_worldmodel",),
+}
+INSTALL = dict.fromkeys(NEEDS, "pip install -r requirements-peer.txt")
+INSTALL["stable_worldmodel"] = (
+    "name the Python of an environment that has stable-worldmodel 0.1.1 with --peer_python"
+)
 RATES = {"lr": 1e-3, "decay": 0.04, "momentum": 0.999}
 
 
@@ -30,14 +38,12 @@ def comparable(config, kind, python=sys.executable):
     """
     if kind not in NEEDS:
         raise ValueError(f"--peer={kind} takes no steps; use {' or '.join(NEEDS)}")
-    for name in NEEDS[kind] if python == sys.executable else ():
-        if importlib.util.find_spec(name) is None:
-            raise ValueError(
-                f"--peer={kind} needs {name}: pip install -r requirements-peer.txt"
-            )
     module = f"peer_{module_of(config, kind)}"
     if importlib.util.find_spec(f"jepa.perf.{module}") is None:
         raise ValueError(f"--peer={kind} has no step of method {config.method}")
+    for name in NEEDS[kind] if python == sys.executable else ():
+        if importlib.util.find_spec(name) is None:
+            raise ValueError(f"--peer={kind} needs {name}: {INSTALL[kind]}")
     config = config.copy_and_resolve_references()
     config.dtype = "float32"
     with config.unlocked():

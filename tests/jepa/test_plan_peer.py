@@ -95,5 +95,5 @@ def test_a_comparison_that_is_not_there_is_named():
         bench.compare(config, "transformers", what="plan", steps=2)
     with pytest.raises(ValueError, match="method dreamer.offline has no peer for step"):
         bench.compare(load("configs/dreamer.py:tiny"), "torch", steps=2)
-    with pytest.raises(ValueError, match="--peer=stable_worldmodel takes no steps"):
+    with pytest.raises(ValueError, match="--peer=stable_worldmodel has no step of"):
         bench.compare(load("configs/jepa.py:tiny"), "stable_worldmodel", steps=2)
