@@ -152,6 +152,9 @@ def make(config: Section) -> Method:
         reach=plan.window,
     )
 
+    def records():
+        return read("train", frames=clip["frames"])[0]
+
     def source(split, shard, folder=None):
         check_encoder(config)
         return robot_clips.make_clip_source(
@@ -170,7 +173,9 @@ def make(config: Section) -> Method:
             networks, read=read, params_of=weights_of, config=config
         )
         | {"plan": make_plan_evaluation(acting, plan)},
-        exports={"planner": make_planner_export(acting, plan, config=config, about={})},
+        exports={
+            "planner": make_planner_export(acting, plan, config=config, records=records)
+        },
         batch=batch,
         unit="clips",
         frozen_fields=("step", "params", "encoder"),

@@ -198,7 +198,6 @@ def make(config: Section) -> Method:
             read=functools.partial(read, frames=frames),
         )
 
-    about = getattr(records, "about", {})
     return Method(
         init=init,
         step=step,
@@ -213,7 +212,9 @@ def make(config: Section) -> Method:
             "plan": make_plan_evaluation(acting, plan),
         },
         exports={
-            "planner": make_planner_export(acting, plan, config=config, about=about)
+            "planner": make_planner_export(
+                acting, plan, config=config, records=lambda: records
+            )
         },
         batch=batch,
         unit="clips",

@@ -195,7 +195,7 @@ def make(config: Section) -> Method:
         | {"plan": make_plan_evaluation(acting, plan)},
         exports={
             "planner": make_planner_export(
-                acting, plan, config=config, about=getattr(records, "about", {})
+                acting, plan, config=config, records=lambda: records
             )
         },
         batch=batch,

@@ -208,16 +208,16 @@ def recorded_bounds(about: dict, width: int) -> Bounds:
 
 
 def make_planner_export(
-    acting: Acting, plan: Planning, *, config: Section, about: dict
+    acting: Acting, plan: Planning, *, config: Section, records: Callable[[], Any]
 ):
     """(state, folder, origin) -> largest gap: plan.exported as one program.
 
-    about: of the recordings: bounds, names and units of actions, and their rate.
+    records: () -> those of training, whose `about` has bounds, names and units of actions.
     """
 
     def export(state, folder, origin):
-        model = acting.goal_model(state)
-        bounds = recorded_bounds(about, acting.width)
+        model, known = acting.goal_model(state), getattr(records(), "about", {})
+        bounds = recorded_bounds(known, acting.width)
         low, high = block_bounds(model, bounds)  # of blocks
         settings = {"kind": plan.exported} | dict(plan.planners[plan.exported])
         space = make_space(low, high, mean=0.0, std=plan.std)
@@ -237,7 +237,7 @@ def make_planner_export(
             high=bounds.high,
             views=acting.views,
         )
-        unit = about.get("units", {}).get("action", "")
+        unit = known.get("units", {}).get("action", "")
         return export_planner(
             controller,
             acting.params_of(state),
@@ -245,9 +245,9 @@ def make_planner_export(
             origin,
             config=config.to_dict(),
             title=f"{acting.title} planner",
-            names=about.get("names", {}).get("action", ()),
+            names=known.get("names", {}).get("action", ()),
             units=[unit] * acting.width,
-            rate=about.get("rate"),
+            rate=known.get("rate"),
         )
 
     return export
