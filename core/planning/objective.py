@@ -9,6 +9,8 @@ from typing import Any, Protocol
 
 import jax
 
+SIDE_BY_SIDE = 4  # problems whose rollouts are one piece of a program on CPUs
+
 
 class Objective(Protocol):
     """A model and a task as a cost of plans. Both functions are pure and run inside jit."""
@@ -45,18 +47,20 @@ class Objective(Protocol):
 def by_problem(roll: Callable, start: Any, plans: jax.Array) -> Any:
     """roll(start [B, ...], plans [B, S, H, A]): arrays [B, S, ...] that each problem has alone.
 
-    On CPUs one problem is rolled after the other: the numbers of one stay in the cache.
+    On CPUs one problem is rolled after the other, so that the numbers of one stay in the
+    cache. SIDE_BY_SIDE of them do not wait for each other, and keep all cores busy.
     """
     if len(plans) == 1:
         return roll(start, plans)
 
-    def one(problem):
+    def one(_, problem):
         found = roll(*jax.tree.map(lambda x: x[None], problem))
-        return jax.tree.map(lambda x: x[0], found)
+        return None, jax.tree.map(lambda x: x[0], found)
 
-    return jax.lax.platform_dependent(
-        start, plans, cpu=lambda *x: jax.lax.map(one, x), default=roll
-    )
+    def in_turn(*problems):
+        return jax.lax.scan(one, None, problems, unroll=SIDE_BY_SIDE)[1]
+
+    return jax.lax.platform_dependent(start, plans, cpu=in_turn, default=roll)
 
 
 def over_horizon(costs: jax.Array, *, last: int) -> jax.Array:
