@@ -76,8 +76,11 @@ def open_simulator(task: str, size: int) -> Simulator:
         if task not in GOALS:
             known = [x for x in GOALS if x.startswith("dmc:")]
             raise unknown("task of dmc whose goals are known", task, known)
-        return of_dmc(name, GOALS[task], size)
-    return of_gym(name, GOALS.get(task), size)
+        simulator = of_dmc(name, GOALS[task], size)
+    else:
+        simulator = of_gym(name, GOALS.get(task), size)
+    simulator.reset(0)  # hides the task's own goal before any state is put
+    return simulator
 
 
 def of_dmc(name: str, goal: Goal, size: int) -> Simulator:

@@ -7,7 +7,7 @@ import pytest
 
 from core.data.simulated.episodes import NAME, open_simulated
 from core.data.simulated.goals import PLACE, STATE, SimulatedGoals
-from core.data.simulated.simulator import GOALS, gap_of
+from core.data.simulated.simulator import GOALS, gap_of, open_simulator
 from core.planning import control
 from core.planning.problems import recorded_problems, sampled_problems
 
@@ -92,6 +92,17 @@ def test_a_problem_moves_as_it_does_alone(task):
     assert (world.distance(there) == 0).all() and world.reached(there).all()
     with pytest.raises(ValueError, match="expected"):
         world.reset(states | {STATE: states[STATE][:, :3]})
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_the_own_goal_of_a_task_is_never_drawn(task):
+    installed(TASKS[task])
+    open_simulator.cache_clear()  # as in a process that only puts recorded states
+    model = open_simulator(task, 16).model
+    shown = [(model.geom(k).name, model.geom_rgba[k, 3]) for k in range(model.ngeom)]
+    shown += [(model.site(k).name, model.site_rgba[k, 3]) for k in range(model.nsite)]
+    targets = [alpha for name, alpha in shown if name.startswith("target")]
+    assert targets and not any(targets)
 
 
 @pytest.mark.parametrize("task", TASKS)
