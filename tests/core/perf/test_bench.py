@@ -147,9 +147,17 @@ def test_data_of_an_agent_is_not_timed():
 
 
 def test_a_peer_that_is_not_installed_is_named(monkeypatch):
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    find = importlib.util.find_spec
+    absent = ("torch", "stable_worldmodel")
+
+    def known(name):
+        return None if name in absent else find(name)
+
+    monkeypatch.setattr(importlib.util, "find_spec", known)
     with pytest.raises(ValueError, match="--peer=torch needs torch: pip install -r"):
         bench.compare(small(), "torch", steps=2)
+    with pytest.raises(ValueError, match="needs stable_worldmodel: name the Python of"):
+        bench.compare(load("configs/lewm.py:two_rooms"), "stable_worldmodel", steps=2)
 
 
 def test_the_first_step_counts_as_compilation():
