@@ -183,9 +183,7 @@ def reacher():
     """An arm of two joints, moved by torques; its states have velocities."""
     config = two_rooms()
     config["steps"] = 2000
-    config["eval_steps"][
-        "probe"
-    ] = -1  # its recordings have no positions in the picture
+    config["eval_steps"]["probe"] = -1  # recordings lack positions in the picture
     # Its pictures take milliseconds each: see docs/planning_and_agents.md for a stored set.
     config["data"] |= {"source": "dmc:reacher_easy:400:32"}
     config["latent"]["width"] = 32

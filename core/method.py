@@ -165,8 +165,8 @@ class Tools(NamedTuple):
     """What benchmarks, forecasts and contact sheets use.
 
     benches: name -> function that measures and returns numbers. draw: batch -> uint8
-    picture [H, W, 3] of what the step is given. example: () -> a training example that
-    needs no data, for compiling a step where there is none.
+    picture [H, W, 3] of it, as the step gets it. example: () -> a training example that is
+    made without a data set, to compile a step.
     """
 
     benches: Mapping[str, Callable[[], dict[str, Any]]] = {}

@@ -7,7 +7,7 @@ import numpy as np
 from core.data.simulated.simulator import open_simulator, put_state, read_state
 
 STATE = "log/physics"  # positions and velocities of all joints
-PLACE = "log/place"  # what a goal is about
+PLACE = "log/place"  # what is compared with a goal, such as the angles of joints
 
 
 class SimulatedGoals:

@@ -18,8 +18,8 @@ class Simulator(NamedTuple):
 
     Attributes:
       model, data: MuJoCo's.
-      reset: seed -> place, at the beginning of an episode. place: what a goal is about,
-        float64 [n], such as the angles of joints.
+      reset: seed -> place, at the beginning of an episode. place: what is compared with
+        that of a goal, float64 [n], such as the angles of joints.
       act: action [A] -> place, one control step later.
       picture: () -> uint8 [size, size, 3]; the task's own goal is not in it.
       gap: (places [..., n], those of the goal) -> differences.
@@ -79,7 +79,7 @@ def open_simulator(task: str, size: int) -> Simulator:
         simulator = of_dmc(name, GOALS[task], size)
     else:
         simulator = of_gym(name, GOALS.get(task), size)
-    simulator.reset(0)  # hides the task's own goal before any state is put
+    hide_goal(simulator.model)
     return simulator
 
 
@@ -89,31 +89,28 @@ def of_dmc(name: str, goal: Goal, size: int) -> Simulator:
     physics, spec = environment.physics, environment.action_spec()
     model, data = physics.model.ptr, physics.data.ptr
     parts = round(environment.control_timestep() / physics.timestep())
-    joints = list(goal.joints)
+    measure = of_joints(goal, data)
 
     def reset(seed):
         environment.task.random.seed(seed)
-        environment.reset()
-        hide_goal(model)
-        return data.qpos[joints]
+        return measure.place(environment.reset())
 
     def act(action):
         environment.task.before_step(action, physics)
-        physics.step(parts)
-        return data.qpos[joints]
+        return measure.place(physics.step(parts))
 
     rate = 1 / environment.control_timestep()
     return Simulator(
-        model, data, reset, act, picture, functools.partial(gap_of, goal),
-        functools.partial(near, goal), spec.minimum, spec.maximum, rate,
+        model, data, reset, act, picture, measure.gap, measure.reached,
+        spec.minimum, spec.maximum, rate,
     )  # fmt: skip
 
 
 def of_gym(name: str, goal: Goal | None, size: int) -> Simulator:
     """An environment of gymnasium; without `goal`, one whose observation tells its own.
 
-    Raises ValueError if it is not a MuJoCo environment, its goals or actions are of another
-    kind, or every step is rewarded by the distance, which does not say what is reached.
+    Raises ValueError if it is not a MuJoCo environment, or its goals or actions are of
+    another kind.
     """
     choose_renderer()
     words = {"render_mode": "rgb_array", "width": size, "height": size}
@@ -130,42 +127,62 @@ def of_gym(name: str, goal: Goal | None, size: int) -> Simulator:
     if not inner or not hasattr(environment.action_space, "low"):
         raise no_simulator(name)
     model, data = inner[0].model, inner[0].data
-    own = isinstance(seen, dict) and "achieved_goal" in seen
-    if goal is None and not own:
+    measure = of_joints(goal, data) if goal else of_achieved(name, environment, seen)
+
+    def reset(seed):
+        return measure.place(environment.reset(seed=seed)[0])
+
+    def act(action):
+        return measure.place(environment.step(action)[0])
+
+    space, rate = environment.action_space, float(environment.metadata["render_fps"])
+    return Simulator(
+        model, data, reset, act, environment.render, measure.gap, measure.reached,
+        space.low, space.high, rate,
+    )  # fmt: skip
+
+
+class Measure(NamedTuple):
+    """place: what a reset or step returned -> place; gap and reached as in Simulator."""
+
+    place: Callable[[Any], np.ndarray]
+    gap: Callable[[np.ndarray, np.ndarray], np.ndarray]
+    reached: Callable[[np.ndarray, np.ndarray], bool]
+
+
+def of_joints(goal: Goal, data) -> Measure:
+    """Places are positions of joints in MuJoCo's `data`."""
+    return Measure(
+        lambda _: data.qpos[list(goal.joints)],
+        functools.partial(gap_of, goal),
+        functools.partial(near, goal),
+    )
+
+
+def of_achieved(name: str, environment, seen) -> Measure:
+    """Places are the observation "achieved_goal", reached where the environment rewards it.
+
+    seen: an observation. Raises ValueError if it has none, or if every step is rewarded by
+    the distance, which does not say what is reached.
+    """
+    if not isinstance(seen, dict) or "achieved_goal" not in seen:
         raise ValueError(
             f"gym:{name} has no goal that is known; expected the observation "
             f"'achieved_goal', or one of {', '.join(GOALS)}"
         )
-    if goal is None and getattr(environment, "reward_type", "sparse") != "sparse":
+    if getattr(environment, "reward_type", "sparse") != "sparse":
         raise ValueError(
             f"gym:{name} rewards distances and does not say what is reached; expected the "
             "environment with sparse rewards"
         )
 
-    def place(found):
-        if goal is None:
-            return np.array(found["achieved_goal"], np.float64)
-        return data.qpos[list(goal.joints)]
-
-    def reset(seed):
-        found, _ = environment.reset(seed=seed)
-        hide_goal(model)
-        return place(found)
-
-    def act(action):
-        return place(environment.step(action)[0])
-
     def reached(now, wanted):
         reward = environment.compute_reward
         return bool(reward(now, wanted, {}) == reward(wanted, wanted, {}))
 
-    space = environment.action_space
-    rate = float(environment.metadata["render_fps"])
-    differences = functools.partial(gap_of, goal) if goal else np.subtract
-    return Simulator(
-        model, data, reset, act, environment.render, differences,
-        functools.partial(near, goal) if goal else reached, space.low, space.high, rate,
-    )  # fmt: skip
+    return Measure(
+        lambda found: np.array(found["achieved_goal"], np.float64), np.subtract, reached
+    )
 
 
 def no_simulator(name: str) -> ValueError:
@@ -201,7 +218,9 @@ def hide_goal(model) -> None:
 
 
 def state_kinds(mujoco):
-    """What makes a state: all but the time, and what only speeds up the solver."""
+    """Which of MuJoCo's numbers are a state: positions, velocities, activations of actuators,
+    and bodies that are moved from outside; not the time.
+    """
     kind = mujoco.mjtState
     return (
         kind.mjSTATE_QPOS | kind.mjSTATE_QVEL | kind.mjSTATE_ACT
@@ -210,7 +229,7 @@ def state_kinds(mujoco):
 
 
 def read_state(simulator: Simulator) -> np.ndarray:
-    """The state, float64 [numbers]: positions, velocities, then what else there is."""
+    """The state, float64 [numbers], of `state_kinds`."""
     mujoco = package("mujoco", suite="MuJoCo")
     kinds = state_kinds(mujoco)
     state = np.zeros(mujoco.mj_stateSize(simulator.model, kinds))
