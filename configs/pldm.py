@@ -108,7 +108,7 @@ def wall():
                 "execute": 4,  # of them that are carried out before the next plan
                 "problems": 100,  # per seed and task
                 "seeds": 3,
-                "at_once": 8,  # problems in one compiled call
+                "at_once": 8,  # problems solved together
                 "bounded": True,
                 "std": 1.0,  # of the first candidates, in normalized actions
             },

@@ -1,12 +1,12 @@
 """Benchmark of a planner (`launch.bench --what=plan`): seconds per plan of B problems."""
 
-import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import numpy as np
 
+from core.planning.control import Solver, time_plans, to_numpy
 from core.planning.goals import GoalModel
 from core.planning.planners import make_planner
 from core.planning.plans import make_space
@@ -42,19 +42,19 @@ def make_plan_bench(
         planner = make_planner(
             kind, model.objective, space, horizon=horizon, **settings
         )
-        solve = jax.jit(planner.plan)
         found: dict[str, Any] = {}
         for word, B in (("", problems), ("_one", 1)):
             seen = {k: random(rng, (B, *s), d) for k, (s, d) in views.items()}
             frames = {k: x[:, None] for k, x in seen.items()}
             context = model.context(frames, np.zeros((B, 0, width), np.float32), seen)
-            keys, times = jax.random.split(jax.random.key(0), B), []
-            for _ in range(REPEATS + 1):
-                begin = time.perf_counter()
-                jax.block_until_ready(solve(params, context, keys))
-                times.append(time.perf_counter() - begin)
-            found[f"plan{word}_compile_seconds"] = times[0]
-            found[f"plan{word}_seconds_median"] = float(np.median(times[1:]))
+            keys = np.asarray(
+                jax.random.key_data(jax.random.split(jax.random.key(0), B))
+            )
+            solver = Solver(planner, params, at_once=B)
+            given = context, keys, to_numpy(planner.begin(B))
+            first, *times = time_plans(solver, *given, repeats=REPEATS)
+            found[f"plan{word}_compile_seconds"] = first
+            found[f"plan{word}_seconds_median"] = float(np.median(times))
         per = found["plan_seconds_median"] / problems
         found |= {"plan_problems": problems, "plan_seconds_per_problem": per}
         return found

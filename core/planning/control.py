@@ -2,12 +2,14 @@
 
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from core.base.processes import usable_cpus
 from core.base.waiting import Stopped
 from core.method import UNWATCHED, Watch
 from core.planning.goals import GoalModel, GoalWorld, check_views, to_actions, to_blocks
@@ -91,14 +93,15 @@ class Solver:
 
     So that a plan does not depend on how many problems there are: the compiled program is
     the same. The last part is filled up with copies of its first problem.
+
+    Where the only device is a CPU a program solves one problem, and each core runs a program of
+    its own: their matrix products are too small to be split over cores.
     """
 
     def __init__(self, planner: Planner, params: Any, *, at_once: int):
-        self.planner, self.params, self.at_once = planner, params, at_once
-        self.seconds: list[
-            float
-        ] = []  # of each part, without the first, which compiles
-        self.compiled = False
+        self.planner, self.params = planner, params
+        alone = jax.default_backend() == "cpu" and jax.device_count() == 1
+        self.at_once, self.threads = (1, usable_cpus()) if alone else (at_once, 1)
 
         def solve(params, context, keys, guess):
             return planner.plan(params, context, jax.random.wrap_key_data(keys), guess)
@@ -107,18 +110,31 @@ class Solver:
 
     def __call__(self, context: Any, keys: np.ndarray, guess: Guess) -> Plan:
         """The Plan of P problems, in numpy. keys: data of one key each, uint32 [P, ...]."""
-        P, parts = len(keys), []
-        for i in range(0, P, self.at_once):
-            rows = np.arange(i, i + self.at_once)
-            rows = np.where(rows < P, rows, i)
-            given = jax.tree.map(lambda x, rows=rows: x[rows], (context, keys, guess))
-            begin = time.perf_counter()
-            plan = jax.block_until_ready(self.solve_part(self.params, *given))
-            if self.compiled:
-                self.seconds.append(time.perf_counter() - begin)
-            self.compiled = True
-            parts.append(jax.tree.map(np.asarray, plan))
+        P = len(keys)
+
+        def solve(first: int) -> Plan:
+            rows = np.arange(first, first + self.at_once)
+            rows = np.where(rows < P, rows, first)
+            given = jax.tree.map(lambda x: x[rows], (context, keys, guess))
+            return jax.tree.map(np.asarray, self.solve_part(self.params, *given))
+
+        firsts = range(0, P, self.at_once)
+        if self.threads == 1 or len(firsts) == 1:
+            parts = [solve(first) for first in firsts]
+        else:
+            with ThreadPoolExecutor(self.threads) as pool:
+                parts = list(pool.map(solve, firsts))
         return jax.tree.map(lambda *x: np.concatenate(x)[:P], *parts)
+
+
+def time_plans(solver: Solver, *given, repeats: int) -> list[float]:
+    """Seconds of a call of the solver that compiles, then of `repeats` more."""
+    times = []
+    for _ in range(repeats + 1):
+        begin = time.perf_counter()
+        solver(*given)
+        times.append(time.perf_counter() - begin)
+    return times
 
 
 class PlanningPolicy:

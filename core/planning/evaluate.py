@@ -83,7 +83,7 @@ def make_plan_eval(
                     found |= run.film(sets[0], task, watch)
         problems = sets[0]  # of the last task
         for name, solver in solvers.items():
-            found |= times_of(name, solver, world, model, problems)
+            found |= times_of(name, solver, world, model, problems, how)
         watch.say("cost and predictions")
         found |= worth(world, problems, model, params, space, recordings, how)
         found |= {"alarms": alarms} if alarms else {}
@@ -222,23 +222,20 @@ def success_of(
 
 
 def times_of(
-    name: str, solver: control.Solver, world, model, problems
+    name: str, solver: control.Solver, world, model, problems, how: Judging
 ) -> dict[str, float]:
     """Milliseconds per plan, for `at_once` problems together and for one."""
     found = {}
-    for word, n in (("ms", solver.at_once), ("ms_one", 1)):
-        one = solver
-        if n != solver.at_once:
-            one = control.Solver(solver.planner, solver.params, at_once=n)
+    for word, n in (("ms", how.at_once), ("ms_one", 1)):
+        one = control.Solver(solver.planner, solver.params, at_once=n)
         some = problems.take(np.arange(n) % len(problems))
         goal = control.goal_views(world, some)
         seen = {k: x[:, None] for k, x in world.observe().items()}
         guess = control.to_numpy(one.planner.begin(n))
         blocks = np.zeros((n, 0, guess.actions.shape[-1]), np.float32)
-        context = model.context(seen, blocks, goal)
-        for _ in range(TIMED + 1):
-            one(context, control.problem_keys(some, 0), guess)
-        found[f"{name}/{word}"] = 1e3 * float(np.median(one.seconds[-TIMED:]))
+        given = model.context(seen, blocks, goal), control.problem_keys(some, 0), guess
+        times = control.time_plans(one, *given, repeats=TIMED)
+        found[f"{name}/{word}"] = 1e3 * float(np.median(times[1:]))
     return found
 
 

@@ -28,10 +28,10 @@ class Judging(NamedTuple):
     tasks: name -> Task. planners: name -> settings of core/planning/planners.py, among them
     "kind" if the name is not that of a planner. horizon: blocks of a plan. execute: blocks
     that are carried out before the next plan. problems: per seed and task. seeds: how many.
-    at_once: problems solved side by side; on a CPU, 8 of a small model take half as long
-    each as 25, whose arrays leave the cache. bounded: whether planners know the bounds of
-    actions; else they are only clipped as they are carried out. std: deviation of the
-    first candidates in normalized actions, their mean being 0; 0 for half of the bounds.
+    at_once: problems solved together, on an accelerator in one program. bounded: whether
+    planners know the bounds of actions; else they are only clipped as they are carried out.
+    std: deviation of the first candidates in normalized actions, their mean being 0; 0 for
+    half of the bounds.
     """
 
     tasks: Mapping[str, Task]

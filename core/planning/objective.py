@@ -4,12 +4,9 @@ B problems are solved side by side, each with S candidates of H actions of A rea
 Discrete actions are one-hot, as in recordings.
 """
 
-from collections.abc import Callable
 from typing import Any, Protocol
 
 import jax
-
-SIDE_BY_SIDE = 4  # problems whose rollouts are one piece of a program on CPUs
 
 
 class Objective(Protocol):
@@ -42,25 +39,6 @@ class Objective(Protocol):
             core/nn/row_keys.py). The candidates of a problem may share their noise.
         """
         ...
-
-
-def by_problem(roll: Callable, start: Any, plans: jax.Array) -> Any:
-    """roll(start [B, ...], plans [B, S, H, A]): arrays [B, S, ...] that each problem has alone.
-
-    On CPUs one problem is rolled after the other, so that the numbers of one stay in the
-    cache. SIDE_BY_SIDE of them do not wait for each other, and keep all cores busy.
-    """
-    if len(plans) == 1:
-        return roll(start, plans)
-
-    def one(_, problem):
-        found = roll(*jax.tree.map(lambda x: x[None], problem))
-        return None, jax.tree.map(lambda x: x[0], found)
-
-    def in_turn(*problems):
-        return jax.lax.scan(one, None, problems, unroll=SIDE_BY_SIDE)[1]
-
-    return jax.lax.platform_dependent(start, plans, cpu=in_turn, default=roll)
 
 
 def over_horizon(costs: jax.Array, *, last: int) -> jax.Array:

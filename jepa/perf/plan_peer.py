@@ -16,6 +16,7 @@ import numpy as np
 from core.config import resolve_auto
 from core.parallel.layouts import unbox
 from core.perf.bench import PAUSE, start_peer
+from core.planning.control import Solver, to_numpy
 from core.planning.planners import make_planner
 from core.planning.plans import make_space
 from core.section import Section
@@ -51,7 +52,7 @@ def compare(config, kind: str, *, steps: int, python: str) -> dict:
     records, _ = read("train", frames=clip["history"] + 1)
     width = ClipStatistics(records, {"action": clip["skip"]}).width("action")
     networks = make_networks(section, width=width)
-    weights = random_weights(networks)
+    weights = jax.device_put(random_weights(networks))
     goal = LatentGoal(make_world(networks, window=plan["window"]), plan["last"])
     settings = dict(plan["planners"]["cem"])
     B, blocks = plan["at_once"], clip["skip"] * width
@@ -59,15 +60,14 @@ def compare(config, kind: str, *, steps: int, python: str) -> dict:
     no_bounds = np.full(blocks, np.inf)
     space = make_space(-no_bounds, no_bounds)
     planner = make_planner("cem", goal, space, horizon=plan["horizon"], **settings)
-    solve, context = (
-        jax.jit(planner.plan),
-        {
-            "image": given["image"][:, None],
-            "goal": given["goal"],
-            "blocks": np.zeros((B, 0, blocks), np.float32),
-        },
-    )
-    keys = jax.random.split(jax.random.key(0), B)
+    solve = Solver(planner, weights, at_once=B)
+    context = {
+        "image": given["image"][:, None],
+        "goal": given["goal"],
+        "blocks": np.zeros((B, 0, blocks), np.float32),
+    }
+    keys = np.asarray(jax.random.key_data(jax.random.split(jax.random.key(0), B)))
+    guess = to_numpy(planner.begin(B))
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         about = {"window": plan["window"], "skip": clip["skip"], **settings}
@@ -78,7 +78,7 @@ def compare(config, kind: str, *, steps: int, python: str) -> dict:
             for _ in range(steps + 1):
                 time.sleep(PAUSE)
                 begin, used = time.perf_counter(), time.process_time()
-                jax.block_until_ready(solve(weights, context, keys))
+                solve(context, keys, guess)
                 ours = {"seconds": time.perf_counter() - begin}
                 ours["cpu_seconds"] = time.process_time() - used
                 time.sleep(PAUSE)

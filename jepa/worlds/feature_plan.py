@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from core.planning.goals import GoalModel
-from core.planning.objective import by_problem, over_horizon
+from core.planning.objective import over_horizon
 from core.section import Section
 from jepa.worlds.feature_model import FeatureModel
 from jepa.worlds.planning import Acting, Planning, picture_views
@@ -49,22 +49,18 @@ class FrameGoal:
 
     def roll(self, params, start, plans):
         """Frames after each block of plans [B, S, H, width]: arrays [B, S, H, ...]."""
-
-        def roll(start, plans):
-            B, S, H, _ = plans.shape
-            seen, taken = jax.tree.map(
-                lambda x: jnp.repeat(x, S, 0), (start["seen"], start["action"])
-            )
-            planned = self.to_model(plans).reshape(B * S, H, -1)
-            found = self.networks.open_loop(
-                params,
-                seen,
-                jnp.concatenate([taken, planned], 1),
-                window=self.reach,
-            )
-            return jax.tree.map(lambda x: x.reshape(B, S, H, *x.shape[2:]), found)
-
-        return by_problem(roll, start, plans)
+        B, S, H, _ = plans.shape
+        seen, taken = jax.tree.map(
+            lambda x: jnp.repeat(x, S, 0), (start["seen"], start["action"])
+        )
+        planned = self.to_model(plans).reshape(B * S, H, -1)
+        found = self.networks.open_loop(
+            params,
+            seen,
+            jnp.concatenate([taken, planned], 1),
+            window=self.reach,
+        )
+        return jax.tree.map(lambda x: x.reshape(B, S, H, *x.shape[2:]), found)
 
     def cost(self, params, start, plans, key):
         """float32 [B, S]."""

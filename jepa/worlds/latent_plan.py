@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from core.planning.goals import GoalModel
-from core.planning.objective import by_problem, over_horizon
+from core.planning.objective import over_horizon
 from core.section import Section
 from jepa.worlds.latent_world import LatentWorld
 from jepa.worlds.planning import Acting, Planning, picture_views
@@ -42,14 +42,10 @@ class LatentGoal(NamedTuple):
 
     def roll(self, params, start, plans):
         """Latents after each block of the plans: [B, S, H, skip A] -> [B, S, H, D]."""
-
-        def roll(start, plans):
-            B, S, H, width = plans.shape
-            latents, taken = (jnp.repeat(start[k], S, 0) for k in ("latents", "blocks"))
-            blocks = jnp.concatenate([taken, plans.reshape(B * S, H, width)], 1)
-            return self.world.roll(params, latents, blocks).reshape(B, S, H, -1)
-
-        return by_problem(roll, start, plans)
+        B, S, H, width = plans.shape
+        latents, taken = (jnp.repeat(start[k], S, 0) for k in ("latents", "blocks"))
+        blocks = jnp.concatenate([taken, plans.reshape(B * S, H, width)], 1)
+        return self.world.roll(params, latents, blocks).reshape(B, S, H, -1)
 
 
 def make_goal_model(world: LatentWorld, actions: dict, *, image: str, last: int):
