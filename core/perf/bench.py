@@ -28,7 +28,8 @@ from core.runs.throughput import device_memory, peak_host_bytes
 
 FILL = 8  # batches taken first, untimed, that fill the buffers
 TICK = 0.01  # seconds: the resolution of CPU times of other processes
-PAUSE = 0.05  # seconds before a timed step, in which the other program's threads fall asleep
+PAUSE = 0.05  # seconds before a turn, in which the other program's threads fall asleep
+TURN = 10  # timed steps of a program before the other's turn
 
 
 def measure(config, what=("step",), *, steps: int) -> dict:
@@ -193,7 +194,7 @@ def summarize_times(method, plan, waits, times) -> dict:
 def compare(
     config, kind: str, *, what: str = "step", steps: int, python: str = sys.executable
 ) -> dict:
-    """Time our step and the same step in the method's peer program in turns, on one batch.
+    """Time our steps and those of the method's peer program, in turns of TURN, on one batch.
 
     The peer `kind` is run by the module `perf.peer` of the method's package, with the same
     weights and batch. Ratios are the peer's time over ours: above 1, ours is faster. Raises
@@ -228,16 +229,20 @@ def compare(
             start_peer(*programs, folder, python) as (versions, peer_step),
         ):
             batch = to_device(mesh, batch, method.batch)
-            rows = []
-            for _ in range(steps + 1):
-                time.sleep(PAUSE)
+
+            def our_step():
+                nonlocal state
                 begin, used = time.perf_counter(), time.process_time()
                 state, scalars = plan.step(state, batch)
                 loss = float(jax.block_until_ready((state, scalars))[1]["loss"])
-                ours = {"seconds": time.perf_counter() - begin, "loss": loss}
-                ours["cpu_seconds"] = time.process_time() - used
-                time.sleep(PAUSE)
-                rows.append((ours, peer_step()))
+                found = {"seconds": time.perf_counter() - begin, "loss": loss}
+                return found | {"cpu_seconds": time.process_time() - used}
+
+            both = our_step, peer_step
+            rows = [tuple(step() for step in both)]  # compile
+            while len(rows) <= steps:
+                count = min(TURN, steps + 1 - len(rows))
+                rows += zip(*(turn(step, count) for step in both), strict=True)
     losses = [program["loss"] for program in rows[0]]
     gap = abs(losses[0] - losses[1])
     if not gap < 1e-4:
@@ -266,6 +271,15 @@ def compare(
         "host_peak_bytes": peak_host_bytes(),
         "peer_host_peak_bytes": rows[-1][1]["peak_kib"] * 1024,
     }
+
+
+def turn(step, count: int) -> list:
+    """What `count` steps in a row return, as in training; one before them brings the data of
+    this program back into the caches.
+    """
+    time.sleep(PAUSE)
+    step()
+    return [step() for _ in range(count)]
 
 
 @contextlib.contextmanager

@@ -16,6 +16,7 @@ from core.nn.masks import block_causal
 
 # Uniform within 1 / sqrt(inputs): the initialization of the released code.
 SCALED = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+FEW = 4  # keys, up to which a CPU sums values faster than it multiplies such small matrices
 
 
 class PreNormBlock(nn.Module):
@@ -80,7 +81,11 @@ class PreNormBlock(nn.Module):
         seen = places <= mask.last_key(places[N - q.shape[1] :])[:, None]
         scores = jnp.where(seen, scores.astype(jnp.float32), -jnp.inf)
         weights = self.drop(jax.nn.softmax(scores, -1), keys, 0)
-        return jnp.einsum("bhts,bshd->bthd", weights.astype(self.dtype), v)
+        weights = weights.astype(self.dtype)
+        if N > FEW:
+            return jnp.einsum("bhts,bshd->bthd", weights, v)
+        weights = weights.transpose(3, 0, 2, 1)[..., None]
+        return jnp.stack([weights[s] * v[:, s, None] for s in range(N)]).sum(0)
 
     def dense(self, name, features, use_bias=True):
         names = ("embed", None) if name != "down" else (None, "embed")
