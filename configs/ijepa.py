@@ -112,7 +112,7 @@ def tiny(config: dict) -> dict:
     config["optimizer"]["momentum"]["start"] = 0.998
     config["data"] |= {"source": "frames:world", "frames": 8, "workers": 2}
     config["eval_steps"] |= {"health": 250, "pictures": 600, "probe": 0, "baselines": 0}
-    config["probe"] |= {"train_clips": 1500, "steps": 500, "lr": 4e-3}
+    config["probe"] |= {"train_clips": 1500, "steps": 250, "lr": 4e-3}
     # A step of the supervised twin then costs as much as one of the method.
     config["probe"]["twin_clips"] = 4
     return config

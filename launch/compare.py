@@ -82,7 +82,8 @@ def command(place: str, seed: int, *, tflops: float, points: int, runs: str) -> 
     """
     from core.config import load_method
 
-    cost = load_method(config.load(place)).costs.flops
+    settings = config.load(place)
+    cost = load_method(settings).costs.flops
     if not cost:
         raise ValueError(
             f"--configs names {place}, whose method does not count its FLOPs"
@@ -93,8 +94,11 @@ def command(place: str, seed: int, *, tflops: float, points: int, runs: str) -> 
             f"--tflops is {tflops:g}, but --points steps of {place} take "
             f"{points * cost / 1e12:.3g}; use more"
         )
-    fields = {"steps": each * points, "eval_steps.probe": each, "seed": seed}
-    if seed:
+    read = "objects" if "objects" in settings else "probe"
+    fields = {"steps": each * points, f"eval_steps.{read}": each, "seed": seed}
+    if seed and read == "objects":
+        fields |= {"objects.encoders": "trained,untrained"}
+    elif seed:
         fields |= {"eval_steps.baselines": -1, "physical.twin": False}
     words = [f"--config.{key}={value}" for key, value in fields.items()]
     folder = pathlib.Path(runs) / f"{place.rpartition(':')[2]}_seed{seed}"

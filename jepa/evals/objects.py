@@ -29,6 +29,7 @@ from core.evals.regression import known_squares, predict_targets, work_of
 from core.method import UNWATCHED, Watch
 from core.parallel.layouts import unbox
 from core.section import Section
+from jepa.inputs.clips import FRAMES
 from jepa.nets.encode import tokens_of
 
 ENCODERS = ("trained", "untrained", "pixels", "twin")
@@ -164,18 +165,27 @@ def predictions(head, read, parts, names, chosen, options: Options, what, watch)
 
 
 def findings(guesses, held: Windows) -> dict[str, float]:
-    """R2 of all predictions, by ENCODER/TARGET/HEAD_LABELS, and gains."""
-    found = {}
+    """R2 of all predictions, by ENCODER/TARGET/HEAD_LABELS, and gains.
+
+    ENCODER/position and ENCODER/velocity are means over the objects, of the last head and
+    number of labels.
+    """
+    found, last = {}, {}
     for key, guess in guesses.items():
         name, rest = key.split("/", 1)
         truth = held.targets[rest.rsplit("/", 1)[0]]
         found |= flat(key, "r2", measured("r2", guess, truth, held.episode))
+        last[f"{name}/{rest.rsplit('/', 1)[0]}"] = found[key]
         if name == "trained":
             gain = difference(
                 "r2", guess, guesses[f"untrained/{rest}"], truth, held.episode
             )
             found |= flat(f"{GAIN}/{rest}", "r2", gain)
-    return found
+    kinds: dict[str, list[float]] = {}
+    for target, score in last.items():
+        kinds.setdefault(target.rpartition("/")[0], []).append(score)
+    means = {k: float(np.mean(scores)) for k, scores in kinds.items()}
+    return found | {k: x for k, x in means.items() if not k.endswith("/bounce")}
 
 
 def table(found, names, heads, labels, encoders) -> str:
@@ -194,7 +204,7 @@ def table(found, names, heads, labels, encoders) -> str:
 
 def open_windows(data: Section, split: str, horizon_s: float) -> Windows:
     """All labelled clips of a split of data.source. Raises ValueError for other sources."""
-    kind, _, place = data["source"].partition(":")
+    kind, _, place = data["source"].removeprefix(FRAMES).partition(":")
     if kind != "camera":
         raise ValueError(
             f"data.source is {data['source']}; the evaluation objects reads camera:FOLDER "

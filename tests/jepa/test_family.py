@@ -149,3 +149,14 @@ def test_steps_are_those_of_the_budget():
     assert words[-1] == "--workdir=runs/levjepa_seed1"
     with pytest.raises(ValueError, match="--tflops is 0.01, but --points steps"):
         command.command(place, 0, **sizes | {"tflops": 0.01})
+
+
+@pytest.mark.parametrize("name", ["pong_v2_1", "pong_image", "pong_atari"])
+def test_a_game_is_read_by_its_objects(name):
+    place = f"{ROOT}/configs/compare.py:{name}"
+    words = command.command(place, 1, tflops=0.5, points=2, runs="runs").split()
+    found = configs.load(place, [x for x in words if x.startswith("--config.")])
+    assert found.steps == 2 * found.eval_steps.objects
+    assert found.objects.encoders == ("trained", "untrained")
+    assert found.eval_steps.probe == found.eval_steps.dense == -1
+    assert found.data.source.endswith("camera:data/pong") and found.data.fps == 15

@@ -84,7 +84,11 @@ def test_pixels_find_a_dot_and_the_twin_learns_to(tmp_path):
         for target in TARGETS
         for count in (20, 400)
         for end in ends
+    } | {
+        f"{row}/{kind}" for row in objects.ENCODERS for kind in ("position", "velocity")
     }
+    # The mean over objects, of which there is one, from all labels.
+    assert found["pixels/velocity"] == found["pixels/velocity/Ball/ridge_400"]
     assert said[-1].count("\n") == 2 + 2 * len(TARGETS)
     # Both are linear maps of pixels: of the last frame, and of the last two.
     assert found["pixels/position/Ball/ridge_400"] > 0.95
