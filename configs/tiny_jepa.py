@@ -92,12 +92,14 @@ def tiny_textured(config):
 def tiny_dense(config, objective):
     """`tiny` with the objective of V-JEPA 2.1: four levels, context loss, images."""
     config = tiny(config)
-    config |= {"method": "jepa.dense", "steps": 2500}  # ten minutes with the twin
+    config |= {"method": "jepa.dense", "steps": 1500}
     config["encoder"] |= {"positions": "paired", "levels": 4, "rope_grid": 4}
     config["predictor"] |= {"levels": 4, "out": 0}
     image = {"blocks": 2, "spatial_scale": (0.25, 0.25), "context": 8, "target": 8}
     config["masks"]["image_patterns"] = {"blocks": image}
     config["objective"] = objective
+    config["probe"] |= {"steps": 500}
+    config["eval_steps"] |= {"probe": 0}
     return config
 
 

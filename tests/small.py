@@ -142,6 +142,11 @@ def steady(*, lr=1e-3, **fields):
 
 def use_one_device(patch) -> None:
     """Let every mesh of whole runs be one device; `patch` is a pytest.MonkeyPatch."""
+    use_devices(patch, 1)
+
+
+def use_devices(patch, count: int) -> None:
+    """Let every mesh of whole runs have the first `count` devices."""
     import jax
 
     from core import program, train
@@ -149,13 +154,13 @@ def use_one_device(patch) -> None:
     from core.parallel import mesh
     from core.perf import bench
 
-    usual, first = mesh.make_mesh, jax.devices()[:1]
+    usual, first = mesh.make_mesh, jax.devices()[:count]
 
-    def one(*, devices=None, **axes):
+    def make_mesh(*, devices=None, **axes):
         return usual(devices=devices or first, **axes)
 
     for module in (mesh, train, program, evaluate, bench):
-        patch.setattr(module, "make_mesh", one)
+        patch.setattr(module, "make_mesh", make_mesh)
 
 
 def drawn_state(method, seed: int = 0):

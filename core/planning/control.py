@@ -119,7 +119,7 @@ class Solver:
             return jax.tree.map(np.asarray, self.solve_part(self.params, *given))
 
         firsts = range(0, P, self.at_once)
-        if self.threads == 1 or len(firsts) == 1:
+        if self.threads == 1:
             parts = [solve(first) for first in firsts]
         else:
             with ThreadPoolExecutor(self.threads) as pool:

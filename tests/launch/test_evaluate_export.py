@@ -13,7 +13,7 @@ import jax
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
-from small import ROOT, small
+from small import ROOT, small, use_devices
 
 from core.base.pictures import encode_png
 from core.evals.evaluate import evaluate_run
@@ -55,8 +55,15 @@ def config():
     )
 
 
+@pytest.fixture(scope="module", autouse=True)
+def two_devices():
+    with pytest.MonkeyPatch.context() as patch:
+        use_devices(patch, 2)
+        yield
+
+
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory):
+def trained(two_devices, tmp_path_factory):
     """(folder of a run, its last state on the host)."""
     folder = tmp_path_factory.mktemp("run") / "small"
     return folder, jax.device_get(fit(config(), folder))
@@ -116,7 +123,7 @@ def test_evaluations_are_written(trained, capsys):
                 assert saved == encode_png(value)
             else:
                 assert entries[name][key] == value
-    with jax.set_mesh(make_mesh(fsdp=-1)):
+    with jax.set_mesh(make_mesh(devices=jax.devices()[:2], fsdp=-1)):
         live = restore.open_run(folder).method.evals["health"](state, Watch())
     for key, value in live.items():
         assert found["health"][key] == pytest.approx(value, rel=1e-3), key

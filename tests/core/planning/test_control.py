@@ -29,8 +29,8 @@ class Net:
         return jnp.square(z - goal[:, None]).sum(-1)
 
 
-@pytest.mark.parametrize("name", ["cem", "icem", "mppi"])
-def test_a_plan_is_the_same_bits_however_many_are_solved(name):
+def searches(name):
+    """(planner of a random network, its weights, 11 problems as a Solver takes them)."""
     rng = np.random.default_rng(0)
     draw = lambda *shape: 0.2 * rng.standard_normal(shape).astype("f")  # noqa: E731
     params = {"in": draw(50, 16), "step": draw(20, 16)}
@@ -38,13 +38,34 @@ def test_a_plan_is_the_same_bits_however_many_are_solved(name):
     keys = np.asarray(jax.random.key_data(jax.random.split(jax.random.key(0), 11)))
     space = make_space(-np.ones(4), np.ones(4))
     planner = make_planner(name, Net(), space, horizon=3, **SEARCH)
+    return planner, params, (context, keys, control.to_numpy(planner.begin(11)))
+
+
+@pytest.mark.parametrize("name", ["cem", "icem", "mppi"])
+def test_a_plan_is_the_same_bits_however_many_are_solved(name):
+    planner, params, given = searches(name)
     solver = control.Solver(planner, params, at_once=4)
-    guess = control.to_numpy(planner.begin(11))
-    whole = solver(context, keys, guess)
+    whole = solver(*given)
     for rows in ([3], [10, 2, 5], [9, 8, 7, 6, 5, 4]):
-        given = jax.tree.map(lambda x, r=rows: x[r], (context, keys, guess))
-        for a, b in zip(whole, solver(*given), strict=True):
+        some = jax.tree.map(lambda x, r=rows: x[r], given)
+        for a, b in zip(whole, solver(*some), strict=True):
             np.testing.assert_array_equal(a[rows], b)
+
+
+def test_each_core_of_a_cpu_solves_a_problem_of_its_own(monkeypatch):
+    planner, params, given = searches("cem")
+    together = control.Solver(planner, params, at_once=11)(*given)
+    monkeypatch.setattr(jax, "device_count", lambda: 1)
+    monkeypatch.setattr(control, "usable_cpus", lambda: 3)
+    solver = control.Solver(planner, params, at_once=4)
+    assert (solver.at_once, solver.threads) == (1, 3)
+    found = solver(*given)
+    for a, b in zip(found, together, strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5)
+    for i in range(11):
+        alone = solver(*jax.tree.map(lambda x, i=i: x[[i]], given))
+        for a, b in zip(found, alone, strict=True):
+            np.testing.assert_array_equal(a[[i]], b)
 
 
 def test_problems_are_of_one_episode_and_not_solved_yet():
