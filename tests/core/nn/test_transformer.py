@@ -159,14 +159,17 @@ def test_the_stack_equals_an_independent_one(name, remat):
 def test_a_conditioned_stack_starts_as_the_identity():
     stack, c = Transformer(**SIZES), normal(2, B, C)
     x = normal(1, B, N, D)
-    params = unbox(stack.init(jax.random.key(0), x, rope(), condition=c))
+    params = unbox(jax.jit(stack.init)(jax.random.key(0), x, rope(), condition=c))
     block = params["params"]["blocks"]
     assert set(block) == {"attention", "mlp", "modulation"}
-    np.testing.assert_array_equal(stack.apply(params, x, rope(), condition=c), x)
+
+    def squares(params):
+        y = stack.apply(params, x, rope(), condition=c)
+        return (y**2).sum(), y
+
+    grads, y = jax.jit(jax.grad(squares, has_aux=True))(params)
+    np.testing.assert_array_equal(y, x)
     # A gradient reaches the gates, so it does not stay so.
-    grads = jax.grad(lambda p: (stack.apply(p, x, rope(), condition=c) ** 2).sum())(
-        params
-    )
     assert np.abs(grads["params"]["blocks"]["modulation"]["kernel"]).max() > 0
 
 
@@ -180,7 +183,7 @@ def test_new_options_add_no_weights_by_default():
 def test_a_change_reaches_no_earlier_step():
     stack, params, x = setup(mask=block_causal(STEP))
     changed = x.at[:, 9].multiply(2 * normal(4, D))  # a token of the third step
-    a, b = (stack.apply(params, y, rope()) for y in (x, changed))
+    a, b = (jax.jit(stack.apply)(params, y, rope()) for y in (x, changed))
     np.testing.assert_array_equal(a[:, :8], b[:, :8])
     assert (np.abs(a - b)[:, 8:].max((0, 2)) > 1e-4).all()
 
@@ -189,10 +192,10 @@ def test_a_change_reaches_no_earlier_step():
 def test_segments_and_padding_with_an_ordered_mask(attention):
     stack, params, x = setup(mask=CAUSAL, attention=attention)
     valid = jnp.ones((B, N), bool).at[:, 5].set(False).at[:, 20].set(False)
-    found = stack.apply(params, x, None, valid, (16, 8))
+    found = jax.jit(lambda x: stack.apply(params, x, None, valid, (16, 8)))(x)
     keep = np.delete(np.arange(16), 5), 16 + np.delete(np.arange(8), 4)
     for rows in keep:  # as if the padding were not there
-        close(found[:, rows], stack.apply(params, x[:, rows]))
+        close(found[:, rows], jax.jit(stack.apply)(params, x[:, rows]))
 
 
 MESHES = [
@@ -236,8 +239,10 @@ def test_any_mesh_computes_the_same(mesh, steps, segments):
     )
 
 
-@pytest.mark.parametrize("attention", ["plain", "splash", "cudnn"])
-@pytest.mark.parametrize("n", [1, STEP, 2 * STEP])
+@pytest.mark.parametrize(
+    ("n", "attention"),
+    [(1, "plain"), (STEP, "plain"), (STEP, "splash"), (2 * STEP, "cudnn")],
+)
 def test_a_cache_extends_to_the_whole_pass(n, attention):
     mask = CAUSAL if n == 1 else block_causal(STEP)
     c = normal(2, B, N, C)
@@ -277,7 +282,7 @@ def test_a_cache_extends_to_the_whole_pass(n, attention):
 @pytest.mark.parametrize("mesh", MESHES, ids=str)
 def test_a_cache_on_a_mesh(mesh):
     stack, params, x = setup(mask=block_causal(STEP), kv_heads=2)
-    whole = stack.apply(params, x)
+    whole = jax.jit(stack.apply)(params, x)
 
     @jax.jit
     def two(params, x):
@@ -407,7 +412,8 @@ def test_gradients_inside_shard_map(mesh):
         **SIZES, mask=CAUSAL, kv_heads=2, qk_norm="layer", remat="attention"
     )
     batch = {"x": normal(1, B, N, D), "c": normal(2, B, N // STEP, C)}
-    boxed = stack.init(jax.random.key(0), batch["x"], rope(), condition=batch["c"])
+    init = jax.jit(stack.init)
+    boxed = init(jax.random.key(0), batch["x"], rope(), condition=batch["c"])
     params = jax.tree.map(lambda w: w + 0.1, unbox(boxed))
 
     def loss_fn(params, frozen, batch):
@@ -444,9 +450,10 @@ class Parent(nn.Module):
 
 def test_a_stack_inside_a_module_extends_its_cache():
     x = normal(1, B, N, D)
-    params = unbox(Parent().init(jax.random.key(0), x))
-    whole = Parent().apply(params, x)
+    params = unbox(jax.jit(Parent().init)(jax.random.key(0), x))
+    run = jax.jit(Parent().apply)
+    whole = run(params, x)
     cache = Transformer(**SIZES).make_cache(B, N, D)
-    first, cache = Parent().apply(params, x[:, :10], cache)
-    second, cache = Parent().apply(params, x[:, 10:], cache)
+    first, cache = run(params, x[:, :10], cache)
+    second, cache = run(params, x[:, 10:], cache)
     close(jnp.concatenate([first, second], 1), whole)
