@@ -90,14 +90,19 @@ def tiny_textured(config):
 
 
 def tiny_dense(config, objective):
-    """`tiny` with the objective of V-JEPA 2.1: four levels, context loss, images."""
+    """`tiny` with the objective of V-JEPA 2.1: four levels, context loss, images.
+
+    In so few steps an average that begins at .998 is still a fifth of the first weights at
+    the end: positions are read worse (R2 .71 after 1500 steps, .79 after 1000 from .99).
+    """
     config = tiny(config)
-    config |= {"method": "jepa.dense", "steps": 1500}
+    config |= {"method": "jepa.dense", "steps": 1200}
     config["encoder"] |= {"positions": "paired", "levels": 4, "rope_grid": 4}
     config["predictor"] |= {"levels": 4, "out": 0}
     image = {"blocks": 2, "spatial_scale": (0.25, 0.25), "context": 8, "target": 8}
     config["masks"]["image_patterns"] = {"blocks": image}
     config["objective"] = objective
+    config["optimizer"]["momentum"] |= {"start": 0.99}
     config["probe"] |= {"steps": 500}
     config["eval_steps"] |= {"probe": 0}
     return config
