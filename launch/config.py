@@ -122,6 +122,8 @@ def parse(path: str, text: str, *, old):
     if isinstance(old, str):
         return text
     value = literal(text)
+    if isinstance(old, tuple) and all(isinstance(x, str) for x in old):
+        return parse_names(path, text, value, old=old)
     if isinstance(old, tuple):
         if not isinstance(value, list | tuple) or len(value) != len(old):
             raise ValueError(
@@ -135,6 +137,18 @@ def parse(path: str, text: str, *, old):
         kind = KINDS[type(old)]
         raise ValueError(f"config.{path} is {text!r}; use {kind}, such as {old}")
     return value
+
+
+def parse_names(path: str, text: str, value, *, old) -> tuple[str, ...]:
+    """Any number of names, with commas between or as a Python tuple."""
+    if not isinstance(value, list | tuple):
+        return tuple(text.split(",")) if text else ()
+    if not all(isinstance(x, str) for x in value):
+        such = f", such as {','.join(old)}" if any(old) else ""
+        raise ValueError(
+            f"config.{path} is {text!r}; use names with commas between{such}"
+        )
+    return tuple(value)
 
 
 def literal(text: str):

@@ -87,6 +87,11 @@ def error_of_fit(config, folder, **options) -> str:
         (TINY, ["data.scale=0.3"], "use 2 values, such as (0.3, 1.0)"),
         (TINY, ["data.scale=(0.3,x)"], "use 2 values, such as (0.3, 1.0)"),
         (
+            "configs/jepa.py:atari",
+            ["objects.heads=(1,2)"],
+            "config.objects.heads is '(1,2)'; use names with commas between, such as ridge",
+        ),
+        (
             "configs/dreamer.py:tiny",
             ["env.task=gym:CartPole-v1"],
             "no field env.task; this preset learns from recordings; reach acts in an env",
@@ -117,6 +122,21 @@ def test_overrides_keep_types(monkeypatch):
     assert (config.optimizer.eps, config.data.flip) == (1.0, False)
     assert (config.data.scale, config.init_from) == ((0.5, 1.0), "7")
     assert type(config.optimizer.eps) is type(config.data.scale[1]) is float
+
+
+def test_any_number_of_names_is_given(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    texts = (
+        "data.images=front,wrist",
+        "data.states=arm",
+        "data.states=('arm', 'hand')",
+    )
+    found = [
+        command_line.load("configs/ac.py:arm", [f"--config.{text}"]).data
+        for text in (*texts, "data.images=")
+    ]
+    assert [x.images for x in found] == [("front", "wrist"), ("",), ("",), ()]
+    assert [x.states for x in found[1:3]] == [("arm",), ("arm", "hand")]
 
 
 def test_a_config_file_that_cannot_be_loaded(tmp_path):
