@@ -98,7 +98,7 @@ def published(config: dict, *, size: int, patch: int, budget: tuple[int, int]) -
 def tiny(config: dict) -> dict:
     """The encoder of `tiny` on patches of 8 x 8 pixels of single frames."""
     config = published(config, size=64, patch=8, budget=(22, 12))
-    config |= {"steps": 1200, "batch": 32, "save_steps": 300}
+    config |= {"steps": 1000, "batch": 32, "save_steps": 250}
     config["encoder"] |= {"size": "tiny", "remat": "none"}
     config["predictor"] |= {"width": 64, "depth": 2, "heads": 4, "hidden": 256}
     config["masks"]["least"] = 4
@@ -111,8 +111,8 @@ def tiny(config: dict) -> dict:
     config["optimizer"]["decay"] = {"kind": "constant", "value": 0.04}
     config["optimizer"]["momentum"]["start"] = 0.998
     config["data"] |= {"source": "frames:world", "frames": 8, "workers": 2}
-    config["eval_steps"] |= {"health": 250, "pictures": 600, "probe": 0, "baselines": 0}
-    config["probe"] |= {"train_clips": 1500, "steps": 500, "batch": 32, "lr": 4e-3}
+    config["eval_steps"] |= {"health": 250, "pictures": 500, "probe": 0, "baselines": 0}
+    config["probe"] |= {"train_clips": 1500, "steps": 250, "lr": 4e-3}
     # A step of the supervised twin then costs as much as one of the method.
     config["probe"]["twin_clips"] = 4
     return config
