@@ -173,19 +173,17 @@ def findings(guesses, held: Windows) -> dict[str, float]:
     found, last = {}, {}
     for key, guess in guesses.items():
         name, rest = key.split("/", 1)
-        truth = held.targets[rest.rsplit("/", 1)[0]]
+        target = rest.rsplit("/", 1)[0]
+        truth = held.targets[target]
         found |= flat(key, "r2", measured("r2", guess, truth, held.episode))
-        last[f"{name}/{rest.rsplit('/', 1)[0]}"] = found[key]
+        last.setdefault(f"{name}/{target.split('/')[0]}", {})[target] = found[key]
         if name == "trained":
             gain = difference(
                 "r2", guess, guesses[f"untrained/{rest}"], truth, held.episode
             )
             found |= flat(f"{GAIN}/{rest}", "r2", gain)
-    kinds: dict[str, list[float]] = {}
-    for target, score in last.items():
-        kinds.setdefault(target.rpartition("/")[0], []).append(score)
-    means = {k: float(np.mean(scores)) for k, scores in kinds.items()}
-    return found | {k: x for k, x in means.items() if not k.endswith("/bounce")}
+    kinds = {k: x for k, x in last.items() if not k.endswith("/bounce")}
+    return found | {k: float(np.mean([*x.values()])) for k, x in kinds.items()}
 
 
 def table(found, names, heads, labels, encoders) -> str:
