@@ -8,6 +8,7 @@ import numpy as np
 
 from core.data.episodes.cameras import is_images
 from core.data.episodes.pictures import FEATURES, resized
+from core.data.episodes.steps import is_observation
 
 PART = 32  # pictures that are encoded at once
 
@@ -29,10 +30,11 @@ def make_encode(still: Callable, weights: Any, *, size: int) -> Callable:
         return np.concatenate(found)
 
     def encode(steps: dict) -> dict:
+        seen = {k for k, x in steps.items() if is_observation(k) and is_images(x)}
         return {
-            (FEATURES if is_images(x) else "") + name: features(x)
-            if is_images(x)
-            else x
+            (FEATURES + name if name in seen else name): (
+                features(x) if name in seen else x
+            )
             for name, x in steps.items()
         }
 

@@ -1,9 +1,8 @@
 """Windows within episodes of trajectories, and their pictures, for world models on latents."""
 
-import numpy as np
-
 from core.data import source_names
 from core.data.bodies.world import World
+from core.data.episodes.cameras import is_images
 from core.data.episodes.steps import is_observation
 from core.data.episodes.trajectories import WorldWindows
 from core.data.loading.pipeline import STALL_S
@@ -52,12 +51,7 @@ def open_windows(
 def picture_name(steps, wanted: str = "") -> str:
     """The name of the picture to use; raises BadSample if there is none of that name."""
     names = sorted(
-        name
-        for name, x in steps.items()
-        if is_observation(name)
-        and getattr(x, "dtype", None) == np.uint8
-        and np.ndim(x) == 4
-        and x.shape[-1] == 3
+        name for name, x in steps.items() if is_observation(name) and is_images(x)
     )
     if wanted in names:
         return wanted

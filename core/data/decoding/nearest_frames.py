@@ -53,34 +53,35 @@ def float32_digits(times) -> float:
     return float(np.spacing(np.float32(np.abs(times).max(initial=0)))) / 2
 
 
-def nearest_frames(video, stamps: Stamps, start: int, stop: int, picture) -> np.ndarray:
-    """The pictures of steps start..stop - 1: [stop - start, ...].
+def nearest_frames(video, stamps: Stamps, part: slice, picture) -> np.ndarray:
+    """The pictures of the n steps in `part`: [n, ...].
 
     video: core/data/decoding/video.py, Reader. picture: frame -> array. Of two frames that are
     equally near, within rounding, the earlier is taken. Raises BadSample, with the file,
     the step, its time and that of the nearest frame, if that frame is further away than
     the tolerance.
     """
-    order = start + np.argsort(stamps.times[start:stop], kind="stable")
-    asked = stamps.times[order]
+    steps = np.arange(len(stamps.times))[part]
+    order = np.argsort(stamps.times[steps], kind="stable")
+    asked = stamps.times[steps[order]]
     slack = stamps.rounding(video.tick)
     found, done = None, 0
     for (time, frame), until in with_limits(video, stamps, asked, slack):
         upto = int(np.searchsorted(asked, until, side="right"))
         if upto <= done:
             continue
-        check_near(stamps, order[done:upto], time, slack)
+        check_near(stamps, steps[order[done:upto]], time, slack)
         shown = picture(frame)
         if found is None:
             found = np.empty((len(order), *shown.shape), shown.dtype)
         elif found.shape[1:] != shown.shape:
             was = found.shape[1:3]
             raise BadSample(f"frame size changes from {was} to {shown.shape[:2]}")
-        found[order[done:upto] - start] = shown
+        found[order[done:upto]] = shown
         done = upto
         if done == len(asked):
             break
-    check_place(stamps, video.duration, start)
+    check_place(stamps, video.duration, int(steps[0]))
     return found
 
 

@@ -40,8 +40,8 @@ def select_steps(x, at):
     if not isinstance(x, LazyImages):
         return np.asarray(x)[at]
 
-    def decode(start, stop):
-        which = at[start:stop]
+    def decode(part):
+        which = at[part]
         if not len(which):
             return x[0:0]
         return x[int(which[0]) : int(which[-1]) + 1][which - which[0]]

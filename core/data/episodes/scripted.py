@@ -114,9 +114,9 @@ class Episodes:
         }
 
 
-def draw_part(draw, place, size, start, stop):
-    """Pictures of the positions start..stop - 1 of an episode."""
-    return draw(place[start:stop], size)
+def draw_part(draw, place, size, part: slice):
+    """Pictures of some positions of an episode."""
+    return draw(place[part], size)
 
 
 def as_block(places, actions) -> tuple[np.ndarray, np.ndarray]:

@@ -24,7 +24,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from core.data.records import BadSample
+from core.data.records import BadSample, blame
 
 FLAGS = ("is_first", "is_last", "is_terminal")
 NEEDED = ("action", "reward", *FLAGS)
@@ -38,9 +38,11 @@ def is_observation(name: str) -> bool:
 
 @dataclasses.dataclass(frozen=True)
 class LazyImages:
-    """Images that are decoded when sliced: x[i:j] calls decode(i, j) -> [j - i, H, W, 3].
+    """Images that are decoded when sliced: x[i:j:k] calls decode(slice(i, j, k)).
 
-    depth: whether they are maps of one number instead of RGB: [j - i, H, W, 1].
+    decode: a slice without None or negative numbers -> the images of its n steps,
+      [n, H, W, 3].
+    depth: whether they are maps of one number instead of RGB: [n, H, W, 1].
     """
 
     count: int
@@ -51,13 +53,41 @@ class LazyImages:
         return self.count
 
     def __getitem__(self, part: slice):
-        start, stop, _ = part.indices(self.count)
-        return self.decode(start, stop)
+        if (part.step or 1) < 1:
+            raise ValueError(
+                f"images are sliced in steps of {part.step}; use 1 or more"
+            )
+        return self.decode(slice(*part.indices(self.count)))
+
+    def between(self, start: int, stop: int, name: str) -> "LazyImages":
+        """Those of steps start..stop - 1, not decoded. name: of the recording, for errors."""
+        stop = min(stop, self.count)
+
+        def decode(part):
+            with blame(name):
+                return self.decode(
+                    slice(start + part.start, start + part.stop, part.step)
+                )
+
+        return LazyImages(stop - start, decode, self.depth)
 
 
 def slice_steps(steps: Mapping, start: int, stop: int | None = None) -> dict:
     """Steps start..stop - 1 of a recording as arrays; decodes their images."""
     return {name: x[start:stop] for name, x in steps.items()}
+
+
+def view_steps(steps: Mapping, start: int, stop: int, name: str) -> dict:
+    """Like `slice_steps`, but images are decoded when the result's are sliced.
+
+    name: of the recording, which is blamed for images that cannot be decoded then.
+    """
+    return {
+        key: x.between(start, stop, name)
+        if isinstance(x, LazyImages)
+        else x[start:stop]
+        for key, x in steps.items()
+    }
 
 
 def concat_steps(parts: list[Mapping]) -> dict:

@@ -12,6 +12,7 @@ from core.data.episodes.steps import (
     concat_steps,
     episode_flags,
     slice_steps,
+    view_steps,
 )
 from core.data.records import (
     BadSample,
@@ -123,7 +124,9 @@ class RandomWindows(RecordsWrapper):
 class EpisodeWindows(RecordsWrapper):
     """One window of `length` steps per recording, from a random start within an episode.
 
-    Another recording is drawn in place of one whose episodes are all shorter.
+    Another recording is drawn in place of one whose episodes are all shorter. Images that
+    the recording decodes when they are sliced are not decoded yet, since few are used of a
+    window of many cameras, or of frames that are some steps apart.
     """
 
     inner: Recordings
@@ -150,7 +153,8 @@ class EpisodeWindows(RecordsWrapper):
                 if len(starts):
                     row = rng.integers(len(starts)) if rng else len(starts) // 2
                     start = int(starts[row])
-                    window = slice_steps(steps, start, start + self.length)
+                    name = self.inner.name(index)
+                    window = view_steps(steps, start, start + self.length, name)
                     return as_training_window(check_steps(window))
             index = int(other.integers(len(self.inner)))
         raise BadSample(

@@ -22,7 +22,7 @@ def video_frames(source, stamps: Stamps) -> LazyImages:
 
     source: a path or the bytes of a file.
     """
-    return LazyImages(len(stamps.times), lambda i, j: read(source, stamps, i, j, rgb))
+    return LazyImages(len(stamps.times), lambda part: read(source, stamps, part, rgb))
 
 
 def depth_frames(source, stamps: Stamps, convert) -> LazyImages:
@@ -31,18 +31,18 @@ def depth_frames(source, stamps: Stamps, convert) -> LazyImages:
     convert: numbers uint16 [H, W, 1] as stored -> depth.
     """
 
-    def decode(start, stop):
-        return read(source, stamps, start, stop, lambda video, x: convert(gray(x)))
+    def decode(part):
+        return read(source, stamps, part, lambda video, x: convert(gray(x)))
 
     return LazyImages(len(stamps.times), decode, depth=True)
 
 
-def read(source, stamps, start, stop, picture) -> np.ndarray:
-    """The pictures of steps start..stop - 1. picture: (Reader, frame) -> array."""
+def read(source, stamps, part: slice, picture) -> np.ndarray:
+    """The pictures of some steps. picture: (Reader, frame) -> array."""
     try:
         with open_video(source) as video:
             return nearest_frames(
-                video, stamps, start, stop, lambda frame: picture(video, frame)
+                video, stamps, part, lambda frame: picture(video, frame)
             )
     except BadSample as error:
         text = str(error)
@@ -83,8 +83,8 @@ def is_deep_gray(frame) -> bool:
 def image_files(files: list[bytes]) -> LazyImages:
     """The images in the bytes of image files."""
 
-    def decode(start, stop):
-        return np.stack([read_image(file) for file in files[start:stop]])
+    def decode(part):
+        return np.stack([read_image(file) for file in files[part]])
 
     return LazyImages(len(files), decode)
 
@@ -92,8 +92,8 @@ def image_files(files: list[bytes]) -> LazyImages:
 def depth_files(files: list[bytes]) -> LazyImages:
     """The numbers of image files as they are, such as uint16 or float32 [T, H, W, 1]."""
 
-    def decode(start, stop):
-        return np.stack([read_depth(file) for file in files[start:stop]])
+    def decode(part):
+        return np.stack([read_depth(file) for file in files[part]])
 
     return LazyImages(len(files), decode, depth=True)
 

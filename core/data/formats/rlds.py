@@ -198,12 +198,12 @@ def read_array(kind, values):
     if not is_map and kind.shape[-1] == 3:
         return image_files(values), False
 
-    def decode(start, stop):
-        return np.stack([decode_image(kind, x) for x in values[start:stop]])
+    def decode(part):
+        return np.stack([decode_image(kind, x) for x in values[part]])
 
     if is_map:
         return LazyImages(len(values), decode, depth=True), True
-    return decode(0, len(values)), False  # gray or with transparency, which few have
+    return decode(slice(None)), False  # gray or with transparency, which few have
 
 
 def decode_image(kind, file: bytes) -> np.ndarray:

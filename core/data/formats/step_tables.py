@@ -31,6 +31,7 @@ INDEX = ("episode_idx", "ep_idx", "step_idx", LENGTHS, OFFSETS)
 SEEN = ("pixels", "proprio", "observation")
 ACTION, REWARD, ENDED = "action", "reward", "terminated"
 REMEDY = "pip install -r requirements-tables.txt"
+IMAGE_FILES = (b"\xff\xd8", b"\x89PNG")  # how they begin
 # Columns up to this size are read once and kept: files of single rows are slow to read.
 KEPT = 2**26  # bytes
 
@@ -38,12 +39,14 @@ KEPT = 2**26  # bytes
 class Table(NamedTuple):
     """An open table. starts: of episodes, and the number of rows, [episodes + 1].
 
-    read: (column, start, stop) -> arrays of these rows; bytes for JPEG.
+    pictures: the columns that are slow to read, and read when they are sliced.
+    read: (column, slice of rows) -> arrays of these rows; bytes for JPEG.
     """
 
     columns: tuple[str, ...]
+    pictures: frozenset[str]
     starts: np.ndarray
-    read: Callable[[str, int, int], Any]
+    read: Callable[[str, slice], Any]
 
 
 def is_step_table(name: str) -> bool:
@@ -97,7 +100,7 @@ class StepTable:
 
     @property
     def about(self):
-        width = np.shape(open_table(self.place).read(ACTION, 0, 1))[1:]
+        width = np.shape(open_table(self.place).read(ACTION, slice(1)))[1:]
         return {"action": [real_part(width or (1,))]}
 
     def name(self, index):
@@ -107,38 +110,38 @@ class StepTable:
         """The steps of an episode; its last step has a zero action. Raises BadSample."""
         table = open_table(self.place)
         start, stop = (int(x) for x in table.starts[index : index + 2])
-        count, found, theirs = stop - start, {}, []
+        rows, count, found, theirs = slice(start, stop), stop - start, {}, []
         if not count:
             raise BadSample("has no steps")
         for column in table.columns:
             if column in (ACTION, REWARD, ENDED):
                 continue
-            ours, x = self.column(table, column, start, stop)
+            ours, x = self.column(table, column, rows)
             found[ours] = x
             theirs.append((column, ours))
         try:
             check_distinct(theirs)
         except ValueError as error:
             raise BadSample(str(error)) from None
-        found[ACTION] = self.actions(table, start, stop)
+        found[ACTION] = self.actions(table, rows)
         found[REWARD] = np.zeros(count, np.float32)
         if REWARD in table.columns:  # that of a row was received on reaching it
-            rewards = np.array(table.read(REWARD, start, stop), np.float32)
+            rewards = np.array(table.read(REWARD, rows), np.float32)
             found[REWARD] = rewards.reshape(count, -1)[:, 0]
             found[REWARD][0] = np.nan_to_num(found[REWARD][0])
         ended = ENDED in table.columns and bool(
-            np.ravel(table.read(ENDED, stop - 1, stop))[0]
+            np.ravel(table.read(ENDED, slice(stop - 1, stop)))[0]
         )
         return found | episode_flags(count, terminal=ended)
 
-    def column(self, table, column: str, start: int, stop: int):
-        """(name, array [T, ...]) of a column; pixels are read when they are sliced."""
+    def column(self, table, column: str, rows: slice):
+        """(name, array [T, ...]) of a column; pictures are read when they are sliced."""
         seen = column.split("_")[0].split(".")[0] in SEEN
         name = observation_name(column) if seen else log_name(column)
-        if column.startswith("pixels"):
-            reader = functools.partial(read_pixels, self.place, column, start)
-            return name, LazyImages(stop - start, reader)
-        x = table.read(column, start, stop)
+        if column in table.pictures:
+            reader = functools.partial(read_pixels, self.place, column, rows.start)
+            return name, LazyImages(rows.stop - rows.start, reader)
+        x = table.read(column, rows)
         if not seen or isinstance(x, list):
             return log_name(column), np.asarray(x)
         try:
@@ -147,10 +150,10 @@ class StepTable:
             raise BadSample(f"{column!r} {error}") from None
         return log_name(column) if is_map else name, x
 
-    def actions(self, table, start: int, stop: int) -> np.ndarray:
+    def actions(self, table, rows: slice) -> np.ndarray:
         """Actions float32 [T, A], zero at the last step if it is NaN there."""
-        x = np.array(table.read(ACTION, start, stop), np.float32)
-        x = x.reshape(stop - start, -1)
+        x = np.array(table.read(ACTION, rows), np.float32)
+        x = x.reshape(rows.stop - rows.start, -1)
         if np.isnan(x[-1]).all():
             x[-1] = 0
         if not np.isfinite(x).all():
@@ -159,11 +162,15 @@ class StepTable:
         return x
 
 
-def read_pixels(name: str, column: str, first: int, start: int, stop: int):
-    """Pictures uint8 [n, H, W, 3] of the rows first + start .. first + stop - 1."""
-    x = open_table(name).read(column, first + start, first + stop)
+def read_pixels(name: str, column: str, first: int, part: slice):
+    """Pictures uint8 [n, H, W, 3] of some steps of an episode whose first row is `first`."""
+    rows = slice(first + part.start, first + part.stop, part.step)
+    x = open_table(name).read(column, rows)
     if isinstance(x, list):
-        return np.stack([decode(one, column, start + i) for i, one in enumerate(x)])
+        steps = range(part.start, part.stop, part.step)
+        return np.stack(
+            [decode(one, column, at) for one, at in zip(x, steps, strict=True)]
+        )
     try:
         pictures, is_map = read_observation(np.asarray(x))
     except BadSample as error:
@@ -207,7 +214,7 @@ def open_hdf5(place: pathlib.Path) -> Table:
     except ModuleNotFoundError:
         pass
     file = h5py.File(place, "r")
-    columns = []
+    found = {}
     for key in file:
         link = file.get(key, getlink=True)
         inside = isinstance(link, h5py.HardLink)
@@ -217,7 +224,7 @@ def open_hdf5(place: pathlib.Path) -> Table:
                 f"{place}: {key!r} lies in another file, which is not read"
             )
         if isinstance(x, h5py.Dataset) and key not in INDEX:
-            columns.append(key)
+            found[key] = x
     missing = [key for key in (LENGTHS, OFFSETS) if key not in file]
     if missing:
         raise ValueError(
@@ -230,19 +237,21 @@ def open_hdf5(place: pathlib.Path) -> Table:
         raise ValueError(
             f"{place}: {OFFSETS} is not the sum of the lengths in {LENGTHS} before each episode"
         )
-    check_rows(place, starts, {key: file[key].shape[0] for key in columns})
+    check_rows(place, starts, {key: len(x) for key, x in found.items()})
+    small = {key for key, x in found.items() if x.nbytes <= KEPT}
+    pictures = {key for key, x in found.items() if is_pixels(key) or are_pictures(x)}
 
     @functools.cache
     def whole(column):
-        return as_texts(file[column][:])
+        return as_texts(found[column][:])
 
-    def read(column, start, stop):
-        small = file[column].nbytes <= KEPT
-        return (
-            whole(column)[start:stop] if small else as_texts(file[column][start:stop])
-        )
+    def read(column, rows):
+        if column in small:
+            return whole(column)[rows]
+        # HDF5 takes longer to leave rows out than to read them.
+        return as_texts(found[column][rows.start : rows.stop])[:: rows.step]
 
-    return Table(tuple(columns), starts, read)
+    return Table(tuple(found), frozenset(pictures), starts, read)
 
 
 def as_texts(x):
@@ -277,18 +286,37 @@ def open_lance(place: pathlib.Path) -> Table:
     check_rows(place, starts, {})
 
     small = {f.name for f in data.schema if bytes_of(f.type) * starts[-1] <= KEPT}
+    files = [f.name for f in data.schema if is_encoded(f.type)]
+    first = data.to_table(columns=files, limit=1).to_pylist()[0]
+    pictures = {x for x in names if is_pixels(x) or is_image_file(first.get(x))}
 
     @functools.cache
     def whole(column):
         return lance_values(data.to_table(columns=[column])[column].combine_chunks())
 
-    def read(column, start, stop):
+    def read(column, rows):
         if column in small:
-            return whole(column)[start:stop]
-        part = data.to_table(columns=[column], offset=start, limit=stop - start)[column]
-        return lance_values(part.combine_chunks())
+            return whole(column)[rows]
+        near = {"offset": rows.start, "limit": rows.stop - rows.start}
+        part = data.to_table(columns=[column], **near)[column]
+        return lance_values(part.combine_chunks())[:: rows.step]
 
-    return Table(columns, starts, read)
+    return Table(columns, frozenset(pictures), starts, read)
+
+
+def is_pixels(column: str) -> bool:
+    """Whether a column's name says that it has pictures."""
+    return column.startswith("pixels")
+
+
+def are_pictures(x) -> bool:
+    """Whether a column of HDF5 looks like pictures: uint8 [T, H, W, 3]."""
+    return x.dtype == np.uint8 and x.ndim == 4 and x.shape[-1] == 3
+
+
+def is_image_file(x) -> bool:
+    """Whether a value is the bytes of a JPEG or PNG file."""
+    return isinstance(x, bytes) and x.startswith(IMAGE_FILES)
 
 
 def is_encoded(kind) -> bool:

@@ -107,10 +107,10 @@ def simulate(task: str, size: int, episode: int):
     return np.stack(states), np.stack(places), np.stack(actions)
 
 
-def draw_part(task: str, size: int, states: np.ndarray, start: int, stop: int):
-    """Pictures of the states start..stop - 1."""
+def draw_part(task: str, size: int, states: np.ndarray, part: slice):
+    """Pictures of some states."""
     simulator, images = open_simulator(task, size), []
-    for state in states[start:stop]:
+    for state in states[part]:
         put_state(simulator, state)
         images.append(simulator.picture())
     return np.stack(images)

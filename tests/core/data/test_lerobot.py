@@ -126,6 +126,8 @@ def test_a_tick_may_be_as_long_as_a_frame(late, tmp_path):
     for start in range(18):
         shown = numbers_in(frames[start : start + 3])
         assert shown.tolist() == list(range(start + 1, min(start + 4, 19)))
+        some = numbers_in(frames[start : start + 6 : 3])
+        assert some.tolist() == list(range(start + 1, min(start + 7, 19), 3))
 
 
 def test_a_slow_camera_has_its_own_frame_interval(videos, tmp_path):

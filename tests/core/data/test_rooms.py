@@ -122,6 +122,9 @@ class Numbered:
 
     about = {}
 
+    def __init__(self, torn=False):
+        self.torn = torn
+
     def __len__(self):
         return 1
 
@@ -132,7 +135,14 @@ class Numbered:
         parts = [episode_flags(n, terminal=False) for n in (3, 7, 5)]
         steps = {k: np.concatenate([p[k] for p in parts]) for k in parts[0]}
         count = np.arange(15)
-        images = LazyImages(15, lambda i, j: np.full((j - i, 2, 2, 3), i, np.uint8))
+        shown = np.full((15, 2, 2, 3), count.reshape(-1, 1, 1, 1), np.uint8)
+
+        def decode(part):
+            if self.torn:
+                raise BadSample("is torn")
+            return shown[part]
+
+        images = LazyImages(15, decode)
         more = {"x": count[:, None].astype(np.float32), "image": images}
         return steps | more | {"action": count[:, None] + 0.5, "reward": count * 0.0}
 
@@ -149,8 +159,14 @@ def test_windows_lie_in_one_episode():
         seen.add(t)
         np.testing.assert_array_equal(item["x"][:, 0], t + np.arange(5))
         np.testing.assert_array_equal(item["action"][1:, 0], t + np.arange(4) + 0.5)
-        assert item["image"].shape == (5, 2, 2, 3) and item["image"][0, 0, 0, 0] == t
+        for part in (slice(None), slice(None, None, 2), slice(1, 9)):
+            x = item["image"][part]
+            assert x.shape[1:] == (2, 2, 3)
+            np.testing.assert_array_equal(x[:, 0, 0, 0], t + np.arange(5)[part])
     assert seen == set(brute)
+    with pytest.raises(BadSample, match="is torn") as error:
+        EpisodeWindows(Numbered(torn=True), 5).load(0)["image"][::2]
+    assert error.value.blamed == "numbered"
     with pytest.raises(
         BadSample, match="has no episode of 8 steps, and neither have 63"
     ):

@@ -26,6 +26,7 @@ def episodes(seed=0):
         found.append(
             {
                 "pixels": pixels,
+                "goal": pixels[::-1],
                 "action": action,
                 "reward": reward,
                 "proprio": rng.normal(size=(T, 4)),
@@ -57,7 +58,7 @@ def write_lance(folder, numbers=None):
 
     def column(name):
         x = np.concatenate([one[name] for one in whole])
-        if name == "pixels":
+        if name in ("pixels", "goal"):
             files = [cv2.imencode(".png", p[..., ::-1])[1].tobytes() for p in x]
             return pa.array(files, pa.binary())
         x = np.asarray(x, np.float32).reshape(len(x), -1)
@@ -86,6 +87,8 @@ def test_episodes_are_those_that_were_written(tmp_path, kind):
     for index, true in enumerate(episodes()):
         steps, T = found.load(index), LENGTHS[index]
         np.testing.assert_array_equal(steps["pixels"][1:T], true["pixels"][1:])
+        np.testing.assert_array_equal(steps["pixels"][1:T:2], true["pixels"][1::2])
+        np.testing.assert_array_equal(steps["log/goal"][:], true["goal"])
         np.testing.assert_array_equal(steps["action"][:-1], true["action"][:-1])
         assert (steps["action"][-1] == 0).all() and steps["reward"][0] == 0
         np.testing.assert_allclose(steps["reward"][1:], true["reward"][1:], rtol=1e-6)
@@ -112,9 +115,10 @@ def test_windows_within_an_episode_come_from_those_that_are_long_enough(tmp_path
         str(path), "", steps=5, apart=1, world=lambda: None, cross_episodes=False
     )
     for index in range(3):  # the first episode alone has five steps
-        np.testing.assert_array_equal(
-            windows.load(index)["pixels"], episodes()[0]["pixels"]
-        )
+        window, pixels = windows.load(index), episodes()[0]["pixels"]
+        for step in (1, 2):
+            np.testing.assert_array_equal(window["pixels"][::step], pixels[::step])
+        assert not isinstance(window["log/goal"], np.ndarray)  # not read
 
 
 @pytest.mark.parametrize(
