@@ -223,7 +223,8 @@ def open_hdf5(place: pathlib.Path) -> Table:
             raise ValueError(
                 f"{place}: {key!r} lies in another file, which is not read"
             )
-        if isinstance(x, h5py.Dataset) and key not in INDEX:
+        # A single number, such as of a version, is no column.
+        if isinstance(x, h5py.Dataset) and x.shape and key not in INDEX:
             found[key] = x
     missing = [key for key in (LENGTHS, OFFSETS) if key not in file]
     if missing:
@@ -248,10 +249,17 @@ def open_hdf5(place: pathlib.Path) -> Table:
     def read(column, rows):
         if column in small:
             return whole(column)[rows]
-        # HDF5 takes longer to leave rows out than to read them.
-        return as_texts(found[column][rows.start : rows.stop])[:: rows.step]
+        return as_texts(read_rows(found[column], rows))
 
     return Table(tuple(found), frozenset(pictures), starts, read)
+
+
+def read_rows(x, rows: slice) -> np.ndarray:
+    """Rows of a data set of HDF5, which takes longer to leave rows out than to read them."""
+    step = rows.step or 1
+    if step > 1 and x.chunks and x.chunks[0] <= step:
+        return np.stack([x[at] for at in range(rows.start, rows.stop, step)])
+    return x[rows.start : rows.stop][::step]
 
 
 def as_texts(x):

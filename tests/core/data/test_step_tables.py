@@ -110,7 +110,7 @@ def test_windows_of_a_table_train(tmp_path):
 
 
 def test_windows_within_an_episode_come_from_those_that_are_long_enough(tmp_path):
-    path = write_hdf5(tmp_path / "push.h5")
+    path = write_hdf5(tmp_path / "push.h5", version=3)  # a number that is no column
     windows = source_names.trajectories(
         str(path), "", steps=5, apart=1, world=lambda: None, cross_episodes=False
     )
@@ -125,6 +125,7 @@ def test_windows_within_an_episode_come_from_those_that_are_long_enough(tmp_path
     ("changes", "words"),
     [
         ({"action": None}, "expected 'action' among them"),
+        ({"action": 1.0}, "expected 'action' among them"),
         ({"ep_len": None}, "has no 'ep_len'; expected a file of stable-worldmodel"),
         ({"ep_offset": [0, 4, 8]}, "ep_offset is not the sum of the lengths"),
         ({"reward": np.zeros(9)}, "'reward' has 9 rows; its episodes have 12 steps"),
