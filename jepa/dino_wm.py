@@ -39,7 +39,12 @@ from jepa.worlds.planning import (
 from jepa.worlds.predictor_step import make_step
 
 PREFIX_STREAM = 1 << 16  # of a row's keys; below it, dropout of each step of a rollout
-PARTS = {"encoder": ("encoder",), "dynamics": ("params",), "opt": ("opt",)}
+PARTS = {
+    "encoder": ("encoder",),
+    "dynamics": ("params",),
+    "statistics": ("statistics",),
+    "opt": ("opt",),
+}
 
 
 @struct.dataclass

@@ -201,7 +201,8 @@ def make(config: Section) -> Method:
         batch=batch,
         unit="clips",
         frozen_fields=("step", "params", "norms", "actions"),
-        parts={name: (f"params/{name}",) for name in networks._fields[:5]},
+        parts={name: (f"params/{name}",) for name in networks._fields[:5]}
+        | {"norms": ("norms",), "actions": ("actions",)},
         better=BETTER,
         costs=Costs(dtype=networks.predictor.dtype),
         tools=Tools(benches={"plan": bench_plans(acting, plan, init)}),

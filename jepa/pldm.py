@@ -175,7 +175,8 @@ def make(config: Section) -> Method:
         batch=batch,
         unit="clips",
         frozen_fields=("step", "params", "actions"),
-        parts={name: (f"params/{name}",) for name in networks._fields[:5]},
+        parts={name: (f"params/{name}",) for name in networks._fields[:5]}
+        | {"actions": ("actions",)},
         better=BETTER,
         costs=Costs(dtype=dtype),
         tools=Tools(benches={"plan": bench_plans(acting, plan, init)}),

@@ -17,6 +17,8 @@ from core.data.episodes.scripted import open_task
 from core.data.rooms.episodes import TWO_ROOMS
 from core.method import Watch
 from core.parallel.layouts import unbox
+from core.parallel.mesh import make_mesh
+from core.runs.restore import open_weights
 from core.section import Section
 from jepa import lewm
 from jepa.nets.batch_norm import Moments, batch_moments, running_moments
@@ -270,6 +272,17 @@ def test_a_resumed_run_is_exact_and_evaluated(runs):
     assert 1 <= found["rank"] <= 8 and found["sigreg"] > 0.5
     r2 = method.evals["probe"](whole, Watch())
     assert r2["position_low"] <= r2["position"] <= r2["position_high"] <= 1
+
+
+def test_a_run_is_read_as_weights_with_its_statistics(runs, tmp_path):
+    """Plans with other settings than the run's need its batch norm and actions, too."""
+    whole, _, folder = runs
+    opened = open_weights(config_of_runs(), folder / "whole", tmp_path)
+    state, report = opened.read(make_mesh(devices=jax.devices()[:1]))
+    for name in ("params", "norms", "actions"):
+        pairs = jax.device_get(getattr(state, name)), getattr(whole, name)
+        jax.tree.map(np.testing.assert_array_equal, *pairs)
+    assert any(line.startswith("norms: from checkpoint") for line in report)
 
 
 def test_plans_are_evaluated_and_exported(runs, tmp_path):

@@ -11,6 +11,7 @@ from safetensors.numpy import load_file
 from small import dream, small, use_one_device
 from tiny_vjepa2 import FIXTURE, Model
 
+from core.config import load_method
 from core.evals.evaluate import evaluate, open_state
 from core.export.artifacts import check_same
 from core.export.export_run import export
@@ -19,6 +20,7 @@ from core.runs.restore import open_weights
 from jepa.nets import model
 from jepa.weights import hf_weights
 from jepa.weights.exports import even_and_odd, run_hf
+from launch.config import load
 
 FIELDS, _, PARAMS = hf_weights.read_hf(FIXTURE)
 
@@ -102,6 +104,17 @@ def test_weights_are_evaluated(tmp_path):
     assert written["health"]["loss_masked"] == found["health"]["loss_masked"] > 0
     with pytest.raises(ValueError, match="init_from: .*missing.* holds no checkpoint"):
         evaluate(open_weights(matching(), tmp_path / "missing", tmp_path), ["health"])
+
+
+@pytest.mark.parametrize(
+    "place",
+    ["lewm", "pldm", "dino_wm", "ac", "jepa", "jepa:tiny_dense", "jepa:tiny_image"],
+)
+def test_weights_have_all_that_evaluations_read(place):
+    file, _, preset = place.partition(":")
+    method = load_method(load(f"configs/{file}.py{preset and ':'}{preset}"))
+    held = {where.partition("/")[0] for x in method.parts.values() for where in x}
+    assert set(method.frozen_fields) <= held | {"step"}
 
 
 def test_a_method_without_parts_is_named(tmp_path):
