@@ -171,6 +171,8 @@ def pushing():
         "world": "pushing",
         "tasks": {"push": {"offset": 25, "budget": 50}},
         "execute": 1,  # a push that goes wrong is corrected after one block
+        # With the last block alone, each new plan may put off the push once more.
+        "last": 0,
     }
     config["plan"]["planners"] |= {
         "mppi": {"candidates": 300, "best": 30, "rounds": 15},
