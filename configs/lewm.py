@@ -95,7 +95,9 @@ def pusht():
         "plan": {
             "world": "",  # as two_rooms or dmc:TASK; "" if plans are only exported
             "window": 1,  # frames that a predicted step sees, up to clip.history
-            "last": 1,  # of the horizon's blocks that the cost counts; 0: all
+            # Of the horizon's blocks, how many of the last the cost counts; 0: all. All where
+            # `execute` is small: else each new plan may put the goal off.
+            "last": 1,
             "tasks": {
                 "near": {"offset": 25, "budget": 50},
                 "far": {"offset": 60, "budget": 100},
@@ -198,5 +200,6 @@ def reacher():
         },
         "window": 3,
         "execute": 1,
+        "last": 0,  # as in pushing
     }
     return config
