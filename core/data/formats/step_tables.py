@@ -175,11 +175,13 @@ def read_pixels(name: str, column: str, first: int, part: slice):
         pictures, is_map = read_observation(np.asarray(x))
     except BadSample as error:
         raise BadSample(f"{column!r} {error}") from None
-    if is_map or pictures.ndim != 4 or pictures.dtype != np.uint8:
+    channels = pictures.shape[3] if pictures.ndim == 4 else 0
+    if is_map or pictures.dtype != np.uint8 or channels not in (1, 3):
         raise BadSample(
-            f"{column!r} is {x.dtype} {x.shape[1:]}; expected pictures of uint8"
+            f"{column!r} is {x.dtype} {x.shape[1:]}; expected pictures of uint8 in one or "
+            "three channels"
         )
-    return np.broadcast_to(pictures, (*pictures.shape[:3], max(3, pictures.shape[3])))
+    return np.broadcast_to(pictures, (*pictures.shape[:3], 3))
 
 
 def decode(data: bytes, column: str, step: int) -> np.ndarray:

@@ -152,6 +152,17 @@ def test_a_cut_file_and_two_tables_are_refused(tmp_path):
         step_tables.is_step_table(str(tmp_path))
 
 
+@pytest.mark.parametrize("channels", [1, 2, 4, 9])
+def test_pictures_have_one_or_three_channels(tmp_path, channels):
+    pixels = np.ones((sum(LENGTHS), 20, 24, channels), np.uint8)
+    steps = step_tables.StepTable(str(write_hdf5(tmp_path / "a.h5", pixels=pixels)))
+    if channels == 1:
+        assert steps.load(0)["pixels"][:].shape == (LENGTHS[0], 20, 24, 3)
+        return
+    with pytest.raises(BadSample, match="'pixels' is uint8 .*one or three channels"):
+        steps.load(0)["pixels"][:]
+
+
 def test_an_action_that_is_not_known_makes_a_bad_sample(tmp_path):
     action = np.concatenate([x["action"] for x in episodes()])
     action[2] = np.nan
