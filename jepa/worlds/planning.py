@@ -83,7 +83,7 @@ class Planning(NamedTuple):
     std: float
 
     def check(self, history: int) -> None:
-        """Raise ValueError for an unknown world and a window beyond the history."""
+        """Raise ValueError for an unknown world, a window or a cost that is too long."""
         if self.world and self.world not in WORLDS and not is_task(self.world):
             raise ValueError(
                 f"plan.world is {self.world!r}; use {', '.join(WORLDS)}, {TASKS}, or nothing "
@@ -99,6 +99,11 @@ class Planning(NamedTuple):
         if not 1 <= self.window <= history:
             raise ValueError(
                 f"plan.window is {self.window}; use 1 to {history}, the history"
+            )
+        if not 0 <= self.last <= self.horizon:
+            raise ValueError(
+                f"plan.last is {self.last}; use 1 to {self.horizon}, the horizon, or 0 for all "
+                "its blocks"
             )
 
 

@@ -346,6 +346,7 @@ def test_clips_take_frames_and_the_actions_between():
         ({"accumulate": 2}, "accumulate is 2, but batch norm"),
         ({"plan__world": "maze"}, "plan.world is 'maze'; use two_rooms, pushing"),
         ({"plan__window": 4}, "plan.window is 4; use 1 to 3, the history"),
+        ({"plan__last": 9}, "plan.last is 9; use 1 to ., the horizon, or 0 for all"),
         ({"encoder__kind": "cnn"}, "encoder.kind is 'cnn'; use vit or conv"),
         ({"data__size": 18}, "data.size 18 does not divide into patches of 4"),
         ({"data__image": "wrist"}, "has no picture 'wrist'; expected one of image"),
