@@ -6,9 +6,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from core.data.episodes.cameras import is_images
+from core.data.episodes.cameras import camera_names
 from core.data.episodes.pictures import FEATURES, resized
-from core.data.episodes.steps import is_observation
 
 PART = 32  # pictures that are encoded at once
 
@@ -30,12 +29,8 @@ def make_encode(still: Callable, weights: Any, *, size: int) -> Callable:
         return np.concatenate(found)
 
     def encode(steps: dict) -> dict:
-        seen = {k for k, x in steps.items() if is_observation(k) and is_images(x)}
-        return {
-            (FEATURES + name if name in seen else name): (
-                features(x) if name in seen else x
-            )
-            for name, x in steps.items()
-        }
+        seen = camera_names(steps)
+        others = {name: x for name, x in steps.items() if name not in seen}
+        return others | {FEATURES + name: features(steps[name]) for name in seen}
 
     return encode

@@ -2,8 +2,7 @@
 
 from core.data import source_names
 from core.data.bodies.world import World
-from core.data.episodes.cameras import is_images
-from core.data.episodes.steps import is_observation
+from core.data.episodes.cameras import camera_names
 from core.data.episodes.trajectories import WorldWindows
 from core.data.loading.pipeline import STALL_S
 from core.data.records import BadSample, Records
@@ -50,9 +49,7 @@ def open_windows(
 
 def picture_name(steps, wanted: str = "") -> str:
     """The name of the picture to use; raises BadSample if there is none of that name."""
-    names = sorted(
-        name for name, x in steps.items() if is_observation(name) and is_images(x)
-    )
+    names = camera_names(steps)
     if wanted in names:
         return wanted
     if wanted or not names:

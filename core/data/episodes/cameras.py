@@ -1,6 +1,7 @@
 """Clips from a camera of recorded trajectories."""
 
 import dataclasses
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -67,9 +68,7 @@ class Cameras(RecordsWrapper):
         steps = check_steps(self.inner.load(index))
         if goes_on and steps["is_first"][0]:
             return (), True
-        known = sorted(
-            name for name, x in steps.items() if is_observation(name) and is_images(x)
-        )
+        known = camera_names(steps)
         name = self.camera or next(iter(known), "")
         if name not in known:
             raise BadSample(
@@ -91,6 +90,11 @@ def slice_parts(parts, start: int, stop: int) -> np.ndarray:
             found.append(part[first:last])
         before += len(part)
     return np.concatenate(found)
+
+
+def camera_names(steps: Mapping) -> list[str]:
+    """The names of the observations that are RGB images, sorted."""
+    return sorted(k for k, x in steps.items() if is_observation(k) and is_images(x))
 
 
 def is_images(x) -> bool:

@@ -20,6 +20,7 @@ from core.data.episodes.action_parts import real_part
 from core.data.episodes.observed import read_observation
 from core.data.episodes.step_names import check_distinct, log_name, observation_name
 from core.data.episodes.steps import LazyImages, episode_flags
+from core.data.formats.lazy_images import PNG
 from core.data.records import BadSample, explain
 
 HDF5, LANCE = (".h5", ".hdf5"), ".lance"
@@ -31,7 +32,7 @@ INDEX = ("episode_idx", "ep_idx", "step_idx", LENGTHS, OFFSETS)
 SEEN = ("pixels", "proprio", "observation")
 ACTION, REWARD, ENDED = "action", "reward", "terminated"
 REMEDY = "pip install -r requirements-tables.txt"
-IMAGE_FILES = (b"\xff\xd8", b"\x89PNG")  # how they begin
+IMAGE_FILES = (b"\xff\xd8", PNG)  # how they begin
 # Columns up to this size are read once and kept: files of single rows are slow to read.
 KEPT = 2**26  # bytes
 
